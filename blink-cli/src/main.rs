@@ -1,0 +1,2 @@
+//! The blink command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! BLIN.
+#![forbid(unsafe_code)]
