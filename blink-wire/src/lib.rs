@@ -1,2 +1,4 @@
 //! BLIN.
 #![forbid(unsafe_code)]
+mod message;
+pub use message::*;
