@@ -57,6 +57,7 @@ messages! {
     Response => "response",
     ErrorBody => "error",
     ExitReport => "exit report",
+    Trailer => "transfer trailer",
 }
 
 /// The body of a link's Handshake, in both directions: the host's comes first.
@@ -102,7 +103,7 @@ pub enum Request {
     /// Describes a file.
     #[n(16)]
     Stat(#[n(0)] PathOptions),
-    /// Lists a folder: a stream of [`DirEntry`] messages, each with a two-byte length before it.
+    /// Lists a folder: a stream of [`DirEntry`] messages, each with its length before it (two bytes, little-endian).
     #[n(17)]
     List(#[n(0)] PathOptions),
     /// Makes a folder.
@@ -153,9 +154,6 @@ pub enum Response {
     /// A file's description.
     #[n(3)]
     Stat(#[n(0)] FileInfo),
-    /// A stream is complete: what its sender sent, or its receiver received, for the other side to compare.
-    #[n(4)]
-    Transferred(#[n(0)] Transferred),
 }
 
 /// Names a process for as long as the sandbox runs. Never used twice.
@@ -416,10 +414,11 @@ pub struct Write {
     pub user: Option<String>,
 }
 
-/// Both ends' view of a finished stream.
+/// The body of the END frame of a file transfer: what its sender has sent, which the receiver compares with what
+/// arrived before it believes any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct Transferred {
+pub struct Trailer {
     /// Bytes of the stream.
     #[n(0)]
     pub bytes: u64,

@@ -1,0 +1,247 @@
+//! One host's connection: frames in, frames out, and which streams it carries.
+//!
+//! What goes out first is what was begun; then control frames; then one bulk frame of each stream that has something
+//! to send and the credit to send it, in turn. So a control frame waits for one bulk frame at most.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+
+use blink_wire::{Decoder, ErrorBody, Frame, FrameType, HEADER_LEN, Header, LINK_BODY_LIMIT, Message};
+use bytes::BufMut;
+use rustix::io::{self, Errno, IoSlice};
+
+use crate::sources::Sources;
+
+/// Bodies of bulk frames: large enough that headers and system calls cost little, small enough that a control frame
+/// behind one waits for some tens of microseconds.
+pub(crate) const BULK_BODY: usize = 128 << 10;
+
+/// Streams that one host may have open at once; each costs the agent some memory.
+const STREAMS_LIMIT: usize = 4096;
+
+/// Answers wait while the host does not read. Beyond this no more of its requests are read, so that a host that only
+/// asks cannot fill the agent's memory.
+const CONTROL_BACKLOG: usize = 1 << 20;
+
+/// What a request's stream belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Process(u64),
+    Job(u64),
+    Connection(u64),
+}
+
+/// A request of a link: where answers go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Caller {
+    pub(crate) link: u64,
+    pub(crate) request: u64,
+}
+
+/// The link is over.
+pub(crate) struct Broken;
+
+/// One connection.
+pub(crate) struct Link {
+    socket: OwnedFd,
+    decoder: Decoder,
+    pub(crate) greeted: bool,
+    pub(crate) streams: HashMap<u64, Stream>,
+    /// Requests whose streams may have something to send.
+    ready: VecDeque<u64>,
+    control: Vec<u8>,
+    pending: Vec<u8>,
+    pending_sent: usize,
+    readable: bool,
+    writable: bool,
+}
+
+impl Link {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Link> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Link {
+            socket,
+            decoder: Decoder::new(LINK_BODY_LIMIT),
+            greeted: false,
+            streams: HashMap::new(),
+            ready: VecDeque::new(),
+            control: Vec::new(),
+            pending: Vec::new(),
+            pending_sent: 0,
+            readable: true,
+            writable: true,
+        })
+    }
+
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    pub(crate) fn became(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    pub(crate) fn wants_read(&self) -> bool {
+        self.readable && self.control.len() < CONTROL_BACKLOG
+    }
+
+    /// Remembers what a request's stream belongs to; `false` where there are too many.
+    pub(crate) fn open_stream(&mut self, request: u64, stream: Stream) -> bool {
+        let room = self.streams.len() < STREAMS_LIMIT && !self.streams.contains_key(&request);
+        if room {
+            self.streams.insert(request, stream);
+        }
+        room
+    }
+
+    /// Reads once, then gives each whole frame to `handle`.
+    pub(crate) fn read(&mut self) -> Result<(), Broken> {
+        self.decoder.reserve();
+        let buffer = self.decoder.buffer_mut();
+        match read_into(&self.socket, buffer) {
+            Ok(0) => Err(Broken),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Ok(())
+            }
+            Err(_) => Err(Broken),
+        }
+    }
+
+    /// The next whole frame that has arrived.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+        match self.decoder.next_frame() {
+            Ok(frame) => Ok(frame),
+            Err(error) => {
+                self.send_error(0, &ErrorBody::new(blink_wire::ErrorKind::Protocol, error.to_string()));
+                Err(Broken)
+            }
+        }
+    }
+
+    /// Queues a control frame.
+    pub(crate) fn send(&mut self, frame_type: FrameType, request_id: u64, end: bool, body: &[u8]) {
+        let Ok(body_len) = u32::try_from(body.len()) else { return };
+        self.control.extend_from_slice(&Header { frame_type, end, body_len, request_id }.encode());
+        self.control.extend_from_slice(body);
+    }
+
+    pub(crate) fn respond(&mut self, request: u64, response: &blink_wire::Response) {
+        let body = response.to_body();
+        if body.len() > LINK_BODY_LIMIT as usize {
+            let error = ErrorBody::new(blink_wire::ErrorKind::ResourceExhausted, "the answer is larger than a frame may be");
+            return self.fail(request, &error);
+        }
+        self.send(FrameType::RPC_RESPONSE, request, false, &body);
+    }
+
+    /// Answers a request with an error.
+    pub(crate) fn fail(&mut self, request: u64, error: &ErrorBody) {
+        self.send(FrameType::RPC_ERROR, request, false, &error.to_body());
+    }
+
+    /// Tells the host of an error that is not an answer.
+    pub(crate) fn send_error(&mut self, request: u64, error: &ErrorBody) {
+        self.send(FrameType::ERROR, request, false, &error.to_body());
+    }
+
+    /// The stream of a request may have something to send.
+    pub(crate) fn mark_ready(&mut self, request: u64) {
+        if !self.ready.contains(&request) {
+            self.ready.push_back(request);
+        }
+    }
+
+    /// Whether a call of `flush` could get further now.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.writable && (!self.pending.is_empty() || !self.control.is_empty() || !self.ready.is_empty())
+    }
+
+    /// Sends what is waiting: at most one bulk frame, so that others have their turn.
+    pub(crate) fn flush(&mut self, sources: &mut Sources) -> Result<(), Broken> {
+        if self.pending.is_empty() && !self.control.is_empty() {
+            std::mem::swap(&mut self.pending, &mut self.control);
+        }
+        self.flush_pending()?;
+        if !self.pending.is_empty() {
+            return Ok(());
+        }
+        while let Some(request) = self.ready.pop_front() {
+            if self.flush_stream(request, sources)? {
+                self.ready.push_back(request);
+                break;
+            }
+        }
+        if self.pending.is_empty() && !self.control.is_empty() {
+            std::mem::swap(&mut self.pending, &mut self.control);
+            self.flush_pending()?;
+        }
+        Ok(())
+    }
+
+    /// Sends one frame of a stream; `false` if it has nothing to send.
+    fn flush_stream(&mut self, request: u64, sources: &mut Sources) -> Result<bool, Broken> {
+        let Some(&stream) = self.streams.get(&request) else { return Ok(false) };
+        let Some(chunk) = sources.next_chunk(stream, BULK_BODY) else { return Ok(false) };
+        let length = chunk.first.len() + chunk.second.len();
+        let header = Header {
+            frame_type: chunk.frame_type,
+            end: chunk.end,
+            body_len: u32::try_from(length).unwrap_or_default(),
+            request_id: request,
+        }
+        .encode();
+        let parts = [&header[..], chunk.first, chunk.second];
+        let sent = match io::writev(&self.socket, &parts.map(IoSlice::new)) {
+            Ok(count) => count,
+            Err(Errno::AGAIN) => 0,
+            Err(Errno::INTR) => 0,
+            Err(_) => return Err(Broken),
+        };
+        let mut skip = sent;
+        for part in parts {
+            let from = skip.min(part.len());
+            self.pending.put_slice(&part[from..]);
+            skip -= from;
+        }
+        let frame_type = chunk.frame_type;
+        if sent < HEADER_LEN + length {
+            self.writable = false;
+        }
+        sources.sent(stream, frame_type, length);
+        Ok(true)
+    }
+
+    fn flush_pending(&mut self) -> Result<(), Broken> {
+        while self.pending_sent < self.pending.len() {
+            match io::write(&self.socket, &self.pending[self.pending_sent..]) {
+                Ok(count) => self.pending_sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.writable = false;
+                    return Ok(());
+                }
+                Err(_) => return Err(Broken),
+            }
+        }
+        self.pending_sent = 0;
+        self.pending.clear();
+        // One long answer is no reason to hold its memory for ever.
+        if self.pending.capacity() > 2 * BULK_BODY {
+            self.pending = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// Reads into a buffer's spare room.
+pub(crate) fn read_into(fd: impl std::os::fd::AsFd, buffer: &mut bytes::BytesMut) -> io::Result<usize> {
+    let spare = buffer.spare_capacity_mut();
+    let (initialized, _) = io::read(fd, spare)?;
+    let count = initialized.len();
+    // SAFETY: the kernel has just written these bytes.
+    unsafe { buffer.advance_mut(count) };
+    Ok(count)
+}

@@ -1,0 +1,543 @@
+//! The processes that hosts have started: their table, their output, their ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use blink_wire::{
+    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit, ProcessId, ProcessInfo, Pty, Spawn,
+};
+use bytes::Bytes;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, waitpid};
+use rustix::termios::Winsize;
+
+use crate::confine::Confinement;
+use crate::link::Caller;
+use crate::poll::{Poll, Token};
+use crate::sources::Chunk;
+use launch::{Launched, Stack, Stdio};
+use output::{Output, Progress};
+use stdin::Stdin;
+use tree::{Marker, Proc};
+
+mod launch;
+mod output;
+mod stdin;
+pub(crate) mod tree;
+mod user;
+
+/// Running processes that hosts have started; the tree of each may be larger.
+const RUNNING_LIMIT: usize = 1024;
+
+/// Kept processes that have ended; the oldest make room. At most a mebibyte of each output stream stays of each.
+const ENDED_LIMIT: usize = 32;
+
+/// After a program has ended, how long a child that still holds its output may add to it. Long enough for what a shell
+/// leaves running a moment longer (`> >(tee log)`), and short beside a person's patience.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// A large pipe takes fewer switches between writer and agent; the kernel may refuse it to users who have many.
+const PIPE_BYTES: usize = 512 << 10;
+
+/// Reads of one stream before others have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// Bytes of a command line that a list of processes shows.
+const ARGV_SHOWN: usize = 4096;
+
+struct Process {
+    pid: i32,
+    marker: Option<Marker>,
+    argv: Vec<Vec<u8>>,
+    key: Option<String>,
+    keep: bool,
+    stdin: Stdin,
+    terminal: Option<OwnedFd>,
+    /// Standard output and standard error.
+    outputs: [Output; 2],
+    reader: Option<Caller>,
+    started: Instant,
+    deadline: Option<Instant>,
+    timed_out: bool,
+    limit: Option<Limit>,
+    ended: Option<Ended>,
+    /// The end has been told, or nobody was there to hear it.
+    settled: bool,
+}
+
+struct Ended {
+    at: Instant,
+    code: Option<i32>,
+    signal: Option<i32>,
+    reason: Option<String>,
+}
+
+/// What the loop has to tell a host.
+pub(crate) enum Notice {
+    /// There is something to send for the caller's stream.
+    Ready(Caller),
+    /// Credit for standard input.
+    Credit(Caller, u32),
+    /// The process has ended and everything was sent: the stream is over.
+    Exited(Caller, ExitReport),
+    /// Another host has attached: the stream is over.
+    Taken(Caller),
+}
+
+/// The table.
+pub(crate) struct Processes {
+    table: BTreeMap<u64, Process>,
+    by_pid: HashMap<i32, u64>,
+    next_id: u64,
+    proc: Proc,
+    confinement: Confinement,
+    stack: Stack,
+    dev_null: OwnedFd,
+    pub(crate) notices: Vec<Notice>,
+}
+
+const CHANNELS: [FrameType; 2] = [FrameType::STDOUT, FrameType::STDERR];
+
+impl Processes {
+    pub(crate) fn new(confinement: Confinement) -> io::Result<Processes> {
+        Ok(Processes {
+            table: BTreeMap::new(),
+            by_pid: HashMap::new(),
+            next_id: 1,
+            proc: Proc::open()?,
+            confinement,
+            stack: Stack::new(),
+            dev_null: fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?,
+            notices: Vec::new(),
+        })
+    }
+
+    pub(crate) fn proc(&self) -> &Proc {
+        &self.proc
+    }
+
+    /// Starts a process whose output goes to `caller`, or attaches to the one with the same key.
+    pub(crate) fn spawn(&mut self, spawn: &Spawn, caller: Caller, poll: &Poll) -> Result<(u64, Attached), ErrorBody> {
+        if let Some(key) = &spawn.key
+            && let Some((&id, _)) = self.table.iter().find(|(_, process)| process.key.as_ref() == Some(key))
+        {
+            let attach = Attach { process: ProcessId(id), stdout_offset: 0, stderr_offset: 0 };
+            return Ok((id, self.attach(&attach, caller)?));
+        }
+        if self.table.values().filter(|process| process.ended.is_none()).count() >= RUNNING_LIMIT {
+            let message = format!("{RUNNING_LIMIT} processes are running already; wait for some to end");
+            return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
+        }
+        let id = self.next_id;
+        let process = self.start(spawn, id, poll)?;
+        self.next_id += 1;
+        if process.ended.is_none() {
+            self.by_pid.insert(process.pid, id);
+        }
+        self.table.insert(id, process);
+        let attached = self.attach(&Attach { process: ProcessId(id), stdout_offset: 0, stderr_offset: 0 }, caller)?;
+        self.forget_oldest();
+        Ok((id, attached))
+    }
+
+    fn start(&mut self, spawn: &Spawn, id: u64, poll: &Poll) -> Result<Process, ErrorBody> {
+        let user = user::find(spawn.user.as_deref())?;
+        let started = Instant::now();
+        let marker = self.proc.mark_next_child();
+        let ends = Ends::open(spawn, &self.dev_null).map_err(|error| exhausted("pipes for the program", error))?;
+        let stdio = Stdio {
+            stdin: ends.child[0].as_fd(),
+            stdout: ends.child[1].as_fd(),
+            stderr: ends.child[2].as_fd(),
+            terminal: ends.terminal.is_some(),
+        };
+        let launched = launch::launch(spawn, &user, &stdio, &self.confinement, &mut self.stack)?;
+        let (pid, ended) = match launched {
+            Launched::Running(pid) => (pid, None),
+            Launched::NotExecuted { code, reason } => {
+                (0, Some(Ended { at: Instant::now(), code: Some(code), signal: None, reason: Some(reason) }))
+            }
+        };
+        drop(ends.child);
+        let watch = |fd: &Option<OwnedFd>, token| match fd {
+            Some(fd) => poll.add(fd, token).map_err(|error| exhausted("watching the program", error)),
+            None => Ok(()),
+        };
+        watch(&ends.stdin, Token::Stdin(id))?;
+        watch(&ends.stdout, Token::Stdout(id))?;
+        watch(&ends.stderr, Token::Stderr(id))?;
+        let mut shown = 0;
+        Ok(Process {
+            pid,
+            marker,
+            argv: spawn
+                .argv
+                .iter()
+                .map(|arg| arg.to_vec())
+                .take_while(|arg| {
+                    shown += arg.len();
+                    shown <= ARGV_SHOWN
+                })
+                .collect(),
+            key: spawn.key.clone(),
+            keep: spawn.keep,
+            stdin: Stdin::new(ends.stdin, ends.terminal.is_some()),
+            terminal: ends.terminal,
+            outputs: [ends.stdout, ends.stderr].map(|fd| Output::new(fd, spawn.keep, spawn.output_limit_bytes)),
+            reader: None,
+            started,
+            deadline: spawn.timeout_ms.and_then(|timeout| started.checked_add(Duration::from_millis(timeout))),
+            timed_out: false,
+            limit: None,
+            ended,
+            settled: false,
+        })
+    }
+
+    /// Gives a process's output to `caller`, from the offsets on that it names.
+    pub(crate) fn attach(&mut self, attach: &Attach, caller: Caller) -> Result<Attached, ErrorBody> {
+        let id = attach.process.0;
+        let process = self.table.get_mut(&id).ok_or_else(|| unknown(attach.process))?;
+        if let Some(former) = process.reader.replace(caller) {
+            self.notices.push(Notice::Taken(former));
+        }
+        process.stdin.reset_credit();
+        process.settled = false;
+        let window = u64::from(INITIAL_WINDOW);
+        self.notices.push(Notice::Ready(caller));
+        Ok(Attached {
+            process: attach.process,
+            pid: process.pid.cast_unsigned(),
+            stdout_offset: process.outputs[0].attach(attach.stdout_offset, window),
+            stderr_offset: process.outputs[1].attach(attach.stderr_offset, window),
+        })
+    }
+
+    /// The caller's stream is gone: a process that nobody keeps goes with it.
+    pub(crate) fn detach(&mut self, id: u64, caller: Caller) {
+        let Some(process) = self.table.get_mut(&id) else { return };
+        if process.reader != Some(caller) {
+            return;
+        }
+        process.reader = None;
+        process.outputs.iter_mut().for_each(Output::detach);
+        if !process.keep && process.ended.is_none() {
+            self.proc.kill_tree(process.pid, process.marker.as_ref());
+        }
+    }
+
+    pub(crate) fn signal(&mut self, signal: &blink_wire::Signal) -> Result<(), ErrorBody> {
+        let process = self.table.get(&signal.process.0).ok_or_else(|| unknown(signal.process))?;
+        let number = i32::from(signal.signal);
+        if !(1..=64).contains(&number) {
+            return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{number} is not a signal; signals are 1 to 64")));
+        }
+        // SAFETY: the number is one of Linux's signals; realtime ones are as good here, where it is only sent.
+        let number = unsafe { Signal::from_raw_unchecked(number) };
+        match (signal.tree, number) {
+            (true, Signal::KILL) => self.proc.kill_tree(process.pid, process.marker.as_ref()),
+            (true, _) => self.proc.signal_tree(process.pid, process.marker.as_ref(), number),
+            (false, _) => {
+                if let (None, Some(group)) = (&process.ended, Pid::from_raw(process.pid)) {
+                    // It may be ending right now.
+                    let _ = kill_process_group(group, number);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn release(&mut self, id: ProcessId) -> Result<(), ErrorBody> {
+        let process = self.table.get_mut(&id.0).ok_or_else(|| unknown(id))?;
+        process.keep = false;
+        if process.ended.is_none() {
+            self.proc.kill_tree(process.pid, process.marker.as_ref());
+        }
+        self.settle(id.0);
+        Ok(())
+    }
+
+    pub(crate) fn list(&self) -> Vec<ProcessInfo> {
+        let shown = self.table.iter().filter(|(_, process)| process.keep || !process.settled);
+        shown
+            .map(|(&id, process)| ProcessInfo {
+                process: ProcessId(id),
+                pid: process.pid.cast_unsigned(),
+                argv: process.argv.iter().map(|arg| arg.clone().into()).collect(),
+                exit: process.report(),
+                stdout_bytes: process.outputs[0].total(),
+                stderr_bytes: process.outputs[1].total(),
+                pty: process.terminal.is_some(),
+                key: process.key.clone(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn resize(&mut self, id: u64, size: Pty) {
+        if let Some(Process { terminal: Some(terminal), .. }) = self.table.get(&id) {
+            // The program may just have closed it.
+            let _ = rustix::termios::tcsetwinsize(terminal, winsize(size));
+        }
+    }
+
+    pub(crate) fn add_window(&mut self, id: u64, channel: FrameType, credit: u32) {
+        if let (Some(process), Some(index)) = (self.table.get_mut(&id), CHANNELS.iter().position(|known| *known == channel)) {
+            process.outputs[index].add_window(credit);
+            self.notices.extend(process.reader.map(Notice::Ready));
+        }
+    }
+
+    /// Takes bytes for a process's standard input; `false` where they exceed the window.
+    pub(crate) fn push_stdin(&mut self, id: u64, bytes: Bytes, end: bool) -> bool {
+        let Some(process) = self.table.get_mut(&id) else { return true };
+        let within = process.stdin.push(bytes, end);
+        self.pump_stdin(id);
+        within
+    }
+
+    pub(crate) fn pump_stdin(&mut self, id: u64) {
+        let Some(process) = self.table.get_mut(&id) else { return };
+        let credit = process.stdin.pump();
+        if let (1.., Some(reader)) = (credit, process.reader) {
+            self.notices.push(Notice::Credit(reader, credit));
+        }
+    }
+
+    pub(crate) fn became_readable(&mut self, id: u64, index: usize) {
+        if let Some(process) = self.table.get_mut(&id) {
+            process.outputs[index].became_readable();
+        }
+    }
+
+    /// Reads a process's output for one turn; `true` if it wants another.
+    pub(crate) fn pump_output(&mut self, id: u64) -> bool {
+        let Some(process) = self.table.get_mut(&id) else { return false };
+        for output in &mut process.outputs {
+            for _ in 0..READS_PER_TURN {
+                if output.read() != Progress::Bytes {
+                    break;
+                }
+            }
+        }
+        if process.outputs.iter().any(Output::wants_send) {
+            self.notices.extend(process.reader.map(Notice::Ready));
+        }
+        let more = process.outputs.iter().any(Output::wants_read);
+        self.settle(id);
+        more
+    }
+
+    pub(crate) fn next_chunk(&mut self, id: u64, limit: usize) -> Option<Chunk<'_>> {
+        let process = self.table.get(&id)?;
+        let (output, frame_type) = process.outputs.iter().zip(CHANNELS).find(|(output, _)| output.wants_send())?;
+        let (first, second) = output.next(limit);
+        Some(Chunk { frame_type, end: false, first, second })
+    }
+
+    pub(crate) fn sent(&mut self, id: u64, channel: FrameType, length: usize) {
+        if let (Some(process), Some(index)) = (self.table.get_mut(&id), CHANNELS.iter().position(|known| *known == channel)) {
+            process.outputs[index].advance(length);
+        }
+    }
+
+    /// Whether a process's output wants reading, now that some of it has been sent.
+    pub(crate) fn wants_pump(&self, id: u64) -> bool {
+        self.table.get(&id).is_some_and(|process| {
+            process.outputs.iter().any(Output::wants_read) || (process.ended.is_some() && !process.settled)
+        })
+    }
+
+    /// Collects children that have ended, this agent's own and orphans; returns the ids of its own.
+    pub(crate) fn reap(&mut self) -> Vec<u64> {
+        let mut ended = Vec::new();
+        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            let Some(id) = self.by_pid.remove(&pid.as_raw_nonzero().get()) else { continue };
+            if let Some(process) = self.table.get_mut(&id) {
+                process.end(status);
+                ended.push(id);
+            }
+        }
+        ended
+    }
+
+    /// Does what is due; returns the processes that it did it for.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<u64> {
+        let mut due = Vec::new();
+        for (&id, process) in &mut self.table {
+            if process.ended.is_none() && process.deadline.is_some_and(|deadline| deadline <= now) {
+                process.timed_out = true;
+                process.deadline = None;
+                self.proc.kill_tree(process.pid, process.marker.as_ref());
+            }
+            if process.linger_ends().is_some_and(|end| end <= now) {
+                due.push(id);
+            }
+        }
+        due
+    }
+
+    /// When `expire` has something to do next.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let due = |process: &Process| match process.ended {
+            None => process.deadline,
+            Some(_) => process.linger_ends(),
+        };
+        self.table.values().filter_map(due).min()
+    }
+
+    /// Kills every tree, because the sandbox is over a limit.
+    pub(crate) fn kill_all(&mut self, limit: Limit) {
+        for process in self.table.values_mut() {
+            if process.ended.is_none() {
+                process.limit = Some(limit);
+                self.proc.kill_tree(process.pid, process.marker.as_ref());
+            }
+        }
+        // What is left are children of programs that have ended.
+        for pid in self.proc.pids() {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
+    /// Tells the end of a process once all its output is sent, and forgets it unless it is kept.
+    fn settle(&mut self, id: u64) {
+        let Some(process) = self.table.get_mut(&id) else { return };
+        let Some(ended) = &process.ended else { return };
+        if !process.settled {
+            let lingering = ended.at.elapsed() < LINGER;
+            let complete = |output: &Output| {
+                output.is_sent() && !output.wants_read() && (output.ended() || !lingering)
+            };
+            if !process.outputs.iter().all(complete) {
+                return;
+            }
+            process.settled = true;
+            if let (Some(reader), Some(report)) = (process.reader.take(), process.report()) {
+                process.outputs.iter_mut().for_each(Output::detach);
+                self.notices.push(Notice::Exited(reader, report));
+            }
+        }
+        // A child that was left behind may go on writing: it is read, so that it does not stop or die of it.
+        if !process.keep && process.outputs.iter().all(Output::ended) {
+            self.table.remove(&id);
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let ended: Vec<u64> =
+            self.table.iter().filter(|(_, process)| process.settled && process.keep).map(|(&id, _)| id).collect();
+        for id in ended.iter().rev().skip(ENDED_LIMIT) {
+            self.table.remove(id);
+        }
+    }
+}
+
+impl Process {
+    fn end(&mut self, status: WaitStatus) {
+        self.deadline = None;
+        self.ended = Some(Ended {
+            at: Instant::now(),
+            code: status.exit_status(),
+            signal: status.terminating_signal(),
+            reason: None,
+        });
+        // Edge-triggered: what the last write left behind may not be announced again.
+        self.outputs.iter_mut().for_each(Output::became_readable);
+    }
+
+    fn linger_ends(&self) -> Option<Instant> {
+        match (&self.ended, self.settled) {
+            (Some(ended), false) if !self.outputs.iter().all(Output::ended) => Some(ended.at + LINGER),
+            _ => None,
+        }
+    }
+
+    fn report(&self) -> Option<ExitReport> {
+        let ended = self.ended.as_ref()?;
+        Some(ExitReport {
+            code: ended.code,
+            signal: ended.signal,
+            timed_out: self.timed_out,
+            limit: self.limit,
+            reason: ended.reason.clone(),
+            stdout_bytes: self.outputs[0].total(),
+            stderr_bytes: self.outputs[1].total(),
+            duration_us: u64::try_from((ended.at - self.started).as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+/// The descriptors of a new process: the agent's ends, and the program's.
+struct Ends {
+    child: [OwnedFd; 3],
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Ends {
+    fn open(spawn: &Spawn, dev_null: &OwnedFd) -> io::Result<Ends> {
+        match spawn.pty {
+            Some(size) => Ends::terminal(size),
+            None => Ends::pipes(spawn.stdin, dev_null),
+        }
+    }
+
+    fn pipes(with_stdin: bool, dev_null: &OwnedFd) -> io::Result<Ends> {
+        let (child_stdin, stdin) = match with_stdin {
+            true => {
+                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+                io::ioctl_fionbio(&writer, true)?;
+                (reader, Some(writer))
+            }
+            false => (io::fcntl_dupfd_cloexec(dev_null, 3)?, None),
+        };
+        let output = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+            io::ioctl_fionbio(&reader, true)?;
+            let _ = fcntl_setpipe_size(&reader, PIPE_BYTES);
+            Ok((reader, writer))
+        };
+        let (stdout, child_stdout) = output()?;
+        let (stderr, child_stderr) = output()?;
+        let child = [child_stdin, child_stdout, child_stderr];
+        Ok(Ends { child, stdin, stdout: Some(stdout), stderr: Some(stderr), terminal: None })
+    }
+
+    fn terminal(size: Pty) -> io::Result<Ends> {
+        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        rustix::termios::tcsetwinsize(&master, winsize(size))?;
+        io::ioctl_fionbio(&master, true)?;
+        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let duplicate = |fd: &OwnedFd| io::fcntl_dupfd_cloexec(fd, 3);
+        Ok(Ends {
+            child: [duplicate(&slave)?, duplicate(&slave)?, slave],
+            stdin: Some(duplicate(&master)?),
+            stdout: Some(duplicate(&master)?),
+            stderr: None,
+            terminal: Some(master),
+        })
+    }
+}
+
+fn winsize(size: Pty) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+fn unknown(id: ProcessId) -> ErrorBody {
+    let message = format!("there is no process {}; it was released, or the sandbox has started anew", id.0);
+    ErrorBody::new(ErrorKind::NotFound, message)
+}
+
+fn exhausted(what: &str, error: io::Errno) -> ErrorBody {
+    ErrorBody::new(ErrorKind::ResourceExhausted, format!("the sandbox has no room for {what} ({error}); end some processes"))
+}
