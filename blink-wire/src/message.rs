@@ -8,6 +8,8 @@ use bytes::Bytes;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use crate::TtySize;
+
 /// A body that is not what its frame type asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not a valid {what}: {detail}")]
@@ -179,7 +181,7 @@ pub struct Spawn {
     pub user: Option<String>,
     /// A terminal of this size instead of pipes; its output is all Stdout.
     #[n(4)]
-    pub pty: Option<Pty>,
+    pub pty: Option<TtySize>,
     /// Whether Stdin frames will follow; otherwise standard input is empty.
     #[n(5)]
     pub stdin: bool,
@@ -195,18 +197,6 @@ pub struct Spawn {
     /// A second Spawn with the same key attaches to the first one's process instead.
     #[n(9)]
     pub key: Option<String>,
-}
-
-/// A terminal's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct Pty {
-    /// Lines.
-    #[n(0)]
-    pub rows: u16,
-    /// Characters in a line.
-    #[n(1)]
-    pub cols: u16,
 }
 
 /// Where to go on reading a process's output.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit, ProcessId, ProcessInfo, Pty, Spawn,
+    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit, ProcessId, ProcessInfo, TtySize, Spawn,
 };
 use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
@@ -276,7 +276,7 @@ impl Processes {
             .collect()
     }
 
-    pub(crate) fn resize(&mut self, id: u64, size: Pty) {
+    pub(crate) fn resize(&mut self, id: u64, size: TtySize) {
         if let Some(Process { terminal: Some(terminal), .. }) = self.table.get(&id) {
             // The program may just have closed it.
             let _ = rustix::termios::tcsetwinsize(terminal, winsize(size));
@@ -510,7 +510,7 @@ impl Ends {
         Ok(Ends { child, stdin, stdout: Some(stdout), stderr: Some(stderr), terminal: None })
     }
 
-    fn terminal(size: Pty) -> io::Result<Ends> {
+    fn terminal(size: TtySize) -> io::Result<Ends> {
         use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
@@ -529,7 +529,7 @@ impl Ends {
     }
 }
 
-fn winsize(size: Pty) -> Winsize {
+fn winsize(size: TtySize) -> Winsize {
     Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
