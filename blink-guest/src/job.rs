@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use blink_wire::{ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Message, Response, Trailer};
+use blink_wire::{ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Limit, Message, Response, Trailer};
 use bytes::{Buf, Bytes};
 
 use crate::link::{BULK_BODY, Caller};
@@ -70,6 +70,8 @@ impl Shared {
 pub(crate) struct Wake {
     eventfd: OwnedFd,
     jobs: Mutex<Vec<u64>>,
+    /// The limit that the guard has found exceeded.
+    over_limit: Mutex<Option<Limit>>,
 }
 
 impl Wake {
@@ -78,6 +80,19 @@ impl Wake {
         if !jobs.contains(&job) {
             jobs.push(job);
         }
+        drop(jobs);
+        self.wake();
+    }
+
+    /// Tells the loop which limit the sandbox is over, or that it is within all of them.
+    pub(crate) fn set_over_limit(&self, limit: Option<Limit>) {
+        let former = std::mem::replace(&mut *self.over_limit.lock().unwrap_or_else(PoisonError::into_inner), limit);
+        if limit.is_some() || former.is_some() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         // It cannot be full: the loop reads it.
         let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
     }
@@ -109,10 +124,19 @@ impl Jobs {
             waiting: VecDeque::new(),
             running: 0,
             next_id: 1,
-            wake: Arc::new(Wake { eventfd, jobs: Mutex::new(Vec::new()) }),
+            wake: Arc::new(Wake { eventfd, jobs: Mutex::new(Vec::new()), over_limit: Mutex::new(None) }),
             front: Bytes::new(),
             notices: Vec::new(),
         })
+    }
+
+    pub(crate) fn wake(&self) -> Arc<Wake> {
+        self.wake.clone()
+    }
+
+    /// What the guard has found.
+    pub(crate) fn over_limit(&self) -> Option<Limit> {
+        *self.wake.over_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn wake_fd(&self) -> &OwnedFd {
@@ -296,6 +320,32 @@ impl JobStream {
         Ok(())
     }
 
+    /// The next chunk from the host, or `None` at its end.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<Bytes>> {
+        let mut state = self.shared.lock();
+        let bytes = loop {
+            if state.cancelled {
+                return Err(cancelled());
+            }
+            if let Some(bytes) = state.incoming.pop_front() {
+                break bytes;
+            }
+            if state.incoming_end.is_some() {
+                return Ok(None);
+            }
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        state.incoming_bytes -= bytes.len();
+        state.consumed += u32::try_from(bytes.len()).unwrap_or_default();
+        let tell = state.consumed >= CREDIT_STEP;
+        drop(state);
+        if tell {
+            self.shared.wake.tell(self.shared.id);
+        }
+        self.received.add(&bytes);
+        Ok(Some(bytes))
+    }
+
     /// Ends the outgoing stream with its length and checksum.
     pub(crate) fn finish(&mut self) {
         let trailer = self.sent.trailer().to_body();
@@ -323,27 +373,8 @@ fn cancelled() -> io::Error {
 impl io::Read for JobStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.current.is_empty() {
-            let mut state = self.shared.lock();
-            self.current = loop {
-                if state.cancelled {
-                    return Err(cancelled());
-                }
-                if let Some(bytes) = state.incoming.pop_front() {
-                    state.incoming_bytes -= bytes.len();
-                    state.consumed += u32::try_from(bytes.len()).unwrap_or_default();
-                    let tell = state.consumed >= CREDIT_STEP;
-                    drop(state);
-                    if tell {
-                        self.shared.wake.tell(self.shared.id);
-                    }
-                    break bytes;
-                }
-                if state.incoming_end.is_some() {
-                    return Ok(0);
-                }
-                state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            };
-            self.received.add(&self.current);
+            let Some(bytes) = self.receive()? else { return Ok(0) };
+            self.current = bytes;
         }
         let count = buffer.len().min(self.current.len());
         self.current.copy_to_slice(&mut buffer[..count]);

@@ -1,2 +1,128 @@
-//! The guest agent.
-fn main() {}
+//! Blink's guest agent: the one resident program in every sandbox.
+//!
+//! - `blink-guest serve` is process 1. It takes links from hosts and does what they ask: `docs/BLIN.md` says what.
+//! - `blink-guest link` joins its standard input and output to a serving agent.
+//!
+//! It is Blink's own program and started by Blink; its options may change with any version.
+
+mod agent;
+mod confine;
+mod connect;
+mod files;
+mod guard;
+mod job;
+mod join;
+mod link;
+mod poll;
+mod process;
+mod signals;
+mod sources;
+
+use std::error::Error;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Where an agent listens when it was given no socket.
+const DEFAULT_SOCKET: &str = "/run/blink/agent.sock";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let result = match arguments.next().as_deref() {
+        Some("serve") => serve(arguments),
+        Some("link") => link(arguments),
+        Some("--version") => {
+            println!("blink-guest {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => Err("blink-guest is started by Blink: blink-guest serve|link".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("blink-guest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let mut settings = confine::Settings::default();
+    let mut limits = guard::Limits::default();
+    let mut endpoints = agent::Endpoints { link: None, listener: None, leash: None };
+    let mut socket = None;
+    let mut arguments = Arguments(arguments);
+    while let Some(option) = arguments.0.next() {
+        match option.as_str() {
+            "--link-fd" => endpoints.link = Some(arguments.descriptor(&option)?),
+            "--listen-fd" => endpoints.listener = Some(arguments.descriptor(&option)?),
+            "--leash-fd" => endpoints.leash = Some(arguments.descriptor(&option)?),
+            "--listen" => socket = Some(PathBuf::from(arguments.value(&option)?)),
+            "--confine" => settings.confine = true,
+            "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
+            "--processes" => settings.processes = Some(arguments.number(&option)?),
+            "--process-memory-bytes" => settings.memory_bytes = Some(arguments.number(&option)?),
+            "--file-bytes" => settings.file_bytes = Some(arguments.number(&option)?),
+            "--memory-bytes" => limits.memory_bytes = Some(arguments.number(&option)?),
+            "--disk-bytes" => limits.disk_bytes = Some(arguments.number(&option)?),
+            "--disk-folder" => limits.disk_folder = Some(arguments.value(&option)?.into()),
+            _ => return Err(format!("unknown option {option}").into()),
+        }
+    }
+    if endpoints.link.is_none() && endpoints.listener.is_none() {
+        endpoints.listener = Some(listen(socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)))?);
+    }
+    confine::hide_agent()?;
+    let confinement = confine::Confinement::prepare(&settings)?;
+    agent::Agent::new(endpoints, confinement, limits)?.run()?;
+    Ok(())
+}
+
+fn link(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let mut arguments = Arguments(arguments);
+    let (mut socket, mut armor) = (PathBuf::from(DEFAULT_SOCKET), false);
+    while let Some(option) = arguments.0.next() {
+        match option.as_str() {
+            "--socket" => socket = arguments.value(&option)?.into(),
+            "--armor" => armor = true,
+            _ => return Err(format!("unknown option {option}").into()),
+        }
+    }
+    Ok(join::run(&socket, armor)?)
+}
+
+struct Arguments<I>(I);
+
+impl<I: Iterator<Item = String>> Arguments<I> {
+    fn value(&mut self, option: &str) -> Result<String, Box<dyn Error>> {
+        self.0.next().ok_or_else(|| format!("{option} needs a value").into())
+    }
+
+    fn number(&mut self, option: &str) -> Result<u64, Box<dyn Error>> {
+        let value = self.value(option)?;
+        value.parse().map_err(|_| format!("{option}: {value:?} is not a number").into())
+    }
+
+    fn descriptor(&mut self, option: &str) -> Result<OwnedFd, Box<dyn Error>> {
+        let number = RawFd::try_from(self.number(option)?)?;
+        // SAFETY: fcntl on a number; it fails where that is no open descriptor.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(format!("{option}: {number} is not an open descriptor").into());
+        }
+        // SAFETY: it is open, and whoever started the agent has passed it to be owned.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}
+
+/// Listens where only root can connect: a link can do anything in the sandbox.
+fn listen(path: &Path) -> Result<OwnedFd, Box<dyn Error>> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener.into())
+}

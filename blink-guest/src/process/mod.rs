@@ -529,6 +529,11 @@ impl Ends {
     }
 }
 
+/// Looks up a user by name or number.
+pub(crate) fn find_user(spec: &str) -> Result<user::User, ErrorBody> {
+    user::find(Some(spec))
+}
+
 fn winsize(size: TtySize) -> Winsize {
     Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
 }

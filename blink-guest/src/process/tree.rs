@@ -6,7 +6,7 @@
 //! process or shares its session.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::{self, Errno};
@@ -36,6 +36,10 @@ impl Proc {
     pub(crate) fn open() -> io::Result<Proc> {
         let root = fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Proc { root })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// Moves the agent into a new namespace, which its next child will share; `None` where that is not allowed.

@@ -1,0 +1,425 @@
+//! Files of the sandbox. Each function is a job's work: it blocks as it likes.
+//!
+//! The agent may do more than the programs of the sandbox, so it must not be led by them: what it writes to is looked
+//! at once it is open (a link into `/proc` would lead to the agent's own memory), a file is replaced by a rename of
+//! one that only the agent has touched, and trees are walked by descriptor.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use blink_archive::{ArchiveError, PackOptions, UnpackOptions};
+use blink_wire::{
+    DirEntry, ErrorBody, ErrorKind, FileInfo, FileKind, MakeDir, Message, PathOptions, Read, Remove, Request, Response,
+    TwoPaths, Write,
+};
+use bytes::{BufMut, BytesMut};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+
+use crate::job::{JobStream, Work};
+use crate::link::BULK_BODY;
+use crate::process::find_user;
+
+/// The job of a request about files; `None` if it is about something else.
+pub(crate) fn work(request: Request) -> Option<Work> {
+    Some(match request {
+        Request::Stat(ask) => Box::new(move |_| stat(&ask)),
+        Request::List(ask) => Box::new(move |stream| list(&ask, stream)),
+        Request::MakeDir(ask) => Box::new(move |_| make_dir(&ask)),
+        Request::Remove(ask) => Box::new(move |_| remove(&ask)),
+        Request::Rename(ask) => Box::new(move |_| rename(&ask)),
+        Request::Copy(ask) => Box::new(move |_| copy(&ask)),
+        Request::Read(ask) => Box::new(move |stream| read(&ask, stream)),
+        Request::Write(ask) => Box::new(move |stream| write(&ask, stream)),
+        Request::Pack(ask) => Box::new(move |stream| pack(&ask, stream)),
+        Request::Unpack(ask) => Box::new(move |stream| unpack(&ask, stream)),
+        _ => return None,
+    })
+}
+
+fn stat(ask: &PathOptions) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    let flags = if ask.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+    let stat = fs::statat(fs::CWD, &path, flags).map_err(|error| failed("look at", &path, error))?;
+    let target = match kind(&stat) {
+        FileKind::Symlink => fs::readlink(&path, Vec::new()).ok().map(|target| target.into_bytes()),
+        _ => None,
+    };
+    Ok(Response::Stat(describe(&stat, target)))
+}
+
+fn list(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    let folder = fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| failed("list", &path, error))?;
+    let entries = fs::Dir::read_from(&folder).map_err(|error| failed("list", &path, error))?;
+    let mut batch = BytesMut::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("list", &path, error))?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        // An entry that has vanished meanwhile is not in the folder.
+        let Ok(stat) = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let target = match kind(&stat) {
+            FileKind::Symlink => fs::readlinkat(&folder, name, Vec::new()).ok().map(|target| target.into_bytes()),
+            _ => None,
+        };
+        let entry = DirEntry { name: name.to_bytes().to_vec().into(), info: describe(&stat, target) }.to_body();
+        let Ok(length) = u16::try_from(entry.len()) else { continue };
+        batch.put_u16_le(length);
+        batch.put_slice(&entry);
+        if batch.len() >= BULK_BODY / 2 {
+            stream.send(batch.split().freeze()).map_err(|error| broken(&error))?;
+        }
+    }
+    stream.send(batch.freeze()).map_err(|error| broken(&error))?;
+    stream.finish();
+    Ok(Response::Done)
+}
+
+fn make_dir(ask: &MakeDir) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    let mode = mode(ask.mode)?;
+    if ask.parents
+        && let Some(parent) = path.parent()
+    {
+        make_parents(parent)?;
+    }
+    match fs::mkdir(&path, mode) {
+        Ok(()) => fs::chmod(&path, mode).map_err(|error| failed("set the mode of", &path, error))?,
+        Err(Errno::EXIST) if ask.parents && path.is_dir() => {}
+        Err(error) => return Err(failed("make", &path, error)),
+    }
+    Ok(Response::Done)
+}
+
+fn make_parents(path: &Path) -> Result<(), ErrorBody> {
+    std::fs::create_dir_all(path).map_err(|error| failed("make", path, errno(&error)))
+}
+
+fn remove(ask: &Remove) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} cannot be removed", path.display())));
+    };
+    let parent = fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| failed("remove", &path, error))?;
+    let unlinked = match fs::unlinkat(&parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) if !ask.recursive => fs::unlinkat(&parent, name, AtFlags::REMOVEDIR),
+        other => other,
+    };
+    match unlinked {
+        Ok(()) => {}
+        Err(Errno::ISDIR) => blink_archive::remove_tree(parent.as_fd(), name).map_err(|error| archive(&error, &path))?,
+        Err(error) => return Err(failed("remove", &path, error)),
+    }
+    Ok(Response::Done)
+}
+
+fn rename(ask: &TwoPaths) -> Result<Response, ErrorBody> {
+    let (from, to) = (absolute(&ask.from)?, absolute(&ask.to)?);
+    match fs::rename(&from, &to) {
+        Ok(()) => Ok(Response::Done),
+        Err(Errno::XDEV) => {
+            let message = format!("{} and {} are on different file systems of the sandbox; copy and remove instead", from.display(), to.display());
+            Err(ErrorBody::new(ErrorKind::Unsupported, message))
+        }
+        Err(error) => Err(failed("rename", &from, error)),
+    }
+}
+
+fn copy(ask: &TwoPaths) -> Result<Response, ErrorBody> {
+    let (from, to) = (absolute(&ask.from)?, absolute(&ask.to)?);
+    let mut source = open_regular(&from, OFlags::RDONLY)?;
+    let mode = source.metadata().map_err(|error| failed("copy", &from, errno(&error)))?;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    let mut target = Replacement::begin(&to, Some(mode), None)?;
+    io::copy(&mut source, &mut target.file).map_err(|error| failed("copy to", &to, errno(&error)))?;
+    target.commit()?;
+    Ok(Response::Done)
+}
+
+fn read(ask: &Read, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    let mut file = open_regular(&path, OFlags::RDONLY)?;
+    if ask.offset > 0 {
+        file.seek(SeekFrom::Start(ask.offset)).map_err(|error| failed("read", &path, errno(&error)))?;
+    }
+    let mut rest = ask.length.unwrap_or(u64::MAX);
+    while rest > 0 {
+        let limit = usize::try_from(rest).unwrap_or(usize::MAX).min(BULK_BODY);
+        let mut chunk = BytesMut::with_capacity(limit);
+        let count = crate::link::read_into(&file, &mut chunk).map_err(|error| failed("read", &path, error))?;
+        if count == 0 {
+            break;
+        }
+        rest -= count as u64;
+        stream.send(chunk.freeze()).map_err(|error| broken(&error))?;
+    }
+    stream.finish();
+    Ok(Response::Done)
+}
+
+fn write(ask: &Write, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    if ask.append {
+        return append(ask, &path, stream);
+    }
+    let mut target = Replacement::begin(&path, ask.mode, ask.user.as_deref())?;
+    transfer(stream, &mut target.file, &path)?;
+    stream.verify()?;
+    target.commit()?;
+    Ok(Response::Done)
+}
+
+fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+    let existed = fs::stat(path).is_ok();
+    let mut file = open_regular(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+    if !existed {
+        give(&file, path, ask.mode, ask.user.as_deref())?;
+    }
+    let before = file.metadata().map_err(|error| failed("append to", path, errno(&error)))?.len();
+    let appended = transfer(stream, &mut file, path).and_then(|()| stream.verify());
+    if let Err(error) = appended {
+        // What came of a stream that is not whole is taken away again.
+        let _ = file.set_len(before);
+        return Err(error);
+    }
+    Ok(Response::Done)
+}
+
+fn transfer(stream: &mut JobStream, file: &mut File, path: &Path) -> Result<(), ErrorBody> {
+    while let Some(chunk) = stream.receive().map_err(|error| broken(&error))? {
+        file.write_all(&chunk).map_err(|error| failed("write", path, errno(&error)))?;
+    }
+    Ok(())
+}
+
+fn pack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    let stat = fs::stat(&path).map_err(|error| failed("pack", &path, error))?;
+    if kind(&stat) != FileKind::Directory {
+        return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a folder; read it instead", path.display())));
+    }
+    let writer = io::BufWriter::with_capacity(BULK_BODY, &mut *stream);
+    blink_archive::pack(&path, Path::new(""), writer, &PackOptions::default()).map_err(|error| archive(&error, &path))?;
+    stream.finish();
+    Ok(Response::Done)
+}
+
+fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+    let path = absolute(&ask.path)?;
+    make_parents(&path)?;
+    let ownership = blink_archive::Ownership::Preserve { uid_base: 0, gid_base: 0, max_id: 65535 };
+    let options = match may_change_owners() {
+        true => UnpackOptions::default().with_ownership(ownership),
+        false => UnpackOptions::default(),
+    };
+    blink_archive::unpack(&mut *stream, &path, &options).map_err(|error| archive(&error, &path))?;
+    stream.verify()?;
+    Ok(Response::Done)
+}
+
+/// Where only one user is mapped, every file belongs to it.
+fn may_change_owners() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count > 1)
+}
+
+/// A new file that takes the old one's place in one step, or never.
+struct Replacement {
+    file: File,
+    folder: OwnedFd,
+    temporary: String,
+    name: Vec<u8>,
+    path: PathBuf,
+    committed: bool,
+}
+
+impl Replacement {
+    fn begin(path: &Path, mode: Option<u32>, user: Option<&str>) -> Result<Replacement, ErrorBody> {
+        // A link at the end is followed, as a program that opens the file would; the file that it names is replaced.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a file's path", path.display())));
+        };
+        let folder = fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| failed("write into", parent, error))?;
+        let former = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        if let Some(former) = &former
+            && kind(former) != FileKind::File
+        {
+            return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a regular file", path.display())));
+        }
+        let temporary = temporary_name();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&folder, &temporary, flags, Mode::from_raw_mode(0o600))
+            .map_err(|error| failed("write", &path, error))?;
+        let replacement = Replacement {
+            file: file.into(),
+            folder,
+            temporary,
+            name: name.as_bytes().to_owned(),
+            path: path.clone(),
+            committed: false,
+        };
+        refuse_kernel_files(&replacement.file, &path)?;
+        let kept = former.as_ref().map(|former| former.st_mode & 0o7777);
+        give(&replacement.file, &path, mode.or(kept), user)?;
+        if let (Some(former), None) = (&former, user) {
+            // Where only one user is mapped, it is the owner already.
+            let owner = (rustix::fs::Uid::from_raw(former.st_uid), rustix::fs::Gid::from_raw(former.st_gid));
+            let _ = fs::fchown(&replacement.file, Some(owner.0), Some(owner.1));
+        }
+        Ok(replacement)
+    }
+
+    fn commit(mut self) -> Result<(), ErrorBody> {
+        let name = OsStr::from_bytes(&self.name);
+        fs::renameat_with(&self.folder, &self.temporary, &self.folder, name, RenameFlags::empty())
+            .map_err(|error| failed("replace", &self.path, error))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::unlinkat(&self.folder, &self.temporary, AtFlags::empty());
+        }
+    }
+}
+
+fn temporary_name() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    format!(".blink-{:x}-{:x}", time.tv_nsec, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Gives a new file its mode and owner.
+fn give(file: &File, path: &Path, wanted: Option<u32>, user: Option<&str>) -> Result<(), ErrorBody> {
+    if let Some(user) = user {
+        let user = find_user(user)?;
+        let owner = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+        fs::fchown(file, Some(owner.0), Some(owner.1)).map_err(|error| failed("change the owner of", path, error))?;
+    }
+    fs::fchmod(file, mode(wanted.unwrap_or(0o644))?).map_err(|error| failed("set the mode of", path, error))
+}
+
+/// Opens what must be a regular file, without waiting for a writer of a pipe or changing a device.
+fn open_regular(path: &Path, flags: OFlags) -> Result<File, ErrorBody> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = fs::open(path, flags, Mode::from_raw_mode(0o644)).map_err(|error| failed("open", path, error))?;
+    let stat = fs::fstat(&file).map_err(|error| failed("look at", path, error))?;
+    if kind(&stat) != FileKind::File {
+        return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a regular file", path.display())));
+    }
+    let file = File::from(file);
+    if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        refuse_kernel_files(&file, path)?;
+    }
+    Ok(file)
+}
+
+/// `/proc` holds the agent's own memory under names that a link can lead to.
+fn refuse_kernel_files(file: &File, path: &Path) -> Result<(), ErrorBody> {
+    const PROC: u64 = 0x9fa0;
+    const SYSFS: u64 = 0x6265_6572;
+    let found = fs::fstatfs(file).map_err(|error| failed("look at", path, error))?.f_type;
+    match u64::try_from(found) {
+        Ok(PROC | SYSFS) => {
+            let message = format!("{} is a file of the kernel; run a program in the sandbox to write to it", path.display());
+            Err(ErrorBody::new(ErrorKind::InvalidArgument, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe(stat: &Stat, target: Option<Vec<u8>>) -> FileInfo {
+    FileInfo {
+        kind: kind(stat),
+        size: u64::try_from(stat.st_size).unwrap_or_default(),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        modified_ns: stat
+            .st_mtime
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or_default()),
+        target: target.map(Into::into),
+    }
+}
+
+fn kind(stat: &Stat) -> FileKind {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Other,
+    }
+}
+
+fn absolute(path: &[u8]) -> Result<PathBuf, ErrorBody> {
+    let shown = String::from_utf8_lossy(path);
+    let problem = if path.contains(&0) {
+        "holds a NUL byte"
+    } else if !path.starts_with(b"/") {
+        "is not absolute; paths in the sandbox begin with /"
+    } else {
+        return Ok(PathBuf::from(OsStr::from_bytes(path)));
+    };
+    Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("the path {shown:?} {problem}")))
+}
+
+fn mode(bits: u32) -> Result<Mode, ErrorBody> {
+    match bits <= 0o7777 {
+        true => Ok(Mode::from_raw_mode(bits)),
+        false => Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{bits:o} is not a file's mode; it has at most four octal digits"))),
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
+    let path = path.display();
+    let (kind, why) = match error {
+        Errno::NOENT => (ErrorKind::NotFound, "it does not exist in the sandbox".to_owned()),
+        Errno::NOTDIR => (ErrorKind::InvalidArgument, "a part of the path is not a folder".into()),
+        Errno::ISDIR => (ErrorKind::InvalidArgument, "it is a folder".into()),
+        Errno::EXIST => (ErrorKind::AlreadyExists, "it exists".into()),
+        Errno::NOTEMPTY => (ErrorKind::AlreadyExists, "it is not empty".into()),
+        Errno::ROFS => (ErrorKind::InvalidArgument, "it is read-only in this sandbox".into()),
+        Errno::ACCESS | Errno::PERM => (ErrorKind::InvalidArgument, "that is not permitted in this sandbox".into()),
+        Errno::NAMETOOLONG | Errno::LOOP => (ErrorKind::InvalidArgument, error.to_string()),
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => (ErrorKind::ResourceExhausted, "there is no space left on its disk".into()),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => (ErrorKind::ResourceExhausted, error.to_string()),
+        error => (ErrorKind::Internal, error.to_string()),
+    };
+    ErrorBody::new(kind, format!("could not {what} {path}: {why}"))
+}
+
+fn archive(error: &ArchiveError, path: &Path) -> ErrorBody {
+    match error.io_error().and_then(io::Error::raw_os_error) {
+        Some(number) => {
+            let mut body = failed("process the files of", path, Errno::from_raw_os_error(number));
+            body.message = format!("{} ({error})", body.message);
+            body
+        }
+        None => ErrorBody::new(ErrorKind::Corrupt, error.to_string()),
+    }
+}
+
+fn broken(error: &io::Error) -> ErrorBody {
+    ErrorBody::new(ErrorKind::Internal, error.to_string())
+}
+
