@@ -1,0 +1,10 @@
+//! The tar format: headers and extension records, apart from any file system.
+
+mod header;
+mod pax;
+mod reader;
+mod sparse;
+
+pub(crate) use header::{BLOCK, Fields, Kind, encode};
+pub(crate) use pax::{Time, push_record};
+pub(crate) use reader::{Member, Reader};

@@ -1,0 +1,357 @@
+//! Packing: a tree as a tar stream, in a fixed order.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{ArchiveError, LimitKind};
+use crate::format::{BLOCK, Fields, Time, encode, push_record};
+use crate::options::{Ownership, PackOptions};
+use crate::root::{self, FOLDER, HANDLE, Links, REAL_FOLDER, Root};
+
+/// What was packed, and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PackReport {
+    /// Entries written.
+    pub entries: u64,
+    /// Sum of the sizes of the files written.
+    pub bytes: u64,
+    /// Sockets left out.
+    pub skipped_sockets: u64,
+    /// Device nodes left out.
+    pub skipped_devices: u64,
+    /// Folders packed empty because another file system is mounted on them.
+    pub skipped_mounts: u64,
+    /// Files that changed while they were read, up to the first 1000: one that
+    /// grew is cut, one that shrank is filled with zeros, one that vanished is
+    /// left out. The archive is whole all the same.
+    pub changed: Vec<PathBuf>,
+}
+
+/// Names kept in a report; a program that changes files on purpose must not fill memory.
+const MOST_CHANGED: usize = 1000;
+
+/// Writes the tree at `path` inside `root` as a tar stream.
+///
+/// A folder's entries are named relative to it, beginning with `./` for the
+/// folder itself; anything else gives one entry with its own name. Entries are
+/// in the order of their bytes, so that the same tree gives the same archive.
+/// Symbolic links in `path` are followed inside the root, except at its end; in
+/// the tree they are packed as they are.
+///
+/// # Errors
+/// [`ArchiveError::Io`] for what cannot be read, [`ArchiveError::Stream`] where
+/// the writer fails, [`ArchiveError::Limit`] for a tree beyond the limits.
+///
+/// # Examples
+/// See the [crate's](crate) own.
+pub fn pack(
+    root: &Root,
+    path: impl AsRef<Path>,
+    writer: impl Write,
+    options: &PackOptions,
+) -> Result<PackReport, ArchiveError> {
+    let path = path.as_ref();
+    let failed = |error: Errno| ArchiveError::io(path, "read", error);
+    let mut packer = Packer {
+        writer,
+        options,
+        report: PackReport::default(),
+        links: HashMap::new(),
+        device: 0,
+        buffer: vec![0; BUFFER].into_boxed_slice(),
+    };
+    let handle = root.lookup(path, HANDLE, Links::InRoot).map_err(failed)?;
+    let stat = rustix::fs::fstat(&handle).map_err(failed)?;
+    packer.device = stat.st_dev;
+    if root::is_folder(&stat) {
+        let folder = root.lookup(path, FOLDER, Links::InRoot).map_err(failed)?;
+        packer.header(b'5', Path::new("./"), b"", &stat, 0)?;
+        packer.folder(folder.as_fd(), Path::new(""), 0)?;
+    } else {
+        let (parent, name) = root
+            .open_parent(path, Links::InRoot)
+            .map_err(|error| ArchiveError::io(path, "read", error))?;
+        packer.entry(parent.as_fd(), name, Path::new(name), 0)?;
+    }
+    packer.finish()
+}
+
+/// Large enough that copying is not bound by system calls.
+const BUFFER: usize = 128 * 1024;
+
+struct Packer<'a, W> {
+    writer: W,
+    options: &'a PackOptions,
+    report: PackReport,
+    /// Where a file with several names was packed first.
+    links: HashMap<(u64, u64), PathBuf>,
+    device: u64,
+    buffer: Box<[u8]>,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn folder(&mut self, folder: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<(), ArchiveError> {
+        if depth > self.options.limits.depth {
+            return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
+        }
+        for name in sorted_names(folder).map_err(|error| ArchiveError::io(path, "listed", error))? {
+            self.entry(folder, &name, &path.join(&name), depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        depth: usize,
+    ) -> Result<(), ArchiveError> {
+        let stat = match root::stat(parent, name) {
+            Err(Errno::NOENT) => return self.changed(path),
+            other => other.map_err(|error| ArchiveError::io(path, "read", error))?,
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.inner_folder(parent, name, path, &stat, depth),
+            FileType::Socket => {
+                self.report.skipped_sockets += 1;
+                Ok(())
+            }
+            FileType::RegularFile if self.hard_link(path, &stat)? => Ok(()),
+            FileType::RegularFile => self.file(parent, name, path),
+            FileType::Symlink => match rustix::fs::readlinkat(parent, name, Vec::new()) {
+                Ok(target) => self.header(b'2', path, target.as_bytes(), &stat, 0),
+                Err(Errno::NOENT | Errno::INVAL) => self.changed(path),
+                Err(error) => Err(ArchiveError::io(path, "read", error)),
+            },
+            FileType::Fifo => self.header(b'6', path, b"", &stat, 0),
+            _ => {
+                self.report.skipped_devices += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn inner_folder(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        stat: &Stat,
+        depth: usize,
+    ) -> Result<(), ArchiveError> {
+        let mut entry = path.as_os_str().to_os_string();
+        entry.push("/");
+        let elsewhere = self.options.one_file_system && stat.st_dev != self.device;
+        if elsewhere {
+            self.report.skipped_mounts += 1;
+            return self.header(b'5', Path::new(&entry), b"", stat, 0);
+        }
+        match rustix::fs::openat(parent, name, REAL_FOLDER, Mode::empty()) {
+            Ok(folder) => {
+                self.header(b'5', Path::new(&entry), b"", stat, 0)?;
+                self.folder(folder.as_fd(), path, depth + 1)
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.changed(path),
+            Err(error) => Err(ArchiveError::io(path, "read", error)),
+        }
+    }
+
+    /// Writes a link where the file was packed before under another name.
+    fn hard_link(&mut self, path: &Path, stat: &Stat) -> Result<bool, ArchiveError> {
+        if stat.st_nlink < 2 {
+            return Ok(false);
+        }
+        let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) else {
+            return Ok(false);
+        };
+        let first = first.as_os_str().as_bytes().to_vec();
+        self.header(b'1', path, &first, stat, 0)?;
+        Ok(true)
+    }
+
+    fn file(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), ArchiveError> {
+        // Without blocking: what was a file may have become a pipe.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return self.changed(path),
+            Err(error) => return Err(ArchiveError::io(path, "read", error)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| ArchiveError::io(path, "read", error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return self.changed(path);
+        }
+        let size = stat.st_size.cast_unsigned();
+        if self.report.bytes.saturating_add(size) > self.options.limits.total_bytes {
+            return Err(self.limit(LimitKind::TotalBytes, self.options.limits.total_bytes, path));
+        }
+        if stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_path_buf());
+        }
+        self.header(b'0', path, b"", &stat, size)?;
+        self.content(&mut File::from(file), path, size)?;
+        self.report.bytes += size;
+        Ok(())
+    }
+
+    /// Writes exactly `size` bytes, whatever the file does meanwhile.
+    fn content(&mut self, file: &mut File, path: &Path, size: u64) -> Result<(), ArchiveError> {
+        let mut left = size;
+        let mut changed = false;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = if changed {
+                self.buffer[..part].fill(0);
+                part
+            } else {
+                match file.read(&mut self.buffer[..part]) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    other => other.map_err(|error| ArchiveError::io(path, "read", error))?,
+                }
+            };
+            changed |= read == 0;
+            self.writer.write_all(&self.buffer[..read]).map_err(write_failed)?;
+            left -= read as u64;
+        }
+        let grown = !changed && matches!(file.read(&mut self.buffer[..1]), Ok(1));
+        if changed || grown {
+            self.changed(path)?;
+        }
+        self.pad(size)
+    }
+
+    fn header(
+        &mut self,
+        kind: u8,
+        path: &Path,
+        link: &[u8],
+        stat: &Stat,
+        size: u64,
+    ) -> Result<(), ArchiveError> {
+        self.report.entries += 1;
+        if self.report.entries > self.options.limits.entries {
+            return Err(self.limit(LimitKind::Entries, self.options.limits.entries, path));
+        }
+        let (uid, gid) = stated_owner(stat, self.options.ownership);
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "nanoseconds are below 2^30 in a type that differs between machines"
+        )]
+        let mtime = Time {
+            seconds: stat.st_mtime as i64,
+            nanoseconds: stat.st_mtime_nsec as u32,
+        };
+        let fields = Fields {
+            kind,
+            name: path.as_os_str().as_bytes(),
+            link,
+            mode: Mode::from_raw_mode(stat.st_mode).as_raw_mode(),
+            uid,
+            gid,
+            size,
+            mtime: mtime.seconds,
+        };
+        let records = records(&fields, mtime);
+        if !records.is_empty() {
+            let extension = Fields {
+                kind: b'x',
+                name: b"././@PaxHeader",
+                link: b"",
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                size: records.len() as u64,
+                mtime: 0,
+            };
+            self.writer.write_all(&encode(&extension)).map_err(write_failed)?;
+            self.writer.write_all(&records).map_err(write_failed)?;
+            self.pad(records.len() as u64)?;
+        }
+        self.writer.write_all(&encode(&fields)).map_err(write_failed)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<(), ArchiveError> {
+        let padding = usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or(0);
+        self.writer.write_all(&[0; BLOCK][..padding]).map_err(write_failed)
+    }
+
+    fn finish(mut self) -> Result<PackReport, ArchiveError> {
+        self.writer.write_all(&[0; 2 * BLOCK]).map_err(write_failed)?;
+        self.writer.flush().map_err(write_failed)?;
+        Ok(self.report)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "every way to treat an entry ends in a result")]
+    fn changed(&mut self, path: &Path) -> Result<(), ArchiveError> {
+        if self.report.changed.len() < MOST_CHANGED {
+            self.report.changed.push(path.to_path_buf());
+        }
+        Ok(())
+    }
+
+    fn limit(&self, which: LimitKind, limit: u64, path: &Path) -> ArchiveError {
+        ArchiveError::Limit { which, limit, path: path.to_path_buf() }
+    }
+}
+
+fn write_failed(source: std::io::Error) -> ArchiveError {
+    ArchiveError::Stream { action: "written", source }
+}
+
+fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn stated_owner(stat: &Stat, ownership: Ownership) -> (u32, u32) {
+    match ownership {
+        Ownership::Ignore => (0, 0),
+        Ownership::Preserve { uid_base, gid_base, max_id } => {
+            let map = |id: u32, base: u32| id.checked_sub(base).unwrap_or(max_id).min(max_id);
+            (map(stat.st_uid, uid_base), map(stat.st_gid, gid_base))
+        }
+    }
+}
+
+/// What does not fit the header itself.
+fn records(fields: &Fields<'_>, mtime: Time) -> Vec<u8> {
+    let mut records = Vec::new();
+    if fields.name.len() > Fields::LONGEST_NAME {
+        push_record(&mut records, "path", fields.name);
+    }
+    if fields.link.len() > Fields::LONGEST_NAME {
+        push_record(&mut records, "linkpath", fields.link);
+    }
+    if fields.size > Fields::LARGEST_SIZE {
+        push_record(&mut records, "size", fields.size.to_string().as_bytes());
+    }
+    if fields.uid > Fields::LARGEST_ID {
+        push_record(&mut records, "uid", fields.uid.to_string().as_bytes());
+    }
+    if fields.gid > Fields::LARGEST_ID {
+        push_record(&mut records, "gid", fields.gid.to_string().as_bytes());
+    }
+    if mtime.nanoseconds != 0 || mtime.seconds < 0 || mtime.seconds.cast_unsigned() > Fields::LARGEST_SIZE {
+        push_record(&mut records, "mtime", mtime.to_text().as_bytes());
+    }
+    records
+}
