@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use blink_archive::{ArchiveError, PackOptions, UnpackOptions};
+use blink_archive::{ArchiveError, Ownership, PackOptions, Root, UnpackOptions};
 use blink_wire::{
     DirEntry, ErrorBody, ErrorKind, FileInfo, FileKind, MakeDir, Message, PathOptions, Read, Remove, Request, Response,
     TwoPaths, Write,
@@ -23,6 +23,9 @@ use rustix::io::Errno;
 use crate::job::{JobStream, Work};
 use crate::link::BULK_BODY;
 use crate::process::find_user;
+
+/// Owners as the sandbox numbers them.
+const ALL_OWNERS: Ownership = Ownership::Preserve { uid_base: 0, gid_base: 0, max_id: 65535 };
 
 /// The job of a request about files; `None` if it is about something else.
 pub(crate) fn work(request: Request) -> Option<Work> {
@@ -208,7 +211,10 @@ fn pack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody
         return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a folder; read it instead", path.display())));
     }
     let writer = io::BufWriter::with_capacity(BULK_BODY, &mut *stream);
-    blink_archive::pack(&path, Path::new(""), writer, &PackOptions::default()).map_err(|error| archive(&error, &path))?;
+    let options = PackOptions::default().with_ownership(ALL_OWNERS);
+    Root::open(&path)
+        .and_then(|root| blink_archive::pack(&root, "", writer, &options))
+        .map_err(|error| archive(&error, &path))?;
     stream.finish();
     Ok(Response::Done)
 }
@@ -216,12 +222,13 @@ fn pack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody
 fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
     make_parents(&path)?;
-    let ownership = blink_archive::Ownership::Preserve { uid_base: 0, gid_base: 0, max_id: 65535 };
     let options = match may_change_owners() {
-        true => UnpackOptions::default().with_ownership(ownership),
+        true => UnpackOptions::default().with_ownership(ALL_OWNERS),
         false => UnpackOptions::default(),
     };
-    blink_archive::unpack(&mut *stream, &path, &options).map_err(|error| archive(&error, &path))?;
+    Root::open(&path)
+        .and_then(|root| blink_archive::unpack(&mut *stream, &root, &options))
+        .map_err(|error| archive(&error, &path))?;
     stream.verify()?;
     Ok(Response::Done)
 }

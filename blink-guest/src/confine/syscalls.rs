@@ -99,7 +99,6 @@ pub(super) const REFUSED: &[i64] = with_legacy!([
 ], [
     libc::SYS__sysctl, libc::SYS_iopl, libc::SYS_ioperm,
     libc::SYS_sysfs, libc::SYS_uselib, libc::SYS_ustat, libc::SYS_kexec_file_load,
-    ,
 ]);
 
 /// Socket families that programs do not need and that open parts of the kernel to them: AX.25, IPX, AppleTalk, X.25,

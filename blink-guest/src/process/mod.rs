@@ -115,10 +115,6 @@ impl Processes {
         })
     }
 
-    pub(crate) fn proc(&self) -> &Proc {
-        &self.proc
-    }
-
     /// Starts a process whose output goes to `caller`, or attaches to the one with the same key.
     pub(crate) fn spawn(&mut self, spawn: &Spawn, caller: Caller, poll: &Poll) -> Result<(u64, Attached), ErrorBody> {
         if let Some(key) = &spawn.key
