@@ -22,7 +22,9 @@ pub enum ArchiveError {
     },
 
     /// The archive ends before it is complete.
-    #[error("the archive ends before it is complete: it was cut off, or an entry claims more bytes than there are")]
+    #[error(
+        "the archive ends before it is complete: it was cut off, or an entry claims more bytes than there are"
+    )]
     Truncated,
 
     /// The bytes are not a tar archive, or a damaged one.
@@ -33,7 +35,10 @@ pub enum ArchiveError {
     },
 
     /// The archive is larger than the caller allows.
-    #[error("the archive has more than the {limit} {which} allowed, at {}", Shown(path))]
+    #[error(
+        "the archive has more than the {limit} {which} allowed, at {}",
+        Shown(path)
+    )]
     Limit {
         /// Which limit was met.
         which: LimitKind,
@@ -145,7 +150,11 @@ impl fmt::Display for Shown<'_> {
                 write!(f, "{character}")?;
             }
         }
-        f.write_str(if characters.next().is_some() { "…'" } else { "'" })
+        f.write_str(if characters.next().is_some() {
+            "…'"
+        } else {
+            "'"
+        })
     }
 }
 

@@ -169,7 +169,11 @@ impl UnpackOptions {
     }
 
     pub(crate) fn links(&self) -> Links {
-        if self.whiteouts { Links::InRoot } else { Links::Refuse }
+        if self.whiteouts {
+            Links::InRoot
+        } else {
+            Links::Refuse
+        }
     }
 }
 

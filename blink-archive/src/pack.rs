@@ -99,7 +99,12 @@ struct Packer<'a, W> {
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn folder(&mut self, folder: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<(), ArchiveError> {
+    fn folder(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+        depth: usize,
+    ) -> Result<(), ArchiveError> {
         if depth > self.options.limits.depth {
             return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
         }
@@ -179,15 +184,22 @@ impl<W: Write> Packer<'_, W> {
         Ok(true)
     }
 
-    fn file(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), ArchiveError> {
+    fn file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), ArchiveError> {
         // Without blocking: what was a file may have become a pipe.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return self.changed(path),
             Err(error) => return Err(ArchiveError::io(path, "read", error)),
         };
-        let stat = rustix::fs::fstat(&file).map_err(|error| ArchiveError::io(path, "read", error))?;
+        let stat =
+            rustix::fs::fstat(&file).map_err(|error| ArchiveError::io(path, "read", error))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.changed(path);
         }
@@ -196,7 +208,8 @@ impl<W: Write> Packer<'_, W> {
             return Err(self.limit(LimitKind::TotalBytes, self.options.limits.total_bytes, path));
         }
         if stat.st_nlink > 1 {
-            self.links.insert((stat.st_dev, stat.st_ino), path.to_path_buf());
+            self.links
+                .insert((stat.st_dev, stat.st_ino), path.to_path_buf());
         }
         self.header(b'0', path, b"", &stat, size)?;
         self.content(&mut File::from(file), path, size)?;
@@ -209,7 +222,9 @@ impl<W: Write> Packer<'_, W> {
         let mut left = size;
         let mut changed = false;
         while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let part = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(self.buffer.len());
             let read = if changed {
                 self.buffer[..part].fill(0);
                 part
@@ -220,7 +235,9 @@ impl<W: Write> Packer<'_, W> {
                 }
             };
             changed |= read == 0;
-            self.writer.write_all(&self.buffer[..read]).map_err(write_failed)?;
+            self.writer
+                .write_all(&self.buffer[..read])
+                .map_err(write_failed)?;
             left -= read as u64;
         }
         let grown = !changed && matches!(file.read(&mut self.buffer[..1]), Ok(1));
@@ -275,25 +292,36 @@ impl<W: Write> Packer<'_, W> {
                 size: records.len() as u64,
                 mtime: 0,
             };
-            self.writer.write_all(&encode(&extension)).map_err(write_failed)?;
+            self.writer
+                .write_all(&encode(&extension))
+                .map_err(write_failed)?;
             self.writer.write_all(&records).map_err(write_failed)?;
             self.pad(records.len() as u64)?;
         }
-        self.writer.write_all(&encode(&fields)).map_err(write_failed)
+        self.writer
+            .write_all(&encode(&fields))
+            .map_err(write_failed)
     }
 
     fn pad(&mut self, size: u64) -> Result<(), ArchiveError> {
         let padding = usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or(0);
-        self.writer.write_all(&[0; BLOCK][..padding]).map_err(write_failed)
+        self.writer
+            .write_all(&[0; BLOCK][..padding])
+            .map_err(write_failed)
     }
 
     fn finish(mut self) -> Result<PackReport, ArchiveError> {
-        self.writer.write_all(&[0; 2 * BLOCK]).map_err(write_failed)?;
+        self.writer
+            .write_all(&[0; 2 * BLOCK])
+            .map_err(write_failed)?;
         self.writer.flush().map_err(write_failed)?;
         Ok(self.report)
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "every way to treat an entry ends in a result")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "every way to treat an entry ends in a result"
+    )]
     fn changed(&mut self, path: &Path) -> Result<(), ArchiveError> {
         if self.report.changed.len() < MOST_CHANGED {
             self.report.changed.push(path.to_path_buf());
@@ -302,12 +330,19 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn limit(&self, which: LimitKind, limit: u64, path: &Path) -> ArchiveError {
-        ArchiveError::Limit { which, limit, path: path.to_path_buf() }
+        ArchiveError::Limit {
+            which,
+            limit,
+            path: path.to_path_buf(),
+        }
     }
 }
 
 fn write_failed(source: std::io::Error) -> ArchiveError {
-    ArchiveError::Stream { action: "written", source }
+    ArchiveError::Stream {
+        action: "written",
+        source,
+    }
 }
 
 fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
@@ -325,7 +360,11 @@ fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
 fn stated_owner(stat: &Stat, ownership: Ownership) -> (u32, u32) {
     match ownership {
         Ownership::Ignore => (0, 0),
-        Ownership::Preserve { uid_base, gid_base, max_id } => {
+        Ownership::Preserve {
+            uid_base,
+            gid_base,
+            max_id,
+        } => {
             let map = |id: u32, base: u32| id.checked_sub(base).unwrap_or(max_id).min(max_id);
             (map(stat.st_uid, uid_base), map(stat.st_gid, gid_base))
         }
@@ -350,7 +389,10 @@ fn records(fields: &Fields<'_>, mtime: Time) -> Vec<u8> {
     if fields.gid > Fields::LARGEST_ID {
         push_record(&mut records, "gid", fields.gid.to_string().as_bytes());
     }
-    if mtime.nanoseconds != 0 || mtime.seconds < 0 || mtime.seconds.cast_unsigned() > Fields::LARGEST_SIZE {
+    if mtime.nanoseconds != 0
+        || mtime.seconds < 0
+        || mtime.seconds.cast_unsigned() > Fields::LARGEST_SIZE
+    {
         push_record(&mut records, "mtime", mtime.to_text().as_bytes());
     }
     records

@@ -15,7 +15,10 @@ pub(crate) fn clean(bytes: &[u8], limits: &Limits, layer: bool) -> Result<PathBu
         return Err(ArchiveError::hostile("", "its name is empty"));
     }
     if bytes.contains(&0) {
-        return Err(ArchiveError::hostile(shown(), "its name contains a zero byte"));
+        return Err(ArchiveError::hostile(
+            shown(),
+            "its name contains a zero byte",
+        ));
     }
     if bytes.len() > limits.path_length {
         return Err(ArchiveError::Limit {
@@ -32,7 +35,12 @@ pub(crate) fn clean(bytes: &[u8], limits: &Limits, layer: bool) -> Result<PathBu
     for component in bytes.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => continue,
-            b".." => return Err(ArchiveError::hostile(shown(), "its path leads upwards with '..'")),
+            b".." => {
+                return Err(ArchiveError::hostile(
+                    shown(),
+                    "its path leads upwards with '..'",
+                ));
+            }
             _ => {}
         }
         if !path.is_empty() {
@@ -67,27 +75,60 @@ mod tests {
 
     #[test]
     fn harmless_paths_are_put_in_order() {
-        for (from, to) in [("a", "a"), ("./a//b/", "a/b"), ("./", ""), (".", ""), ("a/./b", "a/b")] {
+        for (from, to) in [
+            ("a", "a"),
+            ("./a//b/", "a/b"),
+            ("./", ""),
+            (".", ""),
+            ("a/./b", "a/b"),
+        ] {
             assert_eq!(cleaned(from.as_bytes(), false).unwrap(), PathBuf::from(to));
         }
         assert_eq!(cleaned(b"/a/b", true).unwrap(), PathBuf::from("a/b"));
-        assert_eq!(cleaned(b"\xff\xfe", false).unwrap().as_os_str().as_bytes(), b"\xff\xfe");
-        assert_eq!(cleaned(b"..a/b..", false).unwrap(), PathBuf::from("..a/b.."));
+        assert_eq!(
+            cleaned(b"\xff\xfe", false).unwrap().as_os_str().as_bytes(),
+            b"\xff\xfe"
+        );
+        assert_eq!(
+            cleaned(b"..a/b..", false).unwrap(),
+            PathBuf::from("..a/b..")
+        );
     }
 
     #[test]
     fn others_are_refused() {
-        for bytes in [&b""[..], b"/a", b"..", b"../a", b"a/..", b"a/../../b", b"a\0b", b"./../x"] {
-            assert!(matches!(cleaned(bytes, false), Err(ArchiveError::Hostile { .. })), "{bytes:?}");
+        for bytes in [
+            &b""[..],
+            b"/a",
+            b"..",
+            b"../a",
+            b"a/..",
+            b"a/../../b",
+            b"a\0b",
+            b"./../x",
+        ] {
+            assert!(
+                matches!(cleaned(bytes, false), Err(ArchiveError::Hostile { .. })),
+                "{bytes:?}"
+            );
         }
-        assert!(matches!(cleaned(b"/../a", true), Err(ArchiveError::Hostile { .. })));
+        assert!(matches!(
+            cleaned(b"/../a", true),
+            Err(ArchiveError::Hostile { .. })
+        ));
         assert!(matches!(
             cleaned(b"a/b/c/d/e", false),
-            Err(ArchiveError::Limit { which: LimitKind::Depth, .. })
+            Err(ArchiveError::Limit {
+                which: LimitKind::Depth,
+                ..
+            })
         ));
         assert!(matches!(
             cleaned(&[b'x'; 5000], false),
-            Err(ArchiveError::Limit { which: LimitKind::PathLength, .. })
+            Err(ArchiveError::Limit {
+                which: LimitKind::PathLength,
+                ..
+            })
         ));
     }
 }

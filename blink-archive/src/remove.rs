@@ -28,11 +28,12 @@ const MOST_ROUNDS: usize = 16;
 /// [`ArchiveError::Io`] with the name that could not be removed: a mount point,
 /// a file of someone else, or a folder that somebody keeps filling.
 pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), ArchiveError> {
-    let result = if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
-        Err(Errno::INVAL)
-    } else {
-        remove(parent, name, 0)
-    };
+    let result =
+        if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
+            Err(Errno::INVAL)
+        } else {
+            remove(parent, name, 0)
+        };
     result.map_err(|error| ArchiveError::io(Path::new(name), "removed", error))
 }
 
@@ -67,7 +68,12 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<(), Errn
     Err(Errno::NOTEMPTY)
 }
 
-fn clear_anyway(folder: &OwnedFd, parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<(), Errno> {
+fn clear_anyway(
+    folder: &OwnedFd,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    depth: usize,
+) -> Result<(), Errno> {
     match clear(folder.as_fd(), depth + 1) {
         Err(Errno::ACCESS) => {
             root::open_up(parent, name)?;
@@ -114,7 +120,8 @@ fn clear_deep(top: OwnedFd) -> Result<(), Errno> {
                 let Some((device, inode, name)) = way.pop() else {
                     return Ok(());
                 };
-                let above = rustix::fs::openat(&here, "..", FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+                let above =
+                    rustix::fs::openat(&here, "..", FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
                 let stat = rustix::fs::fstat(&above)?;
                 if (stat.st_dev, stat.st_ino) != (device, inode) {
                     return Ok(());

@@ -72,8 +72,17 @@ impl Root {
         Ok((self.lookup(folder, FOLDER, links)?, name))
     }
 
-    pub(crate) fn lookup(&self, path: &Path, flags: OFlags, links: Links) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    pub(crate) fn lookup(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        links: Links,
+    ) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let resolve = ResolveFlags::NO_MAGICLINKS
             | match links {
                 Links::Refuse => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
@@ -104,7 +113,9 @@ impl AsFd for Root {
 }
 
 /// A folder opened to be read and to look up names in.
-pub(crate) const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(crate) const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 /// The same, and it must not be a symbolic link.
 pub(crate) const REAL_FOLDER: OFlags = FOLDER.union(OFlags::NOFOLLOW);
 /// A name held still, whatever it is and whatever its mode.

@@ -29,7 +29,9 @@ fn lower() -> Arena {
 #[test]
 fn a_linked_folder_is_followed_and_keeps_its_mode() {
     let arena = lower();
-    arena.layer(&Tar::new().file("bin/new", "new").end()).unwrap();
+    arena
+        .layer(&Tar::new().file("bin/new", "new").end())
+        .unwrap();
     assert_eq!(arena.read("usr/bin/new"), "new");
     assert!(arena.root().join("bin").is_symlink());
     assert_eq!(mode(arena.root().join("usr/bin")), 0o555);
@@ -39,10 +41,19 @@ fn a_linked_folder_is_followed_and_keeps_its_mode() {
 fn a_whiteout_removes_a_name() {
     let arena = lower();
     let report = arena
-        .layer(&Tar::new().file(".wh.gone", "").file("d/.wh.sub", "").file("bin/.wh.sh", "").file("no/.wh.x", "").end())
+        .layer(
+            &Tar::new()
+                .file(".wh.gone", "")
+                .file("d/.wh.sub", "")
+                .file("bin/.wh.sh", "")
+                .file("no/.wh.x", "")
+                .end(),
+        )
         .unwrap();
     assert_eq!(report.whiteouts, 4);
-    assert!(!arena.has("gone") && !arena.has("d/sub") && !arena.has("usr/bin/sh") && !arena.has("no"));
+    assert!(
+        !arena.has("gone") && !arena.has("d/sub") && !arena.has("usr/bin/sh") && !arena.has("no")
+    );
     assert!(arena.has("d/low"));
     assert!(!arena.has(".wh.gone"));
 }
@@ -87,18 +98,30 @@ fn whiteouts_of_no_name_are_refused() {
     for name in [".wh.", ".wh..", ".wh...", "d/.wh...", ".wh.d/x"] {
         let arena = lower();
         let result = arena.layer(&Tar::new().file(name, "").end());
-        assert!(matches!(result, Err(ArchiveError::Hostile { .. })), "{name}: {result:?}");
+        assert!(
+            matches!(result, Err(ArchiveError::Hostile { .. })),
+            "{name}: {result:?}"
+        );
         assert!(arena.has("d/low"));
     }
     let arena = lower();
-    let report = arena.layer(&Tar::new().file(".wh..wh.plnk/1.2", "").file(".wh..wh.aufs", "").end()).unwrap();
+    let report = arena
+        .layer(
+            &Tar::new()
+                .file(".wh..wh.plnk/1.2", "")
+                .file(".wh..wh.aufs", "")
+                .end(),
+        )
+        .unwrap();
     assert_eq!(report.skipped_others, 2);
 }
 
 #[test]
 fn a_plain_archive_has_no_whiteouts() {
     let arena = lower();
-    arena.unpack(&Tar::new().file(".wh.gone", "").end()).unwrap();
+    arena
+        .unpack(&Tar::new().file(".wh.gone", "").end())
+        .unwrap();
     assert!(arena.has("gone") && arena.has(".wh.gone"));
 }
 
@@ -124,7 +147,9 @@ fn the_upper_layers_kind_wins() {
 #[test]
 fn a_folder_over_a_folder_merges() {
     let arena = lower();
-    arena.layer(&Tar::new().folder("d", 0o700).file("d/up", "up").end()).unwrap();
+    arena
+        .layer(&Tar::new().folder("d", 0o700).file("d/up", "up").end())
+        .unwrap();
     assert_eq!(arena.read("d/low"), "low");
     assert_eq!(arena.read("d/up"), "up");
     assert_eq!(mode(arena.root().join("d")), 0o700);
@@ -133,7 +158,14 @@ fn a_folder_over_a_folder_merges() {
 #[test]
 fn hard_links_reach_lower_layers() {
     let arena = lower();
-    arena.layer(&Tar::new().hard_link("again", "/d/low").hard_link("sh2", "bin/sh").end()).unwrap();
+    arena
+        .layer(
+            &Tar::new()
+                .hard_link("again", "/d/low")
+                .hard_link("sh2", "bin/sh")
+                .end(),
+        )
+        .unwrap();
     let inode = |path: &str| fs::metadata(arena.root().join(path)).unwrap().ino();
     assert_eq!(inode("again"), inode("d/low"));
     assert_eq!(inode("sh2"), inode("usr/bin/sh"));
@@ -151,8 +183,17 @@ fn a_missing_end_marker_is_accepted() {
 fn a_whiteout_does_not_follow_links_outside() {
     let arena = Arena::new();
     let target = arena.outside();
-    arena.layer(&Tar::new().symlink("l", target.to_str().unwrap()).end()).unwrap();
-    arena.layer(&Tar::new().file("l/.wh.canary", "").file("l/.wh..wh..opq", "").end()).unwrap();
+    arena
+        .layer(&Tar::new().symlink("l", target.to_str().unwrap()).end())
+        .unwrap();
+    arena
+        .layer(
+            &Tar::new()
+                .file("l/.wh.canary", "")
+                .file("l/.wh..wh..opq", "")
+                .end(),
+        )
+        .unwrap();
     arena.layer(&Tar::new().file(".wh.l", "").end()).unwrap();
     assert!(!arena.has("l"));
 }

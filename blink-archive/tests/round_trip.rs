@@ -43,7 +43,10 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
             let metadata = fs::symlink_metadata(&full).unwrap();
             let file_type = metadata.file_type();
             let (kind, content) = if file_type.is_symlink() {
-                ("symlink", fs::read_link(&full).unwrap().into_os_string().into_vec())
+                (
+                    "symlink",
+                    fs::read_link(&full).unwrap().into_os_string().into_vec(),
+                )
             } else if file_type.is_dir() {
                 if !path.as_os_str().is_empty() && !seen.contains_key(&path) {
                     folders.push(path.clone());
@@ -54,15 +57,21 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
             } else {
                 ("file", fs::read(&full).unwrap())
             };
-            inodes.entry(metadata.ino()).or_insert_with(Vec::new).push(path.clone());
-            seen.insert(path.clone(), Seen {
-                kind,
-                mode: metadata.mode(),
-                mtime: (metadata.mtime(), metadata.mtime_nsec()),
-                content,
-                owner: (metadata.uid(), metadata.gid()),
-                same_as: PathBuf::new(),
-            });
+            inodes
+                .entry(metadata.ino())
+                .or_insert_with(Vec::new)
+                .push(path.clone());
+            seen.insert(
+                path.clone(),
+                Seen {
+                    kind,
+                    mode: metadata.mode(),
+                    mtime: (metadata.mtime(), metadata.mtime_nsec()),
+                    content,
+                    owner: (metadata.uid(), metadata.gid()),
+                    same_as: PathBuf::new(),
+                },
+            );
         }
     }
     for paths in inodes.into_values() {
@@ -75,12 +84,20 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Seen> {
 }
 
 fn everything() -> UnpackOptions {
-    UnpackOptions::default().with_special_bits(true).with_root_metadata(true)
+    UnpackOptions::default()
+        .with_special_bits(true)
+        .with_root_metadata(true)
 }
 
 fn packed(root: &Path) -> Vec<u8> {
     let mut archive = Vec::new();
-    pack(&Root::open(root).unwrap(), ".", &mut archive, &PackOptions::default()).unwrap();
+    pack(
+        &Root::open(root).unwrap(),
+        ".",
+        &mut archive,
+        &PackOptions::default(),
+    )
+    .unwrap();
     archive
 }
 
@@ -95,7 +112,8 @@ enum Node {
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let byte = any::<u8>().prop_filter("not in a name", |byte| *byte != 0 && *byte != b'/');
-    proptest::collection::vec(byte, 1..130).prop_filter("reserved", |name| name != b"." && name != b"..")
+    proptest::collection::vec(byte, 1..130)
+        .prop_filter("reserved", |name| name != b"." && name != b"..")
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -107,7 +125,10 @@ fn node() -> impl Strategy<Value = Node> {
         1 => Just(Node::Fifo),
     ];
     leaf.prop_recursive(4, 24, 6, |inner| {
-        (proptest::collection::vec((name(), inner), 0..6), 0u32..0o10000)
+        (
+            proptest::collection::vec((name(), inner), 0..6),
+            0u32..0o10000,
+        )
             .prop_map(|(children, mode)| Node::Folder(children, mode))
     })
 }
@@ -120,7 +141,8 @@ fn build(path: &Path, node: &Node, last_file: &mut Option<PathBuf>) {
         Node::File(content, mode, seconds, nanoseconds) => {
             let file = File::create(path).unwrap();
             (&file).write_all(content).unwrap();
-            file.set_permissions(Permissions::from_mode(*mode | 0o400)).unwrap();
+            file.set_permissions(Permissions::from_mode(*mode | 0o400))
+                .unwrap();
             let epoch = std::time::UNIX_EPOCH;
             let time = if *seconds < 0 {
                 epoch - std::time::Duration::new(seconds.unsigned_abs(), *nanoseconds)
@@ -133,7 +155,11 @@ fn build(path: &Path, node: &Node, last_file: &mut Option<PathBuf>) {
         Node::Folder(children, mode) => {
             fs::create_dir(path).unwrap();
             for (name, child) in children {
-                build(&path.join(OsString::from_vec(name.clone())), child, last_file);
+                build(
+                    &path.join(OsString::from_vec(name.clone())),
+                    child,
+                    last_file,
+                );
             }
             fs::set_permissions(path, Permissions::from_mode(*mode | 0o700)).unwrap();
         }
@@ -144,8 +170,13 @@ fn build(path: &Path, node: &Node, last_file: &mut Option<PathBuf>) {
             }
         }
         Node::Fifo => rustix::fs::mknodat(
-            rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0,
-        ).unwrap(),
+            rustix::fs::CWD,
+            path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap(),
     }
 }
 
@@ -189,7 +220,10 @@ fn sample() -> Arena {
     fs::write(root.join("closed/inner"), "x").unwrap();
     fs::set_permissions(root.join("closed"), Permissions::from_mode(0o555)).unwrap();
     let old = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
-    File::open(root.join("closed")).unwrap().set_modified(old).unwrap();
+    File::open(root.join("closed"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
     arena
 }
 
@@ -203,15 +237,34 @@ fn without_fractions(mut seen: BTreeMap<PathBuf, Seen>) -> BTreeMap<PathBuf, See
 #[test]
 fn what_the_systems_tar_packs_is_unpacked() {
     let from = sample();
-    for arguments in [&["--format=gnu"][..], &["--format=gnu", "-S"], &["--format=pax"], &["--format=pax", "-S"],
-        &["--format=pax", "-S", "--sparse-version=0.1"], &["--format=pax", "-S", "--sparse-version=0.0"]]
-    {
-        let output = Command::new("tar").args(arguments).arg("-C").arg(from.root()).args(["-cf", "-", "."]).output().unwrap();
+    for arguments in [
+        &["--format=gnu"][..],
+        &["--format=gnu", "-S"],
+        &["--format=pax"],
+        &["--format=pax", "-S"],
+        &["--format=pax", "-S", "--sparse-version=0.1"],
+        &["--format=pax", "-S", "--sparse-version=0.0"],
+    ] {
+        let output = Command::new("tar")
+            .args(arguments)
+            .arg("-C")
+            .arg(from.root())
+            .args(["-cf", "-", "."])
+            .output()
+            .unwrap();
         assert!(output.status.success());
         let to = Arena::new();
-        unpack(output.stdout.as_slice(), &Root::open(to.root()).unwrap(), &everything())
-            .unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
-        assert_eq!(without_fractions(look(&from.root())), without_fractions(look(&to.root())), "{arguments:?}");
+        unpack(
+            output.stdout.as_slice(),
+            &Root::open(to.root()).unwrap(),
+            &everything(),
+        )
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+        assert_eq!(
+            without_fractions(look(&from.root())),
+            without_fractions(look(&to.root())),
+            "{arguments:?}"
+        );
         if arguments.contains(&"-S") {
             assert!(fs::metadata(to.root().join("sparse")).unwrap().blocks() * 512 < 1 << 20);
         }
@@ -223,9 +276,15 @@ fn what_is_packed_the_systems_tar_unpacks() {
     let from = sample();
     let to = Arena::new();
     let mut tar = Command::new("tar");
-    tar.arg("-C").arg(to.root()).args(["-xpf", "-", "--same-permissions"]);
+    tar.arg("-C")
+        .arg(to.root())
+        .args(["-xpf", "-", "--same-permissions"]);
     let mut tar = tar.stdin(std::process::Stdio::piped()).spawn().unwrap();
-    tar.stdin.take().unwrap().write_all(&packed(&from.root())).unwrap();
+    tar.stdin
+        .take()
+        .unwrap()
+        .write_all(&packed(&from.root()))
+        .unwrap();
     assert!(tar.wait().unwrap().success());
     assert_eq!(look(&from.root()), look(&to.root()));
 }
@@ -235,7 +294,11 @@ fn a_general_tar_library_reads_the_same() {
     let from = sample();
     let archive = packed(&from.root());
     let mut read = tar::Archive::new(archive.as_slice());
-    let count = read.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).count();
+    let count = read
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().into_owned())
+        .count();
     assert_eq!(count, look(&from.root()).len());
 }
 
@@ -248,14 +311,26 @@ fn one_file_and_links_on_the_way() {
         let mut archive = Vec::new();
         pack(&root, path, &mut archive, &PackOptions::default()).unwrap();
         let mut archive = tar::Archive::new(archive.as_slice());
-        archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect::<Vec<_>>()
+        archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().into_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names("run"), [Path::new("run")]);
     assert_eq!(names("closed"), [Path::new("./"), Path::new("inner")]);
     assert_eq!(names("link"), [Path::new("link")]);
     let file = format!("to-d/{}/file", "long-".repeat(40));
     assert_eq!(names(&file), [Path::new("file")]);
-    assert!(pack(&root, "../outside/canary", Vec::new(), &PackOptions::default()).is_err());
+    assert!(
+        pack(
+            &root,
+            "../outside/canary",
+            Vec::new(),
+            &PackOptions::default()
+        )
+        .is_err()
+    );
     assert!(pack(&root, "missing", Vec::new(), &PackOptions::default()).is_err());
 }
 
@@ -269,9 +344,16 @@ fn sockets_are_left_out_and_the_order_is_fixed() {
     let mut archive = Vec::new();
     let root = Root::open(arena.root()).unwrap();
     let report = pack(&root, "", &mut archive, &PackOptions::default()).unwrap();
-    assert_eq!((report.entries, report.skipped_sockets, report.bytes), (5, 1, 4));
+    assert_eq!(
+        (report.entries, report.skipped_sockets, report.bytes),
+        (5, 1, 4)
+    );
     let mut read = tar::Archive::new(archive.as_slice());
-    let names: Vec<_> = read.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+    let names: Vec<_> = read
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().into_owned())
+        .collect();
     assert_eq!(names, ["./", "B", "a", "b", "c"].map(PathBuf::from));
 }
 
@@ -285,7 +367,10 @@ struct Meddler<'a> {
 impl Write for Meddler<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.archive.extend_from_slice(bytes);
-        File::options().write(true).open(self.path)?.set_len(self.size)?;
+        File::options()
+            .write(true)
+            .open(self.path)?
+            .set_len(self.size)?;
         Ok(bytes.len())
     }
 
@@ -301,7 +386,11 @@ fn a_file_that_changes_leaves_the_archive_whole() {
         let path = arena.root().join("log");
         fs::write(&path, vec![b'x'; 300_000]).unwrap();
         fs::write(arena.root().join("next"), "next").unwrap();
-        let mut meddler = Meddler { archive: Vec::new(), path: &path, size };
+        let mut meddler = Meddler {
+            archive: Vec::new(),
+            path: &path,
+            size,
+        };
         // The first write is the folder's header, so the file is made whole again after it.
         let root = Root::open(arena.root()).unwrap();
         let report = pack(&root, "log", &mut meddler, &PackOptions::default()).unwrap();
@@ -329,12 +418,18 @@ fn more_than_eight_gibibytes() {
         }
     }
     let arena = Arena::new();
-    File::create(arena.root().join("big")).unwrap().set_len(9 << 30).unwrap();
+    File::create(arena.root().join("big"))
+        .unwrap()
+        .set_len(9 << 30)
+        .unwrap();
     let mut head = Head(Vec::new());
     let root = Root::open(arena.root()).unwrap();
     assert!(pack(&root, "big", &mut head, &PackOptions::default()).is_err());
     let mut read = tar::Archive::new(head.0.as_slice());
-    assert_eq!(read.entries().unwrap().next().unwrap().unwrap().size(), 9 << 30);
+    assert_eq!(
+        read.entries().unwrap().next().unwrap().unwrap().size(),
+        9 << 30
+    );
 }
 
 #[test]
@@ -346,6 +441,12 @@ fn packing_has_limits() {
         Limits::default().with_total_bytes(100),
         Limits::default().with_depth(0),
     ] {
-        pack(&root, ".", Vec::new(), &PackOptions::default().with_limits(limits)).unwrap_err();
+        pack(
+            &root,
+            ".",
+            Vec::new(),
+            &PackOptions::default().with_limits(limits),
+        )
+        .unwrap_err();
     }
 }

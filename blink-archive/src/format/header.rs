@@ -83,7 +83,10 @@ impl<'a> Header<'a> {
         let outside = || block[..148].iter().chain(&block[156..]);
         let unsigned = outside().map(|byte| i64::from(*byte)).sum::<i64>() + 8 * 32;
         // Some old writers summed signed characters.
-        let signed = outside().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * 32;
+        let signed = outside()
+            .map(|byte| i64::from(byte.cast_signed()))
+            .sum::<i64>()
+            + 8 * 32;
         if stated != unsigned && stated != signed {
             return Err(ArchiveError::Corrupt {
                 why: "the checksum of a header is wrong",
@@ -212,8 +215,14 @@ pub(crate) fn encode(fields: &Fields<'_>) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     put_text(&mut block[..100], fields.name);
     put_octal(&mut block[100..108], u64::from(fields.mode));
-    put_octal(&mut block[108..116], u64::from(fields.uid.min(Fields::LARGEST_ID)));
-    put_octal(&mut block[116..124], u64::from(fields.gid.min(Fields::LARGEST_ID)));
+    put_octal(
+        &mut block[108..116],
+        u64::from(fields.uid.min(Fields::LARGEST_ID)),
+    );
+    put_octal(
+        &mut block[116..124],
+        u64::from(fields.gid.min(Fields::LARGEST_ID)),
+    );
     put_octal(&mut block[124..136], fields.size.min(Fields::LARGEST_SIZE));
     let mtime = u64::try_from(fields.mtime).unwrap_or(0);
     put_octal(&mut block[136..148], mtime.min(Fields::LARGEST_SIZE));
@@ -256,9 +265,18 @@ mod tests {
         assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
         assert_eq!(number(b"77777777"), Some(0o77_777_777));
         assert_eq!(number(b"\x80\0\0\0\0\0\0\0\x02\0\0\0"), Some(1 << 33 >> 8));
-        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), Some(-1));
-        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe"), Some(-2));
-        assert_eq!(number(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None);
+        assert_eq!(
+            number(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+            Some(-1)
+        );
+        assert_eq!(
+            number(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe"),
+            Some(-2)
+        );
+        assert_eq!(
+            number(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+            None
+        );
         assert_eq!(number(b"-1\0"), None);
         assert_eq!(number(b"99\0"), None);
         assert_eq!(number(b"6 4\0"), None);
@@ -277,7 +295,10 @@ mod tests {
             mtime: 4,
         });
         assert_eq!(&block[..3], b"a\0\0");
-        assert_eq!(&block[100..156], b"0000644\x000000001\x000000002\x0000000000003\x0000000000004\x00006052\0 ");
+        assert_eq!(
+            &block[100..156],
+            b"0000644\x000000001\x000000002\x0000000000003\x0000000000004\x00006110\0 "
+        );
         assert_eq!(&block[257..265], b"ustar\x0000");
     }
 

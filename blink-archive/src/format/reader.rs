@@ -119,14 +119,26 @@ impl<R: Read> Reader<R> {
         let mtime = own.mtime.or(self.global.mtime);
         let mut member = Member {
             path,
-            link: own.link.or(pending.link).unwrap_or_else(|| header.link().to_vec()),
+            link: own
+                .link
+                .or(pending.link)
+                .unwrap_or_else(|| header.link().to_vec()),
             kind,
             mode: header.mode()?,
-            uid: own.uid.or(self.global.uid).map_or_else(|| header.uid(), Ok)?,
-            gid: own.gid.or(self.global.gid).map_or_else(|| header.gid(), Ok)?,
+            uid: own
+                .uid
+                .or(self.global.uid)
+                .map_or_else(|| header.uid(), Ok)?,
+            gid: own
+                .gid
+                .or(self.global.gid)
+                .map_or_else(|| header.gid(), Ok)?,
             mtime: match mtime {
                 Some(mtime) => mtime,
-                None => Time { seconds: header.mtime()?, nanoseconds: 0 },
+                None => Time {
+                    seconds: header.mtime()?,
+                    nanoseconds: 0,
+                },
             },
             size: stored,
             map: None,
@@ -161,7 +173,10 @@ impl<R: Read> Reader<R> {
     /// Reads content of the present entry; it is an error to ask for more than
     /// there is.
     pub(crate) fn read_content(&mut self, buffer: &mut [u8]) -> Result<(), ArchiveError> {
-        self.content = self.content.checked_sub(buffer.len() as u64).ok_or(ArchiveError::Truncated)?;
+        self.content = self
+            .content
+            .checked_sub(buffer.len() as u64)
+            .ok_or(ArchiveError::Truncated)?;
         self.read_exact(buffer)
     }
 
@@ -171,7 +186,9 @@ impl<R: Read> Reader<R> {
         self.padding = 0;
         let mut buffer = [0; 16 * 1024];
         while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let part = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
             self.read_exact(&mut buffer[..part])?;
             left -= part as u64;
         }
@@ -289,7 +306,10 @@ struct Lines {
 
 impl Default for Lines {
     fn default() -> Self {
-        Self { block: [0; BLOCK], next: BLOCK }
+        Self {
+            block: [0; BLOCK],
+            next: BLOCK,
+        }
     }
 }
 
@@ -319,7 +339,10 @@ fn read_failed(error: std::io::Error) -> ArchiveError {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
         ArchiveError::Truncated
     } else {
-        ArchiveError::Stream { action: "read", source: error }
+        ArchiveError::Stream {
+            action: "read",
+            source: error,
+        }
     }
 }
 

@@ -24,11 +24,18 @@ pub(crate) fn push_pairs(map: &mut Vec<Segment>, pairs: &[u8]) -> Result<(), Arc
         if pair[0] == 0 || pair[12] == 0 {
             return Ok(());
         }
-        let natural = |field| number(field).and_then(|value| u64::try_from(value).ok()).ok_or(DAMAGED);
-        push(map, Segment {
-            offset: natural(&pair[..12])?,
-            length: natural(&pair[12..])?,
-        })?;
+        let natural = |field| {
+            number(field)
+                .and_then(|value| u64::try_from(value).ok())
+                .ok_or(DAMAGED)
+        };
+        push(
+            map,
+            Segment {
+                offset: natural(&pair[..12])?,
+                length: natural(&pair[12..])?,
+            },
+        )?;
     }
     Ok(())
 }

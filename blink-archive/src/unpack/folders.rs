@@ -37,7 +37,11 @@ pub(super) struct Folders {
 
 impl Folders {
     /// What the archive says, or implies, of a folder; the last word counts.
-    pub(super) fn set(&mut self, path: &Path, metadata: FolderMetadata) -> Result<(), ArchiveError> {
+    pub(super) fn set(
+        &mut self,
+        path: &Path,
+        metadata: FolderMetadata,
+    ) -> Result<(), ArchiveError> {
         if self.metadata.insert(path.to_path_buf(), metadata).is_none() {
             self.remembered += path.as_os_str().len() + OVERHEAD;
         }
@@ -56,7 +60,11 @@ impl Folders {
         if self.metadata.contains_key(path) {
             return Ok(());
         }
-        let metadata = FolderMetadata { mode, owner: None, mtime: None };
+        let metadata = FolderMetadata {
+            mode,
+            owner: None,
+            mtime: None,
+        };
         self.set(path, metadata)
     }
 
@@ -85,7 +93,11 @@ impl Folders {
                 // Replaced or removed by a later entry.
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => {
-                    return Err(ArchiveError::io(&path, "given its owner, mode and times", error));
+                    return Err(ArchiveError::io(
+                        &path,
+                        "given its owner, mode and times",
+                        error,
+                    ));
                 }
             }
         }

@@ -31,7 +31,11 @@ pub(super) enum Marker<'a> {
 
 pub(super) fn marker(path: &Path) -> Result<Marker<'_>, ArchiveError> {
     let refused = |why| Err(ArchiveError::hostile(path, why));
-    let mut components = path.components().map(Component::as_os_str).map(OsStr::as_bytes).peekable();
+    let mut components = path
+        .components()
+        .map(Component::as_os_str)
+        .map(OsStr::as_bytes)
+        .peekable();
     while let Some(component) = components.next() {
         let last = components.peek().is_none();
         if last && component == OPAQUE {
@@ -90,7 +94,12 @@ impl Given {
 
     /// Removes a name as far as lower layers gave it. A folder stays where this
     /// layer gave it or something in it.
-    pub(super) fn remove_lower(&self, parent: BorrowedFd<'_>, inode: u64, name: &OsStr) -> Result<(), Errno> {
+    pub(super) fn remove_lower(
+        &self,
+        parent: BorrowedFd<'_>,
+        inode: u64,
+        name: &OsStr,
+    ) -> Result<(), Errno> {
         let stat = match root::stat(parent, name) {
             Err(Errno::NOENT) => return Ok(()),
             other => other?,

@@ -117,7 +117,11 @@ struct Place<'p> {
 }
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, reader: &mut Reader<R>, member: &Member) -> Result<(), ArchiveError> {
+    fn entry<R: Read>(
+        &mut self,
+        reader: &mut Reader<R>,
+        member: &Member,
+    ) -> Result<(), ArchiveError> {
         let layer = self.options.whiteouts;
         let shown = Path::new(OsStr::from_bytes(&member.path));
         self.report.entries += 1;
@@ -155,7 +159,11 @@ impl Unpacker<'_> {
             _ => {}
         }
         let parent = self.parent(folder, &path)?;
-        let place = Place { path: &path, parent, name };
+        let place = Place {
+            path: &path,
+            parent,
+            name,
+        };
         match member.kind {
             Kind::Directory => self.folder(&place, member, owner),
             Kind::Symlink => self.symlink(&place, member, owner),
@@ -167,19 +175,31 @@ impl Unpacker<'_> {
 
     fn root_entry(&mut self, member: &Member, owner: Option<Owner>) -> Result<(), ArchiveError> {
         if member.kind != Kind::Directory {
-            return Err(ArchiveError::hostile(".", "it would replace the root folder"));
+            return Err(ArchiveError::hostile(
+                ".",
+                "it would replace the root folder",
+            ));
         }
         if self.options.root_metadata {
-            self.folders.set(Path::new(""), self.folder_metadata(member, owner))?;
+            self.folders
+                .set(Path::new(""), self.folder_metadata(member, owner))?;
         }
         self.report.folders += 1;
         Ok(())
     }
 
-    fn folder(&mut self, place: &Place<'_>, member: &Member, owner: Option<Owner>) -> Result<(), ArchiveError> {
-        let made = self.make(place, true, |folder, name| rustix::fs::mkdirat(folder, name, Mode::RWXU))?;
+    fn folder(
+        &mut self,
+        place: &Place<'_>,
+        member: &Member,
+        owner: Option<Owner>,
+    ) -> Result<(), ArchiveError> {
+        let made = self.make(place, true, |folder, name| {
+            rustix::fs::mkdirat(folder, name, Mode::RWXU)
+        })?;
         if made || self.options.overwrite {
-            self.folders.set(place.path, self.folder_metadata(member, owner))?;
+            self.folders
+                .set(place.path, self.folder_metadata(member, owner))?;
         }
         self.report.folders += 1;
         Ok(())
@@ -211,8 +231,14 @@ impl Unpacker<'_> {
         };
         let mut file = None;
         self.make(place, false, |folder, name| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            file = Some(rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?);
+            let flags =
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            file = Some(rustix::fs::openat(
+                folder,
+                name,
+                flags,
+                Mode::RUSR | Mode::WUSR,
+            )?);
             Ok(())
         })?;
         let Some(file) = file else {
@@ -220,7 +246,8 @@ impl Unpacker<'_> {
         };
         let mut file = File::from(file);
         self.content(place.path, &mut file, member, reader)?;
-        let failed = |error: Errno| ArchiveError::io(place.path, "given its owner, mode and times", error);
+        let failed =
+            |error: Errno| ArchiveError::io(place.path, "given its owner, mode and times", error);
         if let Some(Owner { uid, gid }) = owner {
             rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(failed)?;
         }
@@ -257,18 +284,29 @@ impl Unpacker<'_> {
         reader: &mut Reader<R>,
     ) -> Result<(), ArchiveError> {
         while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let part = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(self.buffer.len());
             let part = &mut self.buffer[..part];
             reader.read_content(part)?;
-            file.write_all(part).map_err(|error| ArchiveError::io(path, "written", error))?;
+            file.write_all(part)
+                .map_err(|error| ArchiveError::io(path, "written", error))?;
             left -= part.len() as u64;
         }
         Ok(())
     }
 
-    fn symlink(&mut self, place: &Place<'_>, member: &Member, owner: Option<Owner>) -> Result<(), ArchiveError> {
+    fn symlink(
+        &mut self,
+        place: &Place<'_>,
+        member: &Member,
+        owner: Option<Owner>,
+    ) -> Result<(), ArchiveError> {
         if member.link.is_empty() || member.link.contains(&0) {
-            return Err(ArchiveError::hostile(place.path, "it is a symbolic link without a valid target"));
+            return Err(ArchiveError::hostile(
+                place.path,
+                "it is a symbolic link without a valid target",
+            ));
         }
         self.make(place, false, |folder, name| {
             rustix::fs::symlinkat(member.link.as_slice(), folder, name)
@@ -278,12 +316,22 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn fifo(&mut self, place: &Place<'_>, member: &Member, owner: Option<Owner>) -> Result<(), ArchiveError> {
+    fn fifo(
+        &mut self,
+        place: &Place<'_>,
+        member: &Member,
+        owner: Option<Owner>,
+    ) -> Result<(), ArchiveError> {
         self.make(place, false, |folder, name| {
             rustix::fs::mknodat(folder, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
         })?;
         self.set_by_name(place, member, owner)?;
-        let handle = rustix::fs::openat(&place.parent.folder, place.name, root::HANDLE, Mode::empty());
+        let handle = rustix::fs::openat(
+            &place.parent.folder,
+            place.name,
+            root::HANDLE,
+            Mode::empty(),
+        );
         handle
             .and_then(|handle| root::chmod_handle(handle, self.mode(member)))
             .map_err(|error| ArchiveError::io(place.path, "given its mode", error))?;
@@ -292,15 +340,32 @@ impl Unpacker<'_> {
     }
 
     /// Owner and times of what cannot be opened.
-    fn set_by_name(&self, place: &Place<'_>, member: &Member, owner: Option<Owner>) -> Result<(), ArchiveError> {
-        let failed = |error: Errno| ArchiveError::io(place.path, "given its owner and times", error);
+    fn set_by_name(
+        &self,
+        place: &Place<'_>,
+        member: &Member,
+        owner: Option<Owner>,
+    ) -> Result<(), ArchiveError> {
+        let failed =
+            |error: Errno| ArchiveError::io(place.path, "given its owner and times", error);
         let folder = &place.parent.folder;
         if let Some(Owner { uid, gid }) = owner {
-            rustix::fs::chownat(folder, place.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed)?;
+            rustix::fs::chownat(
+                folder,
+                place.name,
+                Some(uid),
+                Some(gid),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(failed)?;
         }
-        rustix::fs::utimensat(folder, place.name, &times(member.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed)
+        rustix::fs::utimensat(
+            folder,
+            place.name,
+            &times(member.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed)
     }
 
     fn hard_link(&mut self, place: &Place<'_>, member: &Member) -> Result<(), ArchiveError> {
@@ -314,9 +379,13 @@ impl Unpacker<'_> {
             return Err(refused("it is a hard link to a file that does not exist"));
         };
         let stat = match root::stat(&source.folder, name) {
-            Ok(stat) if root::is_folder(&stat) => return Err(refused("it is a hard link to a folder")),
+            Ok(stat) if root::is_folder(&stat) => {
+                return Err(refused("it is a hard link to a folder"));
+            }
             Ok(stat) => stat,
-            Err(Errno::NOENT) => return Err(refused("it is a hard link to a file that does not exist")),
+            Err(Errno::NOENT) => {
+                return Err(refused("it is a hard link to a file that does not exist"));
+            }
             Err(error) => return Err(ArchiveError::io(&target, "examined", error)),
         };
         // Replacing a file by a link to itself would remove it.
@@ -347,7 +416,11 @@ impl Unpacker<'_> {
     }
 
     fn mode(&self, member: &Member) -> Mode {
-        let kept = if self.options.special_bits { 0o7777 } else { 0o777 };
+        let kept = if self.options.special_bits {
+            0o7777
+        } else {
+            0o777
+        };
         Mode::from_raw_mode(member.mode & kept)
     }
 
@@ -359,7 +432,10 @@ impl Unpacker<'_> {
 
 fn times(mtime: Time) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
         last_modification: Timespec {
             tv_sec: mtime.seconds,
             tv_nsec: mtime.nanoseconds.into(),

@@ -16,9 +16,14 @@ pub(super) struct Owner {
 
 impl Owner {
     /// The owner on this machine, or `None` where it is whoever runs this.
-    pub(super) fn of(member: &Member, path: &Path, ownership: Ownership) -> Result<Option<Self>, ArchiveError> {
-        Self::mapped(member.uid, member.gid, ownership)
-            .ok_or_else(|| ArchiveError::hostile(path, "its owner is outside the range of user ids set aside"))
+    pub(super) fn of(
+        member: &Member,
+        path: &Path,
+        ownership: Ownership,
+    ) -> Result<Option<Self>, ArchiveError> {
+        Self::mapped(member.uid, member.gid, ownership).ok_or_else(|| {
+            ArchiveError::hostile(path, "its owner is outside the range of user ids set aside")
+        })
     }
 
     /// The archive's user 0, for folders that it only implies.
@@ -27,7 +32,12 @@ impl Owner {
     }
 
     fn mapped(uid: u64, gid: u64, ownership: Ownership) -> Option<Option<Self>> {
-        let Ownership::Preserve { uid_base, gid_base, max_id } = ownership else {
+        let Ownership::Preserve {
+            uid_base,
+            gid_base,
+            max_id,
+        } = ownership
+        else {
             return Some(None);
         };
         let map = |id: u64, base: u32| {

@@ -21,7 +21,11 @@ const MOST_TRIES: usize = 8;
 
 impl Unpacker<'_> {
     /// The folder that an entry belongs in, made where it is missing.
-    pub(super) fn parent(&mut self, folder: &Path, entry: &Path) -> Result<Rc<Parent>, ArchiveError> {
+    pub(super) fn parent(
+        &mut self,
+        folder: &Path,
+        entry: &Path,
+    ) -> Result<Rc<Parent>, ArchiveError> {
         if let Some(parent) = self.existing_parent(folder, entry)? {
             return Ok(parent);
         }
@@ -56,9 +60,15 @@ impl Unpacker<'_> {
         match opened {
             Ok(opened) => self.remember(folder, opened).map(Some),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP) => Err(ArchiveError::hostile(entry, "a folder in its path is a symbolic link")),
+            Err(Errno::LOOP) => Err(ArchiveError::hostile(
+                entry,
+                "a folder in its path is a symbolic link",
+            )),
             Err(Errno::XDEV) => Err(ArchiveError::hostile(entry, "its path leads outside")),
-            Err(Errno::NOTDIR) => Err(ArchiveError::hostile(entry, "a folder in its path is a file")),
+            Err(Errno::NOTDIR) => Err(ArchiveError::hostile(
+                entry,
+                "a folder in its path is a file",
+            )),
             Err(error) => Err(ArchiveError::io(folder, "opened", error)),
         }
     }
@@ -72,7 +82,10 @@ impl Unpacker<'_> {
         if !mode.contains(Mode::RWXU) && rustix::fs::fchmod(&folder, mode | Mode::RWXU).is_ok() {
             self.folders.restore(path, mode)?;
         }
-        let parent = Rc::new(Parent { folder, inode: stat.st_ino });
+        let parent = Rc::new(Parent {
+            folder,
+            inode: stat.st_ino,
+        });
         self.last_parent = Some((path.to_path_buf(), Rc::clone(&parent)));
         Ok(parent)
     }
@@ -105,7 +118,10 @@ impl Unpacker<'_> {
         match rustix::fs::mkdirat(&parent.folder, name, Mode::RWXU) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                return Err(ArchiveError::hostile(entry, "a folder in its path is a link to nothing"));
+                return Err(ArchiveError::hostile(
+                    entry,
+                    "a folder in its path is a link to nothing",
+                ));
             }
             Err(error) => return Err(ArchiveError::io(path, "created", error)),
         }
@@ -156,7 +172,9 @@ impl Unpacker<'_> {
             return Ok(true);
         }
         if !self.options.overwrite {
-            return Err(ArchiveError::Exists { path: place.path.to_path_buf() });
+            return Err(ArchiveError::Exists {
+                path: place.path.to_path_buf(),
+            });
         }
         self.last_parent = None;
         self.folders.forget(place.path);
@@ -164,12 +182,16 @@ impl Unpacker<'_> {
             remove_tree(folder, place.name)?;
             return Ok(false);
         }
-        let flags = if is_folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let flags = if is_folder {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
         match rustix::fs::unlinkat(folder, place.name, flags) {
             Ok(()) | Err(Errno::NOENT) => Ok(false),
-            Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                Err(ArchiveError::Exists { path: place.path.to_path_buf() })
-            }
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(ArchiveError::Exists {
+                path: place.path.to_path_buf(),
+            }),
             Err(error) => Err(failed(error)),
         }
     }
@@ -183,6 +205,9 @@ impl Unpacker<'_> {
 
 /// `a/b/c` gives `a`, `a/b`, `a/b/c`.
 fn ancestors(path: &Path) -> impl Iterator<Item = &Path> {
-    let all: Vec<_> = path.ancestors().filter(|path| *path != PathBuf::new()).collect();
+    let all: Vec<_> = path
+        .ancestors()
+        .filter(|path| *path != PathBuf::new())
+        .collect();
     all.into_iter().rev()
 }

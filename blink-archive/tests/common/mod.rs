@@ -10,47 +10,65 @@ use tempfile::TempDir;
 
 /// A tar archive under construction.
 #[derive(Default, Clone)]
-pub struct Tar(pub Vec<u8>);
+pub(crate) struct Tar(pub(crate) Vec<u8>);
 
 impl Tar {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn raw(mut self, kind: u8, name: &[u8], link: &[u8], mode: u32, size: u64, content: &[u8]) -> Self {
+    pub(crate) fn raw(
+        mut self,
+        kind: u8,
+        name: &[u8],
+        link: &[u8],
+        mode: u32,
+        size: u64,
+        content: &[u8],
+    ) -> Self {
         self.0.extend(header(kind, name, link, mode, size, 0));
         self.0.extend(content);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self
     }
 
-    pub fn owned(mut self, name: &str, owner: u32) -> Self {
-        self.0.extend(header(b'0', name.as_bytes(), b"", 0o644, 0, owner));
+    pub(crate) fn owned(mut self, name: &str, owner: u32) -> Self {
+        self.0
+            .extend(header(b'0', name.as_bytes(), b"", 0o644, 0, owner));
         self
     }
 
-    pub fn file(self, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(self, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Self {
         let content = content.as_ref();
-        self.raw(b'0', name.as_ref(), b"", 0o644, content.len() as u64, content)
+        self.raw(
+            b'0',
+            name.as_ref(),
+            b"",
+            0o644,
+            content.len() as u64,
+            content,
+        )
     }
 
-    pub fn folder(self, name: impl AsRef<[u8]>, mode: u32) -> Self {
+    pub(crate) fn folder(self, name: impl AsRef<[u8]>, mode: u32) -> Self {
         self.raw(b'5', name.as_ref(), b"", mode, 0, b"")
     }
 
-    pub fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.raw(b'2', name.as_ref(), target.as_ref(), 0o777, 0, b"")
     }
 
-    pub fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.raw(b'1', name.as_ref(), target.as_ref(), 0o644, 0, b"")
     }
 
-    pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (1..).map(|digits| rest + digits).find(|length| rest + length.to_string().len() == *length);
+            let length = (1..)
+                .map(|digits| rest + digits)
+                .find(|length| rest + length.to_string().len() == *length);
             data.extend(format!("{} {key}=", length.unwrap()).into_bytes());
             data.extend(*value);
             data.push(b'\n');
@@ -58,7 +76,7 @@ impl Tar {
         self.raw(b'x', b"pax", b"", 0o644, data.len() as u64, &data)
     }
 
-    pub fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend([0; 1024]);
         self.0
     }
@@ -87,12 +105,12 @@ fn header(kind: u8, name: &[u8], link: &[u8], mode: u32, size: u64, owner: u32) 
 }
 
 /// A root to unpack into, and beside it what must never be touched.
-pub struct Arena {
+pub(crate) struct Arena {
     folder: TempDir,
 }
 
 impl Arena {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("root")).unwrap();
         fs::create_dir(folder.path().join("outside")).unwrap();
@@ -100,29 +118,33 @@ impl Arena {
         Self { folder }
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 
-    pub fn outside(&self) -> PathBuf {
+    pub(crate) fn outside(&self) -> PathBuf {
         self.folder.path().join("outside")
     }
 
-    pub fn unpack(&self, archive: &[u8]) -> Result<UnpackReport, ArchiveError> {
+    pub(crate) fn unpack(&self, archive: &[u8]) -> Result<UnpackReport, ArchiveError> {
         self.unpack_with(archive, &UnpackOptions::default())
     }
 
-    pub fn layer(&self, archive: &[u8]) -> Result<UnpackReport, ArchiveError> {
+    pub(crate) fn layer(&self, archive: &[u8]) -> Result<UnpackReport, ArchiveError> {
         self.unpack_with(archive, &UnpackOptions::layer())
     }
 
-    pub fn unpack_with(&self, archive: &[u8], options: &UnpackOptions) -> Result<UnpackReport, ArchiveError> {
+    pub(crate) fn unpack_with(
+        &self,
+        archive: &[u8],
+        options: &UnpackOptions,
+    ) -> Result<UnpackReport, ArchiveError> {
         let result = unpack(archive, &Root::open(self.root()).unwrap(), options);
         self.assert_untouched();
         result
     }
 
-    pub fn assert_untouched(&self) {
+    pub(crate) fn assert_untouched(&self) {
         let canary = self.outside().join("canary");
         assert_eq!(fs::read(&canary).unwrap(), b"alive");
         assert_eq!(fs::metadata(&canary).unwrap().nlink(), 1);
@@ -131,15 +153,15 @@ impl Arena {
         assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 2);
     }
 
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    pub fn has(&self, path: &str) -> bool {
+    pub(crate) fn has(&self, path: &str) -> bool {
         self.root().join(path).symlink_metadata().is_ok()
     }
 }
 
-pub fn mode(path: impl AsRef<Path>) -> u32 {
+pub(crate) fn mode(path: impl AsRef<Path>) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }

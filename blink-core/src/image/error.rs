@@ -1,0 +1,191 @@
+//! Why an image could not be used.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use blink_archive::ArchiveError;
+use rustix::io::Errno;
+
+/// Why an image could not be used: a [kind](ImageError::kind) for programs and a
+/// sentence for people.
+#[derive(Debug)]
+pub struct ImageError {
+    kind: ImageErrorKind,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What the caller can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ImageErrorKind {
+    /// The name or the options are wrong: correct them.
+    InvalidArgument,
+    /// The file, folder or tag is not there.
+    NotFound,
+    /// The image cannot be fetched here: use one of the ways that the message names.
+    ImageUnavailable,
+    /// The image is damaged or hostile: fetch it again, or do not use it.
+    Corrupt,
+    /// The image is whole, but of a kind that Blink cannot use.
+    Unsupported,
+    /// The disk is full, or the image is larger than the limits allow.
+    ResourceExhausted,
+    /// The machine failed in a way that is not the image's fault.
+    Internal,
+}
+
+impl ImageError {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ImageErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn new(kind: ImageErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ImageErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ImageErrorKind::NotFound, message)
+    }
+
+    pub(crate) fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ImageErrorKind::Corrupt, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ImageErrorKind::Unsupported, message)
+    }
+
+    /// A refusal of the operating system while doing `what`, which completes
+    /// the sentence "could not …".
+    pub(crate) fn io(what: impl fmt::Display, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        let kind = match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE) => {
+                ImageErrorKind::ResourceExhausted
+            }
+            Some(Errno::NOENT) => ImageErrorKind::NotFound,
+            _ => ImageErrorKind::Internal,
+        };
+        let hint = if kind == ImageErrorKind::ResourceExhausted
+            && !matches!(
+                Errno::from_io_error(&source),
+                Some(Errno::MFILE | Errno::NFILE)
+            ) {
+            ": the disk is full; make room and try again"
+        } else {
+            ""
+        };
+        Self {
+            kind,
+            message: format!("could not {what}{hint}"),
+            source: Some(Box::new(source)),
+        }
+    }
+
+    /// A failure while unpacking `what`.
+    pub(crate) fn archive(what: impl fmt::Display, error: ArchiveError) -> Self {
+        let kind = match &error {
+            ArchiveError::Limit { .. } => ImageErrorKind::ResourceExhausted,
+            ArchiveError::Io { source, .. } | ArchiveError::Stream { source, .. } => {
+                return Self::unpack_io(what, &error, source);
+            }
+            _ => ImageErrorKind::Corrupt,
+        };
+        Self::new(kind, format!("could not unpack {what}: {error}"))
+    }
+
+    fn unpack_io(what: impl fmt::Display, error: &ArchiveError, source: &io::Error) -> Self {
+        // What our own readers refuse comes back as the stream's error.
+        if let Some(refused) = source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Refused>())
+        {
+            return Self::new(
+                refused.kind,
+                format!("could not unpack {what}: {}", refused.message),
+            );
+        }
+        let (kind, hint) = match Errno::from_io_error(source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => (
+                ImageErrorKind::ResourceExhausted,
+                "; the disk is full: make room and try again",
+            ),
+            // Names too long for a file system, links without end and the like.
+            Some(
+                Errno::NAMETOOLONG
+                | Errno::LOOP
+                | Errno::NOTDIR
+                | Errno::INVAL
+                | Errno::FBIG
+                | Errno::MLINK,
+            ) => (ImageErrorKind::Corrupt, ""),
+            // A decompressor that meets nonsense.
+            None => (ImageErrorKind::Corrupt, ""),
+            Some(_) => (ImageErrorKind::Internal, ""),
+        };
+        Self::new(
+            kind,
+            format!("could not unpack {what}: {error} ({source}){hint}"),
+        )
+    }
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ImageError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// A refusal that has to pass through [`io::Read`].
+#[derive(Debug)]
+pub(crate) struct Refused {
+    kind: ImageErrorKind,
+    message: String,
+}
+
+impl Refused {
+    pub(crate) fn error(kind: ImageErrorKind, message: impl Into<String>) -> io::Error {
+        io::Error::other(Self {
+            kind,
+            message: message.into(),
+        })
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Refused {}
+
+/// A path as it may be shown: on one line, whatever its bytes.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|character| {
+            let escaped = character.is_control().then(|| character.escape_default());
+            let plain = (!character.is_control()).then_some(character);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}

@@ -1,0 +1,205 @@
+//! All layers of an image, in order, into one folder.
+
+use std::cell::Cell;
+use std::io::{self, BufReader, Read};
+
+use blink_archive::{Limits, Ownership, Root, UnpackOptions, unpack};
+
+use crate::image::contents::{Blobs, Compression, Contents, Layer};
+use crate::image::digest::Hashing;
+use crate::image::error::{ImageError, ImageErrorKind, Refused};
+use crate::image::store::Progress;
+
+/// What a layer's tar may hold beside the files' contents: headers and padding
+/// of as many small files as [`Limits`] allow.
+const OVERHEAD: u64 = 4 << 30;
+
+/// How often progress is told at most: after so many bytes.
+const STEP: u64 = 1024 * 1024;
+
+pub(crate) struct Flatten<'a> {
+    pub(crate) contents: &'a Contents,
+    pub(crate) blobs: &'a dyn Blobs,
+    pub(crate) ownership: Ownership,
+    pub(crate) limits: Limits,
+    pub(crate) progress: &'a dyn Fn(Progress),
+}
+
+impl Flatten<'_> {
+    /// Unpacks everything into `root`, which is empty. On an error, `root` is
+    /// to be thrown away.
+    pub(crate) fn run(&self, root: &Root) -> Result<(), ImageError> {
+        let layers = &self.contents.layers;
+        let total = layers
+            .iter()
+            .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+        let mut limits = self.limits;
+        let mut before = 0;
+        for (index, layer) in layers.iter().enumerate() {
+            let start = Progress {
+                bytes_done: before,
+                bytes_total: total,
+                layer: index + 1,
+                layers: layers.len(),
+            };
+            (self.progress)(start);
+            let used = self.layer(root, layer, limits, start)?;
+            // The limits are the image's, not each layer's.
+            limits.entries = limits.entries.saturating_sub(used.entries);
+            limits.total_bytes = limits.total_bytes.saturating_sub(used.bytes);
+            before += layer.size;
+        }
+        (self.progress)(Progress {
+            bytes_done: total,
+            bytes_total: total,
+            layer: layers.len(),
+            layers: layers.len(),
+        });
+        Ok(())
+    }
+
+    fn layer(
+        &self,
+        root: &Root,
+        layer: &Layer,
+        limits: Limits,
+        start: Progress,
+    ) -> Result<blink_archive::UnpackReport, ImageError> {
+        let what = format!(
+            "layer {} of {} ({})",
+            start.layer, start.layers, layer.digest
+        );
+        let reported = Cell::new(0);
+        let counted = Counted {
+            // One byte more, so that too long is seen.
+            inner: self
+                .blobs
+                .open(&layer.digest)?
+                .take(layer.size.saturating_add(1)),
+            done: 0,
+            tell: |done| {
+                if done - reported.get() >= STEP {
+                    reported.set(done);
+                    (self.progress)(Progress {
+                        bytes_done: start.bytes_done + done.min(layer.size),
+                        ..start
+                    });
+                }
+            },
+        };
+        let mut stored = Hashing::new(counted);
+        let mut content = Hashing::new(Bounded {
+            inner: decompress(&mut stored, layer.compression)
+                .map_err(|error| ImageError::io(format!("unpack {what}"), error))?,
+            left: limits.total_bytes.saturating_add(OVERHEAD),
+        });
+        let options = UnpackOptions::layer()
+            .with_ownership(self.ownership)
+            .with_limits(limits);
+        let unpacked = unpack(&mut content, root, &options)
+            .map_err(|error| ImageError::archive(&what, error))
+            .and_then(|report| {
+                // What tar pads its archives with belongs to the digest.
+                drain(&mut content, &what)?;
+                Ok(report)
+            });
+        let content = content.finish();
+        // A damaged layer mostly fails to unpack before its end; that it is
+        // damaged is then the better message.
+        let (found, size) = match drain(&mut stored, &what) {
+            Ok(()) => stored.finish(),
+            Err(error) => return Err(unpacked.err().unwrap_or(error)),
+        };
+        if size != layer.size {
+            let more = if size > layer.size { "more" } else { "fewer" };
+            return Err(ImageError::corrupt(format!(
+                "{what} is damaged: it has {more} than the {} bytes that its manifest states",
+                layer.size
+            )));
+        }
+        if found != layer.digest {
+            return Err(ImageError::corrupt(format!(
+                "{what} is damaged: its content has the digest {found}"
+            )));
+        }
+        let report = unpacked?;
+        if content.0 != layer.diff_id {
+            return Err(ImageError::corrupt(format!(
+                "{what} does not unpack to what the image's configuration states: {} instead of {}",
+                content.0, layer.diff_id
+            )));
+        }
+        Ok(report)
+    }
+}
+
+fn decompress<'a>(
+    stored: impl Read + 'a,
+    compression: Compression,
+) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(stored),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(stored))),
+        Compression::Zstd => Box::new(zstd::Decoder::new(stored)?),
+    })
+}
+
+fn drain(reader: &mut impl Read, what: &str) -> Result<(), ImageError> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => {
+                let error = blink_archive_stream(source);
+                return Err(ImageError::archive(what, error));
+            }
+        }
+    }
+}
+
+fn blink_archive_stream(source: io::Error) -> blink_archive::ArchiveError {
+    blink_archive::ArchiveError::Stream {
+        action: "read",
+        source,
+    }
+}
+
+/// Tells how many bytes came through.
+struct Counted<R, F> {
+    inner: R,
+    done: u64,
+    tell: F,
+}
+
+impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.done += read as u64;
+        (self.tell)(self.done);
+        Ok(read)
+    }
+}
+
+/// Ends a stream that decompresses to more than anything honest.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        match self.left.checked_sub(read as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(read)
+            }
+            None => Err(Refused::error(
+                ImageErrorKind::ResourceExhausted,
+                "it decompresses to more than the limits allow",
+            )),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Folders under construction, and what crashed processes left of theirs.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::image::error::{ImageError, shown};
+
+const PREFIX: &str = "tmp-";
+
+/// How often a name is tried that a sweeping process took at the same moment.
+const MOST_TRIES: usize = 16;
+
+/// A folder `tmp-…` that goes away with this value. Its owner holds a lock on
+/// the folder itself; the kernel frees that when the owner dies, which tells
+/// others that the folder is nobody's.
+#[derive(Debug)]
+pub(crate) struct TemporaryFolder {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl TemporaryFolder {
+    pub(crate) fn new(parent: &Path) -> Result<Self, ImageError> {
+        let failed = |error: io::Error| {
+            ImageError::io(format!("make a folder in '{}'", shown(parent)), error)
+        };
+        for _ in 0..MOST_TRIES {
+            let path = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempdir_in(parent)
+                .map_err(failed)?
+                .keep();
+            match lock(&path) {
+                // Between the making and the locking, a sweep may have removed it.
+                Ok(Some(lock)) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        Err(failed(Errno::AGAIN.into()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %shown(&self.path), %error, "a temporary folder could not be removed");
+        }
+    }
+}
+
+/// Removes temporary folders whose owners are gone.
+pub(crate) fn sweep(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // What cannot be swept now is swept another time.
+        if let Ok(Some(_lock)) = lock(&entry.path())
+            && let Err(error) = remove(&entry.path())
+        {
+            tracing::warn!(path = %shown(&entry.path()), %error, "a leftover could not be removed");
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty())?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_at(folder: &OwnedFd, path: &Path) -> bool {
+    let Ok(here) = rustix::fs::fstat(folder) else {
+        return false;
+    };
+    rustix::fs::lstat(path)
+        .is_ok_and(|there| (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino))
+}
+
+fn remove(path: &Path) -> Result<(), ImageError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let failed = |error: io::Error| ImageError::io(format!("remove '{}'", shown(path)), error);
+    let parent = File::open(parent).map_err(failed)?;
+    blink_archive::remove_tree(parent.as_fd(), name)
+        .map_err(|error| ImageError::archive("a temporary folder", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_nobodys_is_swept() {
+        let parent = tempfile::tempdir().unwrap();
+        let mine = TemporaryFolder::new(parent.path()).unwrap();
+        fs::create_dir_all(parent.path().join("tmp-left/a/b")).unwrap();
+        fs::create_dir(parent.path().join("other")).unwrap();
+        sweep(parent.path()).unwrap();
+        assert!(mine.path().exists());
+        assert!(!parent.path().join("tmp-left").exists());
+        assert!(parent.path().join("other").exists());
+        drop(mine);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+}
