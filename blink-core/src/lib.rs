@@ -1,3 +1,4 @@
 //! The library.
 
+mod guest_binary;
 pub mod image;

@@ -1,0 +1,56 @@
+# Each target works on a fresh Debian machine with a Rust toolchain and Python 3: `setup` comes first by itself.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The programs that sandboxes are made with; `make setup` puts them there.
+RUNTIME_VERSION := $(patsubst scripts/runtime-%.json,%,$(wildcard scripts/runtime-*.json))
+BLINK_RUNTIME_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/blink/runtime-$(RUNTIME_VERSION)
+export BLINK_RUNTIME_DIR
+
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 30
+export FUZZ_SECONDS
+
+.PHONY: help setup build demo test bench lint fuzz clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing and fetch the sandbox runtime; quick when nothing is missing
+	@scripts/setup
+
+build: setup ## Build target/release/blink
+	cargo build --release --package blink-cli
+
+demo: build ## Show what Blink does, in a minute
+	@examples/demo.sh
+
+test: setup ## Run every test
+	cargo test --workspace --doc
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    set -x; cargo nextest run --workspace; \
+	else \
+	    set -x; cargo test --workspace --lib --bins --tests; \
+	fi
+	@if [[ -x scripts/test-as-user ]]; then scripts/test-as-user; fi
+
+bench: setup ## Run the benchmarks
+	@scripts/setup bench
+	@if compgen -G '*/benches/*.rs' >/dev/null; then set -x; cargo bench --workspace --bench '*'; fi
+	@if [[ -x bench/run ]]; then bench/run; fi
+
+lint: setup ## Check formatting, lints, documentation and scripts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+	@scripts/lint-scripts
+
+fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
+	@scripts/setup fuzz
+	@scripts/fuzz
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf fuzz/target
