@@ -1,0 +1,303 @@
+//! What to run, and what came of it.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+use blink_wire::{ExitReport, Spawn, TtySize};
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::isolation::Isolation;
+
+/// Captured output has this limit unless told otherwise: larger than what people mean to capture, and small enough
+/// for many captures at once.
+pub const DEFAULT_OUTPUT_LIMIT_BYTES: u64 = 16 << 20;
+
+/// What a program gets on its standard input.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum Stdin {
+    /// Nothing: it is at its end at once.
+    #[default]
+    Empty,
+    /// These bytes, then the end.
+    Bytes(Bytes),
+    /// What is written to [`Process::stdin`](crate::Process::stdin); only for spawned processes.
+    Piped,
+}
+
+/// A program to run in a sandbox.
+///
+/// The program is started directly, without a shell: arguments arrive as they are.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// let command = blink_core::Command::new("python3").args(["-c", "print(6 * 7)"]).timeout(Duration::from_secs(10));
+/// # let _ = command;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Command {
+    argv: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    current_dir: Option<OsString>,
+    user: Option<String>,
+    pub(crate) stdin: Stdin,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) output_limit_bytes: u64,
+    pty: Option<TtySize>,
+    key: Option<String>,
+}
+
+impl Command {
+    /// Runs `program`, which is looked up in the sandbox's `PATH` if it has no slash.
+    pub fn new(program: impl Into<OsString>) -> Command {
+        Command {
+            argv: vec![program.into()],
+            env: Vec::new(),
+            current_dir: None,
+            user: None,
+            stdin: Stdin::Empty,
+            timeout: None,
+            output_limit_bytes: DEFAULT_OUTPUT_LIMIT_BYTES,
+            pty: None,
+            key: None,
+        }
+    }
+
+    /// Runs a script in the sandbox's `/bin/sh`.
+    pub fn shell(script: impl Into<OsString>) -> Command {
+        Command::new("/bin/sh").arg("-c").arg(script)
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Command {
+        self.argv.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Command {
+        self.argv.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable, over the sandbox's own.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Command {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs in this folder of the sandbox; otherwise in the sandbox's, the image's or the user's.
+    pub fn current_dir(mut self, dir: impl Into<OsString>) -> Command {
+        self.current_dir = Some(dir.into());
+        self
+    }
+
+    /// Runs as this user of the sandbox: `name`, `id`, `name:group` or `id:id`; otherwise the sandbox's.
+    pub fn user(mut self, user: impl Into<String>) -> Command {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// What it gets on its standard input; nothing by default.
+    pub fn stdin(mut self, stdin: Stdin) -> Command {
+        self.stdin = stdin;
+        self
+    }
+
+    /// Gives it these bytes on its standard input.
+    pub fn stdin_bytes(self, bytes: impl Into<Bytes>) -> Command {
+        self.stdin(Stdin::Bytes(bytes.into()))
+    }
+
+    /// Kills it and everything that it started after this time, also what has left its process group or session.
+    /// No limit by default.
+    pub fn timeout(mut self, timeout: Duration) -> Command {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Captures at most so many bytes of each output stream: the first ones. 16 MiB by default.
+    pub fn output_limit_bytes(mut self, limit: u64) -> Command {
+        self.output_limit_bytes = limit;
+        self
+    }
+
+    /// Gives it a terminal of this size; its output is then all standard output.
+    pub fn pty(mut self, rows: u16, cols: u16) -> Command {
+        self.pty = Some(TtySize { rows, cols });
+        self
+    }
+
+    /// Makes a repeated spawn harmless: a second one with the same key attaches to the first one's process.
+    pub fn key(mut self, key: impl Into<String>) -> Command {
+        self.key = Some(key.into());
+        self
+    }
+
+    pub(crate) fn has_user(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// The request for the agent, with what the sandbox says where the command does not.
+    pub(crate) fn to_spawn(&self, defaults: &Defaults, keep: bool) -> Result<Spawn> {
+        let argv: Vec<OsString> = self.argv.clone();
+        if argv.first().is_none_or(|program| program.is_empty()) {
+            return Err(Error::invalid("the command is empty; name a program to run"));
+        }
+        if let Some(arg) = argv.iter().find(|arg| arg.as_bytes().contains(&0)) {
+            let shown = arg.to_string_lossy();
+            return Err(Error::invalid(format!(
+                "the argument {shown:?} holds a NUL byte, which no program can be given"
+            )));
+        }
+        let mut env = defaults.env.clone();
+        for (name, value) in &self.env {
+            check_variable(name, value)?;
+            set_variable(&mut env, name, value);
+        }
+        if self.pty.is_some() && !env.iter().any(|(name, _)| name == "TERM") {
+            env.push(("TERM".into(), "xterm-256color".into()));
+        }
+        let current_dir = self.current_dir.as_ref().or(defaults.current_dir.as_ref());
+        if let Some(dir) = current_dir.filter(|dir| !dir.as_bytes().starts_with(b"/") || dir.as_bytes().contains(&0)) {
+            return Err(Error::invalid(format!(
+                "the working directory {dir:?} is not a path in the sandbox; begin it with /"
+            )));
+        }
+        let timeout_ms = self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        Ok(Spawn {
+            argv: argv.into_iter().map(|arg| arg.into_vec().into()).collect(),
+            env: env.into_iter().map(|(name, value)| (name.into_vec().into(), value.into_vec().into())).collect(),
+            current_dir: current_dir.map(|dir| dir.as_bytes().to_vec().into()),
+            user: self.user.clone().or_else(|| defaults.user.clone()),
+            pty: self.pty,
+            stdin: !matches!(self.stdin, Stdin::Empty),
+            timeout_ms,
+            output_limit_bytes: (!keep).then_some(self.output_limit_bytes),
+            keep,
+            key: self.key.clone(),
+        })
+    }
+}
+
+/// What a sandbox says where a command does not.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Defaults {
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) current_dir: Option<OsString>,
+    pub(crate) user: Option<String>,
+}
+
+pub(crate) fn set_variable(env: &mut Vec<(OsString, OsString)>, name: &OsStr, value: &OsStr) {
+    env.retain(|(known, _)| known != name);
+    env.push((name.to_owned(), value.to_owned()));
+}
+
+pub(crate) fn check_variable(name: &OsStr, value: &OsStr) -> Result<()> {
+    let problem = if name.is_empty() {
+        "is empty"
+    } else if name.as_bytes().contains(&b'=') {
+        "holds a ="
+    } else if name.as_bytes().contains(&0) || value.as_bytes().contains(&0) {
+        "or its value holds a NUL byte"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("the name of the environment variable {name:?} {problem}")))
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExitStatus {
+    /// Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 where there is no
+    /// such program, 126 where it may not be executed.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Its time was over, and it was killed with everything that it had started.
+    pub timed_out: bool,
+    /// It was killed because the sandbox was over this limit: `memory` or `disk`.
+    pub over_limit: Option<&'static str>,
+    /// Why it could not be started, where `code` is 126 or 127 for that reason.
+    pub reason: Option<String>,
+    /// From its start to its end.
+    pub duration: Duration,
+}
+
+impl ExitStatus {
+    /// Whether it ended by itself with code 0.
+    pub fn success(&self) -> bool {
+        self.code == 0 && !self.timed_out
+    }
+
+    pub(crate) fn from_report(report: &ExitReport) -> ExitStatus {
+        const SIGNALS: i32 = 128;
+        let signal = report.signal;
+        ExitStatus {
+            code: report.code.or(signal.map(|signal| SIGNALS + signal)).unwrap_or(SIGNALS),
+            signal,
+            timed_out: report.timed_out,
+            over_limit: report.limit.map(|limit| match limit {
+                blink_wire::Limit::Memory => "memory",
+                blink_wire::Limit::Disk => "disk",
+                _ => "other",
+            }),
+            reason: report.reason.clone(),
+            duration: Duration::from_micros(report.duration_us),
+        }
+    }
+}
+
+/// The captured result of a program.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to standard output, byte for byte.
+    pub stdout: Bytes,
+    /// What it wrote to standard error, byte for byte.
+    pub stderr: Bytes,
+    /// How much it wrote to standard output in all.
+    pub stdout_bytes: u64,
+    /// How much it wrote to standard error in all.
+    pub stderr_bytes: u64,
+    /// The isolation that it really ran with.
+    pub isolation: Isolation,
+}
+
+impl Output {
+    /// Standard output as text; what is not UTF-8 is replaced.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// Whether a stream was longer than the capture's limit: `stdout_bytes` and `stderr_bytes` have the true counts.
+    pub fn truncated(&self) -> bool {
+        self.stdout_bytes > self.stdout.len() as u64 || self.stderr_bytes > self.stderr.len() as u64
+    }
+
+    /// Turns a timeout or an exceeded limit into an error that carries this output.
+    ///
+    /// # Errors
+    /// `Timeout` and `ResourceExhausted`.
+    pub fn check_limits(self) -> Result<Output> {
+        let error = match (&self.status.over_limit, self.status.timed_out) {
+            (Some(limit), _) => {
+                Error::new(ErrorKind::ResourceExhausted, format!("the program was killed because the sandbox was over its {limit} limit"))
+            }
+            (None, true) => {
+                let after = self.status.duration;
+                Error::new(ErrorKind::Timeout, format!("the program was killed after {after:.1?}, when its time was over"))
+            }
+            (None, false) => return Ok(self),
+        };
+        Err(error.with_output(self))
+    }
+}

@@ -1,0 +1,58 @@
+//! What stands between a sandbox and the machine.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// An isolation that a sandbox really has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// A kernel of its own, in a virtual machine.
+    Microvm,
+    /// The host's kernel, with namespaces, no capabilities and a filter of system calls between.
+    Namespace,
+}
+
+/// An isolation that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum IsolationChoice {
+    /// A virtual machine, or `IsolationUnavailable`. The default: nothing less is taken silently.
+    #[default]
+    Microvm,
+    /// Linux namespaces.
+    Namespace,
+    /// The strongest that works here; the sandbox says which.
+    Auto,
+}
+
+impl Isolation {
+    /// `microvm` or `namespace`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isolation::Microvm => "microvm",
+            Isolation::Namespace => "namespace",
+        }
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for IsolationChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<IsolationChoice> {
+        match text {
+            "microvm" => Ok(IsolationChoice::Microvm),
+            "namespace" => Ok(IsolationChoice::Namespace),
+            "auto" => Ok(IsolationChoice::Auto),
+            _ => Err(Error::invalid(format!("{text:?} is not an isolation; choose microvm, namespace or auto"))),
+        }
+    }
+}

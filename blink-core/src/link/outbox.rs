@@ -1,0 +1,113 @@
+//! What waits to be sent.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use blink_wire::{FrameType, HEADER_LEN, Header};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::lock;
+
+/// Bulk frames that wait at once, over all streams; further senders wait for their turn, which is first come, first
+/// served. Few, so that memory stays bounded and a new stream is soon served; enough to keep the connection busy.
+const BULK_FRAMES: usize = 4;
+
+/// Frames to send.
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    filled: Notify,
+    slots: std::sync::Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    control: BytesMut,
+    bulk: VecDeque<Bulk>,
+    closed: bool,
+}
+
+/// One bulk frame.
+pub(crate) struct Bulk {
+    pub(crate) header: [u8; HEADER_LEN],
+    pub(crate) body: Bytes,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What to send next.
+pub(crate) enum Next {
+    Control(BytesMut),
+    Bulk(Bulk),
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Outbox {
+        Outbox {
+            state: Mutex::default(),
+            filled: Notify::new(),
+            slots: std::sync::Arc::new(Semaphore::new(BULK_FRAMES)),
+        }
+    }
+
+    /// Queues a control frame: it overtakes all bulk frames.
+    pub(crate) fn control(&self, frame_type: FrameType, request_id: u64, end: bool, body: &[u8]) {
+        let header = header(frame_type, request_id, end, body.len());
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
+        state.control.extend_from_slice(&header);
+        state.control.extend_from_slice(body);
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Queues a bulk frame, when its turn comes.
+    pub(crate) async fn bulk(&self, frame_type: FrameType, request_id: u64, end: bool, body: Bytes) {
+        // Closed only with the link, whose streams have all failed then.
+        let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+        let header = header(frame_type, request_id, end, body.len());
+        let mut state = lock(&self.state);
+        if state.closed {
+            return;
+        }
+        state.bulk.push_back(Bulk { header, body, _slot: slot });
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Waits for something to send; `None` once closed.
+    pub(crate) async fn next(&self) -> Option<Next> {
+        loop {
+            {
+                let mut state = lock(&self.state);
+                if !state.control.is_empty() {
+                    return Some(Next::Control(state.control.split()));
+                }
+                if let Some(bulk) = state.bulk.pop_front() {
+                    return Some(Next::Bulk(bulk));
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// Drops what waits; the writer ends.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.control = BytesMut::new();
+        state.bulk.clear();
+        drop(state);
+        self.slots.close();
+        self.filled.notify_one();
+    }
+}
+
+fn header(frame_type: FrameType, request_id: u64, end: bool, length: usize) -> [u8; HEADER_LEN] {
+    let body_len = u32::try_from(length).unwrap_or(u32::MAX);
+    Header { frame_type, end, body_len, request_id }.encode()
+}
