@@ -174,7 +174,7 @@ fn once_stored_the_blobs_are_not_needed() {
 fn progress_counts_stored_bytes_and_layers() {
     let arena = Arena::new();
     let noise: Vec<u8> = (0..3_000_000u32)
-        .map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[2])
         .collect();
     let big = LayerTar::new().file_with("big", 0o644, 0, &noise);
     let layers = [StoredLayer::new(&big.end(), ""), StoredLayer::gzip(upper())];
@@ -384,7 +384,7 @@ fn an_image_for_other_machines() {
         ImageErrorKind::Unsupported,
         &["linux/riscv64", architecture()],
     );
-    layout.index(&[other.clone()]);
+    layout.index(std::slice::from_ref(&other));
     arena.refused(
         "layout",
         ImageErrorKind::Unsupported,
@@ -476,10 +476,10 @@ fn missing_parts() {
 fn a_manifest_of_a_hundred_megabytes() {
     let arena = Arena::new();
     let layout = Layout::new(arena.path("layout"));
-    let manifest = layout.blob(
-        "application/vnd.oci.image.manifest.v1+json",
-        &vec![b' '; 100 << 20],
-    );
+    let mut manifest = layout.blob("application/vnd.oci.image.manifest.v1+json", b"{}");
+    let path = layout.blob_path(manifest["digest"].as_str().unwrap());
+    fs::File::create(path).unwrap().set_len(100 << 20).unwrap();
+    manifest["size"] = json!(100 << 20);
     layout.index(std::slice::from_ref(&manifest));
     arena.refused(
         "layout",
@@ -540,7 +540,7 @@ fn unknown_kinds() {
 #[test]
 fn bombs_are_stopped() {
     let arena = Arena::new();
-    let zeros = vec![0; 32 << 20];
+    let zeros = vec![0; 8 << 20];
     arena.layout(&[
         StoredLayer::gzip(LayerTar::new().file_with("a", 0o644, 0, &zeros)),
         StoredLayer::gzip(LayerTar::new().file_with("b", 0o644, 0, &zeros)),
@@ -549,7 +549,7 @@ fn bombs_are_stopped() {
     // Each layer fits; the image does not.
     let store = arena
         .store()
-        .with_limits(Limits::default().with_total_bytes(48 << 20));
+        .with_limits(Limits::default().with_total_bytes(12 << 20));
     let error = store.rootfs(&source, &|_| {}).unwrap_err();
     assert_eq!(error.kind(), ImageErrorKind::ResourceExhausted);
     assert!(error.to_string().contains("layer 2 of 2"), "{error}");
@@ -562,6 +562,24 @@ fn bombs_are_stopped() {
     arena.rootfs("layout").unwrap();
 }
 
+/// Not a test by itself: runs where the store is on a small disk of its own.
+#[test]
+fn helper_on_a_full_disk() {
+    let Ok(home) = std::env::var("BLINK_TEST_FULL_DISK") else {
+        return;
+    };
+    let images = Path::new(&home).join("images");
+    let source = ImageSource::parse(&format!("{home}/layout")).unwrap();
+    let store = ImageStore::open(&images, SINGLE).unwrap();
+    let error = store.rootfs(&source, &|_| {}).unwrap_err();
+    assert_eq!(error.kind(), ImageErrorKind::ResourceExhausted, "{error}");
+    assert!(error.to_string().contains("disk is full"), "{error}");
+    let mut left = fs::read_dir(images)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    assert!(left.all(|name| name.to_string_lossy().ends_with(".lock")));
+}
+
 #[test]
 fn a_full_disk_leaves_nothing() {
     let arena = Arena::new();
@@ -570,26 +588,32 @@ fn a_full_disk_leaves_nothing() {
         LayerTar::new().file_with("a", 0o644, 0, &noise),
     )]);
     fs::create_dir(arena.path("images")).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(arena.path("images"))
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: mounting needs root");
+    // In a mount namespace of its own, so that nothing stays mounted.
+    let unshare = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--map-root-user", "sh", "-ec"])
+            .args(arguments);
+        command.env("BLINK_TEST_FULL_DISK", arena.folder.path());
+        command
+    };
+    if !unshare(&["true"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("skipped: this machine allows no user namespaces");
         return;
     }
-    let error = arena.rootfs("layout").unwrap_err();
-    let stored = arena.stored();
-    let unmounted = Command::new("umount")
-        .arg(arena.path("images"))
-        .status()
+    let script = r#"mount -t tmpfs -o size=1m tmpfs "$BLINK_TEST_FULL_DISK/images"
+        exec "$0" helper_on_a_full_disk --exact"#;
+    let program = std::env::current_exe().unwrap();
+    let output = unshare(&[script, program.to_str().unwrap()])
+        .output()
         .unwrap();
-    assert!(unmounted.success());
-    assert_eq!(error.kind(), ImageErrorKind::ResourceExhausted, "{error}");
-    assert!(error.to_string().contains("disk is full"), "{error}");
     assert!(
-        stored.iter().all(|name| name.ends_with(".lock")),
-        "{stored:?}"
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
     );
 }
 
@@ -712,11 +736,10 @@ fn an_ordinary_user() {
     fs::set_permissions(arena.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = arena.path("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let mut command = helper(Path::new("setpriv"), arena.folder.path());
-    let mut run = Command::new(command.get_program());
+    let mut run = Command::new("setpriv");
     run.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(&program)
-        .args(command.get_args());
+        .args(["helper_process", "--exact"]);
     run.env("BLINK_TEST_IMAGE_HOME", arena.folder.path());
     let output = run.output().unwrap();
     assert!(
@@ -735,7 +758,6 @@ fn an_ordinary_user() {
         65534
     );
     assert_eq!(mode(rootfs.join("usr/bin")), 0o555);
-    command.env_clear();
 }
 
 #[test]
