@@ -263,7 +263,6 @@ impl<W: Write> Packer<'_, W> {
         #[allow(
             clippy::unnecessary_cast,
             clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
             reason = "nanoseconds are below 2^30 in a type that differs between machines"
         )]
         let mtime = Time {

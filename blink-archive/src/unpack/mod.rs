@@ -390,7 +390,9 @@ impl Unpacker<'_> {
         };
         // Replacing a file by a link to itself would remove it.
         let there = root::stat(&place.parent.folder, place.name).ok();
-        if !there.is_some_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)) {
+        let is_same =
+            there.is_some_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino));
+        if !is_same {
             // Without AT_SYMLINK_FOLLOW, a target that is a symbolic link is linked itself.
             self.make(place, false, |to, to_name| {
                 rustix::fs::linkat(&source.folder, name, to, to_name, AtFlags::empty())

@@ -72,7 +72,9 @@ impl FromStr for Reference {
             {
                 Some(digest) => (rest, Some(digest)),
                 None => {
-                    return refused("after '@' there must be 'sha256:' and 64 lowercase hex digits");
+                    return refused(
+                        "after '@' there must be 'sha256:' and 64 lowercase hex digits",
+                    );
                 }
             },
             None => (text, None),
