@@ -16,6 +16,8 @@ mod link;
 mod poll;
 mod process;
 mod signals;
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod slim;
 mod sources;
 
 use std::error::Error;

@@ -10,6 +10,9 @@ use minicbor::{Decode, Encode};
 
 use crate::TtySize;
 
+/// Bytes of a path in a message.
+pub type PathBytes = ByteVec;
+
 /// A body that is not what its frame type asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the message is not a valid {what}: {detail}")]

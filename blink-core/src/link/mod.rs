@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use inbox::Inbox;
 use outbox::Outbox;
-pub(crate) use stream::{Channel, Stream};
+pub(crate) use stream::{BULK_BODY, Channel, Reading, Stream};
 
 /// The two directions of a link, whatever carries them.
 pub(crate) struct LinkIo {

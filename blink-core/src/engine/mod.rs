@@ -1,0 +1,61 @@
+//! What provides sandboxes. An engine makes, boots and ends machines and opens links to their agents; everything else
+//! goes through the agent, the same for every engine.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::isolation::Isolation;
+use crate::link::LinkIo;
+use crate::sandbox::{Mount, Network, Resources};
+
+pub(crate) mod namespace;
+
+/// A machine to boot.
+#[derive(Debug, Clone)]
+pub(crate) struct MachineSpec {
+    /// Names the machine among all of this home's.
+    pub(crate) id: String,
+    pub(crate) host_name: String,
+    /// The machine's own folder, which exists.
+    pub(crate) folder: PathBuf,
+    /// The image's root folder; `None` is the host's own programs.
+    pub(crate) rootfs: Option<PathBuf>,
+    pub(crate) resources: Resources,
+    pub(crate) network: Network,
+    pub(crate) mounts: Vec<Mount>,
+    /// Goes on when this process ends.
+    pub(crate) detached: bool,
+}
+
+/// Boots machines of one kind.
+#[async_trait]
+pub(crate) trait Engine: Send + Sync {
+    fn isolation(&self) -> Isolation;
+
+    /// Boots a machine; it is ready when its first link answers.
+    async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>>;
+
+    /// Takes over a machine that an earlier process has booted; `None` where it does not run.
+    async fn adopt(&self, folder: &std::path::Path) -> Result<Option<Box<dyn Machine>>>;
+
+    /// Ends whatever runs of a machine whose process is gone, and removes its folder.
+    async fn discard(&self, folder: &std::path::Path) -> Result<()>;
+}
+
+/// One machine that was booted.
+#[async_trait]
+pub(crate) trait Machine: Send + Sync {
+    /// Opens a channel to the agent.
+    async fn open_link(&self) -> Result<LinkIo>;
+
+    /// Waits a moment for the machine's end; says how it ended and what it printed last. `None` where it goes on.
+    async fn last_words(&self) -> Option<String>;
+
+    /// Ends the machine now. Does not wait.
+    fn kill(&self);
+
+    /// Waits until nothing of the machine runs.
+    async fn gone(&self);
+}

@@ -1,0 +1,460 @@
+//! The files of a sandbox.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use blink_wire::{
+    DirEntry as WireEntry, FrameType, MakeDir, Message, PathOptions, Read, Remove, Request, Response, Trailer, TwoPaths,
+    Write,
+};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::{BULK_BODY, Channel, Link, Stream};
+
+/// The files of a sandbox, from [`Sandbox::files`](crate::Sandbox::files).
+///
+/// Paths are absolute. Whatever is transferred is compared with its length and checksum at the other end before it is
+/// believed: it arrives whole, or not at all. Everything streams in constant memory but what is returned whole.
+#[derive(Clone)]
+pub struct Files {
+    link: Link,
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FileType {
+    /// A regular file.
+    File,
+    /// A folder.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, pipe or socket.
+    Other,
+}
+
+/// A file's description.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metadata {
+    /// What it is.
+    pub file_type: FileType,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its permission bits.
+    pub mode: u32,
+    /// The user that owns it, as the sandbox numbers users.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// When it was last changed.
+    pub modified: SystemTime,
+    /// Where a symbolic link points.
+    pub target: Option<PathBuf>,
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirEntry {
+    /// Its name in the folder.
+    pub name: std::ffi::OsString,
+    /// Its description; symbolic links are not followed.
+    pub metadata: Metadata,
+}
+
+/// How to write a file.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// Permission bits; without, an existing file keeps its own and a new one gets 644.
+    pub mode: Option<u32>,
+    /// Append to the file instead of replacing it.
+    pub append: bool,
+    /// Who owns it: a user of the sandbox, by name or id.
+    pub user: Option<String>,
+}
+
+impl WriteOptions {
+    /// Sets the permission bits.
+    pub fn mode(mut self, mode: u32) -> WriteOptions {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Appends instead of replacing.
+    pub fn append(mut self) -> WriteOptions {
+        self.append = true;
+        self
+    }
+
+    /// Sets the owner.
+    pub fn user(mut self, user: impl Into<String>) -> WriteOptions {
+        self.user = Some(user.into());
+        self
+    }
+}
+
+impl Files {
+    pub(crate) fn new(link: Link) -> Files {
+        Files { link }
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for what is no regular file; `Corrupt` where it did not arrive as it was sent.
+    pub async fn read(&self, path: impl AsRef<Path>) -> Result<Bytes> {
+        let mut bytes = Vec::new();
+        self.read_to(path, &mut bytes).await?;
+        Ok(bytes.into())
+    }
+
+    /// Reads a file into a writer; returns its length. What the writer got is only to be believed on success.
+    ///
+    /// # Errors
+    /// As for [`read`](Files::read), and what the writer says.
+    pub async fn read_to(&self, path: impl AsRef<Path>, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+        self.read_part(path, 0, None, writer).await
+    }
+
+    /// Reads a part of a file into a writer: from `offset` on, at most `length` bytes.
+    ///
+    /// # Errors
+    /// As for [`read_to`](Files::read_to).
+    pub async fn read_part(
+        &self,
+        path: impl AsRef<Path>,
+        offset: u64,
+        length: Option<u64>,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64> {
+        let request = Request::Read(Read { path: bytes(path.as_ref()), offset, length });
+        self.receive(&request, writer).await
+    }
+
+    /// Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing folder; `InvalidArgument` where it may not be written; `ResourceExhausted` where the
+    /// disk is full.
+    pub async fn write(&self, path: impl AsRef<Path>, contents: impl Into<Bytes>) -> Result<()> {
+        self.write_with(path, &mut std::io::Cursor::new(contents.into()), &WriteOptions::default()).await.map(drop)
+    }
+
+    /// Writes a file from a reader; returns its length.
+    ///
+    /// # Errors
+    /// As for [`write`](Files::write), and what the reader says.
+    pub async fn write_with(
+        &self,
+        path: impl AsRef<Path>,
+        reader: &mut (impl AsyncRead + Unpin),
+        options: &WriteOptions,
+    ) -> Result<u64> {
+        let request = Request::Write(Write {
+            path: bytes(path.as_ref()),
+            mode: options.mode,
+            append: options.append,
+            user: options.user.clone(),
+        });
+        self.send(&request, reader).await
+    }
+
+    /// Describes a file; a symbolic link itself.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn stat(&self, path: impl AsRef<Path>) -> Result<Metadata> {
+        let request = Request::Stat(PathOptions { path: bytes(path.as_ref()), follow: false });
+        match self.link.call(&request).await? {
+            Response::Stat(info) => Ok(info.into()),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    /// Whether there is a file, or a link that leads to one.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
+        let request = Request::Stat(PathOptions { path: bytes(path.as_ref()), follow: true });
+        match self.link.call(&request).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists a folder, sorted by name.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for what is no folder.
+    pub async fn list(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
+        let request = Request::List(PathOptions { path: bytes(path.as_ref()), follow: true });
+        let mut listing = Vec::new();
+        self.receive(&request, &mut listing).await?;
+        let mut entries = Vec::new();
+        let mut rest = listing.as_slice();
+        while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+            let length = usize::from(u16::from_le_bytes(*length));
+            let entry = behind.get(..length).map(WireEntry::from_body);
+            let Some(Ok(entry)) = entry else { return Err(unexpected_answer()) };
+            entries.push(DirEntry {
+                name: std::ffi::OsStr::from_bytes(&entry.name).to_owned(),
+                metadata: entry.info.into(),
+            });
+            rest = &behind[length..];
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Makes a folder and its missing parents; content where it exists.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where a part of the path is no folder, or may not be written.
+    pub async fn make_dir(&self, path: impl AsRef<Path>) -> Result<()> {
+        const MODE: u32 = 0o755;
+        self.done(&Request::MakeDir(MakeDir { path: bytes(path.as_ref()), mode: MODE, parents: true })).await
+    }
+
+    /// Removes a file, a link or an empty folder.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` for a folder that is not empty.
+    pub async fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.done(&Request::Remove(Remove { path: bytes(path.as_ref()), recursive: false })).await
+    }
+
+    /// Removes a file, or a folder with all that is in it. Links are removed, not followed.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn remove_all(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.done(&Request::Remove(Remove { path: bytes(path.as_ref()), recursive: true })).await
+    }
+
+    /// Renames a file or folder, replacing a file that has the new name.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` across file systems.
+    pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        self.done(&Request::Rename(TwoPaths { from: bytes(from.as_ref()), to: bytes(to.as_ref()) })).await
+    }
+
+    /// Copies a file inside the sandbox.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for what is no regular file.
+    pub async fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        self.done(&Request::Copy(TwoPaths { from: bytes(from.as_ref()), to: bytes(to.as_ref()) })).await
+    }
+
+    /// Brings a file or a whole folder of the host into the sandbox, where it is called `to`.
+    ///
+    /// A folder is merged into one that exists. Links come as they are; sockets and devices do not.
+    ///
+    /// # Errors
+    /// `NotFound` where there is nothing to bring; else as for [`write`](Files::write).
+    pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let metadata = tokio::fs::metadata(from).await.map_err(|error| Error::io(from.display(), &error))?;
+        if !metadata.is_dir() {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
+            let mut file = tokio::fs::File::open(from).await.map_err(|error| Error::io(from.display(), &error))?;
+            return self.write_with(to, &mut file, &WriteOptions::default().mode(mode)).await.map(drop);
+        }
+        let (mut reader, writer) = tokio::io::duplex(2 * BULK_BODY);
+        let folder = from.to_owned();
+        let packing = tokio::task::spawn_blocking(move || {
+            let writer = std::io::BufWriter::with_capacity(BULK_BODY, tokio_util::io::SyncIoBridge::new(writer));
+            let root = blink_archive::Root::open(&folder)?;
+            let options = blink_archive::PackOptions::default().with_ownership(blink_archive::Ownership::Ignore);
+            blink_archive::pack(&root, "", writer, &options)
+        });
+        let request = Request::Unpack(PathOptions { path: bytes(to), follow: true });
+        let sent = self.send(&request, &mut reader).await;
+        drop(reader);
+        let packed = packing.await.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+        // Where sending failed, packing failed only because of it.
+        sent?;
+        packed.map(drop).map_err(|error| archive_error(from, &error))
+    }
+
+    /// Takes a file or a whole folder out of the sandbox to the host, where it is called `to`. Nothing outside `to` is
+    /// touched, whatever the sandbox sends.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox.
+    pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        match self.stat_followed(from).await?.file_type {
+            FileType::Directory => self.download_folder(from, to).await,
+            _ => self.download_file(from, to).await,
+        }
+    }
+
+    async fn stat_followed(&self, path: &Path) -> Result<Metadata> {
+        match self.link.call(&Request::Stat(PathOptions { path: bytes(path), follow: true })).await? {
+            Response::Stat(info) => Ok(info.into()),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    async fn download_file(&self, from: &Path, to: &Path) -> Result<()> {
+        let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = tempfile::NamedTempFile::new_in(folder).map_err(|error| Error::io(folder.display(), &error))?;
+        let file = temporary.reopen().map_err(|error| Error::io(folder.display(), &error))?;
+        let mut file = tokio::fs::File::from_std(file);
+        self.read_to(from, &mut file).await?;
+        file.flush().await.map_err(|error| Error::io(to.display(), &error))?;
+        temporary.persist(to).map_err(|error| Error::io(to.display(), &error.error))?;
+        // Named temporary files are for their owner alone; a downloaded one is like any other.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        tokio::fs::set_permissions(to, mode).await.map_err(|error| Error::io(to.display(), &error))
+    }
+
+    async fn download_folder(&self, from: &Path, to: &Path) -> Result<()> {
+        let (mut writer, reader) = tokio::io::duplex(2 * BULK_BODY);
+        let folder = to.to_owned();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let mut reader = tokio_util::io::SyncIoBridge::new(reader);
+            std::fs::create_dir_all(&folder).map_err(|error| Error::io(folder.display(), &error))?;
+            let options = blink_archive::UnpackOptions::default();
+            blink_archive::Root::open(&folder)
+                .and_then(|root| blink_archive::unpack(&mut reader, &root, &options))
+                .map_err(|error| archive_error(&folder, &error))?;
+            // The padding behind the archive belongs to the stream that is checked.
+            std::io::copy(&mut reader, &mut std::io::sink()).map_err(|error| Error::io(folder.display(), &error))
+        });
+        let request = Request::Pack(PathOptions { path: bytes(from), follow: true });
+        let received = self.receive(&request, &mut writer).await;
+        drop(writer);
+        let unpacked = unpacking.await.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+        // A hostile archive stops the unpacking first, and the transfer because of it.
+        unpacked?;
+        received.map(drop)
+    }
+
+    async fn done(&self, request: &Request) -> Result<()> {
+        self.link.call(request).await.map(drop)
+    }
+
+    /// Receives a request's stream, and fails unless it is what the agent says it sent.
+    async fn receive(&self, request: &Request, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+        let stream = self.link.open(request)?;
+        let mut counted = Counted::default();
+        while let Some(chunk) = stream.chunk(Channel::Data).await? {
+            counted.add(&chunk);
+            writer.write_all(&chunk).await.map_err(|error| Error::io("what was received could not be written", &error))?;
+        }
+        writer.flush().await.map_err(|error| Error::io("what was received could not be written", &error))?;
+        stream.response().await?;
+        if stream.trailer()? != counted.trailer() {
+            return Err(Error::new(ErrorKind::Corrupt, "the data that arrived is not what the sandbox says it sent"));
+        }
+        Ok(counted.bytes)
+    }
+
+    /// Sends a request's stream; the agent compares before it believes.
+    async fn send(&self, request: &Request, reader: &mut (impl AsyncRead + Unpin)) -> Result<u64> {
+        let stream = self.link.open(request)?;
+        let mut counted = Counted::default();
+        let sending = async {
+            loop {
+                let mut chunk = BytesMut::with_capacity(BULK_BODY);
+                while chunk.len() < BULK_BODY / 2 {
+                    let count = reader
+                        .read_buf(&mut chunk)
+                        .await
+                        .map_err(|error| Error::io("what was to be sent could not be read", &error))?;
+                    if count == 0 {
+                        break;
+                    }
+                }
+                if chunk.is_empty() {
+                    break;
+                }
+                counted.add(&chunk);
+                stream.send(FrameType::STREAM_DATA, chunk.freeze()).await?;
+            }
+            stream.send_end(FrameType::STREAM_DATA, counted.trailer().to_body()).await;
+            Ok(())
+        };
+        // The agent may fail before it has taken everything.
+        answered(&stream, sending).await?;
+        Ok(counted.bytes)
+    }
+}
+
+async fn answered(stream: &Stream, sending: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::pin!(sending);
+    tokio::select! {
+        biased;
+        response = stream.response() => return response.map(drop),
+        sent = &mut sending => sent?,
+    }
+    stream.response().await.map(drop)
+}
+
+#[derive(Default)]
+struct Counted {
+    bytes: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Counted {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.crc.update(bytes);
+    }
+
+    fn trailer(&self) -> Trailer {
+        Trailer { bytes: self.bytes, crc32: self.crc.clone().finalize() }
+    }
+}
+
+impl From<blink_wire::FileInfo> for Metadata {
+    fn from(info: blink_wire::FileInfo) -> Metadata {
+        use blink_wire::FileKind;
+        let since = Duration::from_nanos(info.modified_ns.unsigned_abs());
+        let modified = match info.modified_ns >= 0 {
+            true => SystemTime::UNIX_EPOCH.checked_add(since),
+            false => SystemTime::UNIX_EPOCH.checked_sub(since),
+        };
+        Metadata {
+            file_type: match info.kind {
+                FileKind::File => FileType::File,
+                FileKind::Directory => FileType::Directory,
+                FileKind::Symlink => FileType::Symlink,
+                _ => FileType::Other,
+            },
+            size: info.size,
+            mode: info.mode,
+            uid: info.uid,
+            gid: info.gid,
+            modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
+            target: info.target.map(|target| PathBuf::from(std::ffi::OsStr::from_bytes(&target))),
+        }
+    }
+}
+
+fn bytes(path: &Path) -> blink_wire::PathBytes {
+    path.as_os_str().as_bytes().to_vec().into()
+}
+
+fn archive_error(path: &Path, error: &blink_archive::ArchiveError) -> Error {
+    match error.io_error() {
+        Some(io) => Error::io(format!("{} ({error})", path.display()), io),
+        None => Error::new(ErrorKind::Corrupt, format!("{}: {error}", path.display())),
+    }
+}
+
+fn unexpected_answer() -> Error {
+    Error::new(ErrorKind::Protocol, "the sandbox's answer is not one to this request")
+}

@@ -1,0 +1,176 @@
+//! The folder that holds everything of Blink's: `BLINK_HOME`, or `~/.blink`.
+//!
+//! Each sandbox has a folder in it, with a lock file that its host process holds for as long as it lives: the kernel
+//! lets go of it when the process ends, however it ends. A folder whose lock is free belongs to nobody, and goes with
+//! the next start, unless its sandbox was to outlive its process.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{Error, ErrorKind, Result};
+
+const OWNER_LOCK: &str = "owner.lock";
+const DETACHED_MARK: &str = "detached";
+
+/// The folder of everything.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    /// Opens the home, making what is missing.
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<Home> {
+        let named = path.or_else(|| std::env::var_os("BLINK_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+        let path = match named {
+            Some(path) => std::path::absolute(&path).map_err(|error| Error::io(path.display(), &error))?,
+            None => std::env::home_dir()
+                .filter(|home| home.is_absolute())
+                .ok_or_else(|| Error::invalid("there is no home folder; name one for Blink with BLINK_HOME"))?
+                .join(".blink"),
+        };
+        let home = Home { path };
+        for folder in [home.path.clone(), home.sandboxes(), home.images()] {
+            make_private_folder(&folder)
+                .map_err(|error| Error::io(format!("Blink's home {} cannot be used; name another with BLINK_HOME", folder.display()), &error))?;
+        }
+        Ok(home)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn sandboxes(&self) -> PathBuf {
+        self.path.join("sandboxes")
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.path.join("images")
+    }
+
+    /// Makes a folder for a new sandbox, which this process owns.
+    pub(crate) fn new_sandbox(&self, detached: bool) -> Result<SandboxFolder> {
+        let id = new_id()?;
+        let path = self.sandboxes().join(&id);
+        let made = || -> std::io::Result<File> {
+            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+            let lock = lock_file(&path)?;
+            flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            if detached {
+                File::create(path.join(DETACHED_MARK))?;
+            }
+            Ok(lock)
+        };
+        match made() {
+            Ok(lock) => Ok(SandboxFolder { id, path, detached, _lock: lock }),
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&path);
+                Err(Error::io("the sandbox's folder could not be made", &error))
+            }
+        }
+    }
+
+    /// Takes over the folder of a detached sandbox.
+    pub(crate) fn open_sandbox(&self, id: &str) -> Result<SandboxFolder> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no sandbox {id}; it was removed, or never made"));
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(missing());
+        }
+        let path = self.sandboxes().join(id);
+        let lock = lock_file(&path).map_err(|_| missing())?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(_) => return Err(Error::new(ErrorKind::Busy, format!("the sandbox {id} belongs to another process{}", owner(&path)))),
+        }
+        if !path.join(DETACHED_MARK).exists() {
+            return Err(missing());
+        }
+        Ok(SandboxFolder { id: id.to_owned(), path, detached: true, _lock: lock })
+    }
+
+    /// The folders whose owner is gone, locked.
+    pub(crate) fn orphans(&self) -> Vec<SandboxFolder> {
+        let Ok(entries) = std::fs::read_dir(self.sandboxes()) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| {
+                let path = entry.path();
+                let lock = lock_file(&path).ok()?;
+                flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+                let detached = path.join(DETACHED_MARK).exists();
+                let id = entry.file_name().to_str()?.to_owned();
+                Some(SandboxFolder { id, path, detached, _lock: lock })
+            })
+            .collect()
+    }
+
+    /// The ids of the detached sandboxes.
+    pub(crate) fn detached(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.sandboxes()) else { return Vec::new() };
+        let detached = entries.flatten().filter(|entry| entry.path().join(DETACHED_MARK).exists());
+        let mut ids: Vec<String> = detached.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+/// A sandbox's folder, owned by this process while this lives.
+#[derive(Debug)]
+pub(crate) struct SandboxFolder {
+    id: String,
+    path: PathBuf,
+    detached: bool,
+    _lock: File,
+}
+
+impl SandboxFolder {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Removes the folder with all that is in it.
+    pub(crate) fn remove(self) -> Result<()> {
+        let parent = self.path.parent().unwrap_or(Path::new("/"));
+        let removed = File::open(parent).map_err(|error| Error::io(parent.display(), &error)).and_then(|parent| {
+            blink_archive::remove_tree(parent.as_fd(), self.id.as_ref())
+                .map_err(|error| Error::new(ErrorKind::Internal, format!("the sandbox's folder could not be removed: {error}")))
+        });
+        removed
+    }
+}
+
+fn lock_file(folder: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(folder.join(OWNER_LOCK))
+}
+
+fn owner(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join(OWNER_LOCK)).map(|pid| format!(" (pid {})", pid.trim())).unwrap_or_default()
+}
+
+fn make_private_folder(path: &Path) -> std::io::Result<()> {
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if !path.is_dir() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Twelve random hexadecimal digits: enough that no two sandboxes of a home meet, short enough to type.
+fn new_id() -> Result<String> {
+    let mut bytes = [0; 6];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::new(ErrorKind::Internal, format!("the kernel gave no random bytes: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

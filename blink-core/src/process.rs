@@ -1,0 +1,362 @@
+//! A program that runs in a sandbox, while it runs.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use blink_wire::{FrameType, ProcessId, Request, Response, Signal, TtySize};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::command::{Command, ExitStatus, Output, Stdin};
+use crate::error::{Error, ErrorKind, Result};
+use crate::isolation::Isolation;
+use crate::link::{Channel, Link, Stream};
+use crate::link::Reading;
+
+/// The agent kills a tree when its time is over. If nothing is heard of it for so much longer, the host gives up.
+const DEADLINE_GRACE: Duration = Duration::from_secs(5);
+
+/// A running program, from [`Sandbox::spawn`](crate::Sandbox::spawn).
+///
+/// Its output comes as it writes it, and holds it back when nobody takes it: read [`stdout`](Process::take_stdout) and
+/// [`stderr`](Process::take_stderr), or drop them, which throws the output away. It goes on when this handle is
+/// dropped; [`Sandbox::process`](crate::Sandbox::process) attaches to it again.
+pub struct Process {
+    id: ProcessId,
+    pid: u32,
+    link: Link,
+    stream: Stream,
+    isolation: Isolation,
+    stdin: Option<ProcessStdin>,
+    stdout: Option<ProcessOutput>,
+    stderr: Option<ProcessOutput>,
+}
+
+impl Process {
+    pub(crate) async fn start(link: &Link, request: Request, piped: bool, isolation: Isolation) -> Result<Process> {
+        let stream = link.open(&request)?;
+        let attached = match stream.opened().await? {
+            Response::Attached(attached) => attached,
+            _ => return Err(unexpected_answer()),
+        };
+        let output = |channel, offset| {
+            Some(ProcessOutput { reading: Reading::new(stream.clone(), channel), offset })
+        };
+        Ok(Process {
+            id: attached.process,
+            pid: attached.pid,
+            link: link.clone(),
+            stdin: piped.then(|| ProcessStdin::new(stream.clone())),
+            stdout: output(Channel::Stdout, attached.stdout_offset),
+            stderr: output(Channel::Stderr, attached.stderr_offset),
+            isolation,
+            stream,
+        })
+    }
+
+    /// Names the process for as long as its sandbox runs.
+    pub fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    /// Its number among the sandbox's processes; 0 where it could not be started.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its standard input, once; `None` unless the command asked for [`Stdin::Piped`].
+    pub fn take_stdin(&mut self) -> Option<ProcessStdin> {
+        self.stdin.take()
+    }
+
+    /// Its standard output, once.
+    pub fn take_stdout(&mut self) -> Option<ProcessOutput> {
+        self.stdout.take()
+    }
+
+    /// Its standard error, once.
+    pub fn take_stderr(&mut self) -> Option<ProcessOutput> {
+        self.stderr.take()
+    }
+
+    /// Waits until it has ended and its output has been taken. Output that was not taken out of this handle is thrown
+    /// away meanwhile.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox ends first; `Busy` where somebody else has attached to the process.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        self.stdout = None;
+        self.stderr = None;
+        self.stdin = None;
+        Ok(ExitStatus::from_report(&self.stream.exit().await?))
+    }
+
+    /// Waits until it has ended, capturing the output that was not taken out of this handle: all of it, with no limit.
+    ///
+    /// # Errors
+    /// As for [`wait`](Process::wait).
+    pub async fn wait_with_output(mut self) -> Result<Output> {
+        self.stdin = None;
+        collect(&self.stream, [self.stdout.is_some(), self.stderr.is_some()], self.isolation, std::future::pending()).await
+    }
+
+    /// Sends a signal to its process group.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no signal; `NotFound` once it was released.
+    pub async fn signal(&self, signal: u8) -> Result<()> {
+        self.send_signal(signal, false).await
+    }
+
+    /// Sends a signal to everything that it has started, also what has left its group or session.
+    ///
+    /// # Errors
+    /// As for [`signal`](Process::signal).
+    pub async fn signal_tree(&self, signal: u8) -> Result<()> {
+        self.send_signal(signal, true).await
+    }
+
+    /// Kills it and everything that it has started.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn kill(&self) -> Result<()> {
+        const KILL: u8 = 9;
+        self.send_signal(KILL, true).await
+    }
+
+    async fn send_signal(&self, signal: u8, tree: bool) -> Result<()> {
+        self.link.call(&Request::Signal(Signal { process: self.id, signal, tree })).await.map(drop)
+    }
+
+    /// Tells its terminal a new size. Without a terminal nothing happens.
+    pub fn resize(&self, rows: u16, cols: u16) {
+        self.stream.control(FrameType::TTY_RESIZE, &TtySize { rows, cols }.encode());
+    }
+
+    /// Forgets it: it is killed if it runs, and its output and exit can no longer be asked for.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn release(self) -> Result<()> {
+        self.link.call(&Request::Release(self.id)).await.map(drop)
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(link: &Link, command: &Command, request: Request, isolation: Isolation) -> Result<Output> {
+    let stream = link.open(&request)?;
+    let work = async {
+        match stream.opened().await? {
+            Response::Attached(_) => {}
+            _ => return Err(unexpected_answer()),
+        }
+        let feed = async {
+            if let Stdin::Bytes(bytes) = &command.stdin {
+                // A program that reads no more has ended, or will: its result is what counts.
+                let _ = stream.send(FrameType::STDIN, bytes.clone()).await;
+                stream.send_end(FrameType::STDIN, Bytes::new()).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        collect(&stream, [true, true], isolation, feed).await
+    };
+    match command.timeout {
+        None => work.await,
+        Some(timeout) => match tokio::time::timeout(timeout.saturating_add(DEADLINE_GRACE), work).await {
+            Ok(result) => result,
+            Err(_) => {
+                let message = format!("the sandbox did not end the program within {DEADLINE_GRACE:?} of its timeout of {timeout:?}; remove the sandbox");
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+        },
+    }
+}
+
+/// Takes all output until the exit, while `feed` runs beside.
+async fn collect(stream: &Stream, wanted: [bool; 2], isolation: Isolation, feed: impl Future<Output = ()>) -> Result<Output> {
+    let mut captured = [Captured::default(), Captured::default()];
+    let mut ended = wanted.map(|wanted| !wanted);
+    let taking = std::future::poll_fn(|context| {
+        for (index, channel) in [Channel::Stdout, Channel::Stderr].into_iter().enumerate() {
+            while !ended[index] {
+                match stream.poll_chunk(channel, context) {
+                    Poll::Ready(Ok(Some(chunk))) => captured[index].push(chunk),
+                    Poll::Ready(Ok(None)) => ended[index] = true,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        if ended.iter().all(|ended| *ended) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    });
+    tokio::pin!(feed);
+    tokio::select! {
+        taken = taking => taken?,
+        () = &mut feed => {}
+    }
+    let report = tokio::select! {
+        report = stream.exit() => report?,
+        () = &mut feed => stream.exit().await?,
+    };
+    let [stdout, stderr] = captured.map(Captured::into_bytes);
+    Ok(Output {
+        status: ExitStatus::from_report(&report),
+        stdout_bytes: report.stdout_bytes.max(stdout.len() as u64),
+        stderr_bytes: report.stderr_bytes.max(stderr.len() as u64),
+        stdout,
+        stderr,
+        isolation,
+    })
+}
+
+/// Chunks that become one piece; a single one is not copied.
+#[derive(Default)]
+struct Captured {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Captured {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = chunk;
+            return;
+        }
+        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        self.rest.extend_from_slice(&chunk);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+fn unexpected_answer() -> Error {
+    Error::new(ErrorKind::Protocol, "the sandbox's answer is not one to this request")
+}
+
+/// One output stream of a running program: bytes as it writes them.
+///
+/// Dropping it throws away what is still to come; the program is not held back then.
+pub struct ProcessOutput {
+    reading: Reading,
+    offset: u64,
+}
+
+impl ProcessOutput {
+    /// The next bytes, as they came; `None` at the end.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox ends first.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let chunk = self.reading.chunk().await?;
+        self.offset += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(chunk)
+    }
+
+    /// How many bytes of the program's stream were before the next one: where to attach again later.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl AsyncRead for ProcessOutput {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.reading).poll_read(context, buffer);
+        self.offset += (buffer.filled().len() - before) as u64;
+        result
+    }
+}
+
+/// The standard input of a running program. Dropping it ends the input.
+pub struct ProcessStdin {
+    stream: Option<Stream>,
+    sending: Option<Pin<Box<dyn Future<Output = Result<bool>> + Send>>>,
+}
+
+/// Bytes that one call of `poll_write` takes.
+const WRITE_BYTES: usize = 64 << 10;
+
+impl ProcessStdin {
+    fn new(stream: Stream) -> ProcessStdin {
+        ProcessStdin { stream: Some(stream), sending: None }
+    }
+
+    /// Writes bytes; waits while the program does not take them.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox ends. That the program reads no more is no error: its result tells.
+    pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
+        if let Some(sending) = &mut self.sending {
+            sending.await?;
+            self.sending = None;
+        }
+        match &self.stream {
+            Some(stream) => stream.send(FrameType::STDIN, bytes.into()).await.map(drop),
+            None => Err(Error::invalid("the program's standard input is closed")),
+        }
+    }
+
+    /// Ends the input, behind everything that was written.
+    pub async fn close(mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.send_end(FrameType::STDIN, Bytes::new()).await;
+        }
+    }
+
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let sent = std::task::ready!(sending.as_mut().poll(context));
+        self.sending = None;
+        Poll::Ready(match sent {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(std::io::ErrorKind::BrokenPipe.into()),
+            Err(error) => Err(std::io::Error::other(error)),
+        })
+    }
+}
+
+impl AsyncWrite for ProcessStdin {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        std::task::ready!(self.poll_sent(context))?;
+        let Some(stream) = self.stream.clone() else { return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())) };
+        let taken = Bytes::copy_from_slice(&bytes[..bytes.len().min(WRITE_BYTES)]);
+        let count = taken.len();
+        self.sending = Some(Box::pin(async move { stream.send(FrameType::STDIN, taken).await }));
+        // Started here, so that what was written is on its way without a flush.
+        match self.poll_sent(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(count)),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_sent(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        std::task::ready!(self.poll_sent(context))?;
+        // Dropping sends the end.
+        drop(ProcessStdin { stream: self.stream.take(), sending: None });
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ProcessStdin {
+    fn drop(&mut self) {
+        let (Some(stream), sending) = (self.stream.take(), self.sending.take()) else { return };
+        // Behind what is still under way; where no runtime is left, the link is gone as well.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Some(sending) = sending {
+                    let _ = sending.await;
+                }
+                stream.send_end(FrameType::STDIN, Bytes::new()).await;
+            });
+        }
+    }
+}

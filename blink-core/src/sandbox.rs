@@ -1,0 +1,529 @@
+//! Sandboxes.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use blink_wire::{Address, Attach, ProcessId, Request, Response};
+
+use crate::blink::Blink;
+use crate::command::{Command, Defaults, Output, check_variable, set_variable};
+use crate::connection::Connection;
+use crate::engine::{Machine, MachineSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::Files;
+use crate::home::SandboxFolder;
+use crate::image::ImageSource;
+use crate::isolation::{Isolation, IsolationChoice};
+use crate::link::Link;
+use crate::process::{self, Process};
+
+/// Processes of a sandbox at once, unless told otherwise: a parallel build fits, a fork bomb ends soon.
+pub const DEFAULT_PROCESSES: u64 = 1024;
+
+/// The disk of a sandbox, unless told otherwise.
+pub const DEFAULT_DISK_MIB: u64 = 10 * 1024;
+
+/// How long a boot may take, unless told otherwise.
+pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a sandbox can use of the machine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Resources {
+    /// Processors; all of the host's where there is none. A part of one is possible where control groups divide time.
+    pub cpus: Option<f64>,
+    /// Memory in MiB; no limit where there is none.
+    pub memory_mib: Option<u64>,
+    /// What it may write, in MiB.
+    pub disk_mib: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+}
+
+impl Default for Resources {
+    fn default() -> Resources {
+        Resources { cpus: None, memory_mib: None, disk_mib: DEFAULT_DISK_MIB, processes: DEFAULT_PROCESSES }
+    }
+}
+
+/// What a sandbox can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Network {
+    /// Nothing but itself. The default.
+    #[default]
+    None,
+    /// Everything that the host can reach, the host's own loopback services among it.
+    Host,
+}
+
+/// A file or folder of the host that a sandbox sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mount {
+    /// What the sandbox sees.
+    pub host: PathBuf,
+    /// Where it sees it.
+    pub guest: PathBuf,
+    /// Whether it may not change it.
+    pub read_only: bool,
+}
+
+impl Mount {
+    /// Lets a sandbox see and change `host` at `guest`.
+    pub fn new(host: impl Into<PathBuf>, guest: impl Into<PathBuf>) -> Mount {
+        Mount { host: host.into(), guest: guest.into(), read_only: false }
+    }
+
+    /// Lets it only see it.
+    pub fn read_only(mut self) -> Mount {
+        self.read_only = true;
+        self
+    }
+}
+
+/// A sandbox to make, from [`Blink::sandbox`].
+#[derive(Clone)]
+pub struct SandboxBuilder {
+    blink: Blink,
+    pub(crate) image: String,
+    pub(crate) isolation: Option<IsolationChoice>,
+    pub(crate) resources: Resources,
+    pub(crate) network: Network,
+    pub(crate) mounts: Vec<Mount>,
+    env: Vec<(OsString, OsString)>,
+    current_dir: Option<OsString>,
+    user: Option<String>,
+    pub(crate) boot_timeout: Duration,
+    pub(crate) detached: bool,
+}
+
+impl SandboxBuilder {
+    pub(crate) fn new(blink: Blink) -> SandboxBuilder {
+        SandboxBuilder {
+            blink,
+            image: "host".into(),
+            isolation: None,
+            resources: Resources::default(),
+            network: Network::None,
+            mounts: Vec::new(),
+            env: Vec::new(),
+            current_dir: None,
+            user: None,
+            boot_timeout: DEFAULT_BOOT_TIMEOUT,
+            detached: false,
+        }
+    }
+
+    /// Where its root file system comes from: `host` (the default: this machine's own programs, read-only), a folder
+    /// in OCI layout, or a tar of one.
+    pub fn image(mut self, image: impl Into<String>) -> SandboxBuilder {
+        self.image = image.into();
+        self
+    }
+
+    /// The isolation; otherwise that of the [`Blink`].
+    pub fn isolation(mut self, isolation: IsolationChoice) -> SandboxBuilder {
+        self.isolation = Some(isolation);
+        self
+    }
+
+    /// Processors that it may use; all by default.
+    pub fn cpus(mut self, cpus: f64) -> SandboxBuilder {
+        self.resources.cpus = Some(cpus);
+        self
+    }
+
+    /// Memory that it may use, in MiB; no limit by default.
+    pub fn memory_mib(mut self, memory_mib: u64) -> SandboxBuilder {
+        self.resources.memory_mib = Some(memory_mib);
+        self
+    }
+
+    /// What it may write, in MiB; 10 GiB by default.
+    pub fn disk_mib(mut self, disk_mib: u64) -> SandboxBuilder {
+        self.resources.disk_mib = disk_mib;
+        self
+    }
+
+    /// Processes and threads that it may have at once; 1024 by default.
+    pub fn processes(mut self, processes: u64) -> SandboxBuilder {
+        self.resources.processes = processes;
+        self
+    }
+
+    /// What it can reach; nothing by default.
+    pub fn network(mut self, network: Network) -> SandboxBuilder {
+        self.network = network;
+        self
+    }
+
+    /// Lets it see a file or folder of the host.
+    pub fn mount(mut self, mount: Mount) -> SandboxBuilder {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Sets an environment variable for all its programs, over the image's.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> SandboxBuilder {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// The folder in which its programs run unless told otherwise, over the image's.
+    pub fn current_dir(mut self, dir: impl Into<OsString>) -> SandboxBuilder {
+        self.current_dir = Some(dir.into());
+        self
+    }
+
+    /// The user that its programs run as unless told otherwise, over the image's.
+    pub fn user(mut self, user: impl Into<String>) -> SandboxBuilder {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// How long its boot may take; 30 s by default.
+    pub fn boot_timeout(mut self, timeout: Duration) -> SandboxBuilder {
+        self.boot_timeout = timeout;
+        self
+    }
+
+    /// Lets it go on when this process ends, until it is removed: [`Blink::open`] takes it up again.
+    pub fn detached(mut self) -> SandboxBuilder {
+        self.detached = true;
+        self
+    }
+
+    /// Makes and boots the sandbox.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for options that cannot be right; `IsolationUnavailable` and `ImageUnavailable` with the ways
+    /// that are left; `ResourceExhausted`; `Timeout` where it does not boot in time.
+    pub async fn create(self) -> Result<Sandbox> {
+        self.check()?;
+        let engine = self.blink.engine(self.isolation)?;
+        let isolation = engine.isolation();
+        let rootfs = self.blink.rootfs(ImageSource::parse(&self.image)?).await?;
+        let folder = self.blink.home().new_sandbox(self.detached)?;
+        let spec = MachineSpec {
+            id: folder.id().to_owned(),
+            host_name: folder.id().to_owned(),
+            folder: folder.path().to_owned(),
+            rootfs: rootfs.as_ref().map(|rootfs| rootfs.path.clone()),
+            resources: self.resources,
+            network: self.network,
+            mounts: self.mounts.clone(),
+            detached: self.detached,
+        };
+        let config = rootfs.map(|rootfs| rootfs.config).unwrap_or_default();
+        let defaults = self.defaults(&config);
+        let started = std::time::Instant::now();
+        let span = tracing::info_span!("boot", sandbox = folder.id(), %isolation);
+        let machine: Arc<dyn Machine> = {
+            let _entered = span.enter();
+            engine.boot(&spec)
+        }
+        .await?
+        .into();
+        let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
+        sandbox.connect(self.boot_timeout).await?;
+        tracing::debug!(sandbox = sandbox.id(), elapsed = ?started.elapsed(), "booted");
+        Ok(sandbox)
+    }
+
+    fn defaults(&self, config: &crate::image::ImageConfig) -> Defaults {
+        let mut env: Vec<(OsString, OsString)> = Vec::new();
+        for variable in &config.env {
+            if let Some((name, value)) = variable.split_once('=') {
+                set_variable(&mut env, name.as_ref(), value.as_ref());
+            }
+        }
+        for (name, value) in &self.env {
+            set_variable(&mut env, name, value);
+        }
+        Defaults {
+            env,
+            current_dir: self.current_dir.clone().or_else(|| config.workdir.clone().map(Into::into)),
+            user: self.user.clone().or_else(|| config.user.clone()),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        /// Less than this and nothing starts.
+        const LEAST_MEMORY_MIB: u64 = 4;
+        const LEAST_PROCESSES: u64 = 4;
+        for (name, value) in &self.env {
+            check_variable(name, value)?;
+        }
+        if let Some(cpus) = self.resources.cpus
+            && !(cpus.is_finite() && cpus > 0.0)
+        {
+            return Err(Error::invalid(format!("{cpus} is not a number of processors; give one above 0")));
+        }
+        if self.resources.memory_mib.is_some_and(|memory| memory < LEAST_MEMORY_MIB) {
+            return Err(Error::invalid(format!("a sandbox needs at least {LEAST_MEMORY_MIB} MiB of memory")));
+        }
+        if self.resources.disk_mib == 0 {
+            return Err(Error::invalid("a sandbox needs at least 1 MiB of disk"));
+        }
+        if self.resources.processes < LEAST_PROCESSES {
+            return Err(Error::invalid(format!("a sandbox needs at least {LEAST_PROCESSES} processes")));
+        }
+        for mount in &self.mounts {
+            check_mount(mount)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_mount(mount: &Mount) -> Result<()> {
+    let (host, guest) = (mount.host.display(), mount.guest.display());
+    if !mount.host.exists() {
+        return Err(Error::new(ErrorKind::NotFound, format!("the mount {host} does not exist on this machine")));
+    }
+    let reserved = ["/", "/proc", "/dev", "/sys", "/.blink"];
+    if !mount.guest.is_absolute() || mount.guest.components().any(|part| part.as_os_str() == "..") {
+        return Err(Error::invalid(format!("{guest} is not a path in a sandbox; begin it with / and leave out ..")));
+    }
+    if reserved.iter().any(|path| mount.guest == Path::new(path)) || mount.guest.starts_with("/proc") {
+        return Err(Error::invalid(format!("{guest} belongs to the sandbox itself; mount {host} somewhere else")));
+    }
+    Ok(())
+}
+
+/// A sandbox: one isolated machine with a disk.
+///
+/// Dropping it ends and removes it, unless it was made [detached](SandboxBuilder::detached). Its methods can be used
+/// from several tasks at once.
+pub struct Sandbox {
+    folder: Option<SandboxFolder>,
+    machine: Arc<dyn Machine>,
+    link: Option<Link>,
+    isolation: Isolation,
+    defaults: Defaults,
+}
+
+impl Sandbox {
+    pub(crate) fn assemble(folder: SandboxFolder, machine: Arc<dyn Machine>, isolation: Isolation, defaults: Defaults) -> Sandbox {
+        Sandbox { folder: Some(folder), machine, link: None, isolation, defaults }
+    }
+
+    /// Opens the link; a machine that does not answer is ended by the drop that follows.
+    pub(crate) async fn connect(&mut self, deadline: Duration) -> Result<()> {
+        let machine = self.machine.clone();
+        let io = self.machine.open_link().await?;
+        let obituary = Box::new(move |reason: String| {
+            let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> = Box::pin(async move {
+                let message = match machine.last_words().await {
+                    Some(words) => format!("the sandbox has ended: {words}"),
+                    None => format!("the sandbox does not answer any more ({reason})"),
+                };
+                Error::new(ErrorKind::SandboxDied, message)
+            });
+            words
+        });
+        self.link = Some(Link::connect(io, deadline, obituary).await?);
+        Ok(())
+    }
+
+    fn link(&self) -> Result<&Link> {
+        self.link.as_ref().ok_or_else(|| Error::new(ErrorKind::SandboxDied, "the sandbox was never booted"))
+    }
+
+    /// Names it among all sandboxes of this home.
+    pub fn id(&self) -> &str {
+        self.folder.as_ref().map_or("", SandboxFolder::id)
+    }
+
+    /// The isolation that it really has.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Runs a command to its end and captures its output.
+    ///
+    /// A command that exits with another code than 0, or is killed when its time is over, is no error: the output
+    /// says so.
+    ///
+    /// # Errors
+    /// `InvalidArgument` and `NotFound` for a command that cannot be right; `ResourceExhausted`; `SandboxDied`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: blink_core::Sandbox) -> blink_core::Result<()> {
+    /// let output = sandbox.exec(blink_core::Command::new("uname").arg("-s")).await?;
+    /// assert_eq!((output.status.code, &output.stdout[..]), (0, &b"Linux\n"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn exec(&self, command: Command) -> Result<Output> {
+        if matches!(command.stdin, crate::Stdin::Piped) {
+            return Err(Error::invalid("a captured command has no pipe for its standard input; give it bytes, or spawn it"));
+        }
+        let spawn = command.to_spawn(&self.defaults, false)?;
+        process::run(self.link()?, &command, Request::Spawn(spawn), self.isolation).await
+    }
+
+    /// Starts a command and streams its input and output.
+    ///
+    /// # Errors
+    /// As for [`exec`](Sandbox::exec).
+    pub async fn spawn(&self, command: Command) -> Result<Process> {
+        let spawn = command.to_spawn(&self.defaults, true)?;
+        let piped = matches!(command.stdin, crate::Stdin::Piped);
+        let mut process = Process::start(self.link()?, Request::Spawn(spawn), true, self.isolation).await?;
+        match command.stdin {
+            crate::Stdin::Bytes(bytes) => {
+                let stdin = process.take_stdin();
+                tokio::spawn(async move {
+                    if let Some(mut stdin) = stdin {
+                        // A program that reads no more ends with a result of its own.
+                        let _ = stdin.write(bytes).await;
+                        stdin.close().await;
+                    }
+                });
+            }
+            _ if !piped => drop(process.take_stdin()),
+            _ => {}
+        }
+        Ok(process)
+    }
+
+    /// Attaches to a process that was spawned earlier, also by an earlier host process: its output goes on at the
+    /// offsets that the caller has, or at the oldest byte of its last MiB.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released.
+    pub async fn process(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Process> {
+        let attach = Attach { process: ProcessId(id), stdout_offset, stderr_offset };
+        Process::start(self.link()?, Request::Attach(attach), true, self.isolation).await
+    }
+
+    /// The spawned processes that were not released.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        match self.link()?.call(&Request::Processes).await? {
+            Response::Processes(list) => Ok(list.into_iter().map(Into::into).collect()),
+            _ => Err(Error::new(ErrorKind::Protocol, "the sandbox's answer is not a list of processes")),
+        }
+    }
+
+    /// Its files.
+    ///
+    /// # Errors
+    /// `SandboxDied` where it was never booted.
+    pub fn files(&self) -> Result<Files> {
+        Ok(Files::new(self.link()?.clone()))
+    }
+
+    /// Connects to a TCP port inside the sandbox; `host` is an IP address or `localhost`.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing answers.
+    pub async fn connect_tcp(&self, host: &str, port: u16) -> Result<Connection> {
+        Connection::open(self.link()?, Address::Tcp(host.to_owned(), port)).await
+    }
+
+    /// Connects to a unix socket inside the sandbox.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, or nothing answers.
+    pub async fn connect_unix(&self, path: impl AsRef<Path>) -> Result<Connection> {
+        let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_ref().as_os_str()).to_vec();
+        Connection::open(self.link()?, Address::Unix(path.into())).await
+    }
+
+    /// Asks the agent for a sign of life.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn ping(&self) -> Result<()> {
+        self.link()?.call(&Request::Ping).await.map(drop)
+    }
+
+    /// The version of its guest agent.
+    pub fn agent(&self) -> Option<&str> {
+        self.link.as_ref()?.agent().map(|hello| hello.program.as_str())
+    }
+
+    /// Why it has ended, if it has.
+    pub fn death(&self) -> Option<&Error> {
+        self.link.as_ref()?.dead()
+    }
+
+    /// Ends it and removes everything of it, also where it was made detached.
+    ///
+    /// # Errors
+    /// `Internal` where something of it could not be removed; the message names it.
+    pub async fn remove(mut self) -> Result<()> {
+        self.machine.kill();
+        if let Some(link) = self.link.take() {
+            link.close(Error::new(ErrorKind::SandboxDied, "the sandbox was removed"));
+        }
+        self.machine.gone().await;
+        match self.folder.take() {
+            Some(folder) => tokio::task::spawn_blocking(move || folder.remove())
+                .await
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let Some(folder) = self.folder.take() else { return };
+        if folder.detached() && self.link.is_some() {
+            return;
+        }
+        self.machine.kill();
+        if let Some(link) = self.link.take() {
+            link.close(Error::new(ErrorKind::SandboxDied, "the sandbox was dropped"));
+        }
+        // What cannot be removed now, because its processes are still ending, goes with the next start.
+        let _ = folder.remove();
+    }
+}
+
+/// A spawned process in a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProcessInfo {
+    /// Names it.
+    pub id: u64,
+    /// Its number among the sandbox's processes.
+    pub pid: u32,
+    /// What was started.
+    pub argv: Vec<OsString>,
+    /// How it ended, if it has.
+    pub status: Option<crate::ExitStatus>,
+    /// Bytes of standard output so far.
+    pub stdout_bytes: u64,
+    /// Bytes of standard error so far.
+    pub stderr_bytes: u64,
+    /// Whether it has a terminal.
+    pub pty: bool,
+    /// The key it was spawned with.
+    pub key: Option<String>,
+}
+
+impl From<blink_wire::ProcessInfo> for ProcessInfo {
+    fn from(info: blink_wire::ProcessInfo) -> ProcessInfo {
+        use std::os::unix::ffi::OsStringExt;
+        ProcessInfo {
+            id: info.process.0,
+            pid: info.pid,
+            argv: info.argv.into_iter().map(|arg| OsString::from_vec(arg.to_vec())).collect(),
+            status: info.exit.as_ref().map(crate::ExitStatus::from_report),
+            stdout_bytes: info.stdout_bytes,
+            stderr_bytes: info.stderr_bytes,
+            pty: info.pty,
+            key: info.key,
+        }
+    }
+}
