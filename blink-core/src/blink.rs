@@ -68,8 +68,15 @@ impl BlinkBuilder {
     /// `InvalidArgument` where the home cannot be used.
     pub async fn build(self) -> Result<Blink> {
         let home = Home::open(self.home)?;
-        let shared = Shared { home, isolation: self.isolation, namespace: OnceCell::new(), images: OnceCell::new() };
-        let blink = Blink { shared: Arc::new(shared) };
+        let shared = Shared {
+            home,
+            isolation: self.isolation,
+            namespace: OnceCell::new(),
+            images: OnceCell::new(),
+        };
+        let blink = Blink {
+            shared: Arc::new(shared),
+        };
         blink.sweep().await;
         Ok(blink)
     }
@@ -118,8 +125,15 @@ impl Blink {
             folder.remove()?;
             return Err(Error::new(ErrorKind::SandboxDied, message));
         };
-        let mut sandbox = Sandbox::assemble(folder, machine.into(), engine.isolation(), Defaults::default());
-        sandbox.connect(crate::sandbox::DEFAULT_BOOT_TIMEOUT).await?;
+        let mut sandbox = Sandbox::assemble(
+            folder,
+            machine.into(),
+            engine.isolation(),
+            Defaults::default(),
+        );
+        sandbox
+            .connect(crate::sandbox::DEFAULT_BOOT_TIMEOUT)
+            .await?;
         Ok(sandbox)
     }
 
@@ -140,7 +154,10 @@ impl Blink {
     }
 
     fn namespace(&self) -> Result<Arc<NamespaceEngine>> {
-        self.shared.namespace.get_or_try_init(|| NamespaceEngine::open(&self.shared.home).map(Arc::new)).cloned()
+        self.shared
+            .namespace
+            .get_or_try_init(|| NamespaceEngine::open(&self.shared.home).map(Arc::new))
+            .cloned()
     }
 
     /// The root folder of an image; `None` for the host's own programs.
@@ -151,13 +168,24 @@ impl Blink {
         let shared = self.shared.clone();
         let unpacking = tokio::task::spawn_blocking(move || -> Result<Rootfs> {
             let ids = match crate::engine::namespace::id_base() {
-                Some(uid_base) => IdMap { uid_base, single: false },
-                None => IdMap { uid_base: 0, single: true },
+                Some(uid_base) => IdMap {
+                    uid_base,
+                    single: false,
+                },
+                None => IdMap {
+                    uid_base: 0,
+                    single: true,
+                },
             };
-            let store = shared.images.get_or_try_init(|| ImageStore::open(shared.home.images(), ids).map(Arc::new))?;
+            let store = shared
+                .images
+                .get_or_try_init(|| ImageStore::open(shared.home.images(), ids).map(Arc::new))?;
             Ok(store.rootfs(&source, &|_| {})?)
         });
-        unpacking.await.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?.map(Some)
+        unpacking
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+            .map(Some)
     }
 
     /// Removes what processes that are gone have left. What fails here is tried again at the next start.
@@ -168,7 +196,10 @@ impl Blink {
                 continue;
             }
             engine.end(folder.path()).await;
-            tracing::info!(sandbox = folder.id(), "removing what a host process has left");
+            tracing::info!(
+                sandbox = folder.id(),
+                "removing what a host process has left"
+            );
             if let Err(error) = folder.remove() {
                 tracing::warn!(%error, "a left-over sandbox could not be removed");
             }

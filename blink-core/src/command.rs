@@ -139,15 +139,13 @@ impl Command {
         self
     }
 
-    pub(crate) fn has_user(&self) -> bool {
-        self.user.is_some()
-    }
-
     /// The request for the agent, with what the sandbox says where the command does not.
     pub(crate) fn to_spawn(&self, defaults: &Defaults, keep: bool) -> Result<Spawn> {
         let argv: Vec<OsString> = self.argv.clone();
         if argv.first().is_none_or(|program| program.is_empty()) {
-            return Err(Error::invalid("the command is empty; name a program to run"));
+            return Err(Error::invalid(
+                "the command is empty; name a program to run",
+            ));
         }
         if let Some(arg) = argv.iter().find(|arg| arg.as_bytes().contains(&0)) {
             let shown = arg.to_string_lossy();
@@ -164,15 +162,24 @@ impl Command {
             env.push(("TERM".into(), "xterm-256color".into()));
         }
         let current_dir = self.current_dir.as_ref().or(defaults.current_dir.as_ref());
-        if let Some(dir) = current_dir.filter(|dir| !dir.as_bytes().starts_with(b"/") || dir.as_bytes().contains(&0)) {
+        if let Some(dir) = current_dir
+            .filter(|dir| !dir.as_bytes().starts_with(b"/") || dir.as_bytes().contains(&0))
+        {
             return Err(Error::invalid(format!(
                 "the working directory {dir:?} is not a path in the sandbox; begin it with /"
             )));
         }
-        let timeout_ms = self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        let timeout_ms = self.timeout.map(|timeout| {
+            u64::try_from(timeout.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1)
+        });
         Ok(Spawn {
             argv: argv.into_iter().map(|arg| arg.into_vec().into()).collect(),
-            env: env.into_iter().map(|(name, value)| (name.into_vec().into(), value.into_vec().into())).collect(),
+            env: env
+                .into_iter()
+                .map(|(name, value)| (name.into_vec().into(), value.into_vec().into()))
+                .collect(),
             current_dir: current_dir.map(|dir| dir.as_bytes().to_vec().into()),
             user: self.user.clone().or_else(|| defaults.user.clone()),
             pty: self.pty,
@@ -208,7 +215,9 @@ pub(crate) fn check_variable(name: &OsStr, value: &OsStr) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::invalid(format!("the name of the environment variable {name:?} {problem}")))
+    Err(Error::invalid(format!(
+        "the name of the environment variable {name:?} {problem}"
+    )))
 }
 
 /// How a program ended.
@@ -240,7 +249,10 @@ impl ExitStatus {
         const SIGNALS: i32 = 128;
         let signal = report.signal;
         ExitStatus {
-            code: report.code.or(signal.map(|signal| SIGNALS + signal)).unwrap_or(SIGNALS),
+            code: report
+                .code
+                .or(signal.map(|signal| SIGNALS + signal))
+                .unwrap_or(SIGNALS),
             signal,
             timed_out: report.timed_out,
             over_limit: report.limit.map(|limit| match limit {
@@ -289,12 +301,16 @@ impl Output {
     /// `Timeout` and `ResourceExhausted`.
     pub fn check_limits(self) -> Result<Output> {
         let error = match (&self.status.over_limit, self.status.timed_out) {
-            (Some(limit), _) => {
-                Error::new(ErrorKind::ResourceExhausted, format!("the program was killed because the sandbox was over its {limit} limit"))
-            }
+            (Some(limit), _) => Error::new(
+                ErrorKind::ResourceExhausted,
+                format!("the program was killed because the sandbox was over its {limit} limit"),
+            ),
             (None, true) => {
                 let after = self.status.duration;
-                Error::new(ErrorKind::Timeout, format!("the program was killed after {after:.1?}, when its time was over"))
+                Error::new(
+                    ErrorKind::Timeout,
+                    format!("the program was killed after {after:.1?}, when its time was over"),
+                )
             }
             (None, false) => return Ok(self),
         };

@@ -97,11 +97,19 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error(Arc::new(Inner { kind, message: message.into(), output: None }))
+        Error(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            output: None,
+        }))
     }
 
     pub(crate) fn with_output(self, output: Output) -> Error {
-        Error(Arc::new(Inner { kind: self.kind(), message: self.message().to_owned(), output: Some(output) }))
+        Error(Arc::new(Inner {
+            kind: self.kind(),
+            message: self.message().to_owned(),
+            output: Some(output),
+        }))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -114,10 +122,14 @@ impl Error {
         let kind = match error.kind() {
             Io::NotFound => ErrorKind::NotFound,
             Io::AlreadyExists => ErrorKind::AlreadyExists,
-            Io::StorageFull | Io::QuotaExceeded | Io::OutOfMemory | Io::FileTooLarge => ErrorKind::ResourceExhausted,
-            Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::IsADirectory | Io::NotADirectory | Io::InvalidInput => {
-                ErrorKind::InvalidArgument
+            Io::StorageFull | Io::QuotaExceeded | Io::OutOfMemory | Io::FileTooLarge => {
+                ErrorKind::ResourceExhausted
             }
+            Io::PermissionDenied
+            | Io::ReadOnlyFilesystem
+            | Io::IsADirectory
+            | Io::NotADirectory
+            | Io::InvalidInput => ErrorKind::InvalidArgument,
             _ => ErrorKind::Internal,
         };
         Error::new(kind, format!("{what}: {error}"))
@@ -192,7 +204,10 @@ mod tests {
             (Wire::Internal, ErrorKind::Internal, 13),
         ];
         for (wire, kind, code) in pairs {
-            assert_eq!(Error::from(blink_wire::ErrorBody::new(wire, "x")).kind(), kind);
+            assert_eq!(
+                Error::from(blink_wire::ErrorBody::new(wire, "x")).kind(),
+                kind
+            );
             assert_eq!(kind.code(), code);
         }
         assert_eq!(ErrorKind::SandboxDied.code(), 9);

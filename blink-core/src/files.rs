@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use blink_wire::{
-    DirEntry as WireEntry, FrameType, MakeDir, Message, PathOptions, Read, Remove, Request, Response, Trailer, TwoPaths,
-    Write,
+    DirEntry as WireEntry, FrameType, MakeDir, Message, PathOptions, Read, Remove, Request,
+    Response, Trailer, TwoPaths, Write,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -118,7 +118,11 @@ impl Files {
     ///
     /// # Errors
     /// As for [`read`](Files::read), and what the writer says.
-    pub async fn read_to(&self, path: impl AsRef<Path>, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+    pub async fn read_to(
+        &self,
+        path: impl AsRef<Path>,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64> {
         self.read_part(path, 0, None, writer).await
     }
 
@@ -133,7 +137,11 @@ impl Files {
         length: Option<u64>,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64> {
-        let request = Request::Read(Read { path: bytes(path.as_ref()), offset, length });
+        let request = Request::Read(Read {
+            path: bytes(path.as_ref()),
+            offset,
+            length,
+        });
         self.receive(&request, writer).await
     }
 
@@ -143,7 +151,13 @@ impl Files {
     /// `NotFound` for a missing folder; `InvalidArgument` where it may not be written; `ResourceExhausted` where the
     /// disk is full.
     pub async fn write(&self, path: impl AsRef<Path>, contents: impl Into<Bytes>) -> Result<()> {
-        self.write_with(path, &mut std::io::Cursor::new(contents.into()), &WriteOptions::default()).await.map(drop)
+        self.write_with(
+            path,
+            &mut std::io::Cursor::new(contents.into()),
+            &WriteOptions::default(),
+        )
+        .await
+        .map(drop)
     }
 
     /// Writes a file from a reader; returns its length.
@@ -170,7 +184,10 @@ impl Files {
     /// # Errors
     /// `NotFound`.
     pub async fn stat(&self, path: impl AsRef<Path>) -> Result<Metadata> {
-        let request = Request::Stat(PathOptions { path: bytes(path.as_ref()), follow: false });
+        let request = Request::Stat(PathOptions {
+            path: bytes(path.as_ref()),
+            follow: false,
+        });
         match self.link.call(&request).await? {
             Response::Stat(info) => Ok(info.into()),
             _ => Err(unexpected_answer()),
@@ -182,7 +199,10 @@ impl Files {
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
     pub async fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
-        let request = Request::Stat(PathOptions { path: bytes(path.as_ref()), follow: true });
+        let request = Request::Stat(PathOptions {
+            path: bytes(path.as_ref()),
+            follow: true,
+        });
         match self.link.call(&request).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -195,7 +215,10 @@ impl Files {
     /// # Errors
     /// `NotFound`; `InvalidArgument` for what is no folder.
     pub async fn list(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
-        let request = Request::List(PathOptions { path: bytes(path.as_ref()), follow: true });
+        let request = Request::List(PathOptions {
+            path: bytes(path.as_ref()),
+            follow: true,
+        });
         let mut listing = Vec::new();
         self.receive(&request, &mut listing).await?;
         let mut entries = Vec::new();
@@ -203,7 +226,9 @@ impl Files {
         while let Some((length, behind)) = rest.split_first_chunk::<2>() {
             let length = usize::from(u16::from_le_bytes(*length));
             let entry = behind.get(..length).map(WireEntry::from_body);
-            let Some(Ok(entry)) = entry else { return Err(unexpected_answer()) };
+            let Some(Ok(entry)) = entry else {
+                return Err(unexpected_answer());
+            };
             entries.push(DirEntry {
                 name: std::ffi::OsStr::from_bytes(&entry.name).to_owned(),
                 metadata: entry.info.into(),
@@ -220,7 +245,12 @@ impl Files {
     /// `InvalidArgument` where a part of the path is no folder, or may not be written.
     pub async fn make_dir(&self, path: impl AsRef<Path>) -> Result<()> {
         const MODE: u32 = 0o755;
-        self.done(&Request::MakeDir(MakeDir { path: bytes(path.as_ref()), mode: MODE, parents: true })).await
+        self.done(&Request::MakeDir(MakeDir {
+            path: bytes(path.as_ref()),
+            mode: MODE,
+            parents: true,
+        }))
+        .await
     }
 
     /// Removes a file, a link or an empty folder.
@@ -228,7 +258,11 @@ impl Files {
     /// # Errors
     /// `NotFound`; `AlreadyExists` for a folder that is not empty.
     pub async fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Remove(Remove { path: bytes(path.as_ref()), recursive: false })).await
+        self.done(&Request::Remove(Remove {
+            path: bytes(path.as_ref()),
+            recursive: false,
+        }))
+        .await
     }
 
     /// Removes a file, or a folder with all that is in it. Links are removed, not followed.
@@ -236,7 +270,11 @@ impl Files {
     /// # Errors
     /// `NotFound`.
     pub async fn remove_all(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Remove(Remove { path: bytes(path.as_ref()), recursive: true })).await
+        self.done(&Request::Remove(Remove {
+            path: bytes(path.as_ref()),
+            recursive: true,
+        }))
+        .await
     }
 
     /// Renames a file or folder, replacing a file that has the new name.
@@ -244,7 +282,11 @@ impl Files {
     /// # Errors
     /// `NotFound`; `Unsupported` across file systems.
     pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Rename(TwoPaths { from: bytes(from.as_ref()), to: bytes(to.as_ref()) })).await
+        self.done(&Request::Rename(TwoPaths {
+            from: bytes(from.as_ref()),
+            to: bytes(to.as_ref()),
+        }))
+        .await
     }
 
     /// Copies a file inside the sandbox.
@@ -252,7 +294,11 @@ impl Files {
     /// # Errors
     /// `NotFound`; `InvalidArgument` for what is no regular file.
     pub async fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Copy(TwoPaths { from: bytes(from.as_ref()), to: bytes(to.as_ref()) })).await
+        self.done(&Request::Copy(TwoPaths {
+            from: bytes(from.as_ref()),
+            to: bytes(to.as_ref()),
+        }))
+        .await
     }
 
     /// Brings a file or a whole folder of the host into the sandbox, where it is called `to`.
@@ -263,27 +309,45 @@ impl Files {
     /// `NotFound` where there is nothing to bring; else as for [`write`](Files::write).
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        let metadata = tokio::fs::metadata(from).await.map_err(|error| Error::io(from.display(), &error))?;
+        let metadata = tokio::fs::metadata(from)
+            .await
+            .map_err(|error| Error::io(from.display(), &error))?;
         if !metadata.is_dir() {
             let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-            let mut file = tokio::fs::File::open(from).await.map_err(|error| Error::io(from.display(), &error))?;
-            return self.write_with(to, &mut file, &WriteOptions::default().mode(mode)).await.map(drop);
+            let mut file = tokio::fs::File::open(from)
+                .await
+                .map_err(|error| Error::io(from.display(), &error))?;
+            return self
+                .write_with(to, &mut file, &WriteOptions::default().mode(mode))
+                .await
+                .map(drop);
         }
         let (mut reader, writer) = tokio::io::duplex(2 * BULK_BODY);
         let folder = from.to_owned();
         let packing = tokio::task::spawn_blocking(move || {
-            let writer = std::io::BufWriter::with_capacity(BULK_BODY, tokio_util::io::SyncIoBridge::new(writer));
+            let writer = std::io::BufWriter::with_capacity(
+                BULK_BODY,
+                tokio_util::io::SyncIoBridge::new(writer),
+            );
             let root = blink_archive::Root::open(&folder)?;
-            let options = blink_archive::PackOptions::default().with_ownership(blink_archive::Ownership::Ignore);
+            let options = blink_archive::PackOptions::default()
+                .with_ownership(blink_archive::Ownership::Ignore);
             blink_archive::pack(&root, "", writer, &options)
         });
-        let request = Request::Unpack(PathOptions { path: bytes(to), follow: true });
+        let request = Request::Unpack(PathOptions {
+            path: bytes(to),
+            follow: true,
+        });
         let sent = self.send(&request, &mut reader).await;
         drop(reader);
-        let packed = packing.await.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+        let packed = packing
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
         // Where sending failed, packing failed only because of it.
         sent?;
-        packed.map(drop).map_err(|error| archive_error(from, &error))
+        packed
+            .map(drop)
+            .map_err(|error| archive_error(from, &error))
     }
 
     /// Takes a file or a whole folder out of the sandbox to the host, where it is called `to`. Nothing outside `to` is
@@ -300,23 +364,42 @@ impl Files {
     }
 
     async fn stat_followed(&self, path: &Path) -> Result<Metadata> {
-        match self.link.call(&Request::Stat(PathOptions { path: bytes(path), follow: true })).await? {
+        match self
+            .link
+            .call(&Request::Stat(PathOptions {
+                path: bytes(path),
+                follow: true,
+            }))
+            .await?
+        {
             Response::Stat(info) => Ok(info.into()),
             _ => Err(unexpected_answer()),
         }
     }
 
     async fn download_file(&self, from: &Path, to: &Path) -> Result<()> {
-        let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::NamedTempFile::new_in(folder).map_err(|error| Error::io(folder.display(), &error))?;
-        let file = temporary.reopen().map_err(|error| Error::io(folder.display(), &error))?;
+        let folder = to
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let temporary = tempfile::NamedTempFile::new_in(folder)
+            .map_err(|error| Error::io(folder.display(), &error))?;
+        let file = temporary
+            .reopen()
+            .map_err(|error| Error::io(folder.display(), &error))?;
         let mut file = tokio::fs::File::from_std(file);
         self.read_to(from, &mut file).await?;
-        file.flush().await.map_err(|error| Error::io(to.display(), &error))?;
-        temporary.persist(to).map_err(|error| Error::io(to.display(), &error.error))?;
+        file.flush()
+            .await
+            .map_err(|error| Error::io(to.display(), &error))?;
+        temporary
+            .persist(to)
+            .map_err(|error| Error::io(to.display(), &error.error))?;
         // Named temporary files are for their owner alone; a downloaded one is like any other.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        tokio::fs::set_permissions(to, mode).await.map_err(|error| Error::io(to.display(), &error))
+        tokio::fs::set_permissions(to, mode)
+            .await
+            .map_err(|error| Error::io(to.display(), &error))
     }
 
     async fn download_folder(&self, from: &Path, to: &Path) -> Result<()> {
@@ -324,18 +407,25 @@ impl Files {
         let folder = to.to_owned();
         let unpacking = tokio::task::spawn_blocking(move || {
             let mut reader = tokio_util::io::SyncIoBridge::new(reader);
-            std::fs::create_dir_all(&folder).map_err(|error| Error::io(folder.display(), &error))?;
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Error::io(folder.display(), &error))?;
             let options = blink_archive::UnpackOptions::default();
             blink_archive::Root::open(&folder)
                 .and_then(|root| blink_archive::unpack(&mut reader, &root, &options))
                 .map_err(|error| archive_error(&folder, &error))?;
             // The padding behind the archive belongs to the stream that is checked.
-            std::io::copy(&mut reader, &mut std::io::sink()).map_err(|error| Error::io(folder.display(), &error))
+            std::io::copy(&mut reader, &mut std::io::sink())
+                .map_err(|error| Error::io(folder.display(), &error))
         });
-        let request = Request::Pack(PathOptions { path: bytes(from), follow: true });
+        let request = Request::Pack(PathOptions {
+            path: bytes(from),
+            follow: true,
+        });
         let received = self.receive(&request, &mut writer).await;
         drop(writer);
-        let unpacked = unpacking.await.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+        let unpacked = unpacking
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
         // A hostile archive stops the unpacking first, and the transfer because of it.
         unpacked?;
         received.map(drop)
@@ -346,17 +436,30 @@ impl Files {
     }
 
     /// Receives a request's stream, and fails unless it is what the agent says it sent.
-    async fn receive(&self, request: &Request, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+    async fn receive(
+        &self,
+        request: &Request,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64> {
         let stream = self.link.open(request)?;
         let mut counted = Counted::default();
         while let Some(chunk) = stream.chunk(Channel::Data).await? {
             counted.add(&chunk);
-            writer.write_all(&chunk).await.map_err(|error| Error::io("what was received could not be written", &error))?;
+            writer
+                .write_all(&chunk)
+                .await
+                .map_err(|error| Error::io("what was received could not be written", &error))?;
         }
-        writer.flush().await.map_err(|error| Error::io("what was received could not be written", &error))?;
+        writer
+            .flush()
+            .await
+            .map_err(|error| Error::io("what was received could not be written", &error))?;
         stream.response().await?;
         if stream.trailer()? != counted.trailer() {
-            return Err(Error::new(ErrorKind::Corrupt, "the data that arrived is not what the sandbox says it sent"));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the data that arrived is not what the sandbox says it sent",
+            ));
         }
         Ok(counted.bytes)
     }
@@ -369,10 +472,9 @@ impl Files {
             loop {
                 let mut chunk = BytesMut::with_capacity(BULK_BODY);
                 while chunk.len() < BULK_BODY / 2 {
-                    let count = reader
-                        .read_buf(&mut chunk)
-                        .await
-                        .map_err(|error| Error::io("what was to be sent could not be read", &error))?;
+                    let count = reader.read_buf(&mut chunk).await.map_err(|error| {
+                        Error::io("what was to be sent could not be read", &error)
+                    })?;
                     if count == 0 {
                         break;
                     }
@@ -383,7 +485,9 @@ impl Files {
                 counted.add(&chunk);
                 stream.send(FrameType::STREAM_DATA, chunk.freeze()).await?;
             }
-            stream.send_end(FrameType::STREAM_DATA, counted.trailer().to_body()).await;
+            stream
+                .send_end(FrameType::STREAM_DATA, counted.trailer().to_body())
+                .await;
             Ok(())
         };
         // The agent may fail before it has taken everything.
@@ -415,7 +519,10 @@ impl Counted {
     }
 
     fn trailer(&self) -> Trailer {
-        Trailer { bytes: self.bytes, crc32: self.crc.clone().finalize() }
+        Trailer {
+            bytes: self.bytes,
+            crc32: self.crc.clone().finalize(),
+        }
     }
 }
 
@@ -439,7 +546,9 @@ impl From<blink_wire::FileInfo> for Metadata {
             uid: info.uid,
             gid: info.gid,
             modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
-            target: info.target.map(|target| PathBuf::from(std::ffi::OsStr::from_bytes(&target))),
+            target: info
+                .target
+                .map(|target| PathBuf::from(std::ffi::OsStr::from_bytes(&target))),
         }
     }
 }
@@ -456,5 +565,8 @@ fn archive_error(path: &Path, error: &blink_archive::ArchiveError) -> Error {
 }
 
 fn unexpected_answer() -> Error {
-    Error::new(ErrorKind::Protocol, "the sandbox's answer is not one to this request")
+    Error::new(
+        ErrorKind::Protocol,
+        "the sandbox's answer is not one to this request",
+    )
 }

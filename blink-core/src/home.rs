@@ -25,18 +25,33 @@ pub(crate) struct Home {
 impl Home {
     /// Opens the home, making what is missing.
     pub(crate) fn open(path: Option<PathBuf>) -> Result<Home> {
-        let named = path.or_else(|| std::env::var_os("BLINK_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+        let named = path.or_else(|| {
+            std::env::var_os("BLINK_HOME")
+                .filter(|home| !home.is_empty())
+                .map(PathBuf::from)
+        });
         let path = match named {
-            Some(path) => std::path::absolute(&path).map_err(|error| Error::io(path.display(), &error))?,
+            Some(path) => {
+                std::path::absolute(&path).map_err(|error| Error::io(path.display(), &error))?
+            }
             None => std::env::home_dir()
                 .filter(|home| home.is_absolute())
-                .ok_or_else(|| Error::invalid("there is no home folder; name one for Blink with BLINK_HOME"))?
+                .ok_or_else(|| {
+                    Error::invalid("there is no home folder; name one for Blink with BLINK_HOME")
+                })?
                 .join(".blink"),
         };
         let home = Home { path };
         for folder in [home.path.clone(), home.sandboxes(), home.images()] {
-            make_private_folder(&folder)
-                .map_err(|error| Error::io(format!("Blink's home {} cannot be used; name another with BLINK_HOME", folder.display()), &error))?;
+            make_private_folder(&folder).map_err(|error| {
+                Error::io(
+                    format!(
+                        "Blink's home {} cannot be used; name another with BLINK_HOME",
+                        folder.display()
+                    ),
+                    &error,
+                )
+            })?;
         }
         Ok(home)
     }
@@ -57,17 +72,25 @@ impl Home {
     pub(crate) fn new_sandbox(&self, detached: bool) -> Result<SandboxFolder> {
         let id = new_id()?;
         let path = self.sandboxes().join(&id);
+        // No sweep may find the folder between its making and its locking.
+        let _making = self.lock_sandboxes(FlockOperation::LockShared)?;
         let made = || -> std::io::Result<File> {
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
             let lock = lock_file(&path)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())?;
             if detached {
                 File::create(path.join(DETACHED_MARK))?;
             }
             Ok(lock)
         };
         match made() {
-            Ok(lock) => Ok(SandboxFolder { id, path, detached, _lock: lock }),
+            Ok(lock) => Ok(SandboxFolder {
+                id,
+                path,
+                detached,
+                _lock: lock,
+            }),
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&path);
                 Err(Error::io("the sandbox's folder could not be made", &error))
@@ -77,7 +100,12 @@ impl Home {
 
     /// Takes over the folder of a detached sandbox.
     pub(crate) fn open_sandbox(&self, id: &str) -> Result<SandboxFolder> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no sandbox {id}; it was removed, or never made"));
+        let missing = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no sandbox {id}; it was removed, or never made"),
+            )
+        };
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(missing());
         }
@@ -85,17 +113,35 @@ impl Home {
         let lock = lock_file(&path).map_err(|_| missing())?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(_) => return Err(Error::new(ErrorKind::Busy, format!("the sandbox {id} belongs to another process{}", owner(&path)))),
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    format!(
+                        "the sandbox {id} belongs to another process{}",
+                        owner(&path)
+                    ),
+                ));
+            }
         }
         if !path.join(DETACHED_MARK).exists() {
             return Err(missing());
         }
-        Ok(SandboxFolder { id: id.to_owned(), path, detached: true, _lock: lock })
+        Ok(SandboxFolder {
+            id: id.to_owned(),
+            path,
+            detached: true,
+            _lock: lock,
+        })
     }
 
     /// The folders whose owner is gone, locked.
     pub(crate) fn orphans(&self) -> Vec<SandboxFolder> {
-        let Ok(entries) = std::fs::read_dir(self.sandboxes()) else { return Vec::new() };
+        let (Ok(_sweeping), Ok(entries)) = (
+            self.lock_sandboxes(FlockOperation::LockExclusive),
+            std::fs::read_dir(self.sandboxes()),
+        ) else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter_map(|entry| {
@@ -104,16 +150,34 @@ impl Home {
                 flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
                 let detached = path.join(DETACHED_MARK).exists();
                 let id = entry.file_name().to_str()?.to_owned();
-                Some(SandboxFolder { id, path, detached, _lock: lock })
+                Some(SandboxFolder {
+                    id,
+                    path,
+                    detached,
+                    _lock: lock,
+                })
             })
             .collect()
     }
 
+    fn lock_sandboxes(&self, operation: FlockOperation) -> Result<File> {
+        let failed = |error: std::io::Error| Error::io("Blink's home cannot be locked", &error);
+        let folder = File::open(self.sandboxes()).map_err(failed)?;
+        flock(&folder, operation).map_err(|error| failed(error.into()))?;
+        Ok(folder)
+    }
+
     /// The ids of the detached sandboxes.
     pub(crate) fn detached(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.sandboxes()) else { return Vec::new() };
-        let detached = entries.flatten().filter(|entry| entry.path().join(DETACHED_MARK).exists());
-        let mut ids: Vec<String> = detached.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let Ok(entries) = std::fs::read_dir(self.sandboxes()) else {
+            return Vec::new();
+        };
+        let detached = entries
+            .flatten()
+            .filter(|entry| entry.path().join(DETACHED_MARK).exists());
+        let mut ids: Vec<String> = detached
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         ids.sort();
         ids
     }
@@ -144,24 +208,42 @@ impl SandboxFolder {
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        let removed = File::open(parent).map_err(|error| Error::io(parent.display(), &error)).and_then(|parent| {
-            blink_archive::remove_tree(parent.as_fd(), self.id.as_ref())
-                .map_err(|error| Error::new(ErrorKind::Internal, format!("the sandbox's folder could not be removed: {error}")))
-        });
+        let removed = File::open(parent)
+            .map_err(|error| Error::io(parent.display(), &error))
+            .and_then(|parent| {
+                blink_archive::remove_tree(parent.as_fd(), self.id.as_ref()).map_err(|error| {
+                    Error::new(
+                        ErrorKind::Internal,
+                        format!("the sandbox's folder could not be removed: {error}"),
+                    )
+                })
+            });
         removed
     }
 }
 
 fn lock_file(folder: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(folder.join(OWNER_LOCK))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join(OWNER_LOCK))
 }
 
 fn owner(folder: &Path) -> String {
-    std::fs::read_to_string(folder.join(OWNER_LOCK)).map(|pid| format!(" (pid {})", pid.trim())).unwrap_or_default()
+    std::fs::read_to_string(folder.join(OWNER_LOCK))
+        .map(|pid| format!(" (pid {})", pid.trim()))
+        .unwrap_or_default()
 }
 
 fn make_private_folder(path: &Path) -> std::io::Result<()> {
-    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+    match std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+    {
         Err(error) if !path.is_dir() => Err(error),
         _ => Ok(()),
     }
@@ -170,7 +252,13 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 /// Twelve random hexadecimal digits: enough that no two sandboxes of a home meet, short enough to type.
 fn new_id() -> Result<String> {
     let mut bytes = [0; 6];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::new(ErrorKind::Internal, format!("the kernel gave no random bytes: {error}")))?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
+        |error| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("the kernel gave no random bytes: {error}"),
+            )
+        },
+    )?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

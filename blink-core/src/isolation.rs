@@ -52,7 +52,9 @@ impl FromStr for IsolationChoice {
             "microvm" => Ok(IsolationChoice::Microvm),
             "namespace" => Ok(IsolationChoice::Namespace),
             "auto" => Ok(IsolationChoice::Auto),
-            _ => Err(Error::invalid(format!("{text:?} is not an isolation; choose microvm, namespace or auto"))),
+            _ => Err(Error::invalid(format!(
+                "{text:?} is not an isolation; choose microvm, namespace or auto"
+            ))),
         }
     }
 }

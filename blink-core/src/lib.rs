@@ -1,4 +1,67 @@
-//! The library.
+//! Blink runs untrusted code in sandboxes.
+//!
+//! [`Blink`] is the way in: it makes a [`Sandbox`], which runs a [`Command`] to an [`Output`], or spawns it as a
+//! [`Process`] whose input and output stream. Errors have a [`kind`](Error::kind) that says what to do about them.
+//!
+//! # Examples
+//!
+//! ```no_run
+//! use blink_core::{Blink, Command, IsolationChoice};
+//!
+//! #[tokio::main]
+//! async fn main() -> blink_core::Result<()> {
+//!     let blink = Blink::builder().isolation(IsolationChoice::Namespace).build().await?;
+//!     let sandbox = blink.sandbox().memory_mib(512).create().await?;
+//!     sandbox.files()?.write("/tmp/hello.py", "print('hello')").await?;
+//!     let output = sandbox.exec(Command::new("python3").arg("/tmp/hello.py")).await?;
+//!     println!("{} (isolated by {})", output.text(), output.isolation);
+//!     sandbox.remove().await
+//! }
+//! ```
 
+mod blink;
+mod command;
+mod connection;
+mod doctor;
+mod engine;
+mod error;
+mod files;
 mod guest_binary;
+mod home;
 pub mod image;
+mod isolation;
+mod link;
+mod process;
+mod sandbox;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use blink::{Blink, BlinkBuilder};
+pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, ExitStatus, Output, Stdin};
+pub use connection::Connection;
+pub use doctor::{Check, Report, doctor};
+pub use error::{Error, ErrorKind, Result};
+pub use files::{DirEntry, FileType, Files, Metadata, WriteOptions};
+pub use isolation::{Isolation, IsolationChoice};
+pub use process::{Process, ProcessOutput, ProcessStdin};
+pub use sandbox::{
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, ProcessInfo,
+    Resources, Sandbox, SandboxBuilder,
+};
+
+/// Locks, also after a panic of another thread: what the locks here protect is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// Everything public crosses threads.
+const _: () = {
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<Blink>();
+    crosses_threads::<Sandbox>();
+    crosses_threads::<Process>();
+    crosses_threads::<ProcessOutput>();
+    crosses_threads::<Files>();
+    crosses_threads::<Output>();
+    crosses_threads::<Error>();
+};

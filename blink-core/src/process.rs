@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::command::{Command, ExitStatus, Output, Stdin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
-use crate::link::{Channel, Link, Stream};
 use crate::link::Reading;
+use crate::link::{Channel, Link, Stream};
 
 /// The agent kills a tree when its time is over. If nothing is heard of it for so much longer, the host gives up.
 const DEADLINE_GRACE: Duration = Duration::from_secs(5);
@@ -35,14 +35,22 @@ pub struct Process {
 }
 
 impl Process {
-    pub(crate) async fn start(link: &Link, request: Request, piped: bool, isolation: Isolation) -> Result<Process> {
+    pub(crate) async fn start(
+        link: &Link,
+        request: Request,
+        piped: bool,
+        isolation: Isolation,
+    ) -> Result<Process> {
         let stream = link.open(&request)?;
         let attached = match stream.opened().await? {
             Response::Attached(attached) => attached,
             _ => return Err(unexpected_answer()),
         };
         let output = |channel, offset| {
-            Some(ProcessOutput { reading: Reading::new(stream.clone(), channel), offset })
+            Some(ProcessOutput {
+                reading: Reading::new(stream.clone(), channel),
+                offset,
+            })
         };
         Ok(Process {
             id: attached.process,
@@ -99,7 +107,13 @@ impl Process {
     /// As for [`wait`](Process::wait).
     pub async fn wait_with_output(mut self) -> Result<Output> {
         self.stdin = None;
-        collect(&self.stream, [self.stdout.is_some(), self.stderr.is_some()], self.isolation, std::future::pending()).await
+        collect(
+            &self.stream,
+            [self.stdout.is_some(), self.stderr.is_some()],
+            self.isolation,
+            std::future::pending(),
+        )
+        .await
     }
 
     /// Sends a signal to its process group.
@@ -128,12 +142,20 @@ impl Process {
     }
 
     async fn send_signal(&self, signal: u8, tree: bool) -> Result<()> {
-        self.link.call(&Request::Signal(Signal { process: self.id, signal, tree })).await.map(drop)
+        self.link
+            .call(&Request::Signal(Signal {
+                process: self.id,
+                signal,
+                tree,
+            }))
+            .await
+            .map(drop)
     }
 
     /// Tells its terminal a new size. Without a terminal nothing happens.
     pub fn resize(&self, rows: u16, cols: u16) {
-        self.stream.control(FrameType::TTY_RESIZE, &TtySize { rows, cols }.encode());
+        self.stream
+            .control(FrameType::TTY_RESIZE, &TtySize { rows, cols }.encode());
     }
 
     /// Forgets it: it is killed if it runs, and its output and exit can no longer be asked for.
@@ -146,7 +168,12 @@ impl Process {
 }
 
 /// Runs a command to its end.
-pub(crate) async fn run(link: &Link, command: &Command, request: Request, isolation: Isolation) -> Result<Output> {
+pub(crate) async fn run(
+    link: &Link,
+    command: &Command,
+    request: Request,
+    isolation: Isolation,
+) -> Result<Output> {
     let stream = link.open(&request)?;
     let work = async {
         match stream.opened().await? {
@@ -165,18 +192,27 @@ pub(crate) async fn run(link: &Link, command: &Command, request: Request, isolat
     };
     match command.timeout {
         None => work.await,
-        Some(timeout) => match tokio::time::timeout(timeout.saturating_add(DEADLINE_GRACE), work).await {
-            Ok(result) => result,
-            Err(_) => {
-                let message = format!("the sandbox did not end the program within {DEADLINE_GRACE:?} of its timeout of {timeout:?}; remove the sandbox");
-                Err(Error::new(ErrorKind::Timeout, message))
+        Some(timeout) => {
+            match tokio::time::timeout(timeout.saturating_add(DEADLINE_GRACE), work).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let message = format!(
+                        "the sandbox did not end the program within {DEADLINE_GRACE:?} of its timeout of {timeout:?}; remove the sandbox"
+                    );
+                    Err(Error::new(ErrorKind::Timeout, message))
+                }
             }
-        },
+        }
     }
 }
 
 /// Takes all output until the exit, while `feed` runs beside.
-async fn collect(stream: &Stream, wanted: [bool; 2], isolation: Isolation, feed: impl Future<Output = ()>) -> Result<Output> {
+async fn collect(
+    stream: &Stream,
+    wanted: [bool; 2],
+    isolation: Isolation,
+    feed: impl Future<Output = ()>,
+) -> Result<Output> {
     let mut captured = [Captured::default(), Captured::default()];
     let mut ended = wanted.map(|wanted| !wanted);
     let taking = std::future::poll_fn(|context| {
@@ -190,7 +226,11 @@ async fn collect(stream: &Stream, wanted: [bool; 2], isolation: Isolation, feed:
                 }
             }
         }
-        if ended.iter().all(|ended| *ended) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if ended.iter().all(|ended| *ended) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     });
     tokio::pin!(feed);
     tokio::select! {
@@ -225,17 +265,25 @@ impl Captured {
             self.first = chunk;
             return;
         }
-        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        self.rest
+            .extend_from_slice(&std::mem::take(&mut self.first));
         self.rest.extend_from_slice(&chunk);
     }
 
     fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+        if self.rest.is_empty() {
+            self.first
+        } else {
+            self.rest.freeze()
+        }
     }
 }
 
 fn unexpected_answer() -> Error {
-    Error::new(ErrorKind::Protocol, "the sandbox's answer is not one to this request")
+    Error::new(
+        ErrorKind::Protocol,
+        "the sandbox's answer is not one to this request",
+    )
 }
 
 /// One output stream of a running program: bytes as it writes them.
@@ -264,7 +312,11 @@ impl ProcessOutput {
 }
 
 impl AsyncRead for ProcessOutput {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.reading).poll_read(context, buffer);
         self.offset += (buffer.filled().len() - before) as u64;
@@ -275,7 +327,7 @@ impl AsyncRead for ProcessOutput {
 /// The standard input of a running program. Dropping it ends the input.
 pub struct ProcessStdin {
     stream: Option<Stream>,
-    sending: Option<Pin<Box<dyn Future<Output = Result<bool>> + Send>>>,
+    sending: Option<Pin<Box<dyn Future<Output = Result<bool>> + Send + Sync>>>,
 }
 
 /// Bytes that one call of `poll_write` takes.
@@ -283,7 +335,10 @@ const WRITE_BYTES: usize = 64 << 10;
 
 impl ProcessStdin {
     fn new(stream: Stream) -> ProcessStdin {
-        ProcessStdin { stream: Some(stream), sending: None }
+        ProcessStdin {
+            stream: Some(stream),
+            sending: None,
+        }
     }
 
     /// Writes bytes; waits while the program does not take them.
@@ -309,7 +364,9 @@ impl ProcessStdin {
     }
 
     fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let Some(sending) = &mut self.sending else {
+            return Poll::Ready(Ok(()));
+        };
         let sent = std::task::ready!(sending.as_mut().poll(context));
         self.sending = None;
         Poll::Ready(match sent {
@@ -321,12 +378,20 @@ impl ProcessStdin {
 }
 
 impl AsyncWrite for ProcessStdin {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         std::task::ready!(self.poll_sent(context))?;
-        let Some(stream) = self.stream.clone() else { return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())) };
+        let Some(stream) = self.stream.clone() else {
+            return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
+        };
         let taken = Bytes::copy_from_slice(&bytes[..bytes.len().min(WRITE_BYTES)]);
         let count = taken.len();
-        self.sending = Some(Box::pin(async move { stream.send(FrameType::STDIN, taken).await }));
+        self.sending = Some(Box::pin(async move {
+            stream.send(FrameType::STDIN, taken).await
+        }));
         // Started here, so that what was written is on its way without a flush.
         match self.poll_sent(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -334,21 +399,32 @@ impl AsyncWrite for ProcessStdin {
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
         self.poll_sent(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
         std::task::ready!(self.poll_sent(context))?;
         // Dropping sends the end.
-        drop(ProcessStdin { stream: self.stream.take(), sending: None });
+        drop(ProcessStdin {
+            stream: self.stream.take(),
+            sending: None,
+        });
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for ProcessStdin {
     fn drop(&mut self) {
-        let (Some(stream), sending) = (self.stream.take(), self.sending.take()) else { return };
+        let (Some(stream), sending) = (self.stream.take(), self.sending.take()) else {
+            return;
+        };
         // Behind what is still under way; where no runtime is left, the link is gone as well.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {

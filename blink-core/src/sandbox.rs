@@ -44,7 +44,12 @@ pub struct Resources {
 
 impl Default for Resources {
     fn default() -> Resources {
-        Resources { cpus: None, memory_mib: None, disk_mib: DEFAULT_DISK_MIB, processes: DEFAULT_PROCESSES }
+        Resources {
+            cpus: None,
+            memory_mib: None,
+            disk_mib: DEFAULT_DISK_MIB,
+            processes: DEFAULT_PROCESSES,
+        }
     }
 }
 
@@ -74,7 +79,11 @@ pub struct Mount {
 impl Mount {
     /// Lets a sandbox see and change `host` at `guest`.
     pub fn new(host: impl Into<PathBuf>, guest: impl Into<PathBuf>) -> Mount {
-        Mount { host: host.into(), guest: guest.into(), read_only: false }
+        Mount {
+            host: host.into(),
+            guest: guest.into(),
+            read_only: false,
+        }
     }
 
     /// Lets it only see it.
@@ -245,7 +254,10 @@ impl SandboxBuilder {
         }
         Defaults {
             env,
-            current_dir: self.current_dir.clone().or_else(|| config.workdir.clone().map(Into::into)),
+            current_dir: self
+                .current_dir
+                .clone()
+                .or_else(|| config.workdir.clone().map(Into::into)),
             user: self.user.clone().or_else(|| config.user.clone()),
         }
     }
@@ -260,16 +272,26 @@ impl SandboxBuilder {
         if let Some(cpus) = self.resources.cpus
             && !(cpus.is_finite() && cpus > 0.0)
         {
-            return Err(Error::invalid(format!("{cpus} is not a number of processors; give one above 0")));
+            return Err(Error::invalid(format!(
+                "{cpus} is not a number of processors; give one above 0"
+            )));
         }
-        if self.resources.memory_mib.is_some_and(|memory| memory < LEAST_MEMORY_MIB) {
-            return Err(Error::invalid(format!("a sandbox needs at least {LEAST_MEMORY_MIB} MiB of memory")));
+        if self
+            .resources
+            .memory_mib
+            .is_some_and(|memory| memory < LEAST_MEMORY_MIB)
+        {
+            return Err(Error::invalid(format!(
+                "a sandbox needs at least {LEAST_MEMORY_MIB} MiB of memory"
+            )));
         }
         if self.resources.disk_mib == 0 {
             return Err(Error::invalid("a sandbox needs at least 1 MiB of disk"));
         }
         if self.resources.processes < LEAST_PROCESSES {
-            return Err(Error::invalid(format!("a sandbox needs at least {LEAST_PROCESSES} processes")));
+            return Err(Error::invalid(format!(
+                "a sandbox needs at least {LEAST_PROCESSES} processes"
+            )));
         }
         for mount in &self.mounts {
             check_mount(mount)?;
@@ -281,14 +303,28 @@ impl SandboxBuilder {
 fn check_mount(mount: &Mount) -> Result<()> {
     let (host, guest) = (mount.host.display(), mount.guest.display());
     if !mount.host.exists() {
-        return Err(Error::new(ErrorKind::NotFound, format!("the mount {host} does not exist on this machine")));
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the mount {host} does not exist on this machine"),
+        ));
     }
     let reserved = ["/", "/proc", "/dev", "/sys", "/.blink"];
-    if !mount.guest.is_absolute() || mount.guest.components().any(|part| part.as_os_str() == "..") {
-        return Err(Error::invalid(format!("{guest} is not a path in a sandbox; begin it with / and leave out ..")));
+    if !mount.guest.is_absolute()
+        || mount
+            .guest
+            .components()
+            .any(|part| part.as_os_str() == "..")
+    {
+        return Err(Error::invalid(format!(
+            "{guest} is not a path in a sandbox; begin it with / and leave out .."
+        )));
     }
-    if reserved.iter().any(|path| mount.guest == Path::new(path)) || mount.guest.starts_with("/proc") {
-        return Err(Error::invalid(format!("{guest} belongs to the sandbox itself; mount {host} somewhere else")));
+    if reserved.iter().any(|path| mount.guest == Path::new(path))
+        || mount.guest.starts_with("/proc")
+    {
+        return Err(Error::invalid(format!(
+            "{guest} belongs to the sandbox itself; mount {host} somewhere else"
+        )));
     }
     Ok(())
 }
@@ -306,8 +342,19 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn assemble(folder: SandboxFolder, machine: Arc<dyn Machine>, isolation: Isolation, defaults: Defaults) -> Sandbox {
-        Sandbox { folder: Some(folder), machine, link: None, isolation, defaults }
+    pub(crate) fn assemble(
+        folder: SandboxFolder,
+        machine: Arc<dyn Machine>,
+        isolation: Isolation,
+        defaults: Defaults,
+    ) -> Sandbox {
+        Sandbox {
+            folder: Some(folder),
+            machine,
+            link: None,
+            isolation,
+            defaults,
+        }
     }
 
     /// Opens the link; a machine that does not answer is ended by the drop that follows.
@@ -315,13 +362,14 @@ impl Sandbox {
         let machine = self.machine.clone();
         let io = self.machine.open_link().await?;
         let obituary = Box::new(move |reason: String| {
-            let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> = Box::pin(async move {
-                let message = match machine.last_words().await {
-                    Some(words) => format!("the sandbox has ended: {words}"),
-                    None => format!("the sandbox does not answer any more ({reason})"),
-                };
-                Error::new(ErrorKind::SandboxDied, message)
-            });
+            let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> =
+                Box::pin(async move {
+                    let message = match machine.last_words().await {
+                        Some(words) => format!("the sandbox has ended: {words}"),
+                        None => format!("the sandbox does not answer any more ({reason})"),
+                    };
+                    Error::new(ErrorKind::SandboxDied, message)
+                });
             words
         });
         self.link = Some(Link::connect(io, deadline, obituary).await?);
@@ -329,7 +377,9 @@ impl Sandbox {
     }
 
     fn link(&self) -> Result<&Link> {
-        self.link.as_ref().ok_or_else(|| Error::new(ErrorKind::SandboxDied, "the sandbox was never booted"))
+        self.link
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::SandboxDied, "the sandbox was never booted"))
     }
 
     /// Names it among all sandboxes of this home.
@@ -361,10 +411,18 @@ impl Sandbox {
     /// ```
     pub async fn exec(&self, command: Command) -> Result<Output> {
         if matches!(command.stdin, crate::Stdin::Piped) {
-            return Err(Error::invalid("a captured command has no pipe for its standard input; give it bytes, or spawn it"));
+            return Err(Error::invalid(
+                "a captured command has no pipe for its standard input; give it bytes, or spawn it",
+            ));
         }
         let spawn = command.to_spawn(&self.defaults, false)?;
-        process::run(self.link()?, &command, Request::Spawn(spawn), self.isolation).await
+        process::run(
+            self.link()?,
+            &command,
+            Request::Spawn(spawn),
+            self.isolation,
+        )
+        .await
     }
 
     /// Starts a command and streams its input and output.
@@ -374,7 +432,8 @@ impl Sandbox {
     pub async fn spawn(&self, command: Command) -> Result<Process> {
         let spawn = command.to_spawn(&self.defaults, true)?;
         let piped = matches!(command.stdin, crate::Stdin::Piped);
-        let mut process = Process::start(self.link()?, Request::Spawn(spawn), true, self.isolation).await?;
+        let mut process =
+            Process::start(self.link()?, Request::Spawn(spawn), true, self.isolation).await?;
         match command.stdin {
             crate::Stdin::Bytes(bytes) => {
                 let stdin = process.take_stdin();
@@ -397,8 +456,17 @@ impl Sandbox {
     ///
     /// # Errors
     /// `NotFound` where it was released.
-    pub async fn process(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Process> {
-        let attach = Attach { process: ProcessId(id), stdout_offset, stderr_offset };
+    pub async fn process(
+        &self,
+        id: u64,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Process> {
+        let attach = Attach {
+            process: ProcessId(id),
+            stdout_offset,
+            stderr_offset,
+        };
         Process::start(self.link()?, Request::Attach(attach), true, self.isolation).await
     }
 
@@ -409,7 +477,10 @@ impl Sandbox {
     pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
         match self.link()?.call(&Request::Processes).await? {
             Response::Processes(list) => Ok(list.into_iter().map(Into::into).collect()),
-            _ => Err(Error::new(ErrorKind::Protocol, "the sandbox's answer is not a list of processes")),
+            _ => Err(Error::new(
+                ErrorKind::Protocol,
+                "the sandbox's answer is not a list of processes",
+            )),
         }
     }
 
@@ -448,7 +519,10 @@ impl Sandbox {
 
     /// The version of its guest agent.
     pub fn agent(&self) -> Option<&str> {
-        self.link.as_ref()?.agent().map(|hello| hello.program.as_str())
+        self.link
+            .as_ref()?
+            .agent()
+            .map(|hello| hello.program.as_str())
     }
 
     /// Why it has ended, if it has.
@@ -463,7 +537,10 @@ impl Sandbox {
     pub async fn remove(mut self) -> Result<()> {
         self.machine.kill();
         if let Some(link) = self.link.take() {
-            link.close(Error::new(ErrorKind::SandboxDied, "the sandbox was removed"));
+            link.close(Error::new(
+                ErrorKind::SandboxDied,
+                "the sandbox was removed",
+            ));
         }
         self.machine.gone().await;
         match self.folder.take() {
@@ -477,13 +554,18 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let Some(folder) = self.folder.take() else { return };
+        let Some(folder) = self.folder.take() else {
+            return;
+        };
         if folder.detached() && self.link.is_some() {
             return;
         }
         self.machine.kill();
         if let Some(link) = self.link.take() {
-            link.close(Error::new(ErrorKind::SandboxDied, "the sandbox was dropped"));
+            link.close(Error::new(
+                ErrorKind::SandboxDied,
+                "the sandbox was dropped",
+            ));
         }
         // What cannot be removed now, because its processes are still ending, goes with the next start.
         let _ = folder.remove();
@@ -518,7 +600,11 @@ impl From<blink_wire::ProcessInfo> for ProcessInfo {
         ProcessInfo {
             id: info.process.0,
             pid: info.pid,
-            argv: info.argv.into_iter().map(|arg| OsString::from_vec(arg.to_vec())).collect(),
+            argv: info
+                .argv
+                .into_iter()
+                .map(|arg| OsString::from_vec(arg.to_vec()))
+                .collect(),
             status: info.exit.as_ref().map(crate::ExitStatus::from_report),
             stdout_bytes: info.stdout_bytes,
             stderr_bytes: info.stderr_bytes,

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    ErrorBody, ErrorKind, Frame, FrameType, Hello, Message, Request, Response, TtySize, VERSION, WindowUpdate,
+    ErrorBody, ErrorKind, Frame, FrameType, Hello, Message, Request, Response, TtySize, VERSION,
+    WindowUpdate,
 };
 use rustix::io;
 
@@ -50,7 +51,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(mut endpoints: Endpoints, confinement: Confinement, limits: guard::Limits) -> io::Result<Agent> {
+    pub(crate) fn new(
+        mut endpoints: Endpoints,
+        confinement: Confinement,
+        limits: guard::Limits,
+    ) -> io::Result<Agent> {
         let poll = Poll::new()?;
         let signals = signals::open()?;
         poll.add(&signals, Token::Signals)?;
@@ -67,8 +72,11 @@ impl Agent {
             io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or_default())
         })?;
         let first = endpoints.link.take();
-        let sources =
-            Sources { processes: Processes::new(confinement)?, jobs, connections: Connections::default() };
+        let sources = Sources {
+            processes: Processes::new(confinement)?,
+            jobs,
+            connections: Connections::default(),
+        };
         let mut agent = Agent {
             poll,
             endpoints,
@@ -93,7 +101,11 @@ impl Agent {
         while !self.ending {
             let timeout = match self.has_work() {
                 true => Some(Duration::ZERO),
-                false => self.sources.processes.next_due().map(|due| due.saturating_duration_since(Instant::now())),
+                false => self
+                    .sources
+                    .processes
+                    .next_due()
+                    .map(|due| due.saturating_duration_since(Instant::now())),
             };
             self.poll.wait(timeout, &mut ready)?;
             for event in &ready {
@@ -105,7 +117,11 @@ impl Agent {
     }
 
     fn has_work(&self) -> bool {
-        !self.pumpable.is_empty() || self.links.values().any(|link| link.wants_flush() || link.wants_read())
+        !self.pumpable.is_empty()
+            || self
+                .links
+                .values()
+                .any(|link| link.wants_flush() || link.wants_read())
     }
 
     fn handle(&mut self, event: Ready) {
@@ -140,7 +156,9 @@ impl Agent {
                 }
             }
             Token::Connection(id) => {
-                self.sources.connections.pump(id, event.readable, event.writable, Some(&self.poll));
+                self.sources
+                    .connections
+                    .pump(id, event.readable, event.writable, Some(&self.poll));
             }
         }
     }
@@ -168,7 +186,9 @@ impl Agent {
     }
 
     fn flush_link(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         if !link.wants_flush() {
             return;
         }
@@ -178,7 +198,8 @@ impl Agent {
             Stream::Process(id) => Some(*id),
             _ => None,
         });
-        self.pumpable.extend(processes.filter(|id| self.sources.processes.wants_pump(*id)));
+        self.pumpable
+            .extend(processes.filter(|id| self.sources.processes.wants_pump(*id)));
         if flushed.is_err() {
             self.drop_link(id);
         }
@@ -186,7 +207,9 @@ impl Agent {
 
     fn accept(&mut self) {
         use rustix::net::{SocketFlags, accept_with};
-        let Some(listener) = &self.endpoints.listener else { return };
+        let Some(listener) = &self.endpoints.listener else {
+            return;
+        };
         let mut sockets = Vec::new();
         while let Ok(socket) = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             sockets.push(socket);
@@ -211,7 +234,9 @@ impl Agent {
     }
 
     fn drop_link(&mut self, id: u64) {
-        let Some(link) = self.links.remove(&id) else { return };
+        let Some(link) = self.links.remove(&id) else {
+            return;
+        };
         for (request, stream) in link.streams {
             self.end_stream(Caller { link: id, request }, stream);
         }
@@ -230,18 +255,26 @@ impl Agent {
     }
 
     fn read_link(&mut self, id: u64) -> Result<(), Broken> {
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&id) else {
+            return Ok(());
+        };
         link.read()?;
         for _ in 0..FRAMES_PER_TURN {
-            let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-            let Some(frame) = link.next_frame()? else { break };
+            let Some(link) = self.links.get_mut(&id) else {
+                return Ok(());
+            };
+            let Some(frame) = link.next_frame()? else {
+                break;
+            };
             self.handle_frame(id, frame)?;
         }
         Ok(())
     }
 
     fn handle_frame(&mut self, id: u64, frame: Frame) -> Result<(), Broken> {
-        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&id) else {
+            return Ok(());
+        };
         if !link.greeted {
             return greet(link, &frame, &self.boot_id);
         }
@@ -251,7 +284,10 @@ impl Agent {
             FrameType::HEARTBEAT => link.send(FrameType::HEARTBEAT, request, false, &frame.body),
             FrameType::RPC_REQUEST => match Request::from_body(&frame.body) {
                 Ok(asked) => self.handle_request(caller, asked),
-                Err(error) => link.fail(request, &ErrorBody::new(ErrorKind::Unsupported, error.to_string())),
+                Err(error) => link.fail(
+                    request,
+                    &ErrorBody::new(ErrorKind::Unsupported, error.to_string()),
+                ),
             },
             FrameType::ERROR => {
                 if let Some(stream) = link.streams.remove(&request) {
@@ -259,7 +295,8 @@ impl Agent {
                 }
             }
             FrameType::WINDOW_UPDATE => {
-                let update = WindowUpdate::decode(&frame.body).map_err(|error| protocol_error(link, &error.to_string()))?;
+                let update = WindowUpdate::decode(&frame.body)
+                    .map_err(|error| protocol_error(link, &error.to_string()))?;
                 self.add_window(caller, update);
             }
             FrameType::TTY_RESIZE => {
@@ -271,14 +308,25 @@ impl Agent {
             }
             FrameType::STDIN | FrameType::STREAM_DATA => {
                 // Data for a stream that is over crossed its end on the way.
-                let Some(&stream) = link.streams.get(&request) else { return Ok(()) };
+                let Some(&stream) = link.streams.get(&request) else {
+                    return Ok(());
+                };
                 let within = match stream {
-                    Stream::Process(process) => self.sources.processes.push_stdin(process, frame.body, frame.end),
+                    Stream::Process(process) => self
+                        .sources
+                        .processes
+                        .push_stdin(process, frame.body, frame.end),
                     Stream::Job(job) => self.sources.jobs.push(job, frame.body, frame.end),
-                    Stream::Connection(connection) => self.sources.connections.push(connection, frame.body, frame.end),
+                    Stream::Connection(connection) => self
+                        .sources
+                        .connections
+                        .push(connection, frame.body, frame.end),
                 };
                 if !within {
-                    return Err(protocol_error(link, "more data came than the stream's window allows"));
+                    return Err(protocol_error(
+                        link,
+                        "more data came than the stream's window allows",
+                    ));
                 }
             }
             other => {
@@ -290,11 +338,22 @@ impl Agent {
     }
 
     fn add_window(&mut self, caller: Caller, update: WindowUpdate) {
-        let stream = self.links.get(&caller.link).and_then(|link| link.streams.get(&caller.request)).copied();
+        let stream = self
+            .links
+            .get(&caller.link)
+            .and_then(|link| link.streams.get(&caller.request))
+            .copied();
         match stream {
-            Some(Stream::Process(process)) => self.sources.processes.add_window(process, update.channel, update.credit),
+            Some(Stream::Process(process)) => {
+                self.sources
+                    .processes
+                    .add_window(process, update.channel, update.credit)
+            }
             Some(Stream::Job(job)) => self.sources.jobs.add_window(job, update.credit),
-            Some(Stream::Connection(connection)) => self.sources.connections.add_window(connection, update.credit),
+            Some(Stream::Connection(connection)) => self
+                .sources
+                .connections
+                .add_window(connection, update.credit),
             None => return,
         }
         if let Some(link) = self.links.get_mut(&caller.link) {
@@ -306,14 +365,31 @@ impl Agent {
         let opened = match request {
             Request::Ping => Ok((Some(Response::Done), None)),
             Request::Spawn(spawn) => self.spawn(&spawn, caller),
-            Request::Attach(attach) => self
+            Request::Attach(attach) => {
+                self.sources
+                    .processes
+                    .attach(&attach, caller)
+                    .map(|attached| {
+                        (
+                            Some(Response::Attached(attached)),
+                            Some(Stream::Process(attach.process.0)),
+                        )
+                    })
+            }
+            Request::Signal(signal) => self
                 .sources
                 .processes
-                .attach(&attach, caller)
-                .map(|attached| (Some(Response::Attached(attached)), Some(Stream::Process(attach.process.0)))),
-            Request::Signal(signal) => self.sources.processes.signal(&signal).map(|()| (Some(Response::Done), None)),
-            Request::Release(process) => self.sources.processes.release(process).map(|()| (Some(Response::Done), None)),
-            Request::Processes => Ok((Some(Response::Processes(self.sources.processes.list())), None)),
+                .signal(&signal)
+                .map(|()| (Some(Response::Done), None)),
+            Request::Release(process) => self
+                .sources
+                .processes
+                .release(process)
+                .map(|()| (Some(Response::Done), None)),
+            Request::Processes => Ok((
+                Some(Response::Processes(self.sources.processes.list())),
+                None,
+            )),
             Request::Connect(address) => self
                 .sources
                 .connections
@@ -324,11 +400,20 @@ impl Agent {
                 Ok((Some(Response::Done), None))
             }
             other => match files::work(other) {
-                Some(work) => self.sources.jobs.start(caller, work).map(|job| (None, Some(Stream::Job(job)))),
-                None => Err(ErrorBody::new(ErrorKind::Unsupported, "this agent does not know that request")),
+                Some(work) => self
+                    .sources
+                    .jobs
+                    .start(caller, work)
+                    .map(|job| (None, Some(Stream::Job(job)))),
+                None => Err(ErrorBody::new(
+                    ErrorKind::Unsupported,
+                    "this agent does not know that request",
+                )),
             },
         };
-        let Some(link) = self.links.get_mut(&caller.link) else { return };
+        let Some(link) = self.links.get_mut(&caller.link) else {
+            return;
+        };
         match opened {
             Err(error) => link.fail(caller.request, &error),
             Ok((response, stream)) => {
@@ -343,7 +428,10 @@ impl Agent {
                         link.mark_ready(caller.request);
                     } else {
                         let message = "too many streams are open on this link, or the request's number is taken";
-                        link.send_error(caller.request, &ErrorBody::new(ErrorKind::ResourceExhausted, message));
+                        link.send_error(
+                            caller.request,
+                            &ErrorBody::new(ErrorKind::ResourceExhausted, message),
+                        );
                         self.end_stream(caller, stream);
                     }
                 }
@@ -357,11 +445,15 @@ impl Agent {
         caller: Caller,
     ) -> Result<(Option<Response>, Option<Stream>), ErrorBody> {
         if self.over_limit == Some(blink_wire::Limit::Disk) {
-            let message = "the sandbox's disk is over its limit; remove files before starting programs";
+            let message =
+                "the sandbox's disk is over its limit; remove files before starting programs";
             return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
         }
         let (id, attached) = self.sources.processes.spawn(spawn, caller, &self.poll)?;
-        Ok((Some(Response::Attached(attached)), Some(Stream::Process(id))))
+        Ok((
+            Some(Response::Attached(attached)),
+            Some(Stream::Process(id)),
+        ))
     }
 
     fn watch_limits(&mut self) {
@@ -376,10 +468,17 @@ impl Agent {
         for notice in std::mem::take(&mut self.sources.processes.notices) {
             match notice {
                 process::Notice::Ready(caller) => self.mark_ready(caller),
-                process::Notice::Credit(caller, credit) => self.give_credit(caller, FrameType::STDIN, credit),
-                process::Notice::Exited(caller, report) => self.end(caller, FrameType::EXIT, &report.to_body()),
+                process::Notice::Credit(caller, credit) => {
+                    self.give_credit(caller, FrameType::STDIN, credit)
+                }
+                process::Notice::Exited(caller, report) => {
+                    self.end(caller, FrameType::EXIT, &report.to_body())
+                }
                 process::Notice::Taken(caller) => {
-                    let error = ErrorBody::new(ErrorKind::Busy, "another program has attached to this process");
+                    let error = ErrorBody::new(
+                        ErrorKind::Busy,
+                        "another program has attached to this process",
+                    );
                     self.end(caller, FrameType::ERROR, &error.to_body());
                 }
             }
@@ -387,23 +486,31 @@ impl Agent {
         for notice in std::mem::take(&mut self.sources.jobs.notices) {
             match notice {
                 job::Notice::Ready(caller) => self.mark_ready(caller),
-                job::Notice::Credit(caller, credit) => self.give_credit(caller, FrameType::STREAM_DATA, credit),
+                job::Notice::Credit(caller, credit) => {
+                    self.give_credit(caller, FrameType::STREAM_DATA, credit)
+                }
                 job::Notice::Finished(caller, Ok(response)) => {
                     self.end(caller, FrameType::RPC_RESPONSE, &response.to_body());
                 }
-                job::Notice::Finished(caller, Err(error)) => self.end(caller, FrameType::RPC_ERROR, &error.to_body()),
+                job::Notice::Finished(caller, Err(error)) => {
+                    self.end(caller, FrameType::RPC_ERROR, &error.to_body())
+                }
             }
         }
         for notice in std::mem::take(&mut self.sources.connections.notices) {
             match notice {
                 connect::Notice::Ready(caller) => self.mark_ready(caller),
-                connect::Notice::Credit(caller, credit) => self.give_credit(caller, FrameType::STREAM_DATA, credit),
+                connect::Notice::Credit(caller, credit) => {
+                    self.give_credit(caller, FrameType::STREAM_DATA, credit)
+                }
                 connect::Notice::Connected(caller) => {
                     if let Some(link) = self.links.get_mut(&caller.link) {
                         link.respond(caller.request, &Response::Done);
                     }
                 }
-                connect::Notice::Refused(caller, error) => self.end(caller, FrameType::RPC_ERROR, &error.to_body()),
+                connect::Notice::Refused(caller, error) => {
+                    self.end(caller, FrameType::RPC_ERROR, &error.to_body())
+                }
                 connect::Notice::Closed(caller) => {
                     if let Some(link) = self.links.get_mut(&caller.link) {
                         link.streams.remove(&caller.request);
@@ -421,7 +528,12 @@ impl Agent {
 
     fn give_credit(&mut self, caller: Caller, channel: FrameType, credit: u32) {
         if let Some(link) = self.links.get_mut(&caller.link) {
-            link.send(FrameType::WINDOW_UPDATE, caller.request, false, &WindowUpdate { channel, credit }.encode());
+            link.send(
+                FrameType::WINDOW_UPDATE,
+                caller.request,
+                false,
+                &WindowUpdate { channel, credit }.encode(),
+            );
         }
     }
 
@@ -439,7 +551,8 @@ fn greet(link: &mut Link, frame: &Frame, boot_id: &str) -> Result<(), Broken> {
     if frame.frame_type != FrameType::HANDSHAKE {
         return Err(protocol_error(link, "a link begins with a handshake"));
     }
-    let hello = Hello::from_body(&frame.body).map_err(|error| protocol_error(link, &error.to_string()))?;
+    let hello =
+        Hello::from_body(&frame.body).map_err(|error| protocol_error(link, &error.to_string()))?;
     let answer = Hello {
         protocol: VERSION.min(hello.protocol),
         program: concat!("blink-guest ", env!("CARGO_PKG_VERSION")).into(),

@@ -1,5 +1,6 @@
 //! What a program in a sandbox may not do, beyond what the engine's walls already say: no capability, no new
-//! privilege, a list of system calls, and resource limits. Without `serve --confine` (a sandbox with its own kernel)
+//! privilege, a list of system calls, and resource limits. The agent passes through the same filter of system calls,
+//! loaded once, which every program inherits: loading it for each would cost more than starting it. Without `serve --confine` (a sandbox with its own kernel)
 //! only the resource limits apply.
 
 use std::ffi::c_int;
@@ -8,7 +9,8 @@ use std::io;
 use libc::{c_long, c_ulong};
 use rustix::fs;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 mod syscalls;
@@ -33,32 +35,42 @@ pub(crate) struct Settings {
 pub(crate) struct Confinement {
     /// Resource and limit, soft and hard alike.
     pub(crate) resource_limits: Vec<(c_int, u64)>,
-    filters: Vec<BpfProgram>,
     confine: bool,
 }
 
 impl Confinement {
     /// Prepares a confinement, and gives the agent itself what its children inherit.
     pub(crate) fn prepare(settings: &Settings) -> Result<Confinement, Box<dyn std::error::Error>> {
-        let mut resource_limits = vec![(resource(libc::RLIMIT_CORE), 0), (resource(libc::RLIMIT_NOFILE), open_files())];
+        let mut resource_limits = vec![
+            (resource(libc::RLIMIT_CORE), 0),
+            (resource(libc::RLIMIT_NOFILE), open_files()),
+        ];
         let optional = [
             (libc::RLIMIT_NPROC, settings.processes),
             (libc::RLIMIT_DATA, settings.memory_bytes),
             (libc::RLIMIT_FSIZE, settings.file_bytes),
         ];
-        resource_limits.extend(optional.into_iter().filter_map(|(name, limit)| Some((resource(name), limit?))));
-        let mut filters = Vec::new();
-        if settings.confine {
-            drop_bounding_set();
-            filters = vec![unknown_calls_do_not_exist()?, refused_calls_are_not_permitted(settings.cpus.is_some())?];
-        }
+        resource_limits.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, limit)| Some((resource(name), limit?))),
+        );
         if let Some(cpus) = settings.cpus {
             limit_processors(cpus);
         }
-        Ok(Confinement { resource_limits, filters, confine: settings.confine })
+        if settings.confine {
+            drop_bounding_set();
+            give_up_new_privileges()?;
+            seccompiler::apply_filter(&unknown_calls_do_not_exist()?)?;
+            seccompiler::apply_filter(&refused_calls_are_not_permitted(settings.cpus.is_some())?)?;
+        }
+        Ok(Confinement {
+            resource_limits,
+            confine: settings.confine,
+        })
     }
 
-    /// Gives up every capability and loads the filters; negative with `errno` set on failure.
+    /// Gives up every capability; negative with `errno` set on failure.
     ///
     /// # Safety
     /// Only for a child that shares its parent's memory: it makes system calls and touches nothing else.
@@ -66,29 +78,22 @@ impl Confinement {
         if !self.confine {
             return 0;
         }
-        let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+        let header = CapabilityHeader {
+            version: CAPABILITY_VERSION_3,
+            pid: 0,
+        };
         let nothing = [CapabilitySets::default(); 2];
-        // SAFETY: system calls on numbers and on pointers to values that live until they return. The filter's length
-        // fits: the kernel's limit is 4096 instructions, and `prepare` has made the program.
+        // SAFETY: system calls on numbers and on pointers to values that live until they return.
         unsafe {
-            libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-            if libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr()) < 0 {
-                return -1;
-            }
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 {
-                return -1;
-            }
-            for filter in &self.filters {
-                let program = libc::sock_fprog {
-                    len: u16::try_from(filter.len()).unwrap_or(u16::MAX),
-                    filter: filter.as_ptr().cast_mut().cast(),
-                };
-                if libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) < 0 {
-                    return -1;
-                }
-            }
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL,
+                0,
+                0,
+                0,
+            );
+            libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr())
         }
-        0
     }
 }
 
@@ -129,12 +134,21 @@ fn drop_bounding_set() {
 /// Pins the agent, and with it every program, to some of the host's processors.
 fn limit_processors(count: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let Ok(allowed) = sched_getaffinity(None) else { return };
-    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect();
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU)
+        .filter(|&processor| allowed.is_set(processor))
+        .collect();
     // Sandboxes that begin at different processors share the machine evenly.
     let first = usize::from(random_byte()) % processors.len().max(1);
     let mut chosen = CpuSet::new();
-    for &processor in processors.iter().cycle().skip(first).take(count.min(processors.len())) {
+    for &processor in processors
+        .iter()
+        .cycle()
+        .skip(first)
+        .take(count.min(processors.len()))
+    {
         chosen.set(processor);
     }
     // A host that does not allow it has its own limit on processors.
@@ -143,7 +157,11 @@ fn limit_processors(count: usize) {
 
 fn random_byte() -> u8 {
     let mut byte = [0];
-    let file = fs::open("/dev/urandom", fs::OFlags::RDONLY | fs::OFlags::CLOEXEC, fs::Mode::empty());
+    let file = fs::open(
+        "/dev/urandom",
+        fs::OFlags::RDONLY | fs::OFlags::CLOEXEC,
+        fs::Mode::empty(),
+    );
     if let Ok(file) = file {
         let _ = rustix::io::read(file, &mut byte);
     }
@@ -152,15 +170,34 @@ fn random_byte() -> u8 {
 
 /// A call that is neither known good nor known bad does not exist, so that libraries fall back to an older one.
 fn unknown_calls_do_not_exist() -> Result<BpfProgram, seccompiler::BackendError> {
-    let known = syscalls::ALLOWED.iter().chain(syscalls::REFUSED).map(|&call| (call, Vec::new())).collect();
+    let known = syscalls::ALLOWED
+        .iter()
+        .chain(syscalls::REFUSED)
+        .map(|&call| (call, Vec::new()))
+        .collect();
     let missing = SeccompAction::Errno(errno(libc::ENOSYS));
     SeccompFilter::new(known, missing, SeccompAction::Allow, arch())?.try_into()
 }
 
 /// Calls that could reach out of a sandbox are not permitted, as for any user without privileges.
-fn refused_calls_are_not_permitted(pin_processors: bool) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut refused: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        syscalls::REFUSED.iter().map(|&call| (call, Vec::new())).collect();
+fn refused_calls_are_not_permitted(
+    pin_processors: bool,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut refused: std::collections::BTreeMap<i64, Vec<SeccompRule>> = syscalls::REFUSED
+        .iter()
+        .map(|&call| (call, Vec::new()))
+        .collect();
+    // The agent marks each tree with a namespace of this one kind; a program has no privilege to.
+    let other_namespaces = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::Ne,
+        u64::from(libc::CLONE_NEWUTS.cast_unsigned()),
+    )?;
+    refused.insert(
+        libc::SYS_unshare,
+        vec![SeccompRule::new(vec![other_namespaces])?],
+    );
     if pin_processors {
         refused.insert(libc::SYS_sched_setaffinity, Vec::new());
     }
@@ -172,19 +209,40 @@ fn refused_calls_are_not_permitted(pin_processors: bool) -> Result<BpfProgram, s
         | u64::from(libc::CLONE_NEWUTS.cast_unsigned())
         | u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
     let new_namespace = namespace_bits(namespaces)
-        .map(|bit| SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), bit)?]))
+        .map(|bit| {
+            SeccompRule::new(vec![SeccompCondition::new(
+                0,
+                SeccompCmpArgLen::Qword,
+                SeccompCmpOp::MaskedEq(bit),
+                bit,
+            )?])
+        })
         .collect::<Result<Vec<_>, _>>()?;
     refused.insert(libc::SYS_clone, new_namespace);
     // Bytes typed into somebody else's terminal: two ioctls, compared as the kernel does, by their lower 32 bits.
     let typing = [0x5412_u64, 0x541c]
         .into_iter()
-        .map(|request| SeccompRule::new(vec![SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request)?]))
+        .map(|request| {
+            SeccompRule::new(vec![SeccompCondition::new(
+                1,
+                SeccompCmpArgLen::Dword,
+                SeccompCmpOp::Eq,
+                request,
+            )?])
+        })
         .collect::<Result<Vec<_>, _>>()?;
     refused.insert(libc::SYS_ioctl, typing);
     // Socket families that only reach the kernel or hardware: packet, netlink beyond routes, vsock, Bluetooth, CAN, …
     let families = syscalls::REFUSED_SOCKET_FAMILIES
         .iter()
-        .map(|&family| SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?]))
+        .map(|&family| {
+            SeccompRule::new(vec![SeccompCondition::new(
+                0,
+                SeccompCmpArgLen::Dword,
+                SeccompCmpOp::Eq,
+                family,
+            )?])
+        })
         .collect::<Result<Vec<_>, _>>()?;
     refused.insert(libc::SYS_socket, families);
     let not_permitted = SeccompAction::Errno(errno(libc::EPERM));
@@ -192,7 +250,9 @@ fn refused_calls_are_not_permitted(pin_processors: bool) -> Result<BpfProgram, s
 }
 
 fn namespace_bits(mask: u64) -> impl Iterator<Item = u64> {
-    (0..u64::BITS).map(|bit| 1 << bit).filter(move |bit| mask & bit != 0)
+    (0..u64::BITS)
+        .map(|bit| 1 << bit)
+        .filter(move |bit| mask & bit != 0)
 }
 
 fn errno(number: c_int) -> u32 {
@@ -207,6 +267,15 @@ fn arch() -> TargetArch {
 #[cfg(target_arch = "aarch64")]
 fn arch() -> TargetArch {
     TargetArch::aarch64
+}
+
+/// Nothing that is started from here on gains a privilege by its file's owner or capabilities.
+fn give_up_new_privileges() -> io::Result<()> {
+    // SAFETY: a system call on numbers.
+    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Makes the agent itself opaque to the programs of the sandbox.
@@ -224,7 +293,10 @@ mod tests {
 
     #[test]
     fn the_filters_fit_into_the_kernels_limit() {
-        for filter in [unknown_calls_do_not_exist().unwrap(), refused_calls_are_not_permitted(true).unwrap()] {
+        for filter in [
+            unknown_calls_do_not_exist().unwrap(),
+            refused_calls_are_not_permitted(true).unwrap(),
+        ] {
             assert!(filter.len() < 4096, "{}", filter.len());
         }
     }

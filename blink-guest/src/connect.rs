@@ -8,7 +8,8 @@ use blink_wire::{Address, ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW};
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::io::{self, Errno};
 use rustix::net::{
-    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown, socket_with, sockopt,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with, sockopt,
 };
 
 use crate::link::{Caller, read_into};
@@ -57,7 +58,12 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn open(&mut self, address: &Address, caller: Caller, poll: &Poll) -> Result<u64, ErrorBody> {
+    pub(crate) fn open(
+        &mut self,
+        address: &Address,
+        caller: Caller,
+        poll: &Poll,
+    ) -> Result<u64, ErrorBody> {
         let mut others = VecDeque::new();
         let socket = match address {
             Address::Unix(path) => connect_unix(path)?,
@@ -66,11 +72,17 @@ impl Connections {
                 let first = others.pop_front().ok_or_else(|| not_an_address(host))?;
                 connect_tcp(first)?
             }
-            _ => return Err(ErrorBody::new(ErrorKind::Unsupported, "this agent does not know that kind of address")),
+            _ => {
+                return Err(ErrorBody::new(
+                    ErrorKind::Unsupported,
+                    "this agent does not know that kind of address",
+                ));
+            }
         };
         self.next_id += 1;
         let id = self.next_id;
-        poll.add(&socket, Token::Connection(id)).map_err(|error| refused(&error.to_string()))?;
+        poll.add(&socket, Token::Connection(id))
+            .map_err(|error| refused(&error.to_string()))?;
         self.table.insert(
             id,
             Connection {
@@ -106,7 +118,9 @@ impl Connections {
 
     /// Takes bytes to write; `false` where they exceed the window.
     pub(crate) fn push(&mut self, id: u64, bytes: Bytes, end: bool) -> bool {
-        let Some(connection) = self.table.get_mut(&id) else { return true };
+        let Some(connection) = self.table.get_mut(&id) else {
+            return true;
+        };
         connection.queued += bytes.len();
         if !bytes.is_empty() {
             connection.queue.push_back(bytes);
@@ -119,7 +133,9 @@ impl Connections {
 
     /// Goes on with a connection to which something happened.
     pub(crate) fn pump(&mut self, id: u64, readable: bool, writable: bool, poll: Option<&Poll>) {
-        let Some(connection) = self.table.get_mut(&id) else { return };
+        let Some(connection) = self.table.get_mut(&id) else {
+            return;
+        };
         connection.readable |= readable;
         if !connection.connected {
             if !(readable || writable) {
@@ -137,7 +153,10 @@ impl Connections {
         }
         connection.write();
         if connection.consumed >= CREDIT_STEP {
-            self.notices.push(Notice::Credit(connection.caller, std::mem::take(&mut connection.consumed)));
+            self.notices.push(Notice::Credit(
+                connection.caller,
+                std::mem::take(&mut connection.consumed),
+            ));
         }
         self.notices.push(Notice::Ready(connection.caller));
         self.close_if_over(id);
@@ -145,22 +164,35 @@ impl Connections {
 
     pub(crate) fn next_chunk(&mut self, id: u64) -> Option<Chunk<'_>> {
         let connection = self.table.get_mut(&id)?;
-        if !connection.connected || connection.end_sent || (connection.window == 0 && !connection.received_end) {
+        if !connection.connected
+            || connection.end_sent
+            || (connection.window == 0 && !connection.received_end)
+        {
             return None;
         }
         if connection.received.is_empty() {
             connection.read();
         }
-        let length = connection.received.len().min(usize::try_from(connection.window).unwrap_or(usize::MAX));
+        let length = connection
+            .received
+            .len()
+            .min(usize::try_from(connection.window).unwrap_or(usize::MAX));
         let end = connection.received_end && length == connection.received.len();
         if length == 0 && !end {
             return None;
         }
-        Some(Chunk { frame_type: FrameType::STREAM_DATA, end, first: &connection.received[..length], second: &[] })
+        Some(Chunk {
+            frame_type: FrameType::STREAM_DATA,
+            end,
+            first: &connection.received[..length],
+            second: &[],
+        })
     }
 
     pub(crate) fn sent(&mut self, id: u64, length: usize) {
-        let Some(connection) = self.table.get_mut(&id) else { return };
+        let Some(connection) = self.table.get_mut(&id) else {
+            return;
+        };
         connection.window -= length as u64;
         connection.received.advance(length);
         connection.end_sent = connection.received_end && connection.received.is_empty();
@@ -191,7 +223,8 @@ impl Connection {
                     return Err(refused(&error.to_string()));
                 };
                 self.socket = connect_tcp(next)?;
-                poll.add(&self.socket, Token::Connection(id)).map_err(|error| refused(&error.to_string()))?;
+                poll.add(&self.socket, Token::Connection(id))
+                    .map_err(|error| refused(&error.to_string()))?;
                 Ok(false)
             }
         }
@@ -244,11 +277,18 @@ fn tcp_addresses(host: &str, port: u16) -> Result<VecDeque<SocketAddr>, ErrorBod
         "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         _ => vec![host.parse().map_err(|_| not_an_address(host))?],
     };
-    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    Ok(ips
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, port))
+        .collect())
 }
 
 fn connect_tcp(address: SocketAddr) -> Result<OwnedFd, ErrorBody> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let socket = open_socket(family)?;
     let _ = sockopt::set_tcp_nodelay(&socket, true);
     begin(connect(&socket, &address))?;
@@ -257,7 +297,10 @@ fn connect_tcp(address: SocketAddr) -> Result<OwnedFd, ErrorBody> {
 
 fn connect_unix(path: &[u8]) -> Result<OwnedFd, ErrorBody> {
     let address = SocketAddrUnix::new(path).map_err(|_| {
-        ErrorBody::new(ErrorKind::InvalidArgument, "a socket's path has 1 to 107 bytes and no NUL among them")
+        ErrorBody::new(
+            ErrorKind::InvalidArgument,
+            "a socket's path has 1 to 107 bytes and no NUL among them",
+        )
     })?;
     let socket = open_socket(AddressFamily::UNIX)?;
     begin(connect(&socket, &address))?;
@@ -265,23 +308,36 @@ fn connect_unix(path: &[u8]) -> Result<OwnedFd, ErrorBody> {
 }
 
 fn open_socket(family: AddressFamily) -> Result<OwnedFd, ErrorBody> {
-    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-        .map_err(|error| refused(&error.to_string()))
+    socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(|error| refused(&error.to_string()))
 }
 
 fn begin(result: io::Result<()>) -> Result<(), ErrorBody> {
     match result {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(()),
-        Err(Errno::NOENT) => Err(ErrorBody::new(ErrorKind::NotFound, "there is no such socket in the sandbox")),
+        Err(Errno::NOENT) => Err(ErrorBody::new(
+            ErrorKind::NotFound,
+            "there is no such socket in the sandbox",
+        )),
         Err(error) => Err(refused(&error.to_string())),
     }
 }
 
 fn refused(why: &str) -> ErrorBody {
-    ErrorBody::new(ErrorKind::NotFound, format!("nothing answers at that address in the sandbox ({why})"))
+    ErrorBody::new(
+        ErrorKind::NotFound,
+        format!("nothing answers at that address in the sandbox ({why})"),
+    )
 }
 
 fn not_an_address(host: &str) -> ErrorBody {
-    let message = format!("{host:?} is neither an IP address nor localhost; the agent does not look names up");
+    let message = format!(
+        "{host:?} is neither an IP address nor localhost; the agent does not look names up"
+    );
     ErrorBody::new(ErrorKind::InvalidArgument, message)
 }

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use blink_archive::{ArchiveError, Ownership, PackOptions, Root, UnpackOptions};
 use blink_wire::{
-    DirEntry, ErrorBody, ErrorKind, FileInfo, FileKind, MakeDir, Message, PathOptions, Read, Remove, Request, Response,
-    TwoPaths, Write,
+    DirEntry, ErrorBody, ErrorKind, FileInfo, FileKind, MakeDir, Message, PathOptions, Read,
+    Remove, Request, Response, TwoPaths, Write,
 };
 use bytes::{BufMut, BytesMut};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
@@ -25,7 +25,11 @@ use crate::link::BULK_BODY;
 use crate::process::find_user;
 
 /// Owners as the sandbox numbers them.
-const ALL_OWNERS: Ownership = Ownership::Preserve { uid_base: 0, gid_base: 0, max_id: 65535 };
+const ALL_OWNERS: Ownership = Ownership::Preserve {
+    uid_base: 0,
+    gid_base: 0,
+    max_id: 65535,
+};
 
 /// The job of a request about files; `None` if it is about something else.
 pub(crate) fn work(request: Request) -> Option<Work> {
@@ -46,10 +50,17 @@ pub(crate) fn work(request: Request) -> Option<Work> {
 
 fn stat(ask: &PathOptions) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
-    let flags = if ask.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-    let stat = fs::statat(fs::CWD, &path, flags).map_err(|error| failed("look at", &path, error))?;
+    let flags = if ask.follow {
+        AtFlags::empty()
+    } else {
+        AtFlags::SYMLINK_NOFOLLOW
+    };
+    let stat =
+        fs::statat(fs::CWD, &path, flags).map_err(|error| failed("look at", &path, error))?;
     let target = match kind(&stat) {
-        FileKind::Symlink => fs::readlink(&path, Vec::new()).ok().map(|target| target.into_bytes()),
+        FileKind::Symlink => fs::readlink(&path, Vec::new())
+            .ok()
+            .map(|target| target.into_bytes()),
         _ => None,
     };
     Ok(Response::Stat(describe(&stat, target)))
@@ -57,8 +68,12 @@ fn stat(ask: &PathOptions) -> Result<Response, ErrorBody> {
 
 fn list(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
-    let folder = fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| failed("list", &path, error))?;
+    let folder = fs::open(
+        &path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| failed("list", &path, error))?;
     let entries = fs::Dir::read_from(&folder).map_err(|error| failed("list", &path, error))?;
     let mut batch = BytesMut::new();
     for entry in entries {
@@ -68,20 +83,34 @@ fn list(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody
             continue;
         }
         // An entry that has vanished meanwhile is not in the folder.
-        let Ok(stat) = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Ok(stat) = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
         let target = match kind(&stat) {
-            FileKind::Symlink => fs::readlinkat(&folder, name, Vec::new()).ok().map(|target| target.into_bytes()),
+            FileKind::Symlink => fs::readlinkat(&folder, name, Vec::new())
+                .ok()
+                .map(|target| target.into_bytes()),
             _ => None,
         };
-        let entry = DirEntry { name: name.to_bytes().to_vec().into(), info: describe(&stat, target) }.to_body();
-        let Ok(length) = u16::try_from(entry.len()) else { continue };
+        let entry = DirEntry {
+            name: name.to_bytes().to_vec().into(),
+            info: describe(&stat, target),
+        }
+        .to_body();
+        let Ok(length) = u16::try_from(entry.len()) else {
+            continue;
+        };
         batch.put_u16_le(length);
         batch.put_slice(&entry);
         if batch.len() >= BULK_BODY / 2 {
-            stream.send(batch.split().freeze()).map_err(|error| broken(&error))?;
+            stream
+                .send(batch.split().freeze())
+                .map_err(|error| broken(&error))?;
         }
     }
-    stream.send(batch.freeze()).map_err(|error| broken(&error))?;
+    stream
+        .send(batch.freeze())
+        .map_err(|error| broken(&error))?;
     stream.finish();
     Ok(Response::Done)
 }
@@ -95,7 +124,9 @@ fn make_dir(ask: &MakeDir) -> Result<Response, ErrorBody> {
         make_parents(parent)?;
     }
     match fs::mkdir(&path, mode) {
-        Ok(()) => fs::chmod(&path, mode).map_err(|error| failed("set the mode of", &path, error))?,
+        Ok(()) => {
+            fs::chmod(&path, mode).map_err(|error| failed("set the mode of", &path, error))?
+        }
         Err(Errno::EXIST) if ask.parents && path.is_dir() => {}
         Err(error) => return Err(failed("make", &path, error)),
     }
@@ -109,17 +140,25 @@ fn make_parents(path: &Path) -> Result<(), ErrorBody> {
 fn remove(ask: &Remove) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} cannot be removed", path.display())));
+        return Err(ErrorBody::new(
+            ErrorKind::InvalidArgument,
+            format!("{} cannot be removed", path.display()),
+        ));
     };
-    let parent = fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| failed("remove", &path, error))?;
+    let parent = fs::open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| failed("remove", &path, error))?;
     let unlinked = match fs::unlinkat(&parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR) if !ask.recursive => fs::unlinkat(&parent, name, AtFlags::REMOVEDIR),
         other => other,
     };
     match unlinked {
         Ok(()) => {}
-        Err(Errno::ISDIR) => blink_archive::remove_tree(parent.as_fd(), name).map_err(|error| archive(&error, &path))?,
+        Err(Errno::ISDIR) => blink_archive::remove_tree(parent.as_fd(), name)
+            .map_err(|error| archive(&error, &path))?,
         Err(error) => return Err(failed("remove", &path, error)),
     }
     Ok(Response::Done)
@@ -130,7 +169,11 @@ fn rename(ask: &TwoPaths) -> Result<Response, ErrorBody> {
     match fs::rename(&from, &to) {
         Ok(()) => Ok(Response::Done),
         Err(Errno::XDEV) => {
-            let message = format!("{} and {} are on different file systems of the sandbox; copy and remove instead", from.display(), to.display());
+            let message = format!(
+                "{} and {} are on different file systems of the sandbox; copy and remove instead",
+                from.display(),
+                to.display()
+            );
             Err(ErrorBody::new(ErrorKind::Unsupported, message))
         }
         Err(error) => Err(failed("rename", &from, error)),
@@ -140,10 +183,13 @@ fn rename(ask: &TwoPaths) -> Result<Response, ErrorBody> {
 fn copy(ask: &TwoPaths) -> Result<Response, ErrorBody> {
     let (from, to) = (absolute(&ask.from)?, absolute(&ask.to)?);
     let mut source = open_regular(&from, OFlags::RDONLY)?;
-    let mode = source.metadata().map_err(|error| failed("copy", &from, errno(&error)))?;
+    let mode = source
+        .metadata()
+        .map_err(|error| failed("copy", &from, errno(&error)))?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
     let mut target = Replacement::begin(&to, Some(mode), None)?;
-    io::copy(&mut source, &mut target.file).map_err(|error| failed("copy to", &to, errno(&error)))?;
+    io::copy(&mut source, &mut target.file)
+        .map_err(|error| failed("copy to", &to, errno(&error)))?;
     target.commit()?;
     Ok(Response::Done)
 }
@@ -152,18 +198,22 @@ fn read(ask: &Read, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
     let mut file = open_regular(&path, OFlags::RDONLY)?;
     if ask.offset > 0 {
-        file.seek(SeekFrom::Start(ask.offset)).map_err(|error| failed("read", &path, errno(&error)))?;
+        file.seek(SeekFrom::Start(ask.offset))
+            .map_err(|error| failed("read", &path, errno(&error)))?;
     }
     let mut rest = ask.length.unwrap_or(u64::MAX);
     while rest > 0 {
         let limit = usize::try_from(rest).unwrap_or(usize::MAX).min(BULK_BODY);
         let mut chunk = BytesMut::with_capacity(limit);
-        let count = crate::link::read_into(&file, &mut chunk).map_err(|error| failed("read", &path, error))?;
+        let count = crate::link::read_into(&file, &mut chunk)
+            .map_err(|error| failed("read", &path, error))?;
         if count == 0 {
             break;
         }
         rest -= count as u64;
-        stream.send(chunk.freeze()).map_err(|error| broken(&error))?;
+        stream
+            .send(chunk.freeze())
+            .map_err(|error| broken(&error))?;
     }
     stream.finish();
     Ok(Response::Done)
@@ -187,7 +237,10 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
     if !existed {
         give(&file, path, ask.mode, ask.user.as_deref())?;
     }
-    let before = file.metadata().map_err(|error| failed("append to", path, errno(&error)))?.len();
+    let before = file
+        .metadata()
+        .map_err(|error| failed("append to", path, errno(&error)))?
+        .len();
     let appended = transfer(stream, &mut file, path).and_then(|()| stream.verify());
     if let Err(error) = appended {
         // What came of a stream that is not whole is taken away again.
@@ -199,7 +252,8 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
 
 fn transfer(stream: &mut JobStream, file: &mut File, path: &Path) -> Result<(), ErrorBody> {
     while let Some(chunk) = stream.receive().map_err(|error| broken(&error))? {
-        file.write_all(&chunk).map_err(|error| failed("write", path, errno(&error)))?;
+        file.write_all(&chunk)
+            .map_err(|error| failed("write", path, errno(&error)))?;
     }
     Ok(())
 }
@@ -208,7 +262,10 @@ fn pack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody
     let path = absolute(&ask.path)?;
     let stat = fs::stat(&path).map_err(|error| failed("pack", &path, error))?;
     if kind(&stat) != FileKind::Directory {
-        return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a folder; read it instead", path.display())));
+        return Err(ErrorBody::new(
+            ErrorKind::InvalidArgument,
+            format!("{} is not a folder; read it instead", path.display()),
+        ));
     }
     let writer = io::BufWriter::with_capacity(BULK_BODY, &mut *stream);
     let options = PackOptions::default().with_ownership(ALL_OWNERS);
@@ -236,7 +293,10 @@ fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBo
 /// Where only one user is mapped, every file belongs to it.
 fn may_change_owners() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_ascii_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count > 1)
+    map.split_ascii_whitespace()
+        .nth(2)
+        .and_then(|count| count.parse::<u64>().ok())
+        .is_some_and(|count| count > 1)
 }
 
 /// A new file that takes the old one's place in one step, or never.
@@ -254,18 +314,29 @@ impl Replacement {
         // A link at the end is followed, as a program that opens the file would; the file that it names is replaced.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a file's path", path.display())));
+            return Err(ErrorBody::new(
+                ErrorKind::InvalidArgument,
+                format!("{} is not a file's path", path.display()),
+            ));
         };
-        let folder = fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| failed("write into", parent, error))?;
+        let folder = fs::open(
+            parent,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| failed("write into", parent, error))?;
         let former = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok();
         if let Some(former) = &former
             && kind(former) != FileKind::File
         {
-            return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a regular file", path.display())));
+            return Err(ErrorBody::new(
+                ErrorKind::InvalidArgument,
+                format!("{} is not a regular file", path.display()),
+            ));
         }
         let temporary = temporary_name();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&folder, &temporary, flags, Mode::from_raw_mode(0o600))
             .map_err(|error| failed("write", &path, error))?;
         let replacement = Replacement {
@@ -281,7 +352,10 @@ impl Replacement {
         give(&replacement.file, &path, mode.or(kept), user)?;
         if let (Some(former), None) = (&former, user) {
             // Where only one user is mapped, it is the owner already.
-            let owner = (rustix::fs::Uid::from_raw(former.st_uid), rustix::fs::Gid::from_raw(former.st_gid));
+            let owner = (
+                rustix::fs::Uid::from_raw(former.st_uid),
+                rustix::fs::Gid::from_raw(former.st_gid),
+            );
             let _ = fs::fchown(&replacement.file, Some(owner.0), Some(owner.1));
         }
         Ok(replacement)
@@ -289,8 +363,14 @@ impl Replacement {
 
     fn commit(mut self) -> Result<(), ErrorBody> {
         let name = OsStr::from_bytes(&self.name);
-        fs::renameat_with(&self.folder, &self.temporary, &self.folder, name, RenameFlags::empty())
-            .map_err(|error| failed("replace", &self.path, error))?;
+        fs::renameat_with(
+            &self.folder,
+            &self.temporary,
+            &self.folder,
+            name,
+            RenameFlags::empty(),
+        )
+        .map_err(|error| failed("replace", &self.path, error))?;
         self.committed = true;
         Ok(())
     }
@@ -308,26 +388,44 @@ fn temporary_name() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    format!(".blink-{:x}-{:x}", time.tv_nsec, NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        ".blink-{:x}-{:x}",
+        time.tv_nsec,
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Gives a new file its mode and owner.
-fn give(file: &File, path: &Path, wanted: Option<u32>, user: Option<&str>) -> Result<(), ErrorBody> {
+fn give(
+    file: &File,
+    path: &Path,
+    wanted: Option<u32>,
+    user: Option<&str>,
+) -> Result<(), ErrorBody> {
     if let Some(user) = user {
         let user = find_user(user)?;
-        let owner = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
-        fs::fchown(file, Some(owner.0), Some(owner.1)).map_err(|error| failed("change the owner of", path, error))?;
+        let owner = (
+            rustix::fs::Uid::from_raw(user.uid),
+            rustix::fs::Gid::from_raw(user.gid),
+        );
+        fs::fchown(file, Some(owner.0), Some(owner.1))
+            .map_err(|error| failed("change the owner of", path, error))?;
     }
-    fs::fchmod(file, mode(wanted.unwrap_or(0o644))?).map_err(|error| failed("set the mode of", path, error))
+    fs::fchmod(file, mode(wanted.unwrap_or(0o644))?)
+        .map_err(|error| failed("set the mode of", path, error))
 }
 
 /// Opens what must be a regular file, without waiting for a writer of a pipe or changing a device.
 fn open_regular(path: &Path, flags: OFlags) -> Result<File, ErrorBody> {
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = fs::open(path, flags, Mode::from_raw_mode(0o644)).map_err(|error| failed("open", path, error))?;
+    let file = fs::open(path, flags, Mode::from_raw_mode(0o644))
+        .map_err(|error| failed("open", path, error))?;
     let stat = fs::fstat(&file).map_err(|error| failed("look at", path, error))?;
     if kind(&stat) != FileKind::File {
-        return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{} is not a regular file", path.display())));
+        return Err(ErrorBody::new(
+            ErrorKind::InvalidArgument,
+            format!("{} is not a regular file", path.display()),
+        ));
     }
     let file = File::from(file);
     if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
@@ -340,10 +438,15 @@ fn open_regular(path: &Path, flags: OFlags) -> Result<File, ErrorBody> {
 fn refuse_kernel_files(file: &File, path: &Path) -> Result<(), ErrorBody> {
     const PROC: u64 = 0x9fa0;
     const SYSFS: u64 = 0x6265_6572;
-    let found = fs::fstatfs(file).map_err(|error| failed("look at", path, error))?.f_type;
+    let found = fs::fstatfs(file)
+        .map_err(|error| failed("look at", path, error))?
+        .f_type;
     match u64::try_from(found) {
         Ok(PROC | SYSFS) => {
-            let message = format!("{} is a file of the kernel; run a program in the sandbox to write to it", path.display());
+            let message = format!(
+                "{} is a file of the kernel; run a program in the sandbox to write to it",
+                path.display()
+            );
             Err(ErrorBody::new(ErrorKind::InvalidArgument, message))
         }
         _ => Ok(()),
@@ -383,33 +486,58 @@ fn absolute(path: &[u8]) -> Result<PathBuf, ErrorBody> {
     } else {
         return Ok(PathBuf::from(OsStr::from_bytes(path)));
     };
-    Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("the path {shown:?} {problem}")))
+    Err(ErrorBody::new(
+        ErrorKind::InvalidArgument,
+        format!("the path {shown:?} {problem}"),
+    ))
 }
 
 fn mode(bits: u32) -> Result<Mode, ErrorBody> {
     match bits <= 0o7777 {
         true => Ok(Mode::from_raw_mode(bits)),
-        false => Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{bits:o} is not a file's mode; it has at most four octal digits"))),
+        false => Err(ErrorBody::new(
+            ErrorKind::InvalidArgument,
+            format!("{bits:o} is not a file's mode; it has at most four octal digits"),
+        )),
     }
 }
 
 fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+    error
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
     let path = path.display();
     let (kind, why) = match error {
-        Errno::NOENT => (ErrorKind::NotFound, "it does not exist in the sandbox".to_owned()),
-        Errno::NOTDIR => (ErrorKind::InvalidArgument, "a part of the path is not a folder".into()),
+        Errno::NOENT => (
+            ErrorKind::NotFound,
+            "it does not exist in the sandbox".to_owned(),
+        ),
+        Errno::NOTDIR => (
+            ErrorKind::InvalidArgument,
+            "a part of the path is not a folder".into(),
+        ),
         Errno::ISDIR => (ErrorKind::InvalidArgument, "it is a folder".into()),
         Errno::EXIST => (ErrorKind::AlreadyExists, "it exists".into()),
         Errno::NOTEMPTY => (ErrorKind::AlreadyExists, "it is not empty".into()),
-        Errno::ROFS => (ErrorKind::InvalidArgument, "it is read-only in this sandbox".into()),
-        Errno::ACCESS | Errno::PERM => (ErrorKind::InvalidArgument, "that is not permitted in this sandbox".into()),
+        Errno::ROFS => (
+            ErrorKind::InvalidArgument,
+            "it is read-only in this sandbox".into(),
+        ),
+        Errno::ACCESS | Errno::PERM => (
+            ErrorKind::InvalidArgument,
+            "that is not permitted in this sandbox".into(),
+        ),
         Errno::NAMETOOLONG | Errno::LOOP => (ErrorKind::InvalidArgument, error.to_string()),
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => (ErrorKind::ResourceExhausted, "there is no space left on its disk".into()),
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM => (ErrorKind::ResourceExhausted, error.to_string()),
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => (
+            ErrorKind::ResourceExhausted,
+            "there is no space left on its disk".into(),
+        ),
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
+            (ErrorKind::ResourceExhausted, error.to_string())
+        }
         error => (ErrorKind::Internal, error.to_string()),
     };
     ErrorBody::new(kind, format!("could not {what} {path}: {why}"))
@@ -418,7 +546,11 @@ fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
 fn archive(error: &ArchiveError, path: &Path) -> ErrorBody {
     match error.io_error().and_then(io::Error::raw_os_error) {
         Some(number) => {
-            let mut body = failed("process the files of", path, Errno::from_raw_os_error(number));
+            let mut body = failed(
+                "process the files of",
+                path,
+                Errno::from_raw_os_error(number),
+            );
             body.message = format!("{} ({error})", body.message);
             body
         }
@@ -429,4 +561,3 @@ fn archive(error: &ArchiveError, path: &Path) -> ErrorBody {
 fn broken(error: &io::Error) -> ErrorBody {
     ErrorBody::new(ErrorKind::Internal, error.to_string())
 }
-

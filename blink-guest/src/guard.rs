@@ -42,11 +42,17 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
     }
     let mut guard = Guard {
         proc: Proc::open()?,
-        disk: limits.disk_folder.as_ref().map(|folder| open_folder(fs::CWD, folder.as_path())).transpose()?,
+        disk: limits
+            .disk_folder
+            .as_ref()
+            .map(|folder| open_folder(fs::CWD, folder.as_path()))
+            .transpose()?,
         memory_device: memory_device()?,
         limits,
     };
-    std::thread::Builder::new().stack_size(256 << 10).spawn(move || guard.watch(&wake))?;
+    std::thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(move || guard.watch(&wake))?;
     Ok(())
 }
 
@@ -64,7 +70,10 @@ impl Guard {
         let mut over_disk = false;
         loop {
             std::thread::sleep(MEMORY_EVERY);
-            let over_memory = self.limits.memory_bytes.is_some_and(|limit| self.memory_bytes() > limit);
+            let over_memory = self
+                .limits
+                .memory_bytes
+                .is_some_and(|limit| self.memory_bytes() > limit);
             if let Some(limit) = self.limits.disk_bytes
                 && Instant::now() >= next_disk
             {
@@ -91,39 +100,61 @@ impl Guard {
             Some(resident.saturating_sub(shared))
         };
         let pages: u64 = self.proc.pids().into_iter().filter_map(own_pages).sum();
-        let temporary: u64 = ["/tmp", "/dev/shm"].iter().filter_map(|path| memory_files(path)).sum();
+        let temporary: u64 = ["/tmp", "/dev/shm"]
+            .iter()
+            .filter_map(|path| memory_files(path))
+            .sum();
         pages * page + temporary
     }
 
     fn disk_bytes(&self) -> u64 {
         let mut seen = HashSet::new();
-        let kept = self.disk.as_ref().map_or(0, |folder| folder_bytes(folder.as_fd(), DEPTH_LIMIT, &mut seen));
-        kept + self.proc.pids().into_iter().map(|pid| self.unlinked_bytes(pid, &mut seen)).sum::<u64>()
+        let kept = self.disk.as_ref().map_or(0, |folder| {
+            folder_bytes(folder.as_fd(), DEPTH_LIMIT, &mut seen)
+        });
+        kept + self
+            .proc
+            .pids()
+            .into_iter()
+            .map(|pid| self.unlinked_bytes(pid, &mut seen))
+            .sum::<u64>()
     }
 
     /// Files without a name are still on the disk while a process has them open.
     fn unlinked_bytes(&self, pid: i32, seen: &mut HashSet<(u64, u64)>) -> u64 {
-        let Ok(folder) = open_folder(self.proc.as_fd(), format!("{pid}/fd")) else { return 0 };
-        let Ok(entries) = fs::Dir::read_from(&folder) else { return 0 };
+        let Ok(folder) = open_folder(self.proc.as_fd(), format!("{pid}/fd")) else {
+            return 0;
+        };
+        let Ok(entries) = fs::Dir::read_from(&folder) else {
+            return 0;
+        };
         let counted = |name: &CStr| -> Option<u64> {
             let stat = fs::statat(&folder, name, AtFlags::empty()).ok()?;
-            let on_disk = is_regular(&stat) && stat.st_nlink == 0 && stat.st_dev != self.memory_device;
+            let on_disk =
+                is_regular(&stat) && stat.st_nlink == 0 && stat.st_dev != self.memory_device;
             (on_disk && seen.insert((stat.st_dev, stat.st_ino))).then(|| allocated(&stat))
         };
         let mut counted = counted;
-        entries.flatten().filter_map(|entry| counted(entry.file_name())).sum()
+        entries
+            .flatten()
+            .filter_map(|entry| counted(entry.file_name()))
+            .sum()
     }
 }
 
 fn folder_bytes(folder: BorrowedFd<'_>, depth: usize, seen: &mut HashSet<(u64, u64)>) -> u64 {
-    let Ok(entries) = fs::Dir::read_from(folder) else { return 0 };
+    let Ok(entries) = fs::Dir::read_from(folder) else {
+        return 0;
+    };
     let mut total = 0;
     for entry in entries.flatten() {
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let Ok(stat) = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Ok(stat) = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
         if stat.st_nlink > 1 && is_regular(&stat) && !seen.insert((stat.st_dev, stat.st_ino)) {
             continue;
         }
@@ -151,7 +182,10 @@ fn memory_device() -> rustix::io::Result<u64> {
 fn memory_files(path: &str) -> Option<u64> {
     const TMPFS: i64 = 0x0102_1994;
     let stat = fs::statfs(path).ok()?;
-    (stat.f_type == TMPFS).then(|| (stat.f_blocks - stat.f_bfree).saturating_mul(u64::try_from(stat.f_bsize).unwrap_or_default()))
+    (stat.f_type == TMPFS).then(|| {
+        (stat.f_blocks - stat.f_bfree)
+            .saturating_mul(u64::try_from(stat.f_bsize).unwrap_or_default())
+    })
 }
 
 fn is_regular(stat: &Stat) -> bool {
@@ -175,7 +209,10 @@ mod tests {
         std::os::unix::fs::symlink("/", folder.path().join("root")).unwrap();
         let opened = open_folder(fs::CWD, folder.path()).unwrap();
         let bytes = folder_bytes(opened.as_fd(), DEPTH_LIMIT, &mut HashSet::new());
-        assert!((1 << 20..(1 << 20) + (128 << 10)).contains(&bytes), "{bytes}");
+        assert!(
+            (1 << 20..(1 << 20) + (128 << 10)).contains(&bytes),
+            "{bytes}"
+        );
     }
 
     #[test]
@@ -194,6 +231,9 @@ mod tests {
         let memory = fs::memfd_create("m", MemfdFlags::CLOEXEC).unwrap();
         rustix::io::write(&memory, &vec![1; 4 << 20]).unwrap();
         let after = guard.unlinked_bytes(pid, &mut HashSet::new());
-        assert!((4 << 20..5 << 20).contains(&(after - before)), "{before} {after}");
+        assert!(
+            (4 << 20..5 << 20).contains(&(after - before)),
+            "{before} {after}"
+        );
     }
 }

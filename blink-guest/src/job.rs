@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use blink_wire::{ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Limit, Message, Response, Trailer};
+use blink_wire::{
+    ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Limit, Message, Response, Trailer,
+};
 use bytes::{Buf, Bytes};
 
 use crate::link::{BULK_BODY, Caller};
@@ -86,7 +88,13 @@ impl Wake {
 
     /// Tells the loop which limit the sandbox is over, or that it is within all of them.
     pub(crate) fn set_over_limit(&self, limit: Option<Limit>) {
-        let former = std::mem::replace(&mut *self.over_limit.lock().unwrap_or_else(PoisonError::into_inner), limit);
+        let former = std::mem::replace(
+            &mut *self
+                .over_limit
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            limit,
+        );
         if limit.is_some() || former.is_some() {
             self.wake();
         }
@@ -124,7 +132,11 @@ impl Jobs {
             waiting: VecDeque::new(),
             running: 0,
             next_id: 1,
-            wake: Arc::new(Wake { eventfd, jobs: Mutex::new(Vec::new()), over_limit: Mutex::new(None) }),
+            wake: Arc::new(Wake {
+                eventfd,
+                jobs: Mutex::new(Vec::new()),
+                over_limit: Mutex::new(None),
+            }),
             front: Bytes::new(),
             notices: Vec::new(),
         })
@@ -136,7 +148,11 @@ impl Jobs {
 
     /// What the guard has found.
     pub(crate) fn over_limit(&self) -> Option<Limit> {
-        *self.wake.over_limit.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .wake
+            .over_limit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn wake_fd(&self) -> &OwnedFd {
@@ -151,8 +167,16 @@ impl Jobs {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let state = State { credit: u64::from(INITIAL_WINDOW), ..State::default() };
-        let shared = Arc::new(Shared { id, state: Mutex::new(state), changed: Condvar::new(), wake: self.wake.clone() });
+        let state = State {
+            credit: u64::from(INITIAL_WINDOW),
+            ..State::default()
+        };
+        let shared = Arc::new(Shared {
+            id,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            wake: self.wake.clone(),
+        });
         self.table.insert(id, Job { caller, shared });
         self.waiting.push_back((id, work));
         self.run_waiting();
@@ -163,23 +187,37 @@ impl Jobs {
         while self.running < RUNNING_LIMIT
             && let Some((id, work)) = self.waiting.pop_front()
         {
-            let Some(job) = self.table.get(&id) else { continue };
+            let Some(job) = self.table.get(&id) else {
+                continue;
+            };
             let shared = job.shared.clone();
             let caller = job.caller;
-            let started = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-                let mut stream = JobStream { shared, sent: Counted::default(), received: Counted::default(), current: Bytes::new() };
-                let result = work(&mut stream);
-                let mut state = stream.shared.lock();
-                state.result = Some(result);
-                drop(state);
-                stream.shared.wake.tell(stream.shared.id);
-            });
+            let started = std::thread::Builder::new()
+                .stack_size(STACK_BYTES)
+                .spawn(move || {
+                    let mut stream = JobStream {
+                        shared,
+                        sent: Counted::default(),
+                        received: Counted::default(),
+                        current: Bytes::new(),
+                    };
+                    let result = work(&mut stream);
+                    let mut state = stream.shared.lock();
+                    state.result = Some(result);
+                    drop(state);
+                    stream.shared.wake.tell(stream.shared.id);
+                });
             match started {
                 Ok(_) => self.running += 1,
                 Err(error) => {
                     self.table.remove(&id);
-                    let message = format!("no thread for a file operation ({error}); the sandbox is at its limit of processes or memory");
-                    self.notices.push(Notice::Finished(caller, Err(ErrorBody::new(ErrorKind::ResourceExhausted, message))));
+                    let message = format!(
+                        "no thread for a file operation ({error}); the sandbox is at its limit of processes or memory"
+                    );
+                    self.notices.push(Notice::Finished(
+                        caller,
+                        Err(ErrorBody::new(ErrorKind::ResourceExhausted, message)),
+                    ));
                 }
             }
         }
@@ -199,7 +237,9 @@ impl Jobs {
 
     /// Takes data for a job; `false` where it exceeds the window.
     pub(crate) fn push(&mut self, id: u64, bytes: Bytes, end: bool) -> bool {
-        let Some(job) = self.table.get(&id) else { return true };
+        let Some(job) = self.table.get(&id) else {
+            return true;
+        };
         let mut state = job.shared.lock();
         if end {
             state.incoming_end = Some(bytes);
@@ -223,14 +263,22 @@ impl Jobs {
     pub(crate) fn collect(&mut self) {
         let mut buffer = [0; 8];
         let _ = rustix::io::read(&self.wake.eventfd, &mut buffer);
-        let ids = std::mem::take(&mut *self.wake.jobs.lock().unwrap_or_else(PoisonError::into_inner));
+        let ids = std::mem::take(
+            &mut *self
+                .wake
+                .jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         for id in ids {
             self.collect_one(id);
         }
     }
 
     fn collect_one(&mut self, id: u64) {
-        let Some(job) = self.table.get(&id) else { return };
+        let Some(job) = self.table.get(&id) else {
+            return;
+        };
         let caller = job.caller;
         let mut state = job.shared.lock();
         if state.consumed >= CREDIT_STEP {
@@ -259,13 +307,20 @@ impl Jobs {
             (front.bytes.clone(), front.end)
         };
         self.front = bytes;
-        Some(Chunk { frame_type: FrameType::STREAM_DATA, end, first: &self.front, second: &[] })
+        Some(Chunk {
+            frame_type: FrameType::STREAM_DATA,
+            end,
+            first: &self.front,
+            second: &[],
+        })
     }
 
     /// The chunk that `next_chunk` gave has been sent.
     pub(crate) fn sent(&mut self, id: u64) {
         self.front = Bytes::new();
-        let Some(job) = self.table.get(&id) else { return };
+        let Some(job) = self.table.get(&id) else {
+            return;
+        };
         let mut state = job.shared.lock();
         state.outgoing.pop_front();
         let finished = state.outgoing.is_empty() && state.result.is_some();
@@ -290,7 +345,10 @@ impl Counted {
     }
 
     fn trailer(&self) -> Trailer {
-        Trailer { bytes: self.bytes, crc32: self.crc.clone().finalize() }
+        Trailer {
+            bytes: self.bytes,
+            crc32: self.crc.clone().finalize(),
+        }
     }
 }
 
@@ -308,7 +366,11 @@ impl JobStream {
         self.sent.add(&bytes);
         let mut state = self.shared.lock();
         while state.credit < bytes.len() as u64 && !state.cancelled {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.cancelled {
             return Err(cancelled());
@@ -333,7 +395,11 @@ impl JobStream {
             if state.incoming_end.is_some() {
                 return Ok(None);
             }
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         state.incoming_bytes -= bytes.len();
         state.consumed += u32::try_from(bytes.len()).unwrap_or_default();
@@ -349,19 +415,29 @@ impl JobStream {
     /// Ends the outgoing stream with its length and checksum.
     pub(crate) fn finish(&mut self) {
         let trailer = self.sent.trailer().to_body();
-        self.shared.lock().outgoing.push_back(Outgoing { bytes: trailer, end: true });
+        self.shared.lock().outgoing.push_back(Outgoing {
+            bytes: trailer,
+            end: true,
+        });
         self.shared.wake.tell(self.shared.id);
     }
 
     /// Reads the incoming stream to its end, and fails unless it is what the host says it sent.
     pub(crate) fn verify(&mut self) -> Result<(), ErrorBody> {
         let mut rest = [0; 4096];
-        while io::Read::read(self, &mut rest).map_err(|error| ErrorBody::new(ErrorKind::Internal, error.to_string()))? > 0 {}
+        while io::Read::read(self, &mut rest)
+            .map_err(|error| ErrorBody::new(ErrorKind::Internal, error.to_string()))?
+            > 0
+        {}
         let end = self.shared.lock().incoming_end.clone().unwrap_or_default();
-        let told = Trailer::from_body(&end).map_err(|error| ErrorBody::new(ErrorKind::Protocol, error.to_string()))?;
+        let told = Trailer::from_body(&end)
+            .map_err(|error| ErrorBody::new(ErrorKind::Protocol, error.to_string()))?;
         match told == self.received.trailer() {
             true => Ok(()),
-            false => Err(ErrorBody::new(ErrorKind::Corrupt, "the data that arrived in the sandbox is not what was sent; nothing was changed")),
+            false => Err(ErrorBody::new(
+                ErrorKind::Corrupt,
+                "the data that arrived in the sandbox is not what was sent; nothing was changed",
+            )),
         }
     }
 }
@@ -373,7 +449,9 @@ fn cancelled() -> io::Error {
 impl io::Read for JobStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.current.is_empty() {
-            let Some(bytes) = self.receive()? else { return Ok(0) };
+            let Some(bytes) = self.receive()? else {
+                return Ok(0);
+            };
             self.current = bytes;
         }
         let count = buffer.len().min(self.current.len());

@@ -12,20 +12,30 @@ pub(crate) fn run(socket: &Path, armor: bool) -> io::Result<()> {
     let mut incoming = UnixStream::connect(socket)?;
     let outgoing = incoming.try_clone()?;
     // Ends with the process: when the agent has no more to say, there is nobody to send to either.
-    std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
-        let copied = copy(&mut io::stdin().lock(), &mut &outgoing, |bytes, out| out.extend_from_slice(bytes));
-        // However the input ended, the agent hears of it.
-        let _ = outgoing.shutdown(Shutdown::Write);
-        copied
-    })?;
+    std::thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(move || {
+            let copied = copy(&mut io::stdin().lock(), &mut &outgoing, |bytes, out| {
+                out.extend_from_slice(bytes)
+            });
+            // However the input ended, the agent hears of it.
+            let _ = outgoing.shutdown(Shutdown::Write);
+            copied
+        })?;
     let mut stdout = io::stdout().lock();
     match armor {
         true => copy(&mut incoming, &mut stdout, blink_wire::armor_encode),
-        false => copy(&mut incoming, &mut stdout, |bytes, out| out.extend_from_slice(bytes)),
+        false => copy(&mut incoming, &mut stdout, |bytes, out| {
+            out.extend_from_slice(bytes)
+        }),
     }
 }
 
-fn copy(from: &mut impl Read, to: &mut impl Write, transform: impl Fn(&[u8], &mut Vec<u8>)) -> io::Result<()> {
+fn copy(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    transform: impl Fn(&[u8], &mut Vec<u8>),
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     let mut out = Vec::with_capacity(2 * CHUNK);
     loop {

@@ -6,7 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 
-use blink_wire::{Decoder, ErrorBody, Frame, FrameType, HEADER_LEN, Header, LINK_BODY_LIMIT, Message};
+use blink_wire::{
+    Decoder, ErrorBody, Frame, FrameType, HEADER_LEN, Header, LINK_BODY_LIMIT, Message,
+};
 use bytes::BufMut;
 use rustix::io::{self, Errno, IoSlice};
 
@@ -115,7 +117,10 @@ impl Link {
         match self.decoder.next_frame() {
             Ok(frame) => Ok(frame),
             Err(error) => {
-                self.send_error(0, &ErrorBody::new(blink_wire::ErrorKind::Protocol, error.to_string()));
+                self.send_error(
+                    0,
+                    &ErrorBody::new(blink_wire::ErrorKind::Protocol, error.to_string()),
+                );
                 Err(Broken)
             }
         }
@@ -123,15 +128,28 @@ impl Link {
 
     /// Queues a control frame.
     pub(crate) fn send(&mut self, frame_type: FrameType, request_id: u64, end: bool, body: &[u8]) {
-        let Ok(body_len) = u32::try_from(body.len()) else { return };
-        self.control.extend_from_slice(&Header { frame_type, end, body_len, request_id }.encode());
+        let Ok(body_len) = u32::try_from(body.len()) else {
+            return;
+        };
+        self.control.extend_from_slice(
+            &Header {
+                frame_type,
+                end,
+                body_len,
+                request_id,
+            }
+            .encode(),
+        );
         self.control.extend_from_slice(body);
     }
 
     pub(crate) fn respond(&mut self, request: u64, response: &blink_wire::Response) {
         let body = response.to_body();
         if body.len() > LINK_BODY_LIMIT as usize {
-            let error = ErrorBody::new(blink_wire::ErrorKind::ResourceExhausted, "the answer is larger than a frame may be");
+            let error = ErrorBody::new(
+                blink_wire::ErrorKind::ResourceExhausted,
+                "the answer is larger than a frame may be",
+            );
             return self.fail(request, &error);
         }
         self.send(FrameType::RPC_RESPONSE, request, false, &body);
@@ -156,7 +174,8 @@ impl Link {
 
     /// Whether a call of `flush` could get further now.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.writable && (!self.pending.is_empty() || !self.control.is_empty() || !self.ready.is_empty())
+        self.writable
+            && (!self.pending.is_empty() || !self.control.is_empty() || !self.ready.is_empty())
     }
 
     /// Sends what is waiting: at most one bulk frame, so that others have their turn.
@@ -183,8 +202,12 @@ impl Link {
 
     /// Sends one frame of a stream; `false` if it has nothing to send.
     fn flush_stream(&mut self, request: u64, sources: &mut Sources) -> Result<bool, Broken> {
-        let Some(&stream) = self.streams.get(&request) else { return Ok(false) };
-        let Some(chunk) = sources.next_chunk(stream, BULK_BODY) else { return Ok(false) };
+        let Some(&stream) = self.streams.get(&request) else {
+            return Ok(false);
+        };
+        let Some(chunk) = sources.next_chunk(stream, BULK_BODY) else {
+            return Ok(false);
+        };
         let length = chunk.first.len() + chunk.second.len();
         let header = Header {
             frame_type: chunk.frame_type,
@@ -237,7 +260,10 @@ impl Link {
 }
 
 /// Reads into a buffer's spare room.
-pub(crate) fn read_into(fd: impl std::os::fd::AsFd, buffer: &mut bytes::BytesMut) -> io::Result<usize> {
+pub(crate) fn read_into(
+    fd: impl std::os::fd::AsFd,
+    buffer: &mut bytes::BytesMut,
+) -> io::Result<usize> {
     let spare = buffer.spare_capacity_mut();
     let (initialized, _) = io::read(fd, spare)?;
     let count = initialized.len();

@@ -51,7 +51,11 @@ fn main() -> ExitCode {
 fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let mut settings = confine::Settings::default();
     let mut limits = guard::Limits::default();
-    let mut endpoints = agent::Endpoints { link: None, listener: None, leash: None };
+    let mut endpoints = agent::Endpoints {
+        link: None,
+        listener: None,
+        leash: None,
+    };
     let mut socket = None;
     let mut arguments = Arguments(arguments);
     while let Some(option) = arguments.0.next() {
@@ -72,7 +76,9 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         }
     }
     if endpoints.link.is_none() && endpoints.listener.is_none() {
-        endpoints.listener = Some(listen(socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)))?);
+        endpoints.listener = Some(listen(
+            socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)),
+        )?);
     }
     confine::hide_agent()?;
     let confinement = confine::Confinement::prepare(&settings)?;
@@ -97,12 +103,16 @@ struct Arguments<I>(I);
 
 impl<I: Iterator<Item = String>> Arguments<I> {
     fn value(&mut self, option: &str) -> Result<String, Box<dyn Error>> {
-        self.0.next().ok_or_else(|| format!("{option} needs a value").into())
+        self.0
+            .next()
+            .ok_or_else(|| format!("{option} needs a value").into())
     }
 
     fn number(&mut self, option: &str) -> Result<u64, Box<dyn Error>> {
         let value = self.value(option)?;
-        value.parse().map_err(|_| format!("{option}: {value:?} is not a number").into())
+        value
+            .parse()
+            .map_err(|_| format!("{option}: {value:?} is not a number").into())
     }
 
     fn descriptor(&mut self, option: &str) -> Result<OwnedFd, Box<dyn Error>> {

@@ -72,7 +72,10 @@ pub(crate) struct Poll {
 
 impl Poll {
     pub(crate) fn new() -> io::Result<Poll> {
-        Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)?, events: Vec::with_capacity(64) })
+        Ok(Poll {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(64),
+        })
     }
 
     /// Watches a descriptor until it is closed. Edge-triggered: whoever is told goes on until it would block.
@@ -82,21 +85,31 @@ impl Poll {
     }
 
     /// Waits until something happens or the time is over.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+    pub(crate) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<Ready>,
+    ) -> io::Result<()> {
         ready.clear();
         self.events.clear();
         let timeout = timeout.map(|t| rustix::time::Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),
         });
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.events),
+            timeout.as_ref(),
+        ) {
             Ok(_) | Err(io::Errno::INTR) => {}
             Err(error) => return Err(error),
         }
         for event in &self.events {
             // Copied out: the kernel's struct is packed.
             let (flags, data) = (event.flags, event.data);
-            let Some(token) = Token::unpack(data.u64()) else { continue };
+            let Some(token) = Token::unpack(data.u64()) else {
+                continue;
+            };
             let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
             ready.push(Ready {
                 token,
@@ -114,7 +127,12 @@ mod tests {
 
     #[test]
     fn tokens_survive_packing() {
-        for token in [Token::Wake, Token::Link(7), Token::Stderr((1 << 56) - 1), Token::Connection(0)] {
+        for token in [
+            Token::Wake,
+            Token::Link(7),
+            Token::Stderr((1 << 56) - 1),
+            Token::Connection(0),
+        ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(u64::MAX), None);

@@ -11,7 +11,11 @@ use std::ffi::{c_char, c_int, c_void};
 /// It only gives back the caller's own pointer.
 // SAFETY: the name is glibc's own, with glibc's signature; a static program may define it, and all of glibc then uses it.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __dcgettext(_: *const c_char, message: *const c_char, _: c_int) -> *const c_char {
+unsafe extern "C" fn __dcgettext(
+    _: *const c_char,
+    message: *const c_char,
+    _: c_int,
+) -> *const c_char {
     message
 }
 
@@ -21,7 +25,12 @@ unsafe extern "C" fn __dcgettext(_: *const c_char, message: *const c_char, _: c_
 /// It touches none of its arguments.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __assert_fail(_: *const c_char, _: *const c_char, _: std::ffi::c_uint, _: *const c_char) -> ! {
+unsafe extern "C" fn __assert_fail(
+    _: *const c_char,
+    _: *const c_char,
+    _: std::ffi::c_uint,
+    _: *const c_char,
+) -> ! {
     std::process::abort()
 }
 

@@ -40,9 +40,14 @@ pub trait Message: Encode<()> + for<'b> Decode<'b, ()> {
     /// # Errors
     /// The bytes are not this message.
     fn from_body(body: &[u8]) -> Result<Self, MessageError> {
-        let fail = |detail: String| MessageError { what: Self::NAME, detail };
+        let fail = |detail: String| MessageError {
+            what: Self::NAME,
+            detail,
+        };
         let mut decoder = minicbor::Decoder::new(body);
-        let message = decoder.decode::<Self>().map_err(|error| fail(error.to_string()))?;
+        let message = decoder
+            .decode::<Self>()
+            .map_err(|error| fail(error.to_string()))?;
         match decoder.position() == body.len() {
             true => Ok(message),
             false => Err(fail("bytes follow it".into())),
@@ -508,7 +513,10 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        ErrorBody { kind, message: message.into() }
+        ErrorBody {
+            kind,
+            message: message.into(),
+        }
     }
 }
 
@@ -558,7 +566,10 @@ mod tests {
     fn unknown_fields_are_skipped_and_unknown_variants_refused() {
         // {0: h'2F', 1: true, 9: "new"} inside [16, [..]]
         let newer = b"\x82\x10\x81\xa3\x00\x41\x2f\x01\xf5\x09\x63new";
-        let expected = Request::Stat(PathOptions { path: b"/".to_vec().into(), follow: true });
+        let expected = Request::Stat(PathOptions {
+            path: b"/".to_vec().into(),
+            follow: true,
+        });
         assert_eq!(Request::from_body(newer), Ok(expected));
         assert!(Request::from_body(b"\x82\x18\xfa\x80").is_err());
     }
@@ -574,7 +585,10 @@ mod tests {
     fn a_lying_length_allocates_nothing_and_fails() {
         // An array of 2^32 strings, and a byte string of 2^62 bytes, with nothing behind them.
         assert!(Request::from_body(b"\x82\x01\x81\xa1\x00\x9a\xff\xff\xff\xff").is_err());
-        assert!(Request::from_body(b"\x82\x10\x81\xa2\x00\x5b\x40\x00\x00\x00\x00\x00\x00\x00").is_err());
+        assert!(
+            Request::from_body(b"\x82\x10\x81\xa2\x00\x5b\x40\x00\x00\x00\x00\x00\x00\x00")
+                .is_err()
+        );
     }
 
     proptest! {

@@ -67,8 +67,17 @@ pub(crate) enum Taken {
 
 impl Inbox {
     pub(crate) fn new(id: u64) -> Inbox {
-        let state = State { send_window: u64::from(INITIAL_WINDOW), ..State::default() };
-        Inbox { id, state: Mutex::new(state), answered: Notify::new(), exited: Notify::new(), credited: Notify::new() }
+        let state = State {
+            send_window: u64::from(INITIAL_WINDOW),
+            ..State::default()
+        };
+        Inbox {
+            id,
+            state: Mutex::new(state),
+            answered: Notify::new(),
+            exited: Notify::new(),
+            credited: Notify::new(),
+        }
     }
 
     /// Takes bytes of a channel; returns credit to give back for bytes that nobody wants.
@@ -114,7 +123,11 @@ impl Inbox {
     }
 
     /// The next chunk of a channel.
-    pub(crate) fn poll_take(&self, channel: usize, context: &mut Context<'_>) -> Poll<Result<Taken>> {
+    pub(crate) fn poll_take(
+        &self,
+        channel: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Taken>> {
         let mut state = lock(&self.state);
         let failed = state.failed.clone();
         let queue = &mut state.channels[channel];
@@ -251,7 +264,9 @@ impl Inbox {
                     return Err(error.clone());
                 }
                 if state.send_window > 0 {
-                    let granted = usize::try_from(state.send_window).unwrap_or(usize::MAX).min(wanted);
+                    let granted = usize::try_from(state.send_window)
+                        .unwrap_or(usize::MAX)
+                        .min(wanted);
                     state.send_window -= granted as u64;
                     return Ok(Some(granted));
                 }
@@ -263,7 +278,10 @@ impl Inbox {
 
 impl State {
     fn wakers(&mut self) -> Vec<Waker> {
-        self.channels.iter_mut().filter_map(|queue| queue.waker.take()).collect()
+        self.channels
+            .iter_mut()
+            .filter_map(|queue| queue.waker.take())
+            .collect()
     }
 }
 
@@ -280,7 +298,9 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        self.chunks.pop_front().or_else(|| (!self.tail.is_empty()).then(|| self.tail.split().freeze()))
+        self.chunks
+            .pop_front()
+            .or_else(|| (!self.tail.is_empty()).then(|| self.tail.split().freeze()))
     }
 
     fn consume(&mut self, length: u32) -> u32 {

@@ -4,7 +4,8 @@ use std::io::IoSlice;
 use std::sync::Weak;
 
 use blink_wire::{
-    Decoder, ErrorBody, ExitReport, Frame, FrameType, Hello, LINK_BODY_LIMIT, Message, Response, WindowUpdate,
+    Decoder, ErrorBody, ExitReport, Frame, FrameType, Hello, LINK_BODY_LIMIT, Message, Response,
+    WindowUpdate,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -25,7 +26,10 @@ pub(crate) enum Ended {
 }
 
 /// Reads until the end, sorting frames into their inboxes.
-pub(crate) async fn read(mut reader: Box<dyn AsyncRead + Send + Unpin>, shared: &Weak<Shared>) -> Ended {
+pub(crate) async fn read(
+    mut reader: Box<dyn AsyncRead + Send + Unpin>,
+    shared: &Weak<Shared>,
+) -> Ended {
     let mut decoder = Decoder::new(LINK_BODY_LIMIT);
     loop {
         decoder.reserve();
@@ -34,7 +38,9 @@ pub(crate) async fn read(mut reader: Box<dyn AsyncRead + Send + Unpin>, shared: 
             Ok(_) => {}
             Err(error) => return Ended::Closed(error.to_string()),
         }
-        let Some(shared) = shared.upgrade() else { return Ended::Dropped };
+        let Some(shared) = shared.upgrade() else {
+            return Ended::Dropped;
+        };
         loop {
             match decoder.next_frame() {
                 Ok(Some(frame)) => {
@@ -50,7 +56,10 @@ pub(crate) async fn read(mut reader: Box<dyn AsyncRead + Send + Unpin>, shared: 
 }
 
 /// Writes until the outbox closes.
-pub(crate) async fn write(mut writer: Box<dyn AsyncWrite + Send + Unpin>, outbox: &Outbox) -> std::io::Result<()> {
+pub(crate) async fn write(
+    mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+    outbox: &Outbox,
+) -> std::io::Result<()> {
     while let Some(next) = outbox.next().await {
         match next {
             Next::Control(frames) => writer.write_all(&frames).await?,
@@ -82,7 +91,9 @@ impl Shared {
             return if id < self.next_id.load(std::sync::atomic::Ordering::Relaxed) {
                 Ok(())
             } else {
-                Err(format!("a frame came for request {id}, which was never made"))
+                Err(format!(
+                    "a frame came for request {id}, which was never made"
+                ))
             };
         };
         let broken = |Violation(what): Violation| format!("{what} (request {id})");
@@ -110,7 +121,8 @@ impl Shared {
                 inbox.set_exit(report);
             }
             FrameType::WINDOW_UPDATE => {
-                let update = WindowUpdate::decode(&frame.body).map_err(|error| error.to_string())?;
+                let update =
+                    WindowUpdate::decode(&frame.body).map_err(|error| error.to_string())?;
                 inbox.add_send_window(update.credit);
             }
             other => self.refuse(id, other),
@@ -121,7 +133,10 @@ impl Shared {
     fn receive_for_connection(&self, frame: &Frame) -> Result<(), String> {
         match frame.frame_type {
             FrameType::HEARTBEAT => Ok(()),
-            FrameType::ERROR => Err(format!("it reports an error: {}", parse::<ErrorBody>(frame)?.message)),
+            FrameType::ERROR => Err(format!(
+                "it reports an error: {}",
+                parse::<ErrorBody>(frame)?.message
+            )),
             FrameType::HANDSHAKE => Err("a second handshake came".into()),
             other => {
                 self.refuse(0, other);
@@ -134,12 +149,21 @@ impl Shared {
     fn greeted(&self, frame: &Frame) -> Result<(), String> {
         match (frame.request_id, frame.frame_type) {
             (0, FrameType::HANDSHAKE) => {}
-            (0, FrameType::ERROR) => return Err(format!("it reports an error: {}", parse::<ErrorBody>(frame)?.message)),
+            (0, FrameType::ERROR) => {
+                return Err(format!(
+                    "it reports an error: {}",
+                    parse::<ErrorBody>(frame)?.message
+                ));
+            }
             _ => return Err("its first frame is not a handshake".into()),
         }
         let hello = parse::<Hello>(frame)?;
         if hello.protocol != blink_wire::VERSION {
-            return Err(format!("it speaks version {} of the protocol, not {}", hello.protocol, blink_wire::VERSION));
+            return Err(format!(
+                "it speaks version {} of the protocol, not {}",
+                hello.protocol,
+                blink_wire::VERSION
+            ));
         }
         let _ = self.agent.set(hello);
         if let Some(greeting) = lock(&self.routes).remove(&0) {
@@ -154,12 +178,18 @@ impl Shared {
             blink_wire::ErrorKind::Unsupported,
             format!("this host does not know frames of type {frame_type:?}"),
         );
-        self.outbox.control(FrameType::ERROR, id, false, &error.to_body());
+        self.outbox
+            .control(FrameType::ERROR, id, false, &error.to_body());
     }
 
     fn give_credit(&self, id: u64, channel: FrameType, credit: u32) {
         if credit > 0 {
-            self.outbox.control(FrameType::WINDOW_UPDATE, id, false, &WindowUpdate { channel, credit }.encode());
+            self.outbox.control(
+                FrameType::WINDOW_UPDATE,
+                id,
+                false,
+                &WindowUpdate { channel, credit }.encode(),
+            );
         }
     }
 }
@@ -167,4 +197,3 @@ impl Shared {
 fn parse<M: Message>(frame: &Frame) -> Result<M, String> {
     M::from_body(&frame.body).map_err(|error| error.to_string())
 }
-

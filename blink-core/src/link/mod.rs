@@ -32,7 +32,8 @@ pub(crate) struct LinkIo {
 }
 
 /// Says why a link has ended, once it has: the engine knows more than an end of file tells.
-pub(crate) type Obituary = Box<dyn FnOnce(String) -> Pin<Box<dyn Future<Output = Error> + Send>> + Send>;
+pub(crate) type Obituary =
+    Box<dyn FnOnce(String) -> Pin<Box<dyn Future<Output = Error> + Send>> + Send>;
 
 /// Requests that one link may carry at once: the agent's own limit.
 const REQUESTS_LIMIT: usize = 4096;
@@ -58,7 +59,11 @@ impl Link {
     ///
     /// # Errors
     /// `Timeout` where it does not answer in time, and whatever the obituary says where it ends before.
-    pub(crate) async fn connect(io: LinkIo, deadline: Duration, obituary: Obituary) -> Result<Link> {
+    pub(crate) async fn connect(
+        io: LinkIo,
+        deadline: Duration,
+        obituary: Obituary,
+    ) -> Result<Link> {
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(1),
             routes: Mutex::new(HashMap::new()),
@@ -75,13 +80,16 @@ impl Link {
             capabilities: Vec::new(),
             boot_id: String::new(),
         };
-        shared.outbox.control(FrameType::HANDSHAKE, 0, false, &hello.to_body());
+        shared
+            .outbox
+            .control(FrameType::HANDSHAKE, 0, false, &hello.to_body());
         let link = Link { shared };
         link.run(io, obituary);
         match tokio::time::timeout(deadline, greeting.response()).await {
             Ok(greeted) => greeted.map(|_| link),
             Err(_) => {
-                let message = format!("the sandbox did not answer within {deadline:.1?} of its start");
+                let message =
+                    format!("the sandbox did not answer within {deadline:.1?} of its start");
                 Err(Error::new(ErrorKind::Timeout, message))
             }
         }
@@ -124,12 +132,15 @@ impl Link {
                 return Err(error.clone());
             }
             if routes.len() >= REQUESTS_LIMIT {
-                let message = format!("{REQUESTS_LIMIT} requests are under way in this sandbox already");
+                let message =
+                    format!("{REQUESTS_LIMIT} requests are under way in this sandbox already");
                 return Err(Error::new(ErrorKind::ResourceExhausted, message));
             }
             routes.insert(id, inbox.clone());
         }
-        self.shared.outbox.control(FrameType::RPC_REQUEST, id, false, &body);
+        self.shared
+            .outbox
+            .control(FrameType::RPC_REQUEST, id, false, &body);
         Ok(Stream::new(self.clone(), inbox))
     }
 
@@ -180,7 +191,10 @@ async fn end(shared: &Weak<Shared>, reason: io::Ended, obituary: Obituary) {
     let error = match reason {
         io::Ended::Protocol(message) => {
             // What breaks the rules is cut off at once, not asked about.
-            Error::new(ErrorKind::Protocol, format!("the sandbox broke the link's rules and was cut off: {message}"))
+            Error::new(
+                ErrorKind::Protocol,
+                format!("the sandbox broke the link's rules and was cut off: {message}"),
+            )
         }
         io::Ended::Closed(message) => obituary(message).await,
         io::Ended::Dropped => return,
@@ -189,6 +203,3 @@ async fn end(shared: &Weak<Shared>, reason: io::Ended, obituary: Obituary) {
         shared.fail(error);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -63,15 +63,27 @@ impl Outbox {
     }
 
     /// Queues a bulk frame, when its turn comes.
-    pub(crate) async fn bulk(&self, frame_type: FrameType, request_id: u64, end: bool, body: Bytes) {
+    pub(crate) async fn bulk(
+        &self,
+        frame_type: FrameType,
+        request_id: u64,
+        end: bool,
+        body: Bytes,
+    ) {
         // Closed only with the link, whose streams have all failed then.
-        let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = self.slots.clone().acquire_owned().await else {
+            return;
+        };
         let header = header(frame_type, request_id, end, body.len());
         let mut state = lock(&self.state);
         if state.closed {
             return;
         }
-        state.bulk.push_back(Bulk { header, body, _slot: slot });
+        state.bulk.push_back(Bulk {
+            header,
+            body,
+            _slot: slot,
+        });
         drop(state);
         self.filled.notify_one();
     }
@@ -109,5 +121,11 @@ impl Outbox {
 
 fn header(frame_type: FrameType, request_id: u64, end: bool, length: usize) -> [u8; HEADER_LEN] {
     let body_len = u32::try_from(length).unwrap_or(u32::MAX);
-    Header { frame_type, end, body_len, request_id }.encode()
+    Header {
+        frame_type,
+        end,
+        body_len,
+        request_id,
+    }
+    .encode()
 }

@@ -4,12 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use blink_wire::{ErrorBody, ErrorKind, ExitReport, FrameType, Message, Response, Trailer, WindowUpdate};
+use blink_wire::{
+    ErrorBody, ErrorKind, ExitReport, FrameType, Message, Response, Trailer, WindowUpdate,
+};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::inbox::{Inbox, Taken};
 use super::Link;
+use super::inbox::{Inbox, Taken};
 use crate::error::{Error, Result};
 
 /// Bodies of bulk frames: what a pipe or socket takes at once.
@@ -59,14 +61,22 @@ impl Drop for Guard {
         let over = self.inbox.is_over() || self.answered.load(std::sync::atomic::Ordering::Relaxed);
         if !over {
             let error = ErrorBody::new(ErrorKind::Internal, "the caller has given the request up");
-            self.link.outbox().control(FrameType::ERROR, id, false, &error.to_body());
+            self.link
+                .outbox()
+                .control(FrameType::ERROR, id, false, &error.to_body());
         }
     }
 }
 
 impl Stream {
     pub(crate) fn new(link: Link, inbox: Arc<Inbox>) -> Stream {
-        Stream { guard: Arc::new(Guard { link, inbox, answered: false.into() }) }
+        Stream {
+            guard: Arc::new(Guard {
+                link,
+                inbox,
+                answered: false.into(),
+            }),
+        }
     }
 
     fn inbox(&self) -> &Inbox {
@@ -76,7 +86,9 @@ impl Stream {
     /// Waits for the answer that ends the request.
     pub(crate) async fn response(&self) -> Result<Response> {
         let response = self.inbox().response().await;
-        self.guard.answered.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.guard
+            .answered
+            .store(true, std::sync::atomic::Ordering::Relaxed);
         response
     }
 
@@ -91,14 +103,20 @@ impl Stream {
     }
 
     /// The next chunk of a channel; `None` at its end.
-    pub(crate) fn poll_chunk(&self, channel: Channel, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        Poll::Ready(match ready!(self.inbox().poll_take(channel.index(), context))? {
-            Taken::Chunk(chunk, credit) => {
-                self.give_credit(channel, credit);
-                Ok(Some(chunk))
-            }
-            Taken::End => Ok(None),
-        })
+    pub(crate) fn poll_chunk(
+        &self,
+        channel: Channel,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>>> {
+        Poll::Ready(
+            match ready!(self.inbox().poll_take(channel.index(), context))? {
+                Taken::Chunk(chunk, credit) => {
+                    self.give_credit(channel, credit);
+                    Ok(Some(chunk))
+                }
+                Taken::End => Ok(None),
+            },
+        )
     }
 
     pub(crate) async fn chunk(&self, channel: Channel) -> Result<Option<Bytes>> {
@@ -113,8 +131,16 @@ impl Stream {
 
     fn give_credit(&self, channel: Channel, credit: u32) {
         if credit > 0 {
-            let update = WindowUpdate { channel: channel.frame_type(), credit };
-            self.guard.link.outbox().control(FrameType::WINDOW_UPDATE, self.inbox().id, false, &update.encode());
+            let update = WindowUpdate {
+                channel: channel.frame_type(),
+                credit,
+            };
+            self.guard.link.outbox().control(
+                FrameType::WINDOW_UPDATE,
+                self.inbox().id,
+                false,
+                &update.encode(),
+            );
         }
     }
 
@@ -122,26 +148,40 @@ impl Stream {
     pub(crate) async fn send(&self, frame_type: FrameType, mut bytes: Bytes) -> Result<bool> {
         while bytes.has_remaining() {
             let wanted = bytes.len().min(BULK_BODY);
-            let Some(granted) = self.inbox().take_send_window(wanted).await? else { return Ok(false) };
-            self.guard.link.outbox().bulk(frame_type, self.inbox().id, false, bytes.split_to(granted)).await;
+            let Some(granted) = self.inbox().take_send_window(wanted).await? else {
+                return Ok(false);
+            };
+            self.guard
+                .link
+                .outbox()
+                .bulk(frame_type, self.inbox().id, false, bytes.split_to(granted))
+                .await;
         }
         Ok(true)
     }
 
     /// Ends the direction to the guest, behind everything that was sent.
     pub(crate) async fn send_end(&self, frame_type: FrameType, body: Bytes) {
-        self.guard.link.outbox().bulk(frame_type, self.inbox().id, true, body).await;
+        self.guard
+            .link
+            .outbox()
+            .bulk(frame_type, self.inbox().id, true, body)
+            .await;
     }
 
     /// Sends a control frame of this request.
     pub(crate) fn control(&self, frame_type: FrameType, body: &[u8]) {
-        self.guard.link.outbox().control(frame_type, self.inbox().id, false, body);
+        self.guard
+            .link
+            .outbox()
+            .control(frame_type, self.inbox().id, false, body);
     }
 
     /// The trailer that ended the data.
     pub(crate) fn trailer(&self) -> Result<Trailer> {
         let body = self.inbox().trailer().unwrap_or_default();
-        Trailer::from_body(&body).map_err(|error| Error::new(crate::ErrorKind::Protocol, error.to_string()))
+        Trailer::from_body(&body)
+            .map_err(|error| Error::new(crate::ErrorKind::Protocol, error.to_string()))
     }
 }
 
@@ -154,7 +194,11 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn new(stream: Stream, channel: Channel) -> Reading {
-        Reading { stream, channel, current: Bytes::new() }
+        Reading {
+            stream,
+            channel,
+            current: Bytes::new(),
+        }
     }
 
     /// The next chunk, as it came; `None` at the end.
@@ -167,9 +211,14 @@ impl Reading {
 }
 
 impl AsyncRead for Reading {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         if self.current.is_empty() {
-            let chunk = ready!(self.stream.poll_chunk(self.channel, context)).map_err(std::io::Error::other)?;
+            let chunk = ready!(self.stream.poll_chunk(self.channel, context))
+                .map_err(std::io::Error::other)?;
             self.current = chunk.unwrap_or_default();
         }
         let count = buffer.remaining().min(self.current.len());

@@ -105,5 +105,6 @@ pub(super) const REFUSED: &[i64] = with_legacy!([
 /// DECnet, netlink's key family, packet, ATM, RDS, IrDA, PPPoX, LLC, InfiniBand, MPLS, CAN, TIPC, Bluetooth, IUCV,
 /// RxRPC, ISDN, Phonet, IEEE 802.15.4, CAIF, the kernel's crypto, NFC, vsock, KCM, Qualcomm IPC, SMC, XDP, MCTP.
 pub(super) const REFUSED_SOCKET_FAMILIES: &[u64] = &[
-    3, 4, 5, 9, 12, 15, 17, 8, 21, 23, 24, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45,
+    3, 4, 5, 9, 12, 15, 17, 8, 21, 23, 24, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39,
+    40, 41, 42, 43, 44, 45,
 ];

@@ -83,14 +83,31 @@ pub(crate) fn launch(
     confinement: &Confinement,
     stack: &mut Stack,
 ) -> Result<Launched, ErrorBody> {
-    let name = spawn.argv.first().filter(|name| !name.is_empty()).ok_or_else(|| invalid("the command is empty; name a program"))?;
-    let argv = spawn.argv.iter().map(|arg| c_string(arg, "an argument")).collect::<Result<Vec<_>, _>>()?;
+    let name = spawn
+        .argv
+        .first()
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| invalid("the command is empty; name a program"))?;
+    let argv = spawn
+        .argv
+        .iter()
+        .map(|arg| c_string(arg, "an argument"))
+        .collect::<Result<Vec<_>, _>>()?;
     let environment = environment(spawn, user)?;
-    let path = environment.iter().find_map(|pair| pair.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH.as_bytes());
+    let path = environment
+        .iter()
+        .find_map(|pair| pair.strip_prefix(b"PATH="))
+        .unwrap_or(DEFAULT_PATH.as_bytes());
     let candidates = candidates(name, path)?;
-    let envp_strings = environment.iter().map(|pair| c_string(pair, "the environment")).collect::<Result<Vec<_>, _>>()?;
+    let envp_strings = environment
+        .iter()
+        .map(|pair| c_string(pair, "the environment"))
+        .collect::<Result<Vec<_>, _>>()?;
     let asked_dir = spawn.current_dir.as_ref().map(|dir| dir.as_slice());
-    let current_dir = c_string(asked_dir.unwrap_or(user.home.as_bytes()), "the working directory")?;
+    let current_dir = c_string(
+        asked_dir.unwrap_or(user.home.as_bytes()),
+        "the working directory",
+    )?;
     let (argv, envp) = (pointers(&argv), pointers(&envp_strings));
 
     let mut plan = Plan {
@@ -102,7 +119,11 @@ pub(crate) fn launch(
         groups: &user.groups,
         user,
         change_user: user.uid != 0 || user.gid != 0 || !user.groups.is_empty(),
-        stdio: [stdio.stdin.as_raw_fd(), stdio.stdout.as_raw_fd(), stdio.stderr.as_raw_fd()],
+        stdio: [
+            stdio.stdin.as_raw_fd(),
+            stdio.stdout.as_raw_fd(),
+            stdio.stderr.as_raw_fd(),
+        ],
         terminal: stdio.terminal,
         confinement,
         step: Step::Begin,
@@ -137,7 +158,9 @@ fn clone_child(plan: &mut Plan<'_>, stack: &mut Stack) -> Result<i32, ErrorBody>
     let pid = unsafe { libc::clone(child, top, flags, argument) };
     if pid < 0 {
         let error = std::io::Error::last_os_error();
-        let message = format!("no process could be started ({error}); the sandbox may be at its limit of processes or memory");
+        let message = format!(
+            "no process could be started ({error}); the sandbox may be at its limit of processes or memory"
+        );
         return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
     }
     Ok(pid)
@@ -168,31 +191,61 @@ unsafe fn run_child(plan: &mut Plan<'_>) -> c_int {
     }
     check!(Step::Session, libc::setsid());
     if plan.terminal {
-        check!(Step::Terminal, libc::ioctl(plan.stdio[0], libc::TIOCSCTTY, 0));
+        check!(
+            Step::Terminal,
+            libc::ioctl(plan.stdio[0], libc::TIOCSCTTY, 0)
+        );
     }
     for (target, &source) in (0..).zip(&plan.stdio) {
         // All sources are above 2, as the agent keeps its own 0 to 2 open.
         check!(Step::Descriptors, libc::dup2(source, target));
     }
     // Nothing else goes through an exec, whoever opened it.
-    check!(Step::Descriptors, libc::syscall(libc::SYS_close_range, 3, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC));
+    check!(
+        Step::Descriptors,
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            c_int::MAX,
+            libc::CLOSE_RANGE_CLOEXEC
+        )
+    );
     for (resource, limit) in &plan.confinement.resource_limits {
-        let value = libc::rlimit { rlim_cur: *limit, rlim_max: *limit };
+        let value = libc::rlimit {
+            rlim_cur: *limit,
+            rlim_max: *limit,
+        };
         check!(
             Step::Limits,
-            libc::syscall(libc::SYS_prlimit64, 0, *resource, &raw const value, std::ptr::null::<libc::rlimit>())
+            libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                *resource,
+                &raw const value,
+                std::ptr::null::<libc::rlimit>()
+            )
         );
     }
     if plan.change_user {
-        check!(Step::Groups, libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()));
+        check!(
+            Step::Groups,
+            libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr())
+        );
         let (uid, gid) = (plan.user.uid, plan.user.gid);
-        check!(Step::Group, libc::syscall(libc::SYS_setresgid, gid, gid, gid));
-        check!(Step::User, libc::syscall(libc::SYS_setresuid, uid, uid, uid));
+        check!(
+            Step::Group,
+            libc::syscall(libc::SYS_setresgid, gid, gid, gid)
+        );
+        check!(
+            Step::User,
+            libc::syscall(libc::SYS_setresuid, uid, uid, uid)
+        );
     }
     plan.step = Step::CurrentDir;
     // SAFETY: system calls on NUL-terminated strings; a home that does not exist is no reason not to run a program.
     let entered = unsafe {
-        libc::chdir(plan.current_dir.as_ptr()) == 0 || (plan.may_fall_back && libc::chdir(c"/".as_ptr()) == 0)
+        libc::chdir(plan.current_dir.as_ptr()) == 0
+            || (plan.may_fall_back && libc::chdir(c"/".as_ptr()) == 0)
     };
     if !entered {
         return errno();
@@ -205,11 +258,23 @@ unsafe fn run_child(plan: &mut Plan<'_>) -> c_int {
     plan.step = Step::Execute;
     // SAFETY: an empty signal set is valid; resetting a disposition in the child does not touch the parent's.
     unsafe {
-        for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        for signal in [
+            libc::SIGPIPE,
+            libc::SIGCHLD,
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGHUP,
+        ] {
             libc::signal(signal, libc::SIG_DFL);
         }
         let empty: u64 = 0;
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const empty, std::ptr::null::<u64>(), 8 as c_long);
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const empty,
+            std::ptr::null::<u64>(),
+            8 as c_long,
+        );
     }
     let mut result = libc::ENOENT;
     for candidate in plan.candidates {
@@ -237,34 +302,67 @@ fn explain(plan: &Plan<'_>, name: &[u8], asked_dir: Option<&[u8]>) -> Result<Lau
     match plan.step {
         Step::Execute => match error {
             Errno::NOENT | Errno::NOTDIR => {
-                let existing = plan.candidates.iter().any(|path| Path::new(OsStr::from_bytes(path.as_bytes())).is_file());
+                let existing = plan
+                    .candidates
+                    .iter()
+                    .any(|path| Path::new(OsStr::from_bytes(path.as_bytes())).is_file());
                 let reason = match (existing, name.contains(&b'/')) {
-                    (true, _) => format!("{shown}: its interpreter (the first line's program, or the dynamic loader) is not in the sandbox"),
+                    (true, _) => format!(
+                        "{shown}: its interpreter (the first line's program, or the dynamic loader) is not in the sandbox"
+                    ),
                     (false, true) => format!("{shown}: there is no such file in the sandbox"),
-                    (false, false) => format!("{shown}: there is no such program in the sandbox's PATH"),
+                    (false, false) => {
+                        format!("{shown}: there is no such program in the sandbox's PATH")
+                    }
                 };
                 not_executed(127, reason)
             }
-            Errno::ACCESS | Errno::PERM => not_executed(126, format!("{shown}: it may not be executed; is it executable, and a file?")),
-            Errno::NOEXEC => not_executed(126, format!("{shown}: it is not a program for this machine, and has no #! line")),
-            Errno::TOOBIG => Err(invalid("the arguments and the environment are larger than the kernel takes (128 KiB for one string); pass large data through a file or standard input")),
-            Errno::NOMEM | Errno::AGAIN => Err(ErrorBody::new(ErrorKind::ResourceExhausted, format!("{shown}: there is too little memory, or no process left within the limit, to start it"))),
+            Errno::ACCESS | Errno::PERM => not_executed(
+                126,
+                format!("{shown}: it may not be executed; is it executable, and a file?"),
+            ),
+            Errno::NOEXEC => not_executed(
+                126,
+                format!("{shown}: it is not a program for this machine, and has no #! line"),
+            ),
+            Errno::TOOBIG => Err(invalid(
+                "the arguments and the environment are larger than the kernel takes (128 KiB for one string); pass large data through a file or standard input",
+            )),
+            Errno::NOMEM | Errno::AGAIN => Err(ErrorBody::new(
+                ErrorKind::ResourceExhausted,
+                format!(
+                    "{shown}: there is too little memory, or no process left within the limit, to start it"
+                ),
+            )),
             error => not_executed(126, format!("{shown}: {error}")),
         },
         Step::CurrentDir => {
-            let dir = String::from_utf8_lossy(asked_dir.unwrap_or(plan.current_dir.as_bytes())).into_owned();
+            let dir = String::from_utf8_lossy(asked_dir.unwrap_or(plan.current_dir.as_bytes()))
+                .into_owned();
             let (kind, why) = match error {
                 Errno::NOENT => (ErrorKind::NotFound, "does not exist"),
                 Errno::NOTDIR => (ErrorKind::InvalidArgument, "is not a folder"),
-                _ => (ErrorKind::InvalidArgument, "may not be entered by that user"),
+                _ => (
+                    ErrorKind::InvalidArgument,
+                    "may not be entered by that user",
+                ),
             };
-            Err(ErrorBody::new(kind, format!("the working directory {dir} {why} in the sandbox")))
+            Err(ErrorBody::new(
+                kind,
+                format!("the working directory {dir} {why} in the sandbox"),
+            ))
         }
         Step::Groups | Step::Group | Step::User => {
-            let message = format!("this sandbox cannot run programs as user {} ({}): it has only the user root, because Blink itself runs as an ordinary user here", plan.user.name, plan.user.uid);
+            let message = format!(
+                "this sandbox cannot run programs as user {} ({}): it has only the user root, because Blink itself runs as an ordinary user here",
+                plan.user.name, plan.user.uid
+            );
             Err(ErrorBody::new(ErrorKind::Unsupported, message))
         }
-        step => Err(ErrorBody::new(ErrorKind::Internal, format!("{shown} could not be started: step {step:?} failed ({error})"))),
+        step => Err(ErrorBody::new(
+            ErrorKind::Internal,
+            format!("{shown} could not be started: step {step:?} failed ({error})"),
+        )),
     }
 }
 
@@ -273,11 +371,19 @@ fn invalid(message: &str) -> ErrorBody {
 }
 
 fn c_string(bytes: &[u8], what: &str) -> Result<CString, ErrorBody> {
-    CString::new(bytes).map_err(|_| invalid(&format!("{what} holds a NUL byte, which no program can be given")))
+    CString::new(bytes).map_err(|_| {
+        invalid(&format!(
+            "{what} holds a NUL byte, which no program can be given"
+        ))
+    })
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([std::ptr::null()])
+        .collect()
 }
 
 /// `NAME=value` for each variable, with what every program expects where it is missing.
@@ -286,14 +392,25 @@ fn environment(spawn: &Spawn, user: &User) -> Result<Vec<Vec<u8>>, ErrorBody> {
     for (name, value) in &spawn.env {
         if name.is_empty() || name.contains(&b'=') {
             let shown = String::from_utf8_lossy(name);
-            return Err(invalid(&format!("{shown:?} is not a name that an environment variable can have")));
+            return Err(invalid(&format!(
+                "{shown:?} is not a name that an environment variable can have"
+            )));
         }
         pairs.push([name.as_slice(), b"=", value.as_slice()].concat());
     }
-    let defaults =
-        [("PATH", DEFAULT_PATH), ("HOME", user.home.as_str()), ("USER", user.name.as_str()), ("LOGNAME", user.name.as_str()), ("SHELL", user.shell.as_str())];
+    let defaults = [
+        ("PATH", DEFAULT_PATH),
+        ("HOME", user.home.as_str()),
+        ("USER", user.name.as_str()),
+        ("LOGNAME", user.name.as_str()),
+        ("SHELL", user.shell.as_str()),
+    ];
     for (name, value) in defaults {
-        if !spawn.env.iter().any(|(known, _)| known.as_slice() == name.as_bytes()) {
+        if !spawn
+            .env
+            .iter()
+            .any(|(known, _)| known.as_slice() == name.as_bytes())
+        {
             pairs.push(format!("{name}={value}").into_bytes());
         }
     }
@@ -306,7 +423,13 @@ fn candidates(name: &[u8], path: &[u8]) -> Result<Vec<CString>, ErrorBody> {
         return Ok(vec![c_string(name, "the program's name")?]);
     }
     path.split(|byte| *byte == b':')
-        .map(|folder| if folder.is_empty() { b".".as_slice() } else { folder })
+        .map(|folder| {
+            if folder.is_empty() {
+                b".".as_slice()
+            } else {
+                folder
+            }
+        })
         .map(|folder| c_string(&[folder, b"/", name].concat(), "the program's name"))
         .collect()
 }
@@ -321,26 +444,56 @@ mod tests {
 
     #[test]
     fn the_environment_gets_what_it_lacks() {
-        let spawn = Spawn { env: vec![(b"HOME".to_vec().into(), b"/x".to_vec().into())], ..Spawn::default() };
+        let spawn = Spawn {
+            env: vec![(b"HOME".to_vec().into(), b"/x".to_vec().into())],
+            ..Spawn::default()
+        };
         let pairs = environment(&spawn, &root()).unwrap();
         assert!(pairs.contains(&b"HOME=/x".to_vec()));
-        assert_eq!(pairs.iter().filter(|pair| pair.starts_with(b"HOME=")).count(), 1);
+        assert_eq!(
+            pairs
+                .iter()
+                .filter(|pair| pair.starts_with(b"HOME="))
+                .count(),
+            1
+        );
         assert!(pairs.iter().any(|pair| pair.starts_with(b"PATH=/usr")));
     }
 
     #[test]
     fn bad_names_and_nul_bytes_are_refused() {
         for (name, value) in [("", "x"), ("A=B", "x")] {
-            let spawn = Spawn { env: vec![(name.as_bytes().to_vec().into(), value.as_bytes().to_vec().into())], ..Spawn::default() };
-            assert_eq!(environment(&spawn, &root()).unwrap_err().kind, ErrorKind::InvalidArgument);
+            let spawn = Spawn {
+                env: vec![(
+                    name.as_bytes().to_vec().into(),
+                    value.as_bytes().to_vec().into(),
+                )],
+                ..Spawn::default()
+            };
+            assert_eq!(
+                environment(&spawn, &root()).unwrap_err().kind,
+                ErrorKind::InvalidArgument
+            );
         }
-        assert!(c_string(b"a\0b", "an argument").unwrap_err().message.contains("NUL"));
+        assert!(
+            c_string(b"a\0b", "an argument")
+                .unwrap_err()
+                .message
+                .contains("NUL")
+        );
     }
 
     #[test]
     fn an_empty_part_of_path_is_the_working_directory() {
         let files = candidates(b"ls", b"/bin::/usr/bin").unwrap();
-        assert_eq!(files, [c"/bin/ls".to_owned(), c"./ls".to_owned(), c"/usr/bin/ls".to_owned()]);
+        assert_eq!(
+            files,
+            [
+                c"/bin/ls".to_owned(),
+                c"./ls".to_owned(),
+                c"/usr/bin/ls".to_owned()
+            ]
+        );
         assert_eq!(candidates(b"./ls", b"/bin").unwrap(), [c"./ls".to_owned()]);
     }
 }

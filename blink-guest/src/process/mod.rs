@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit, ProcessId, ProcessInfo, TtySize, Spawn,
+    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit,
+    ProcessId, ProcessInfo, Spawn, TtySize,
 };
 use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
 use rustix::termios::Winsize;
 
 use crate::confine::Confinement;
@@ -116,15 +117,34 @@ impl Processes {
     }
 
     /// Starts a process whose output goes to `caller`, or attaches to the one with the same key.
-    pub(crate) fn spawn(&mut self, spawn: &Spawn, caller: Caller, poll: &Poll) -> Result<(u64, Attached), ErrorBody> {
+    pub(crate) fn spawn(
+        &mut self,
+        spawn: &Spawn,
+        caller: Caller,
+        poll: &Poll,
+    ) -> Result<(u64, Attached), ErrorBody> {
         if let Some(key) = &spawn.key
-            && let Some((&id, _)) = self.table.iter().find(|(_, process)| process.key.as_ref() == Some(key))
+            && let Some((&id, _)) = self
+                .table
+                .iter()
+                .find(|(_, process)| process.key.as_ref() == Some(key))
         {
-            let attach = Attach { process: ProcessId(id), stdout_offset: 0, stderr_offset: 0 };
+            let attach = Attach {
+                process: ProcessId(id),
+                stdout_offset: 0,
+                stderr_offset: 0,
+            };
             return Ok((id, self.attach(&attach, caller)?));
         }
-        if self.table.values().filter(|process| process.ended.is_none()).count() >= RUNNING_LIMIT {
-            let message = format!("{RUNNING_LIMIT} processes are running already; wait for some to end");
+        if self
+            .table
+            .values()
+            .filter(|process| process.ended.is_none())
+            .count()
+            >= RUNNING_LIMIT
+        {
+            let message =
+                format!("{RUNNING_LIMIT} processes are running already; wait for some to end");
             return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
         }
         let id = self.next_id;
@@ -134,7 +154,14 @@ impl Processes {
             self.by_pid.insert(process.pid, id);
         }
         self.table.insert(id, process);
-        let attached = self.attach(&Attach { process: ProcessId(id), stdout_offset: 0, stderr_offset: 0 }, caller)?;
+        let attached = self.attach(
+            &Attach {
+                process: ProcessId(id),
+                stdout_offset: 0,
+                stderr_offset: 0,
+            },
+            caller,
+        )?;
         self.forget_oldest();
         Ok((id, attached))
     }
@@ -143,7 +170,8 @@ impl Processes {
         let user = user::find(spawn.user.as_deref())?;
         let started = Instant::now();
         let marker = self.proc.mark_next_child();
-        let ends = Ends::open(spawn, &self.dev_null).map_err(|error| exhausted("pipes for the program", error))?;
+        let ends = Ends::open(spawn, &self.dev_null)
+            .map_err(|error| exhausted("pipes for the program", error))?;
         let stdio = Stdio {
             stdin: ends.child[0].as_fd(),
             stdout: ends.child[1].as_fd(),
@@ -153,13 +181,21 @@ impl Processes {
         let launched = launch::launch(spawn, &user, &stdio, &self.confinement, &mut self.stack)?;
         let (pid, ended) = match launched {
             Launched::Running(pid) => (pid, None),
-            Launched::NotExecuted { code, reason } => {
-                (0, Some(Ended { at: Instant::now(), code: Some(code), signal: None, reason: Some(reason) }))
-            }
+            Launched::NotExecuted { code, reason } => (
+                0,
+                Some(Ended {
+                    at: Instant::now(),
+                    code: Some(code),
+                    signal: None,
+                    reason: Some(reason),
+                }),
+            ),
         };
         drop(ends.child);
         let watch = |fd: &Option<OwnedFd>, token| match fd {
-            Some(fd) => poll.add(fd, token).map_err(|error| exhausted("watching the program", error)),
+            Some(fd) => poll
+                .add(fd, token)
+                .map_err(|error| exhausted("watching the program", error)),
             None => Ok(()),
         };
         watch(&ends.stdin, Token::Stdin(id))?;
@@ -182,10 +218,13 @@ impl Processes {
             keep: spawn.keep,
             stdin: Stdin::new(ends.stdin, ends.terminal.is_some()),
             terminal: ends.terminal,
-            outputs: [ends.stdout, ends.stderr].map(|fd| Output::new(fd, spawn.keep, spawn.output_limit_bytes)),
+            outputs: [ends.stdout, ends.stderr]
+                .map(|fd| Output::new(fd, spawn.keep, spawn.output_limit_bytes)),
             reader: None,
             started,
-            deadline: spawn.timeout_ms.and_then(|timeout| started.checked_add(Duration::from_millis(timeout))),
+            deadline: spawn
+                .timeout_ms
+                .and_then(|timeout| started.checked_add(Duration::from_millis(timeout))),
             timed_out: false,
             limit: None,
             ended,
@@ -194,9 +233,16 @@ impl Processes {
     }
 
     /// Gives a process's output to `caller`, from the offsets on that it names.
-    pub(crate) fn attach(&mut self, attach: &Attach, caller: Caller) -> Result<Attached, ErrorBody> {
+    pub(crate) fn attach(
+        &mut self,
+        attach: &Attach,
+        caller: Caller,
+    ) -> Result<Attached, ErrorBody> {
         let id = attach.process.0;
-        let process = self.table.get_mut(&id).ok_or_else(|| unknown(attach.process))?;
+        let process = self
+            .table
+            .get_mut(&id)
+            .ok_or_else(|| unknown(attach.process))?;
         if let Some(former) = process.reader.replace(caller) {
             self.notices.push(Notice::Taken(former));
         }
@@ -214,7 +260,9 @@ impl Processes {
 
     /// The caller's stream is gone: a process that nobody keeps goes with it.
     pub(crate) fn detach(&mut self, id: u64, caller: Caller) {
-        let Some(process) = self.table.get_mut(&id) else { return };
+        let Some(process) = self.table.get_mut(&id) else {
+            return;
+        };
         if process.reader != Some(caller) {
             return;
         }
@@ -226,16 +274,24 @@ impl Processes {
     }
 
     pub(crate) fn signal(&mut self, signal: &blink_wire::Signal) -> Result<(), ErrorBody> {
-        let process = self.table.get(&signal.process.0).ok_or_else(|| unknown(signal.process))?;
+        let process = self
+            .table
+            .get(&signal.process.0)
+            .ok_or_else(|| unknown(signal.process))?;
         let number = i32::from(signal.signal);
         if !(1..=64).contains(&number) {
-            return Err(ErrorBody::new(ErrorKind::InvalidArgument, format!("{number} is not a signal; signals are 1 to 64")));
+            return Err(ErrorBody::new(
+                ErrorKind::InvalidArgument,
+                format!("{number} is not a signal; signals are 1 to 64"),
+            ));
         }
         // SAFETY: the number is one of Linux's signals; realtime ones are as good here, where it is only sent.
         let number = unsafe { Signal::from_raw_unchecked(number) };
         match (signal.tree, number) {
             (true, Signal::KILL) => self.proc.kill_tree(process.pid, process.marker.as_ref()),
-            (true, _) => self.proc.signal_tree(process.pid, process.marker.as_ref(), number),
+            (true, _) => self
+                .proc
+                .signal_tree(process.pid, process.marker.as_ref(), number),
             (false, _) => {
                 if let (None, Some(group)) = (&process.ended, Pid::from_raw(process.pid)) {
                     // It may be ending right now.
@@ -257,7 +313,10 @@ impl Processes {
     }
 
     pub(crate) fn list(&self) -> Vec<ProcessInfo> {
-        let shown = self.table.iter().filter(|(_, process)| process.keep || !process.settled);
+        let shown = self
+            .table
+            .iter()
+            .filter(|(_, process)| process.keep || !process.settled);
         shown
             .map(|(&id, process)| ProcessInfo {
                 process: ProcessId(id),
@@ -273,14 +332,21 @@ impl Processes {
     }
 
     pub(crate) fn resize(&mut self, id: u64, size: TtySize) {
-        if let Some(Process { terminal: Some(terminal), .. }) = self.table.get(&id) {
+        if let Some(Process {
+            terminal: Some(terminal),
+            ..
+        }) = self.table.get(&id)
+        {
             // The program may just have closed it.
             let _ = rustix::termios::tcsetwinsize(terminal, winsize(size));
         }
     }
 
     pub(crate) fn add_window(&mut self, id: u64, channel: FrameType, credit: u32) {
-        if let (Some(process), Some(index)) = (self.table.get_mut(&id), CHANNELS.iter().position(|known| *known == channel)) {
+        if let (Some(process), Some(index)) = (
+            self.table.get_mut(&id),
+            CHANNELS.iter().position(|known| *known == channel),
+        ) {
             process.outputs[index].add_window(credit);
             self.notices.extend(process.reader.map(Notice::Ready));
         }
@@ -288,14 +354,18 @@ impl Processes {
 
     /// Takes bytes for a process's standard input; `false` where they exceed the window.
     pub(crate) fn push_stdin(&mut self, id: u64, bytes: Bytes, end: bool) -> bool {
-        let Some(process) = self.table.get_mut(&id) else { return true };
+        let Some(process) = self.table.get_mut(&id) else {
+            return true;
+        };
         let within = process.stdin.push(bytes, end);
         self.pump_stdin(id);
         within
     }
 
     pub(crate) fn pump_stdin(&mut self, id: u64) {
-        let Some(process) = self.table.get_mut(&id) else { return };
+        let Some(process) = self.table.get_mut(&id) else {
+            return;
+        };
         let credit = process.stdin.pump();
         if let (1.., Some(reader)) = (credit, process.reader) {
             self.notices.push(Notice::Credit(reader, credit));
@@ -310,7 +380,9 @@ impl Processes {
 
     /// Reads a process's output for one turn; `true` if it wants another.
     pub(crate) fn pump_output(&mut self, id: u64) -> bool {
-        let Some(process) = self.table.get_mut(&id) else { return false };
+        let Some(process) = self.table.get_mut(&id) else {
+            return false;
+        };
         for output in &mut process.outputs {
             for _ in 0..READS_PER_TURN {
                 if output.read() != Progress::Bytes {
@@ -328,13 +400,25 @@ impl Processes {
 
     pub(crate) fn next_chunk(&mut self, id: u64, limit: usize) -> Option<Chunk<'_>> {
         let process = self.table.get(&id)?;
-        let (output, frame_type) = process.outputs.iter().zip(CHANNELS).find(|(output, _)| output.wants_send())?;
+        let (output, frame_type) = process
+            .outputs
+            .iter()
+            .zip(CHANNELS)
+            .find(|(output, _)| output.wants_send())?;
         let (first, second) = output.next(limit);
-        Some(Chunk { frame_type, end: false, first, second })
+        Some(Chunk {
+            frame_type,
+            end: false,
+            first,
+            second,
+        })
     }
 
     pub(crate) fn sent(&mut self, id: u64, channel: FrameType, length: usize) {
-        if let (Some(process), Some(index)) = (self.table.get_mut(&id), CHANNELS.iter().position(|known| *known == channel)) {
+        if let (Some(process), Some(index)) = (
+            self.table.get_mut(&id),
+            CHANNELS.iter().position(|known| *known == channel),
+        ) {
             process.outputs[index].advance(length);
         }
     }
@@ -342,15 +426,18 @@ impl Processes {
     /// Whether a process's output wants reading, now that some of it has been sent.
     pub(crate) fn wants_pump(&self, id: u64) -> bool {
         self.table.get(&id).is_some_and(|process| {
-            process.outputs.iter().any(Output::wants_read) || (process.ended.is_some() && !process.settled)
+            process.outputs.iter().any(Output::wants_read)
+                || (process.ended.is_some() && !process.settled)
         })
     }
 
     /// Collects children that have ended, this agent's own and orphans; returns the ids of its own.
     pub(crate) fn reap(&mut self) -> Vec<u64> {
         let mut ended = Vec::new();
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
-            let Some(id) = self.by_pid.remove(&pid.as_raw_nonzero().get()) else { continue };
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let Some(id) = self.by_pid.remove(&pid.as_raw_nonzero().get()) else {
+                continue;
+            };
             if let Some(process) = self.table.get_mut(&id) {
                 process.end(status);
                 ended.push(id);
@@ -402,7 +489,9 @@ impl Processes {
 
     /// Tells the end of a process once all its output is sent, and forgets it unless it is kept.
     fn settle(&mut self, id: u64) {
-        let Some(process) = self.table.get_mut(&id) else { return };
+        let Some(process) = self.table.get_mut(&id) else {
+            return;
+        };
         let Some(ended) = &process.ended else { return };
         if !process.settled {
             let lingering = ended.at.elapsed() < LINGER;
@@ -425,8 +514,12 @@ impl Processes {
     }
 
     fn forget_oldest(&mut self) {
-        let ended: Vec<u64> =
-            self.table.iter().filter(|(_, process)| process.settled && process.keep).map(|(&id, _)| id).collect();
+        let ended: Vec<u64> = self
+            .table
+            .iter()
+            .filter(|(_, process)| process.settled && process.keep)
+            .map(|(&id, _)| id)
+            .collect();
         for id in ended.iter().rev().skip(ENDED_LIMIT) {
             self.table.remove(id);
         }
@@ -448,7 +541,9 @@ impl Process {
 
     fn linger_ends(&self) -> Option<Instant> {
         match (&self.ended, self.settled) {
-            (Some(ended), false) if !self.outputs.iter().all(Output::ended) => Some(ended.at + LINGER),
+            (Some(ended), false) if !self.outputs.iter().all(Output::ended) => {
+                Some(ended.at + LINGER)
+            }
             _ => None,
         }
     }
@@ -503,7 +598,13 @@ impl Ends {
         let (stdout, child_stdout) = output()?;
         let (stderr, child_stderr) = output()?;
         let child = [child_stdin, child_stdout, child_stderr];
-        Ok(Ends { child, stdin, stdout: Some(stdout), stderr: Some(stderr), terminal: None })
+        Ok(Ends {
+            child,
+            stdin,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            terminal: None,
+        })
     }
 
     fn terminal(size: TtySize) -> io::Result<Ends> {
@@ -513,7 +614,10 @@ impl Ends {
         unlockpt(&master)?;
         rustix::termios::tcsetwinsize(&master, winsize(size))?;
         io::ioctl_fionbio(&master, true)?;
-        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let slave = ioctl_tiocgptpeer(
+            &master,
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )?;
         let duplicate = |fd: &OwnedFd| io::fcntl_dupfd_cloexec(fd, 3);
         Ok(Ends {
             child: [duplicate(&slave)?, duplicate(&slave)?, slave],
@@ -531,14 +635,25 @@ pub(crate) fn find_user(spec: &str) -> Result<user::User, ErrorBody> {
 }
 
 fn winsize(size: TtySize) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
+    Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }
 
 fn unknown(id: ProcessId) -> ErrorBody {
-    let message = format!("there is no process {}; it was released, or the sandbox has started anew", id.0);
+    let message = format!(
+        "there is no process {}; it was released, or the sandbox has started anew",
+        id.0
+    );
     ErrorBody::new(ErrorKind::NotFound, message)
 }
 
 fn exhausted(what: &str, error: io::Errno) -> ErrorBody {
-    ErrorBody::new(ErrorKind::ResourceExhausted, format!("the sandbox has no room for {what} ({error}); end some processes"))
+    ErrorBody::new(
+        ErrorKind::ResourceExhausted,
+        format!("the sandbox has no room for {what} ({error}); end some processes"),
+    )
 }

@@ -26,12 +26,15 @@ struct Ring {
 
 impl Ring {
     fn at(&self, offset: u64) -> usize {
-        usize::try_from(offset & (self.bytes.len() as u64 - 1)).expect("masked by the length of a Vec")
+        usize::try_from(offset & (self.bytes.len() as u64 - 1))
+            .expect("masked by the length of a Vec")
     }
 
     /// The bytes from `offset` on, at most `limit` of them, in up to two parts.
     fn slices(&self, offset: u64, limit: usize) -> (&[u8], &[u8]) {
-        let wanted = usize::try_from(self.end - offset).unwrap_or(usize::MAX).min(limit);
+        let wanted = usize::try_from(self.end - offset)
+            .unwrap_or(usize::MAX)
+            .min(limit);
         if wanted == 0 {
             return (&[], &[]);
         }
@@ -41,7 +44,11 @@ impl Ring {
     }
 
     fn grow(&mut self, capacity: usize) {
-        let mut bigger = Ring { bytes: vec![0; capacity], start: self.start, end: self.start };
+        let mut bigger = Ring {
+            bytes: vec![0; capacity],
+            start: self.start,
+            end: self.start,
+        };
         let (first, second) = self.slices(self.start, usize::MAX);
         for part in [first, second] {
             let mut part = part;
@@ -62,10 +69,15 @@ impl Ring {
         let (before, after) = self.bytes.split_at_mut(at);
         let first = room.min(after.len());
         let second = (room - first).min(before.len());
-        let mut parts = [IoSliceMut::new(&mut after[..first]), IoSliceMut::new(&mut before[..second])];
+        let mut parts = [
+            IoSliceMut::new(&mut after[..first]),
+            IoSliceMut::new(&mut before[..second]),
+        ];
         let count = io::readv(fd, &mut parts)?;
         self.end += count as u64;
-        self.start = self.start.max(self.end.saturating_sub(self.bytes.len() as u64));
+        self.start = self
+            .start
+            .max(self.end.saturating_sub(self.bytes.len() as u64));
         Ok(count)
     }
 }
@@ -152,7 +164,8 @@ impl Output {
 
     /// The reader has everything that it will get.
     pub(crate) fn is_sent(&self) -> bool {
-        self.sent.is_none_or(|sent| sent >= self.ring.end.min(self.limit))
+        self.sent
+            .is_none_or(|sent| sent >= self.ring.end.min(self.limit))
     }
 
     /// Whether there is something for the reader, and credit to send it.
@@ -162,9 +175,12 @@ impl Output {
 
     /// The next bytes for the reader: at most `limit`, and no more than its credit allows.
     pub(crate) fn next(&self, limit: usize) -> (&[u8], &[u8]) {
-        let Some(sent) = self.sent else { return (&[], &[]) };
+        let Some(sent) = self.sent else {
+            return (&[], &[]);
+        };
         let left = self.limit.saturating_sub(sent).min(self.window);
-        self.ring.slices(sent, usize::try_from(left).unwrap_or(usize::MAX).min(limit))
+        self.ring
+            .slices(sent, usize::try_from(left).unwrap_or(usize::MAX).min(limit))
     }
 
     /// The reader was sent this many bytes.
@@ -180,13 +196,19 @@ impl Output {
     }
 
     fn capacity_limit(&self) -> usize {
-        if self.retain { RETAINED_BYTES } else { UNRETAINED_BYTES }
+        if self.retain {
+            RETAINED_BYTES
+        } else {
+            UNRETAINED_BYTES
+        }
     }
 
     /// Bytes that may not be overwritten, because the reader is still to get them.
     fn waiting(&self) -> usize {
         match self.sent {
-            Some(sent) if sent < self.limit => usize::try_from(self.ring.end - sent).unwrap_or(usize::MAX),
+            Some(sent) if sent < self.limit => {
+                usize::try_from(self.ring.end - sent).unwrap_or(usize::MAX)
+            }
             // Nobody reads, or the reader wants no more: the oldest bytes make room for the newest.
             _ => 0,
         }
@@ -194,7 +216,9 @@ impl Output {
 
     /// Reads once.
     pub(crate) fn read(&mut self) -> Progress {
-        let Some(fd) = &self.fd else { return Progress::End };
+        let Some(fd) = &self.fd else {
+            return Progress::End;
+        };
         if !self.wants_read() {
             return Progress::Nothing;
         }
@@ -204,7 +228,11 @@ impl Output {
             self.ring.grow(capacity);
         }
         let capacity = self.ring.bytes.len();
-        let kept = if self.retain && capacity < self.capacity_limit() { used } else { self.waiting() };
+        let kept = if self.retain && capacity < self.capacity_limit() {
+            used
+        } else {
+            self.waiting()
+        };
         let room = capacity - kept;
         match self.ring.read(fd, room) {
             Ok(0) => {
@@ -254,7 +282,9 @@ mod tests {
     }
 
     fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect()
+        (0..length)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect()
     }
 
     #[test]
@@ -321,7 +351,10 @@ mod tests {
         let (writer, mut output) = output(false, None);
         io::write(&writer, b"x").unwrap();
         drop(writer);
-        assert_eq!((output.read(), output.read()), (Progress::Bytes, Progress::End));
+        assert_eq!(
+            (output.read(), output.read()),
+            (Progress::Bytes, Progress::End)
+        );
         assert!(output.ended());
     }
 }

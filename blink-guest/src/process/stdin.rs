@@ -23,7 +23,14 @@ pub(crate) struct Stdin {
 
 impl Stdin {
     pub(crate) fn new(fd: Option<OwnedFd>, terminal: bool) -> Stdin {
-        Stdin { fd, queue: VecDeque::new(), queued: 0, end: false, terminal, consumed: 0 }
+        Stdin {
+            fd,
+            queue: VecDeque::new(),
+            queued: 0,
+            end: false,
+            terminal,
+            consumed: 0,
+        }
     }
 
     /// Takes what arrived; `false` where the host sent more than it had credit for.

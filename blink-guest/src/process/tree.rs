@@ -34,7 +34,11 @@ struct Entry {
 
 impl Proc {
     pub(crate) fn open() -> io::Result<Proc> {
-        let root = fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let root = fs::open(
+            "/proc",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(Proc { root })
     }
 
@@ -46,24 +50,42 @@ impl Proc {
     pub(crate) fn mark_next_child(&self) -> Option<Marker> {
         // SAFETY: a new UTS namespace changes nothing but the host name that this process could see change.
         unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.ok()?;
-        let namespace =
-            fs::openat(&self.root, "thread-self/ns/uts", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let namespace = fs::openat(
+            &self.root,
+            "thread-self/ns/uts",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         let inode = fs::fstat(&namespace).ok()?.st_ino;
-        Some(Marker { _held: namespace, inode })
+        Some(Marker {
+            _held: namespace,
+            inode,
+        })
     }
 
     /// The numbers of all processes but this one.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let own = getpid().as_raw_nonzero().get();
-        let Ok(entries) = fs::Dir::read_from(&self.root) else { return Vec::new() };
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
+        let Ok(entries) = fs::Dir::read_from(&self.root) else {
+            return Vec::new();
+        };
+        let pids = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
         pids.filter(|pid| *pid != own).collect()
     }
 
     /// Reads a small file of a process.
     pub(crate) fn read(&self, pid: i32, name: &str) -> Option<String> {
         let path = format!("{pid}/{name}");
-        let file = fs::openat(&self.root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let file = fs::openat(
+            &self.root,
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
         let mut bytes = [0; 1024];
         let length = io::read(file, &mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
@@ -87,7 +109,9 @@ impl Proc {
             .filter_map(|pid| Some((pid, self.entry(pid)?)))
             .filter(|(_, entry)| !entry.dead)
             .collect();
-        let Some(marker) = marker else { return descendants(&entries, root) };
+        let Some(marker) = marker else {
+            return descendants(&entries, root);
+        };
         let mut members: Vec<i32> = Vec::new();
         for (&pid, entry) in &entries {
             let member = match self.is_marked(pid, marker) {
@@ -120,7 +144,13 @@ impl Proc {
         self.until_no_new_member(root, marker, &mut seen, Signal::KILL);
     }
 
-    fn until_no_new_member(&self, root: i32, marker: Option<&Marker>, seen: &mut Vec<i32>, signal: Signal) {
+    fn until_no_new_member(
+        &self,
+        root: i32,
+        marker: Option<&Marker>,
+        seen: &mut Vec<i32>,
+        signal: Signal,
+    ) {
         // Each round that goes on has met a process that was not there before; the limit of processes bounds their
         // number for programs that behave, this one the rounds for those that do not.
         for _ in 0..1000 {
@@ -167,7 +197,11 @@ fn parse_stat(text: &str) -> Option<Entry> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    Some(Entry { parent, session, dead: matches!(state, "Z" | "X" | "x") })
+    Some(Entry {
+        parent,
+        session,
+        dead: matches!(state, "Z" | "X" | "x"),
+    })
 }
 
 #[cfg(test)]
@@ -177,15 +211,31 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
         let entry = parse_stat("17 (a) R 1 (b) S 3 17 12 0 -1 4194304").unwrap();
-        assert_eq!(entry, Entry { parent: 3, session: 12, dead: false });
+        assert_eq!(
+            entry,
+            Entry {
+                parent: 3,
+                session: 12,
+                dead: false
+            }
+        );
         assert_eq!(parse_stat("17 (x"), None);
     }
 
     #[test]
     fn descendants_follow_parents_and_sessions() {
-        let entry = |parent, session| Entry { parent, session, dead: false };
-        let entries =
-            BTreeMap::from([(10, entry(1, 10)), (11, entry(10, 10)), (12, entry(11, 12)), (13, entry(1, 10)), (20, entry(1, 20))]);
+        let entry = |parent, session| Entry {
+            parent,
+            session,
+            dead: false,
+        };
+        let entries = BTreeMap::from([
+            (10, entry(1, 10)),
+            (11, entry(10, 10)),
+            (12, entry(11, 12)),
+            (13, entry(1, 10)),
+            (20, entry(1, 20)),
+        ]);
         let mut members = descendants(&entries, 10);
         members.sort_unstable();
         assert_eq!(members, [10, 11, 12, 13]);
@@ -195,8 +245,13 @@ mod tests {
     #[test]
     fn a_marked_child_is_found_where_marking_is_allowed() {
         let proc = Proc::open().unwrap();
-        let Some(marker) = std::thread::scope(|scope| scope.spawn(|| proc.mark_next_child()).join().unwrap()) else {
-            assert!(!rustix::process::geteuid().is_root(), "root may make namespaces");
+        let Some(marker) =
+            std::thread::scope(|scope| scope.spawn(|| proc.mark_next_child()).join().unwrap())
+        else {
+            assert!(
+                !rustix::process::geteuid().is_root(),
+                "root may make namespaces"
+            );
             return;
         };
         assert_ne!(marker.inode, 0);

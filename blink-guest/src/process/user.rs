@@ -67,11 +67,16 @@ fn find_in(spec: Option<&str>, passwd: &str, group: &str) -> Result<User, ErrorB
         },
         (None, None) => return Err(missing("user", user)),
     };
-    let groups = group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 4);
+    let groups = group
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .filter(|fields| fields.len() >= 4);
     let mut others = Vec::new();
     let mut named = None;
     for fields in groups {
-        let Ok(gid) = fields[2].parse::<u32>() else { continue };
+        let Ok(gid) = fields[2].parse::<u32>() else {
+            continue;
+        };
         if wanted_group == Some(fields[0]) {
             named = Some(gid);
         }
@@ -80,7 +85,9 @@ fn find_in(spec: Option<&str>, passwd: &str, group: &str) -> Result<User, ErrorB
         }
     }
     if let Some(wanted) = wanted_group {
-        found.gid = named.or_else(|| wanted.parse().ok()).ok_or_else(|| missing("group", wanted))?;
+        found.gid = named
+            .or_else(|| wanted.parse().ok())
+            .ok_or_else(|| missing("group", wanted))?;
     }
     others.retain(|gid| *gid != found.gid);
     found.groups = others;
@@ -89,12 +96,16 @@ fn find_in(spec: Option<&str>, passwd: &str, group: &str) -> Result<User, ErrorB
 
 fn number(field: &str, user: &str) -> Result<u32, ErrorBody> {
     field.parse().map_err(|_| {
-        ErrorBody::new(ErrorKind::InvalidArgument, format!("the sandbox's /etc/passwd has no valid ids for user {user:?}"))
+        ErrorBody::new(
+            ErrorKind::InvalidArgument,
+            format!("the sandbox's /etc/passwd has no valid ids for user {user:?}"),
+        )
     })
 }
 
 fn missing(what: &str, name: &str) -> ErrorBody {
-    let message = format!("there is no {what} {name:?} in the sandbox; name one of its own, or use a number");
+    let message =
+        format!("there is no {what} {name:?} in the sandbox; name one of its own, or use a number");
     ErrorBody::new(ErrorKind::NotFound, message)
 }
 
@@ -112,7 +123,15 @@ mod tests {
     #[test]
     fn users_are_found_by_name_and_number_with_their_groups() {
         let anna = look(Some("anna")).unwrap();
-        assert_eq!((anna.uid, anna.gid, anna.groups.as_slice(), anna.home.as_str()), (1000, 100, &[44][..], "/home/anna"));
+        assert_eq!(
+            (
+                anna.uid,
+                anna.gid,
+                anna.groups.as_slice(),
+                anna.home.as_str()
+            ),
+            (1000, 100, &[44][..], "/home/anna")
+        );
         assert_eq!(look(Some("1000")).unwrap(), anna);
         assert_eq!(look(None).unwrap().name, "root");
         assert_eq!(look(Some("anna:video")).unwrap().gid, 44);
@@ -127,11 +146,19 @@ mod tests {
 
     #[test]
     fn missing_names_are_named() {
-        for (spec, name) in [("otto", "\"otto\""), ("anna:nogroup", "\"nogroup\""), ("", "\"\""), ("-1", "\"-1\"")] {
+        for (spec, name) in [
+            ("otto", "\"otto\""),
+            ("anna:nogroup", "\"nogroup\""),
+            ("", "\"\""),
+            ("-1", "\"-1\""),
+        ] {
             let error = look(Some(spec)).unwrap_err();
             assert_eq!(error.kind, ErrorKind::NotFound);
             assert!(error.message.contains(name), "{}", error.message);
         }
-        assert_eq!(look(Some("bad")).unwrap_err().kind, ErrorKind::InvalidArgument);
+        assert_eq!(
+            look(Some("bad")).unwrap_err().kind,
+            ErrorKind::InvalidArgument
+        );
     }
 }

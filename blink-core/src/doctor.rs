@@ -1,0 +1,87 @@
+//! What works on this machine, tried.
+
+use std::time::{Duration, Instant};
+
+use crate::blink::Blink;
+use crate::command::Command;
+use crate::error::{Error, ErrorKind};
+use crate::isolation::{Isolation, IsolationChoice};
+
+/// How long a trial may take.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was found out about one isolation.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Check {
+    /// The isolation that was tried.
+    pub isolation: Isolation,
+    /// How long the trial took, from nothing to a program's result.
+    pub elapsed: Duration,
+    /// Why it does not work, and what would mend it; `None` where it works.
+    pub problem: Option<Error>,
+}
+
+impl Check {
+    /// Whether sandboxes can have this isolation here.
+    pub fn works(&self) -> bool {
+        self.problem.is_none()
+    }
+}
+
+/// What works on this machine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// One for each isolation, the strongest first.
+    pub checks: Vec<Check>,
+    /// Whether Blink runs as root, and so gives sandboxes users of their own.
+    pub root: bool,
+    /// Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
+    pub control_groups: bool,
+}
+
+/// Tries each isolation by running a program in a sandbox of its own.
+pub async fn doctor(blink: &Blink) -> Report {
+    let mut checks = Vec::new();
+    for (isolation, choice) in [
+        (Isolation::Microvm, IsolationChoice::Microvm),
+        (Isolation::Namespace, IsolationChoice::Namespace),
+    ] {
+        let started = Instant::now();
+        let problem = try_isolation(blink, choice).await.err();
+        checks.push(Check {
+            isolation,
+            elapsed: started.elapsed(),
+            problem,
+        });
+    }
+    Report {
+        checks,
+        root: crate::engine::namespace::id_base().is_some(),
+        control_groups: crate::engine::namespace::has_control_groups(),
+    }
+}
+
+async fn try_isolation(blink: &Blink, choice: IsolationChoice) -> Result<(), Error> {
+    let sandbox = blink
+        .sandbox()
+        .isolation(choice)
+        .boot_timeout(TRIAL_TIMEOUT)
+        .create()
+        .await?;
+    let output = sandbox
+        .exec(Command::new("/bin/true").timeout(TRIAL_TIMEOUT))
+        .await?;
+    sandbox.remove().await?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let message = format!(
+                "a sandbox started, but /bin/true ended with {} in it",
+                output.status.code
+            );
+            Err(Error::new(ErrorKind::Internal, message))
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Finding bubblewrap, in a version that can make overlays.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The first version with `--overlay`.
+const OLDEST: (u32, u32) = (0, 11);
+
+/// The names of the places where it may be told to be.
+const FILE_VARIABLE: &str = "BLINK_BWRAP";
+const RUNTIME_VARIABLE: &str = "BLINK_RUNTIME_DIR";
+
+/// The first that works: what the environment names, what `make setup` has put into the cache, the system's.
+pub(crate) fn find() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
+        let named = PathBuf::from(named);
+        return match version(&named) {
+            Ok(found) if found >= OLDEST => Ok(named),
+            Ok((major, minor)) => Err(unavailable(&format!(
+                "{FILE_VARIABLE} names {}, which is bubblewrap {major}.{minor}; it must be 0.11 or later",
+                named.display()
+            ))),
+            Err(why) => Err(unavailable(&format!(
+                "{FILE_VARIABLE} names {}, which {why}",
+                named.display()
+            ))),
+        };
+    }
+    let mut too_old = None;
+    for candidate in candidates() {
+        match version(&candidate) {
+            Ok(found) if found >= OLDEST => return Ok(candidate),
+            Ok(found) => too_old = Some((candidate, found)),
+            Err(_) => {}
+        }
+    }
+    let found = match too_old {
+        Some((path, (major, minor))) => format!("{} is version {major}.{minor}", path.display()),
+        None => "none was found".into(),
+    };
+    Err(unavailable(&format!(
+        "namespaces need bubblewrap 0.11 or later, and {found}; run `make setup` in Blink's source tree, install \
+         the package bubblewrap, or name one with {FILE_VARIABLE}"
+    )))
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Some(runtime) = std::env::var_os(RUNTIME_VARIABLE) {
+        found.push(Path::new(&runtime).join("bwrap"));
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    if let Some(Ok(runtimes)) = cache.map(|cache| fs::read_dir(cache.join("blink"))) {
+        let mut runtimes: Vec<PathBuf> = runtimes
+            .flatten()
+            .map(|entry| entry.path().join("bwrap"))
+            .collect();
+        runtimes.sort();
+        found.extend(runtimes.into_iter().rev());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    found.extend(std::env::split_paths(&path).map(|folder| folder.join("bwrap")));
+    found.retain(|path| path.is_file());
+    found
+}
+
+/// Major and minor version of the program at `path`, or what is wrong with it.
+fn version(path: &Path) -> Result<(u32, u32), String> {
+    let output = Command::new(path)
+        .arg("--version")
+        .output()
+        .map_err(|error| format!("cannot be started: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse_version(&text).ok_or_else(|| "is not bubblewrap".into())
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix("bubblewrap ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Copies the program into the home; once for each content.
+pub(crate) fn copy_into(home: &Path, bubblewrap: &Path) -> Result<PathBuf> {
+    let failed = |error: std::io::Error| {
+        Error::io("bubblewrap could not be copied into Blink's home", &error)
+    };
+    let content = fs::read(bubblewrap).map_err(failed)?;
+    let target = home.join("guest").join("bwrap");
+    if fs::read(&target).is_ok_and(|known| known == content) {
+        return Ok(target);
+    }
+    let folder = home.join("guest");
+    fs::create_dir_all(&folder).map_err(failed)?;
+    let mut temporary = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+    std::io::Write::write_all(&mut temporary, &content).map_err(failed)?;
+    let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(temporary.path(), mode).map_err(failed)?;
+    temporary
+        .into_temp_path()
+        .persist(&target)
+        .map_err(|error| failed(error.error))?;
+    Ok(target)
+}
+
+fn unavailable(message: &str) -> Error {
+    Error::new(ErrorKind::IsolationUnavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared() {
+        assert_eq!(parse_version("bubblewrap 0.11.0\n"), Some((0, 11)));
+        assert_eq!(parse_version("bubblewrap 1.0\n"), Some((1, 0)));
+        assert_eq!(parse_version("something else"), None);
+        assert!(parse_version("bubblewrap 0.8.0").unwrap() < OLDEST);
+        assert!(parse_version("bubblewrap 1.0").unwrap() > OLDEST);
+    }
+}

@@ -1,0 +1,37 @@
+//! What processes that are gone have left running.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::machine::Record;
+
+/// How long the kernel may take to end what was killed.
+const END_WAIT: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Deals with folders whose owner is gone. Needs nothing of the engine: it works where the engine cannot be opened.
+pub(crate) struct Leftovers;
+
+impl Leftovers {
+    /// Whether the folder's machine still runs.
+    pub(crate) fn is_alive(&self, folder: &Path) -> bool {
+        Record::read(folder).is_some_and(|record| record.is_alive())
+    }
+
+    /// Ends what still runs of the folder's machine.
+    pub(crate) async fn end(&self, folder: &Path) {
+        let Some(record) = Record::read(folder) else {
+            return;
+        };
+        record.kill();
+        let ending = async {
+            while record.is_alive() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        if tokio::time::timeout(END_WAIT, ending).await.is_err() {
+            tracing::warn!(folder = %folder.display(), "a left-over sandbox does not end");
+        }
+        record.remove_group();
+    }
+}

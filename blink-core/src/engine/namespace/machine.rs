@@ -1,0 +1,252 @@
+//! A booted machine, and what is written down about it for later processes.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::process::Child;
+use tokio::sync::watch;
+
+use super::cgroup::ControlGroup;
+use super::launch::{SOCKET, console};
+use crate::engine::Machine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::LinkIo;
+use crate::lock;
+
+const RECORD: &str = "machine.json";
+
+/// How long a broken link waits for the machine's end, to be able to say how it ended.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(500);
+
+/// What of the console goes into a message.
+const CONSOLE_TAIL_BYTES: u64 = 2048;
+
+/// How often an adopted machine is looked at: it is not this process's child, whose end the kernel would tell.
+const WATCH_EVERY: Duration = Duration::from_millis(20);
+
+/// What later processes must know of a machine.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Record {
+    /// The agent, as the host numbers it.
+    agent: Option<Numbered>,
+    /// The bubblewrap that waits for it.
+    monitor: Option<Numbered>,
+    group: Option<PathBuf>,
+}
+
+/// A process, with its start: numbers are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Numbered {
+    pid: i32,
+    started: u64,
+}
+
+impl Numbered {
+    fn of(pid: i32) -> Option<Numbered> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let dead = matches!(fields.next()?, "Z" | "X");
+        // The 22nd field of the line; the state was the third.
+        let started = fields.nth(18)?.parse().ok()?;
+        (!dead).then_some(Numbered { pid, started })
+    }
+
+    fn is_alive(self) -> bool {
+        Numbered::of(self.pid) == Some(self)
+    }
+
+    fn kill(self) {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        // Held first, then compared: the number cannot change hands in between.
+        if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
+            && self.is_alive()
+        {
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(agent: Option<i32>, monitor: Option<u32>, group: Option<&Path>) -> Record {
+        let monitor = monitor.and_then(|pid| Numbered::of(i32::try_from(pid).ok()?));
+        Record {
+            agent: agent.and_then(Numbered::of),
+            monitor,
+            group: group.map(Path::to_owned),
+        }
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> std::io::Result<()> {
+        fs::write(folder.join(RECORD), serde_json::to_vec(self)?)
+    }
+
+    pub(crate) fn read(folder: &Path) -> Option<Record> {
+        serde_json::from_slice(&fs::read(folder.join(RECORD)).ok()?).ok()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        [self.agent, self.monitor]
+            .into_iter()
+            .flatten()
+            .any(Numbered::is_alive)
+    }
+
+    /// Ends the agent, and with it everything in its namespace; the monitor ends after it.
+    pub(crate) fn kill(&self) {
+        match self.agent {
+            Some(agent) => agent.kill(),
+            None => self.monitor.into_iter().for_each(Numbered::kill),
+        }
+        if let Some(group) = &self.group {
+            ControlGroup::from_path(group.clone()).kill();
+        }
+    }
+
+    pub(crate) fn remove_group(&self) {
+        if let Some(group) = &self.group {
+            ControlGroup::from_path(group.clone()).remove();
+        }
+    }
+}
+
+/// A machine of this engine.
+pub(crate) struct NamespaceMachine {
+    folder: PathBuf,
+    record: Record,
+    /// The first link, until it is taken.
+    link: Mutex<Option<UnixStream>>,
+    /// The machine ends when this closes.
+    leash: Mutex<Option<OwnedFd>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl NamespaceMachine {
+    pub(crate) fn started(
+        folder: PathBuf,
+        mut child: Child,
+        record: Record,
+        link: UnixStream,
+        leash: Option<OwnedFd>,
+        group: Option<ControlGroup>,
+    ) -> NamespaceMachine {
+        let (sender, ended) = watch::channel(false);
+        tokio::spawn(async move {
+            // Collected however it ends: no zombie stays.
+            let _ = child.wait().await;
+            if let Some(group) = group {
+                group.kill();
+                group.remove();
+            }
+            let _ = sender.send(true);
+        });
+        NamespaceMachine {
+            folder,
+            record,
+            link: Mutex::new(Some(link)),
+            leash: Mutex::new(leash),
+            ended,
+        }
+    }
+
+    /// A machine that an earlier process has booted, if it runs.
+    pub(crate) fn adopt(folder: &Path) -> Option<NamespaceMachine> {
+        let record = Record::read(folder).filter(Record::is_alive)?;
+        let (sender, ended) = watch::channel(false);
+        let watched = record.clone();
+        tokio::spawn(async move {
+            while watched.is_alive() && !sender.is_closed() {
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+            watched.remove_group();
+            let _ = sender.send(true);
+        });
+        Some(NamespaceMachine {
+            folder: folder.to_owned(),
+            record,
+            link: Mutex::new(None),
+            leash: Mutex::new(None),
+            ended,
+        })
+    }
+
+    fn connect(&self) -> std::io::Result<UnixStream> {
+        let folder = fs::File::open(&self.folder)?;
+        UnixStream::connect(format!(
+            "/proc/self/fd/{}/{SOCKET}",
+            folder.as_fd().as_raw_fd()
+        ))
+    }
+
+    fn console_tail(&self) -> String {
+        use std::io::{Read, Seek, SeekFrom};
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = fs::File::open(console(&self.folder))?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL_BYTES)))?;
+            let mut bytes = Vec::new();
+            file.take(CONSOLE_TAIL_BYTES).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default())
+            .trim()
+            .to_owned()
+    }
+}
+
+#[async_trait]
+impl Machine for NamespaceMachine {
+    async fn open_link(&self) -> Result<LinkIo> {
+        let first = lock(&self.link).take();
+        let connected = match first {
+            Some(link) => Ok(link),
+            None => self.connect(),
+        };
+        let stream = connected
+            .and_then(|stream| {
+                stream.set_nonblocking(true)?;
+                tokio::net::UnixStream::from_std(stream)
+            })
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::SandboxDied,
+                    format!("the sandbox does not take links ({error})"),
+                )
+            })?;
+        let (reader, writer) = stream.into_split();
+        Ok(LinkIo {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+        })
+    }
+
+    async fn last_words(&self) -> Option<String> {
+        tokio::time::timeout(LAST_WORDS_WAIT, self.gone())
+            .await
+            .ok()?;
+        let tail = self.console_tail();
+        Some(if tail.is_empty() {
+            "it printed nothing on its console".into()
+        } else {
+            tail
+        })
+    }
+
+    fn kill(&self) {
+        lock(&self.leash).take();
+        self.record.kill();
+    }
+
+    async fn gone(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the watching task is over: the runtime is ending.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}

@@ -1,0 +1,119 @@
+//! Sandboxes in Linux namespaces, made by bubblewrap: for machines without a usable hypervisor, and for tests.
+//!
+//! The sandbox's root is an overlay: below the image, above the sandbox's own disk, a folder in its home. The agent is
+//! process 1 in it. Everything is unshared; programs have no capability, cannot gain a privilege, and pass through a
+//! filter of system calls (the agent gives them that).
+//!
+//! As an ordinary user, the sandbox has one user, who is that user outside. As root, it has 65,536 users of its own,
+//! none of whom is anybody outside: root is never root.
+
+mod bubblewrap;
+mod cgroup;
+mod launch;
+mod leftovers;
+mod machine;
+mod skeleton;
+mod userns;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Engine, Machine, MachineSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guest_binary;
+use crate::home::Home;
+use crate::isolation::Isolation;
+
+pub(crate) use leftovers::Leftovers;
+pub(crate) use userns::id_base;
+
+/// The engine, opened once.
+pub(crate) struct NamespaceEngine {
+    tools: Arc<Tools>,
+}
+
+/// What every boot needs, found or made once.
+pub(crate) struct Tools {
+    home: PathBuf,
+    bubblewrap: PathBuf,
+    guest: PathBuf,
+    host_root: skeleton::HostRoot,
+    /// The first host id of the sandboxes' users, where Blink is root.
+    id_base: Option<u32>,
+}
+
+impl NamespaceEngine {
+    pub(crate) fn open(home: &Home) -> Result<NamespaceEngine> {
+        let bubblewrap = bubblewrap::find()?;
+        let guest = guest_binary::install(home.path()).map_err(|error| {
+            let message = format!(
+                "the guest agent could not be put into Blink's home {}",
+                home.path().display()
+            );
+            Error::io(message, &error)
+        })?;
+        let id_base = id_base();
+        let bubblewrap = match id_base {
+            // The sandbox's own users start it, and the home is the one place that is shown to them.
+            Some(_) => bubblewrap::copy_into(home.path(), &bubblewrap)?,
+            None => bubblewrap,
+        };
+        for folder in [
+            home.path(),
+            &home.sandboxes(),
+            &home.images(),
+            &home.path().join("guest"),
+        ] {
+            userns::open_to_sandboxes(folder, id_base).map_err(|error| {
+                Error::io(
+                    format!("Blink's home {} cannot be used", folder.display()),
+                    &error,
+                )
+            })?;
+        }
+        let host_root = skeleton::prepare(home, id_base)?;
+        let tools = Tools {
+            home: home.path().to_owned(),
+            bubblewrap,
+            guest,
+            host_root,
+            id_base,
+        };
+        Ok(NamespaceEngine {
+            tools: Arc::new(tools),
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for NamespaceEngine {
+    fn isolation(&self) -> Isolation {
+        Isolation::Namespace
+    }
+
+    async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>> {
+        let (tools, spec) = (self.tools.clone(), spec.clone());
+        let booting = tokio::task::spawn_blocking(move || launch::launch(&tools, &spec));
+        let machine = booting
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        Ok(Box::new(machine))
+    }
+
+    async fn adopt(&self, folder: &Path) -> Result<Option<Box<dyn Machine>>> {
+        Ok(machine::NamespaceMachine::adopt(folder)
+            .map(|machine| Box::new(machine) as Box<dyn Machine>))
+    }
+
+    async fn discard(&self, folder: &Path) -> Result<()> {
+        Leftovers.end(folder).await;
+        Ok(())
+    }
+}
+
+/// Whether this process may make control groups for its sandboxes.
+pub(crate) fn has_control_groups() -> bool {
+    cgroup::parent().is_some()
+}

@@ -1,0 +1,195 @@
+//! The root folder of the image `host`: the machine's own programs, and nothing of its users.
+//!
+//! It is made once in the home and shared by all sandboxes, as the lower layer of their overlays. The machine's `/usr`
+//! and the few parts of `/etc` that programs cannot do without are mounted over it, read-only.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+
+/// Changes whenever what is made here changes, so that an older home's is not taken for it.
+const VERSION: u32 = 1;
+
+/// Folders of the root, with their modes. The agent lives in `.blink`.
+const FOLDERS: &[(&str, u32)] = &[
+    (".blink", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("etc/ssl", 0o755),
+    ("home", 0o755),
+    ("media", 0o755),
+    ("mnt", 0o755),
+    ("opt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("srv", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("var", 0o755),
+    ("var/blink", 0o755),
+    ("var/blink/memory", 0o777),
+    ("var/cache", 0o755),
+    ("var/lib", 0o755),
+    ("var/log", 0o755),
+    ("var/spool", 0o755),
+    ("var/tmp", 0o1777),
+];
+
+const FILES: &[(&str, &str)] = &[
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
+         user:x:1000:1000:user:/home/user:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
+    (
+        "etc/group",
+        "root:x:0:\ndaemon:x:1:\ntty:x:5:\nusers:x:100:\nuser:x:1000:\nnogroup:x:65534:\n",
+    ),
+    ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    (
+        "etc/nsswitch.conf",
+        "passwd: files\ngroup: files\nhosts: files dns\n",
+    ),
+    ("etc/host.conf", "multi on\n"),
+    ("etc/shells", "/bin/sh\n/bin/bash\n"),
+];
+
+/// Folders of the root that are links into `/usr` on most machines, and folders of their own on others.
+const PROGRAM_FOLDERS: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// Parts of the machine's `/etc` that programs of `/usr` need to start or to work, and that tell nothing about the
+/// machine's users.
+const SHOWN_OF_ETC: &[&str] = &[
+    "alternatives",
+    "ca-certificates",
+    "fonts",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "mime.types",
+    "perl",
+    "pki",
+    "protocols",
+    "python3",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+    "xml",
+];
+
+/// The root folder, and what is mounted over it.
+pub(crate) struct HostRoot {
+    pub(crate) path: PathBuf,
+    /// Paths that the sandbox sees as they are on the host, read-only.
+    pub(crate) shown: Vec<PathBuf>,
+}
+
+/// Makes the root folder, once for each home.
+pub(crate) fn prepare(home: &Home, id_base: Option<u32>) -> Result<HostRoot> {
+    let links: Vec<(&str, PathBuf)> = PROGRAM_FOLDERS
+        .iter()
+        .filter_map(|name| Some((*name, fs::read_link(Path::new("/").join(name)).ok()?)))
+        .collect();
+    let own: Vec<&str> = PROGRAM_FOLDERS
+        .iter()
+        .copied()
+        .filter(|name| {
+            fs::symlink_metadata(Path::new("/").join(name)).is_ok_and(|found| found.is_dir())
+        })
+        .collect();
+    let shown_of_etc: Vec<&str> = SHOWN_OF_ETC
+        .iter()
+        .copied()
+        .filter(|name| Path::new("/etc").join(name).exists())
+        .collect();
+
+    // The name tells what it was made from: another machine's links, or another owner, make another folder.
+    let description = format!("{VERSION} {id_base:?} {links:?} {own:?} {shown_of_etc:?}");
+    let name = format!("host-{:08x}", crc32fast::hash(description.as_bytes()));
+    let path = home.path().join(name);
+    if !path.is_dir() {
+        let temporary = tempfile::tempdir_in(home.path()).map_err(|error| failed(&error))?;
+        make(temporary.path(), &links, &own, &shown_of_etc, id_base)
+            .map_err(|error| failed(&error))?;
+        match fs::rename(temporary.path(), &path) {
+            // Another process was faster.
+            Err(_) if path.is_dir() => {}
+            Err(error) => return Err(failed(&error)),
+            Ok(()) => drop(temporary.keep()),
+        }
+    }
+    let mut shown = vec![PathBuf::from("/usr")];
+    shown.extend(own.into_iter().map(|name| Path::new("/").join(name)));
+    shown.extend(
+        shown_of_etc
+            .into_iter()
+            .map(|name| Path::new("/etc").join(name)),
+    );
+    Ok(HostRoot { path, shown })
+}
+
+fn make(
+    root: &Path,
+    links: &[(&str, PathBuf)],
+    own: &[&str],
+    shown_of_etc: &[&str],
+    id_base: Option<u32>,
+) -> std::io::Result<()> {
+    fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
+    let give = |path: &Path| match id_base {
+        Some(id) => chown(path, Some(id), Some(id)),
+        None => Ok(()),
+    };
+    give(root)?;
+    for (name, mode) in FOLDERS
+        .iter()
+        .copied()
+        .chain(own.iter().map(|name| (*name, 0o755)))
+    {
+        let path = root.join(name);
+        fs::DirBuilder::new().mode(mode).create(&path)?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+        give(&path)?;
+    }
+    for (name, content) in FILES {
+        fs::write(root.join(name), content)?;
+        give(&root.join(name))?;
+    }
+    for (name, target) in links {
+        symlink(target, root.join(name))?;
+    }
+    symlink("/proc/self/mounts", root.join("etc/mtab"))?;
+    // A mount needs something to be mounted on.
+    for name in shown_of_etc {
+        let (path, shown) = (root.join("etc").join(name), Path::new("/etc").join(name));
+        match shown.is_dir() {
+            true => fs::create_dir(&path)?,
+            false => drop(fs::File::create(&path)?),
+        }
+    }
+    let user_home = root.join("home/user");
+    fs::create_dir(&user_home)?;
+    if let Some(id) = id_base {
+        const USER: u32 = 1000;
+        chown(&user_home, Some(id + USER), Some(id + USER))?;
+    }
+    Ok(())
+}
+
+fn failed(error: &std::io::Error) -> Error {
+    Error::io(
+        "the root folder for sandboxes could not be made in Blink's home",
+        error,
+    )
+}
