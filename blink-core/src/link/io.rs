@@ -15,6 +15,10 @@ use super::outbox::{Next, Outbox};
 
 use crate::lock;
 
+/// While more than this waits to be sent, what only the guest asked for goes unanswered: a guest that asks and does not
+/// read must not fill the host's memory.
+const BACKLOG_BYTES: usize = 1 << 20;
+
 /// How a link ended.
 pub(crate) enum Ended {
     /// The guest broke a rule.
@@ -132,7 +136,10 @@ impl Shared {
 
     fn receive_for_connection(&self, frame: &Frame) -> Result<(), String> {
         match frame.frame_type {
-            FrameType::HEARTBEAT => Ok(()),
+            FrameType::HEARTBEAT => {
+                self.answer(FrameType::HEARTBEAT, 0, &frame.body);
+                Ok(())
+            }
             FrameType::ERROR => Err(format!(
                 "it reports an error: {}",
                 parse::<ErrorBody>(frame)?.message
@@ -178,8 +185,13 @@ impl Shared {
             blink_wire::ErrorKind::Unsupported,
             format!("this host does not know frames of type {frame_type:?}"),
         );
-        self.outbox
-            .control(FrameType::ERROR, id, false, &error.to_body());
+        self.answer(FrameType::ERROR, id, &error.to_body());
+    }
+
+    fn answer(&self, frame_type: FrameType, id: u64, body: &[u8]) {
+        if self.outbox.backlog() < BACKLOG_BYTES {
+            self.outbox.control(frame_type, id, false, body);
+        }
     }
 
     fn give_credit(&self, id: u64, channel: FrameType, credit: u32) {

@@ -62,6 +62,11 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// Bytes of control frames that wait.
+    pub(crate) fn backlog(&self) -> usize {
+        lock(&self.state).control.len()
+    }
+
     /// Queues a bulk frame, when its turn comes.
     pub(crate) async fn bulk(
         &self,

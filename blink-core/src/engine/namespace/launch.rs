@@ -247,15 +247,9 @@ fn arguments(
     ]
     .map(os));
     add(&["--size", &run, "--tmpfs", "/run"].map(os));
-    add(&["--size", "65536", "--tmpfs", "/.blink", "--ro-bind"].map(os));
-    add(&[tools.guest.as_os_str(), os("/.blink/blink-guest")]);
-    add(&[
-        os("--ro-bind"),
-        upper.as_os_str(),
-        os("/.blink/disk"),
-        os("--remount-ro"),
-        os("/.blink"),
-    ]);
+    let agent = tools.guest.parent().unwrap_or(&tools.guest);
+    add(&[os("--ro-bind"), agent.as_os_str(), os("/.blink")]);
+    add(&[os("--ro-bind"), upper.as_os_str(), os("/.blink/disk")]);
     for mount in &spec.mounts {
         let fd = passed.add(open_mount(mount, namespace)?);
         let option = if mount.read_only {

@@ -15,6 +15,7 @@ mod machine;
 mod skeleton;
 mod userns;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +55,9 @@ impl NamespaceEngine {
             );
             Error::io(message, &error)
         })?;
+        // The agent's folder is shown as it is; the sandbox's own disk is shown in it.
+        let disk = guest.with_file_name("disk");
+        fs::create_dir_all(&disk).map_err(|error| Error::io(disk.display(), &error))?;
         let id_base = id_base();
         let bubblewrap = match id_base {
             // The sandbox's own users start it, and the home is the one place that is shown to them.

@@ -1,17 +1,19 @@
 //! The root folder of the image `host`: the machine's own programs, and nothing of its users.
 //!
 //! It is made once in the home and shared by all sandboxes, as the lower layer of their overlays. The machine's `/usr`
-//! and the few parts of `/etc` that programs cannot do without are mounted over it, read-only.
+//! is mounted over it, read-only. The few parts of `/etc` that programs cannot do without are copied, as each mount
+//! would cost every start of a sandbox more than all of them together cost once.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 use crate::home::Home;
 
 /// Changes whenever what is made here changes, so that an older home's is not taken for it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Folders of the root, with their modes. The agent lives in `.blink`.
 const FOLDERS: &[(&str, u32)] = &[
@@ -64,7 +66,7 @@ const PROGRAM_FOLDERS: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx
 
 /// Parts of the machine's `/etc` that programs of `/usr` need to start or to work, and that tell nothing about the
 /// machine's users.
-const SHOWN_OF_ETC: &[&str] = &[
+const TAKEN_OF_ETC: &[&str] = &[
     "alternatives",
     "ca-certificates",
     "fonts",
@@ -108,19 +110,19 @@ pub(crate) fn prepare(home: &Home, id_base: Option<u32>) -> Result<HostRoot> {
             fs::symlink_metadata(Path::new("/").join(name)).is_ok_and(|found| found.is_dir())
         })
         .collect();
-    let shown_of_etc: Vec<&str> = SHOWN_OF_ETC
+    let taken_of_etc: Vec<(&str, SystemTime)> = TAKEN_OF_ETC
         .iter()
-        .copied()
-        .filter(|name| Path::new("/etc").join(name).exists())
+        .filter_map(|name| Some((*name, fs::metadata(Path::new("/etc").join(name)).ok()?.modified().ok()?)))
         .collect();
 
-    // The name tells what it was made from: another machine's links, or another owner, make another folder.
-    let description = format!("{VERSION} {id_base:?} {links:?} {own:?} {shown_of_etc:?}");
+    // The name tells what it was made from: another machine's links, another owner, or a later state of what is taken
+    // make another folder.
+    let description = format!("{VERSION} {id_base:?} {links:?} {own:?} {taken_of_etc:?}");
     let name = format!("host-{:08x}", crc32fast::hash(description.as_bytes()));
     let path = home.path().join(name);
     if !path.is_dir() {
         let temporary = tempfile::tempdir_in(home.path()).map_err(|error| failed(&error))?;
-        make(temporary.path(), &links, &own, &shown_of_etc, id_base)
+        make(temporary.path(), &links, &own, &taken_of_etc, id_base)
             .map_err(|error| failed(&error))?;
         match fs::rename(temporary.path(), &path) {
             // Another process was faster.
@@ -131,11 +133,6 @@ pub(crate) fn prepare(home: &Home, id_base: Option<u32>) -> Result<HostRoot> {
     }
     let mut shown = vec![PathBuf::from("/usr")];
     shown.extend(own.into_iter().map(|name| Path::new("/").join(name)));
-    shown.extend(
-        shown_of_etc
-            .into_iter()
-            .map(|name| Path::new("/etc").join(name)),
-    );
     Ok(HostRoot { path, shown })
 }
 
@@ -143,7 +140,7 @@ fn make(
     root: &Path,
     links: &[(&str, PathBuf)],
     own: &[&str],
-    shown_of_etc: &[&str],
+    taken_of_etc: &[(&str, SystemTime)],
     id_base: Option<u32>,
 ) -> std::io::Result<()> {
     fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
@@ -170,13 +167,8 @@ fn make(
         symlink(target, root.join(name))?;
     }
     symlink("/proc/self/mounts", root.join("etc/mtab"))?;
-    // A mount needs something to be mounted on.
-    for name in shown_of_etc {
-        let (path, shown) = (root.join("etc").join(name), Path::new("/etc").join(name));
-        match shown.is_dir() {
-            true => fs::create_dir(&path)?,
-            false => drop(fs::File::create(&path)?),
-        }
+    for (name, _) in taken_of_etc {
+        copy_public(&Path::new("/etc").join(name), &root.join("etc").join(name), &give)?;
     }
     let user_home = root.join("home/user");
     fs::create_dir(&user_home)?;
@@ -185,6 +177,31 @@ fn make(
         chown(&user_home, Some(id + USER), Some(id + USER))?;
     }
     Ok(())
+}
+
+/// Copies what everybody may read; the rest is nobody's business in a sandbox either.
+fn copy_public(from: &Path, to: &Path, give: &impl Fn(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
+    const OTHERS_MAY_READ: u32 = 0o004;
+    let found = fs::symlink_metadata(from)?;
+    if found.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    if found.permissions().mode() & OTHERS_MAY_READ == 0 {
+        return Ok(());
+    }
+    if found.is_dir() {
+        fs::DirBuilder::new().mode(0o755).create(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy_public(&entry.path(), &to.join(entry.file_name()), give)?;
+        }
+    } else if found.is_file() {
+        fs::copy(from, to)?;
+        fs::set_permissions(to, PermissionsExt::from_mode(0o644))?;
+    } else {
+        return Ok(());
+    }
+    give(to)
 }
 
 fn failed(error: &std::io::Error) -> Error {
