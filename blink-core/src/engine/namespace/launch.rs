@@ -383,6 +383,11 @@ impl Entry {
         }
         // Signals of the terminal are the host program's, which passes on what it wants to.
         let _ = setsid();
+        // Whatever the host program has left open for its own children is no business of a sandbox.
+        // SAFETY: marks descriptors; closes none before the exec.
+        if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
         for fd in &self.passed.descriptors {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
         }
