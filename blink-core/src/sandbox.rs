@@ -237,7 +237,12 @@ impl SandboxBuilder {
         .await?
         .into();
         let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
-        sandbox.connect(self.boot_timeout).await?;
+        if let Err(error) = sandbox.connect(self.boot_timeout).await {
+            return Err(match error.kind() {
+                ErrorKind::SandboxDied => sandbox.machine.boot_failure().await.unwrap_or(error),
+                _ => error,
+            });
+        }
         tracing::debug!(sandbox = sandbox.id(), elapsed = ?started.elapsed(), "booted");
         Ok(sandbox)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::isolation::Isolation;
 use crate::link::LinkIo;
 use crate::sandbox::{Mount, Network, Resources};
@@ -52,6 +52,10 @@ pub(crate) trait Machine: Send + Sync {
 
     /// Waits a moment for the machine's end; says how it ended and what it printed last. `None` where it goes on.
     async fn last_words(&self) -> Option<String>;
+
+    /// Why the machine did not boot, where it ended before its first link was answered; `None` where it goes on, or
+    /// the engine knows no more than its last words.
+    async fn boot_failure(&self) -> Option<Error>;
 
     /// Ends the machine now. Does not wait.
     fn kill(&self);

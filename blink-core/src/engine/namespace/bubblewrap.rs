@@ -107,6 +107,22 @@ pub(crate) fn copy_into(home: &Path, bubblewrap: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
+/// What bubblewrap says when it cannot make a sandbox, as an error of Blink's.
+pub(crate) fn failure(said: &str) -> Error {
+    let (kind, advice) = if said.contains("namespace") {
+        let advice = "this machine lets this user make no user namespaces; allow them (sysctl user.max_user_namespaces, \
+                      kernel.unprivileged_userns_clone, or the AppArmor profile of bwrap), or use another isolation";
+        (ErrorKind::IsolationUnavailable, advice)
+    } else if said.contains("overlay") && said.contains("not permitted") {
+        (ErrorKind::IsolationUnavailable, "its kernel makes no overlays for users; it must be Linux 5.11 or later")
+    } else if said.contains("No space left") {
+        (ErrorKind::ResourceExhausted, "free some space where Blink's home is, or name another home with BLINK_HOME")
+    } else {
+        (ErrorKind::Internal, "run `blink doctor` to see what works on this machine")
+    };
+    Error::new(kind, format!("the sandbox could not be booted: bubblewrap says {said:?}; {advice}"))
+}
+
 fn unavailable(message: &str) -> Error {
     Error::new(ErrorKind::IsolationUnavailable, message)
 }
@@ -114,6 +130,16 @@ fn unavailable(message: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_says_becomes_an_error_of_the_right_kind() {
+        let kind = |said| failure(said).kind();
+        let forbidden = "No permissions to create a new namespace, likely because the kernel does not allow it";
+        assert_eq!(kind(forbidden), ErrorKind::IsolationUnavailable);
+        assert_eq!(kind("Creating new namespace failed: No space left on device"), ErrorKind::IsolationUnavailable);
+        assert_eq!(kind("Can't mkdir /mnt/x: No space left on device"), ErrorKind::ResourceExhausted);
+        assert!(failure("Can't bind mount").message().contains("Can't bind mount"));
+    }
 
     #[test]
     fn versions_are_read_and_compared() {

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::Child;
 use tokio::sync::watch;
 
+use super::bubblewrap;
 use super::cgroup::ControlGroup;
 use super::launch::{SOCKET, console};
 use crate::engine::Machine;
@@ -237,6 +238,12 @@ impl Machine for NamespaceMachine {
         } else {
             tail
         })
+    }
+
+    async fn boot_failure(&self) -> Option<Error> {
+        tokio::time::timeout(LAST_WORDS_WAIT, self.gone()).await.ok()?;
+        let console = self.console_tail();
+        console.lines().rev().find_map(|line| Some(bubblewrap::failure(line.strip_prefix("bwrap: ")?)))
     }
 
     fn kill(&self) {
