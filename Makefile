@@ -38,7 +38,7 @@ test: setup ## Run every test
 
 bench: setup ## Run the benchmarks
 	@scripts/setup bench
-	@if compgen -G '*/benches/*.rs' >/dev/null; then set -x; cargo bench --workspace --bench '*'; fi
+	cargo bench --package blink-wire
 	@if [[ -x bench/run ]]; then bench/run; fi
 
 lint: setup ## Check formatting, lints, documentation and scripts

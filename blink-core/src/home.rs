@@ -208,7 +208,7 @@ impl SandboxFolder {
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        let removed = File::open(parent)
+        File::open(parent)
             .map_err(|error| Error::io(parent.display(), &error))
             .and_then(|parent| {
                 blink_archive::remove_tree(parent.as_fd(), self.id.as_ref()).map_err(|error| {
@@ -217,8 +217,7 @@ impl SandboxFolder {
                         format!("the sandbox's folder could not be removed: {error}"),
                     )
                 })
-            });
-        removed
+            })
     }
 }
 

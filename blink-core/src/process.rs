@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blink_wire::{FrameType, ProcessId, Request, Response, Signal, TtySize};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::command::{Command, ExitStatus, Output, Stdin};
@@ -252,29 +252,21 @@ async fn collect(
     })
 }
 
-/// Chunks that become one piece; a single one is not copied.
+/// Chunks that become one piece at the end, so that nothing is copied twice; a single one is not copied at all.
 #[derive(Default)]
 struct Captured {
-    first: Bytes,
-    rest: BytesMut,
+    chunks: Vec<Bytes>,
 }
 
 impl Captured {
     fn push(&mut self, chunk: Bytes) {
-        if self.first.is_empty() && self.rest.is_empty() {
-            self.first = chunk;
-            return;
-        }
-        self.rest
-            .extend_from_slice(&std::mem::take(&mut self.first));
-        self.rest.extend_from_slice(&chunk);
+        self.chunks.push(chunk);
     }
 
-    fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() {
-            self.first
-        } else {
-            self.rest.freeze()
+    fn into_bytes(mut self) -> Bytes {
+        match self.chunks.len() {
+            0 | 1 => self.chunks.pop().unwrap_or_default(),
+            _ => self.chunks.concat().into(),
         }
     }
 }

@@ -84,10 +84,8 @@ impl Stdin {
         if !self.terminal {
             self.fd = None;
         } else if let Some(fd) = &self.fd {
-            self.end = match io::write(fd, END_OF_TRANSMISSION) {
-                Err(Errno::AGAIN | Errno::INTR) => true,
-                _ => false,
-            };
+            let written = io::write(fd, END_OF_TRANSMISSION);
+            self.end = matches!(written, Err(Errno::AGAIN | Errno::INTR));
         }
     }
 

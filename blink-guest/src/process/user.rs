@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use blink_wire::{ErrorBody, ErrorKind};
 
@@ -30,8 +31,16 @@ pub(crate) fn find(spec: Option<&str>) -> Result<User, ErrorBody> {
 
 fn read(path: &str) -> String {
     let mut bytes = Vec::new();
-    if let Ok(file) = File::open(path) {
-        // A part of the file is still a list of users; a missing one is an empty list.
+    // A pipe in its place must not hold the agent up. A part of the file is still a list of users; a missing one is an
+    // empty list.
+    if let Ok(file) = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        && let Ok(found) = file.metadata()
+        && found.is_file()
+    {
+        bytes.reserve(usize::try_from(found.len().min(FILE_LIMIT_BYTES)).unwrap_or_default() + 64);
         let _ = file.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -114,13 +114,25 @@ pub(crate) fn failure(said: &str) -> Error {
                       kernel.unprivileged_userns_clone, or the AppArmor profile of bwrap), or use another isolation";
         (ErrorKind::IsolationUnavailable, advice)
     } else if said.contains("overlay") && said.contains("not permitted") {
-        (ErrorKind::IsolationUnavailable, "its kernel makes no overlays for users; it must be Linux 5.11 or later")
+        (
+            ErrorKind::IsolationUnavailable,
+            "its kernel makes no overlays for users; it must be Linux 5.11 or later",
+        )
     } else if said.contains("No space left") {
-        (ErrorKind::ResourceExhausted, "free some space where Blink's home is, or name another home with BLINK_HOME")
+        (
+            ErrorKind::ResourceExhausted,
+            "free some space where Blink's home is, or name another home with BLINK_HOME",
+        )
     } else {
-        (ErrorKind::Internal, "run `blink doctor` to see what works on this machine")
+        (
+            ErrorKind::Internal,
+            "run `blink doctor` to see what works on this machine",
+        )
     };
-    Error::new(kind, format!("the sandbox could not be booted: bubblewrap says {said:?}; {advice}"))
+    Error::new(
+        kind,
+        format!("the sandbox could not be booted: bubblewrap says {said:?}; {advice}"),
+    )
 }
 
 fn unavailable(message: &str) -> Error {
@@ -134,11 +146,22 @@ mod tests {
     #[test]
     fn what_it_says_becomes_an_error_of_the_right_kind() {
         let kind = |said| failure(said).kind();
-        let forbidden = "No permissions to create a new namespace, likely because the kernel does not allow it";
+        let forbidden =
+            "No permissions to create a new namespace, likely because the kernel does not allow it";
         assert_eq!(kind(forbidden), ErrorKind::IsolationUnavailable);
-        assert_eq!(kind("Creating new namespace failed: No space left on device"), ErrorKind::IsolationUnavailable);
-        assert_eq!(kind("Can't mkdir /mnt/x: No space left on device"), ErrorKind::ResourceExhausted);
-        assert!(failure("Can't bind mount").message().contains("Can't bind mount"));
+        assert_eq!(
+            kind("Creating new namespace failed: No space left on device"),
+            ErrorKind::IsolationUnavailable
+        );
+        assert_eq!(
+            kind("Can't mkdir /mnt/x: No space left on device"),
+            ErrorKind::ResourceExhausted
+        );
+        assert!(
+            failure("Can't bind mount")
+                .message()
+                .contains("Can't bind mount")
+        );
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Booting: what bubblewrap is told, and what its process is given.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,11 +11,12 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::cgroup::ControlGroup;
+use super::entry::{self, Entry, Passed};
 use super::machine::{NamespaceMachine, Record};
 use super::{Tools, userns};
 use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sandbox::{Mount, Network};
+use crate::sandbox::Network;
 
 /// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
 /// each program its user and its marker, to see and end all of them, and to write files for any of them. No program
@@ -74,7 +74,8 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let (mut info, info_writer) = std::io::pipe().map_err(|error| failed("a pipe", error))?;
     let info_writer = passed.add(info_writer.into());
 
-    let mut arguments = arguments(tools, spec, &mut passed, namespace.as_ref())?;
+    let (shown, mounts) = entry::show_mounts(spec, namespace.as_ref())?;
+    let mut arguments = arguments(tools, spec, &shown);
     arguments.extend(["--info-fd".into(), info_writer.into()]);
     arguments.extend(["--".into(), "/.blink/blink-guest".into(), "serve".into()]);
     arguments.extend(agent.into_iter().map(OsString::from));
@@ -87,7 +88,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let child_console = console
         .try_clone()
         .map_err(|error| failed("its console", error))?;
-    let entry = Entry::prepare(tools, namespace, group.as_ref(), passed)?;
+    let entry = Entry::prepare(&tools.home, namespace, mounts, group.as_ref(), passed)?;
     let mut command = Command::new(&tools.bubblewrap);
     command
         .args(&arguments)
@@ -174,12 +175,7 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     limits
 }
 
-fn arguments(
-    tools: &Tools,
-    spec: &MachineSpec,
-    passed: &mut Passed,
-    namespace: Option<&OwnedFd>,
-) -> Result<Vec<OsString>> {
+fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsString> {
     let mut list: Vec<OsString> = Vec::with_capacity(128);
     let mut add = |words: &[&OsStr]| list.extend(words.iter().map(|word| (*word).to_owned()));
     let os = OsStr::new;
@@ -250,248 +246,19 @@ fn arguments(
     let agent = tools.guest.parent().unwrap_or(&tools.guest);
     add(&[os("--ro-bind"), agent.as_os_str(), os("/.blink")]);
     add(&[os("--ro-bind"), upper.as_os_str(), os("/.blink/disk")]);
-    for mount in &spec.mounts {
-        let fd = passed.add(open_mount(mount, namespace)?);
+    for (mount, shown) in spec.mounts.iter().zip(shown) {
         let option = if mount.read_only {
-            "--ro-bind-fd"
+            "--ro-bind"
         } else {
-            "--bind-fd"
+            "--bind"
         };
-        add(&[os(option), os(&fd), mount.guest.as_os_str()]);
+        add(&[os(option), shown.as_os_str(), mount.guest.as_os_str()]);
     }
     add(&["--cap-drop", "ALL"].map(os));
     for capability in AGENT_CAPABILITIES {
         add(&[os("--cap-add"), os(capability)]);
     }
-    Ok(list)
-}
-
-/// Opens what is to be mounted. Where the sandbox has users of its own, what root owns outside belongs to its root
-/// inside, by a mapping of this mount alone; where the file system cannot map, it belongs to nobody inside.
-fn open_mount(mount: &Mount, namespace: Option<&OwnedFd>) -> Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    let failed = |error: rustix::io::Errno| {
-        Error::io(format!("the mount {}", mount.host.display()), &error.into())
-    };
-    if let Some(namespace) = namespace
-        && let Some(mapped) = map_mount(&mount.host, namespace)
-    {
-        return Ok(mapped);
-    }
-    rustix::fs::open(&mount.host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)
-}
-
-/// A copy of a mount, with ids as the namespace maps them.
-fn map_mount(path: &Path, namespace: &OwnedFd) -> Option<OwnedFd> {
-    use rustix::mount::{OpenTreeFlags, open_tree};
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(rustix::fs::CWD, path, flags).ok()?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: u64::try_from(namespace.as_raw_fd()).ok()?,
-    };
-    // SAFETY: the path is a NUL-terminated string, and the size is that of the struct.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    (result == 0).then_some(tree)
-}
-
-/// Descriptors that the child keeps, under the numbers that they have here.
-#[derive(Default)]
-struct Passed {
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Passed {
-    /// Adds a descriptor; returns its number.
-    fn add(&mut self, fd: OwnedFd) -> String {
-        let number = fd.as_raw_fd().to_string();
-        self.descriptors.push(fd);
-        number
-    }
-}
-
-/// What bubblewrap's process does before it is bubblewrap.
-struct Entry {
-    passed: Passed,
-    group: Option<File>,
-    user: Option<UserEntry>,
-}
-
-/// Becoming root among the sandbox's own users.
-struct UserEntry {
-    namespace: OwnedFd,
-    /// The home, and the first folder above it that the sandbox's users could not pass. In the sandbox's view, before
-    /// there is one, it is replaced by an empty folder through which only the home can be reached.
-    view: Option<View>,
-}
-
-struct View {
-    home: OwnedFd,
-    closed: CString,
-    /// The folders from there to the home.
-    path: Vec<CString>,
-}
-
-impl Entry {
-    fn prepare(
-        tools: &Tools,
-        namespace: Option<OwnedFd>,
-        group: Option<&ControlGroup>,
-        passed: Passed,
-    ) -> Result<Entry> {
-        let failed = |error: std::io::Error| Error::io("the sandbox could not be booted", &error);
-        let group = group
-            .map(|group| {
-                OpenOptions::new()
-                    .write(true)
-                    .open(group.path().join("cgroup.procs"))
-            })
-            .transpose()
-            .map_err(failed)?;
-        let user = match namespace {
-            Some(namespace) => Some(UserEntry {
-                namespace,
-                view: View::prepare(&tools.home).map_err(failed)?,
-            }),
-            None => None,
-        };
-        Ok(Entry {
-            passed,
-            group,
-            user,
-        })
-    }
-
-    /// Runs in the child, between fork and exec: system calls only.
-    fn enter(&self) -> std::io::Result<()> {
-        use rustix::process::setsid;
-        if let Some(group) = &self.group {
-            rustix::io::write(group, b"0")?;
-        }
-        // Signals of the terminal are the host program's, which passes on what it wants to.
-        let _ = setsid();
-        // Whatever the host program has left open for its own children is no business of a sandbox.
-        // SAFETY: marks descriptors; closes none before the exec.
-        if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) } < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        for fd in &self.passed.descriptors {
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
-        }
-        match &self.user {
-            Some(user) => user.enter(),
-            None => Ok(()),
-        }
-    }
-}
-
-impl UserEntry {
-    fn enter(&self) -> std::io::Result<()> {
-        if let Some(view) = &self.view {
-            view.show()?;
-        }
-        // SAFETY: system calls on numbers and an open descriptor; the pointer of setgroups is not read for a count of 0.
-        unsafe {
-            if libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWUSER) < 0
-                || libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) < 0
-                || libc::syscall(libc::SYS_setresgid, 0, 0, 0) < 0
-                || libc::syscall(libc::SYS_setresuid, 0, 0, 0) < 0
-            {
-                return Err(std::io::Error::last_os_error());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl View {
-    fn prepare(home: &Path) -> std::io::Result<Option<View>> {
-        use rustix::mount::{OpenTreeFlags, open_tree};
-        let home = fs::canonicalize(home)?;
-        let above: Vec<&Path> = home.ancestors().collect();
-        // The home itself was opened to the sandboxes' users.
-        let closed = above
-            .iter()
-            .rev()
-            .filter(|folder| **folder != home)
-            .find(|folder| {
-                const OTHERS_MAY_PASS: u32 = 0o001;
-                fs::metadata(folder).is_ok_and(|found| {
-                    std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & OTHERS_MAY_PASS
-                        == 0
-                })
-            });
-        let Some(closed) = closed else {
-            return Ok(None);
-        };
-        let c_string =
-            |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(std::io::Error::from);
-        let mut path: Vec<CString> = above
-            .iter()
-            .filter(|folder| folder.starts_with(closed) && folder != &closed)
-            .map(|folder| c_string(folder))
-            .collect::<Result<_, _>>()?;
-        path.reverse();
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE;
-        let home_tree = open_tree(rustix::fs::CWD, &home, flags)?;
-        Ok(Some(View {
-            home: home_tree,
-            closed: c_string(closed)?,
-            path,
-        }))
-    }
-
-    fn show(&self) -> std::io::Result<()> {
-        use rustix::mount::{
-            MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, move_mount,
-        };
-        use rustix::thread::{UnshareFlags, unshare_unsafe};
-        // SAFETY: the child is alone in its thread group, and goes on to be another program.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
-        mount_change(
-            c"/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )?;
-        mount(
-            c"tmpfs",
-            self.closed.as_c_str(),
-            c"tmpfs",
-            MountFlags::NOSUID | MountFlags::NODEV,
-            c"mode=0755,size=1m",
-        )?;
-        for folder in &self.path {
-            match rustix::fs::mkdir(folder.as_c_str(), rustix::fs::Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let Some(target) = self.path.last() else {
-            return Ok(());
-        };
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        Ok(move_mount(
-            self.home.as_fd(),
-            c"",
-            rustix::fs::CWD,
-            target.as_c_str(),
-            flags,
-        )?)
-    }
+    list
 }
 
 fn forbidden(error: &std::io::Error) -> Error {

@@ -241,9 +241,14 @@ impl Machine for NamespaceMachine {
     }
 
     async fn boot_failure(&self) -> Option<Error> {
-        tokio::time::timeout(LAST_WORDS_WAIT, self.gone()).await.ok()?;
+        tokio::time::timeout(LAST_WORDS_WAIT, self.gone())
+            .await
+            .ok()?;
         let console = self.console_tail();
-        console.lines().rev().find_map(|line| Some(bubblewrap::failure(line.strip_prefix("bwrap: ")?)))
+        console
+            .lines()
+            .rev()
+            .find_map(|line| Some(bubblewrap::failure(line.strip_prefix("bwrap: ")?)))
     }
 
     fn kill(&self) {

@@ -9,6 +9,7 @@
 
 mod bubblewrap;
 mod cgroup;
+mod entry;
 mod launch;
 mod leftovers;
 mod machine;

@@ -112,7 +112,15 @@ pub(crate) fn prepare(home: &Home, id_base: Option<u32>) -> Result<HostRoot> {
         .collect();
     let taken_of_etc: Vec<(&str, SystemTime)> = TAKEN_OF_ETC
         .iter()
-        .filter_map(|name| Some((*name, fs::metadata(Path::new("/etc").join(name)).ok()?.modified().ok()?)))
+        .filter_map(|name| {
+            Some((
+                *name,
+                fs::metadata(Path::new("/etc").join(name))
+                    .ok()?
+                    .modified()
+                    .ok()?,
+            ))
+        })
         .collect();
 
     // The name tells what it was made from: another machine's links, another owner, or a later state of what is taken
@@ -168,7 +176,11 @@ fn make(
     }
     symlink("/proc/self/mounts", root.join("etc/mtab"))?;
     for (name, _) in taken_of_etc {
-        copy_public(&Path::new("/etc").join(name), &root.join("etc").join(name), &give)?;
+        copy_public(
+            &Path::new("/etc").join(name),
+            &root.join("etc").join(name),
+            &give,
+        )?;
     }
     let user_home = root.join("home/user");
     fs::create_dir(&user_home)?;
@@ -180,7 +192,11 @@ fn make(
 }
 
 /// Copies what everybody may read; the rest is nobody's business in a sandbox either.
-fn copy_public(from: &Path, to: &Path, give: &impl Fn(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
+fn copy_public(
+    from: &Path,
+    to: &Path,
+    give: &impl Fn(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     const OTHERS_MAY_READ: u32 = 0o004;
     let found = fs::symlink_metadata(from)?;
     if found.is_symlink() {
