@@ -247,6 +247,16 @@ fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsStri
     add(&[os("--ro-bind"), agent.as_os_str(), os("/.blink")]);
     add(&[os("--ro-bind"), upper.as_os_str(), os("/.blink/disk")]);
     for (mount, shown) in spec.mounts.iter().zip(shown) {
+        // Folders that the mount is in are everybody's to pass; bubblewrap would make them for root alone.
+        let above: Vec<&Path> = mount
+            .guest
+            .ancestors()
+            .skip(1)
+            .filter(|path| path.parent().is_some())
+            .collect();
+        for folder in above.into_iter().rev() {
+            add(&[os("--perms"), os("0755"), os("--dir"), folder.as_os_str()]);
+        }
         let option = if mount.read_only {
             "--ro-bind"
         } else {
