@@ -118,6 +118,10 @@ pub(crate) fn failure(said: &str) -> Error {
             ErrorKind::IsolationUnavailable,
             "its kernel makes no overlays for users; it must be Linux 5.11 or later",
         )
+    } else if said.contains("overlay") {
+        let advice = "the file system that holds Blink's home takes no overlays (it may be an overlay itself, as in a \
+                      container); name a home on ext4, xfs, btrfs or tmpfs with BLINK_HOME";
+        (ErrorKind::IsolationUnavailable, advice)
     } else if said.contains("No space left") {
         (
             ErrorKind::ResourceExhausted,
