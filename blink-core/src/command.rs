@@ -251,7 +251,7 @@ impl ExitStatus {
         ExitStatus {
             code: report
                 .code
-                .or(signal.map(|signal| SIGNALS + signal))
+                .or(signal.map(|signal| SIGNALS.saturating_add(signal)))
                 .unwrap_or(SIGNALS),
             signal,
             timed_out: report.timed_out,

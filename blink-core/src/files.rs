@@ -357,9 +357,10 @@ impl Files {
     /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        match self.stat_followed(from).await?.file_type {
+        let found = self.stat_followed(from).await?;
+        match found.file_type {
             FileType::Directory => self.download_folder(from, to).await,
-            _ => self.download_file(from, to).await,
+            _ => self.download_file(from, to, found.mode).await,
         }
     }
 
@@ -377,7 +378,7 @@ impl Files {
         }
     }
 
-    async fn download_file(&self, from: &Path, to: &Path) -> Result<()> {
+    async fn download_file(&self, from: &Path, to: &Path, mode: u32) -> Result<()> {
         let folder = to
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -392,14 +393,16 @@ impl Files {
         file.flush()
             .await
             .map_err(|error| Error::io(to.display(), &error))?;
+        // Without the bits that give a program its owner's rights: on the host that is somebody else.
+        const PERMISSIONS: u32 = 0o777;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode & PERMISSIONS);
+        tokio::fs::set_permissions(temporary.path(), mode)
+            .await
+            .map_err(|error| Error::io(to.display(), &error))?;
         temporary
             .persist(to)
-            .map_err(|error| Error::io(to.display(), &error.error))?;
-        // Named temporary files are for their owner alone; a downloaded one is like any other.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        tokio::fs::set_permissions(to, mode)
-            .await
-            .map_err(|error| Error::io(to.display(), &error))
+            .map(drop)
+            .map_err(|error| Error::io(to.display(), &error.error))
     }
 
     async fn download_folder(&self, from: &Path, to: &Path) -> Result<()> {

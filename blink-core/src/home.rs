@@ -126,6 +126,9 @@ impl Home {
         if !path.join(DETACHED_MARK).exists() {
             return Err(missing());
         }
+        // Whoever finds it busy is told by whom.
+        std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())
+            .map_err(|error| Error::io("the sandbox's folder cannot be used", &error))?;
         Ok(SandboxFolder {
             id: id.to_owned(),
             path,
@@ -209,6 +212,11 @@ impl SandboxFolder {
     pub(crate) fn remove(self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         File::open(parent)
+            .and_then(|parent| {
+                // A sweep that found the folder without its lock, half removed, would make a new one in it.
+                flock(&parent, FlockOperation::LockShared)?;
+                Ok(parent)
+            })
             .map_err(|error| Error::io(parent.display(), &error))
             .and_then(|parent| {
                 blink_archive::remove_tree(parent.as_fd(), self.id.as_ref()).map_err(|error| {

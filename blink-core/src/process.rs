@@ -110,6 +110,7 @@ impl Process {
         collect(
             &self.stream,
             [self.stdout.is_some(), self.stderr.is_some()],
+            None,
             self.isolation,
             std::future::pending(),
         )
@@ -167,6 +168,16 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The program goes on: whoever attaches next can write to it. Its input ends with a `ProcessStdin` that was
+        // taken out of this handle.
+        if let Some(stdin) = &mut self.stdin {
+            stdin.stream = None;
+        }
+    }
+}
+
 /// Runs a command to its end.
 pub(crate) async fn run(
     link: &Link,
@@ -188,7 +199,8 @@ pub(crate) async fn run(
             }
             std::future::pending::<()>().await;
         };
-        collect(&stream, [true, true], isolation, feed).await
+        let limit = Some(command.output_limit_bytes);
+        collect(&stream, [true, true], limit, isolation, feed).await
     };
     match command.timeout {
         None => work.await,
@@ -210,6 +222,7 @@ pub(crate) async fn run(
 async fn collect(
     stream: &Stream,
     wanted: [bool; 2],
+    limit_bytes: Option<u64>,
     isolation: Isolation,
     feed: impl Future<Output = ()>,
 ) -> Result<Output> {
@@ -219,7 +232,12 @@ async fn collect(
         for (index, channel) in [Channel::Stdout, Channel::Stderr].into_iter().enumerate() {
             while !ended[index] {
                 match stream.poll_chunk(channel, context) {
-                    Poll::Ready(Ok(Some(chunk))) => captured[index].push(chunk),
+                    Poll::Ready(Ok(Some(chunk))) => {
+                        captured[index].push(chunk);
+                        if limit_bytes.is_some_and(|limit| captured[index].bytes > limit) {
+                            return Poll::Ready(Err(too_much_output()));
+                        }
+                    }
                     Poll::Ready(Ok(None)) => ended[index] = true,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => break,
@@ -256,10 +274,12 @@ async fn collect(
 #[derive(Default)]
 struct Captured {
     chunks: Vec<Bytes>,
+    bytes: u64,
 }
 
 impl Captured {
     fn push(&mut self, chunk: Bytes) {
+        self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         self.chunks.push(chunk);
     }
 
@@ -269,6 +289,14 @@ impl Captured {
             _ => self.chunks.concat().into(),
         }
     }
+}
+
+/// The agent cuts what it sends at the limit that it was told.
+fn too_much_output() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "the sandbox sent more output than the command's limit",
+    )
 }
 
 fn unexpected_answer() -> Error {
@@ -293,7 +321,8 @@ impl ProcessOutput {
     /// `SandboxDied` where the sandbox ends first.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         let chunk = self.reading.chunk().await?;
-        self.offset += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        self.offset = self.offset.saturating_add(length);
         Ok(chunk)
     }
 
@@ -311,7 +340,8 @@ impl AsyncRead for ProcessOutput {
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.reading).poll_read(context, buffer);
-        self.offset += (buffer.filled().len() - before) as u64;
+        let length = (buffer.filled().len() - before) as u64;
+        self.offset = self.offset.saturating_add(length);
         result
     }
 }

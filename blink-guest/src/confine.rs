@@ -53,7 +53,7 @@ impl Confinement {
         resource_limits.extend(
             optional
                 .into_iter()
-                .filter_map(|(name, limit)| Some((resource(name), limit?))),
+                .filter_map(|(name, limit)| Some((resource(name), limit?.min(hard_limit(name))))),
         );
         if let Some(cpus) = settings.cpus {
             limit_processors(cpus);
@@ -117,10 +117,19 @@ fn resource(name: libc::__rlimit_resource_t) -> c_int {
     c_int::try_from(name).unwrap_or_default()
 }
 
-/// The agent's own hard limit bounds what it can give.
 fn open_files() -> u64 {
-    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    own.maximum.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES))
+    hard_limit(libc::RLIMIT_NOFILE).min(OPEN_FILES)
+}
+
+/// The agent's own hard limit bounds what it can give.
+fn hard_limit(name: libc::__rlimit_resource_t) -> u64 {
+    let mut own = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: writes to a local value; where it fails, that says "no limit".
+    unsafe { libc::getrlimit(name, &raw mut own) };
+    own.rlim_max
 }
 
 /// Programs that are executed later cannot get back any capability, whatever their file says.

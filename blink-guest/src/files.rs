@@ -134,7 +134,10 @@ fn make_dir(ask: &MakeDir) -> Result<Response, ErrorBody> {
 }
 
 fn make_parents(path: &Path) -> Result<(), ErrorBody> {
-    std::fs::create_dir_all(path).map_err(|error| failed("make", path, errno(&error)))
+    std::fs::create_dir_all(path).map_err(|error| match errno(&error) {
+        Errno::EXIST => failed("make", path, Errno::NOTDIR),
+        error => failed("make", path, error),
+    })
 }
 
 fn remove(ask: &Remove) -> Result<Response, ErrorBody> {
@@ -186,7 +189,7 @@ fn copy(ask: &TwoPaths) -> Result<Response, ErrorBody> {
     let mode = source
         .metadata()
         .map_err(|error| failed("copy", &from, errno(&error)))?;
-    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777;
     let mut target = Replacement::begin(&to, Some(mode), None)?;
     io::copy(&mut source, &mut target.file)
         .map_err(|error| failed("copy to", &to, errno(&error)))?;
@@ -325,6 +328,7 @@ impl Replacement {
             Mode::empty(),
         )
         .map_err(|error| failed("write into", parent, error))?;
+        refuse_kernel_files(&folder, &path)?;
         let former = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok();
         if let Some(former) = &former
             && kind(former) != FileKind::File
@@ -348,8 +352,7 @@ impl Replacement {
             committed: false,
         };
         refuse_kernel_files(&replacement.file, &path)?;
-        let kept = former.as_ref().map(|former| former.st_mode & 0o7777);
-        give(&replacement.file, &path, mode.or(kept), user)?;
+        // The owner before the mode: a change of owner takes away the bits that run a program as its owner.
         if let (Some(former), None) = (&former, user) {
             // Where only one user is mapped, it is the owner already.
             let owner = (
@@ -358,6 +361,8 @@ impl Replacement {
             );
             let _ = fs::fchown(&replacement.file, Some(owner.0), Some(owner.1));
         }
+        let kept = former.as_ref().map(|former| former.st_mode & 0o7777);
+        give(&replacement.file, &path, mode.or(kept), user)?;
         Ok(replacement)
     }
 
@@ -435,7 +440,7 @@ fn open_regular(path: &Path, flags: OFlags) -> Result<File, ErrorBody> {
 }
 
 /// `/proc` holds the agent's own memory under names that a link can lead to.
-fn refuse_kernel_files(file: &File, path: &Path) -> Result<(), ErrorBody> {
+fn refuse_kernel_files(file: impl AsFd, path: &Path) -> Result<(), ErrorBody> {
     const PROC: u64 = 0x9fa0;
     const SYSFS: u64 = 0x6265_6572;
     let found = fs::fstatfs(file)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use blink_wire::{
-    Address, Attach, Attached, ErrorBody, ErrorKind, ExitReport, FileInfo, FileKind, Hello, Message, PathOptions,
-    ProcessId, Request, Response, Signal, Spawn, Trailer, TtySize, Write,
+    Address, Attach, Attached, ErrorBody, ErrorKind, ExitReport, FileInfo, FileKind, Hello,
+    Message, PathOptions, ProcessId, Request, Response, Signal, Spawn, Trailer, TtySize, Write,
 };
 use serde::Deserialize;
 
@@ -19,7 +19,11 @@ struct Vector {
     hex: String,
 }
 
-fn check<M: Message + PartialEq + std::fmt::Debug>(golden: &mut BTreeMap<String, Vec<u8>>, name: &str, message: M) {
+fn check<M: Message + PartialEq + std::fmt::Debug>(
+    golden: &mut BTreeMap<String, Vec<u8>>,
+    name: &str,
+    message: M,
+) {
     let bytes = golden.remove(name).unwrap_or_default();
     let encoded = message.to_body();
     let hex: String = encoded.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -30,12 +34,25 @@ fn check<M: Message + PartialEq + std::fmt::Debug>(golden: &mut BTreeMap<String,
 #[test]
 fn messages_are_the_golden_bytes() {
     let golden: Golden = serde_json::from_str(include_str!("golden.json")).unwrap();
-    let decode = |hex: &str| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
-    let mut golden: BTreeMap<String, Vec<u8>> =
-        golden.messages.into_iter().map(|vector| (vector.name, decode(&vector.hex))).collect();
+    let decode = |hex: &str| {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    };
+    let mut golden: BTreeMap<String, Vec<u8>> = golden
+        .messages
+        .into_iter()
+        .map(|vector| (vector.name, decode(&vector.hex)))
+        .collect();
     let golden = &mut golden;
 
-    let hello = Hello { protocol: 1, program: "blink 0.1.0".into(), capabilities: Vec::new(), boot_id: String::new() };
+    let hello = Hello {
+        protocol: 1,
+        program: "blink 0.1.0".into(),
+        capabilities: Vec::new(),
+        boot_id: String::new(),
+    };
     check(golden, "hello", hello);
     check(golden, "ping", Request::Ping);
     let spawn = Spawn {
@@ -51,17 +68,54 @@ fn messages_are_the_golden_bytes() {
         key: Some("once".into()),
     };
     check(golden, "spawn", Request::Spawn(spawn));
-    let attach = Attach { process: ProcessId(7), stdout_offset: 1 << 33, stderr_offset: 0 };
+    let attach = Attach {
+        process: ProcessId(7),
+        stdout_offset: 1 << 33,
+        stderr_offset: 0,
+    };
     check(golden, "attach", Request::Attach(attach));
-    check(golden, "signal-tree", Request::Signal(Signal { process: ProcessId(7), signal: 15, tree: true }));
+    check(
+        golden,
+        "signal-tree",
+        Request::Signal(Signal {
+            process: ProcessId(7),
+            signal: 15,
+            tree: true,
+        }),
+    );
     check(golden, "release", Request::Release(ProcessId(7)));
-    check(golden, "stat", Request::Stat(PathOptions { path: b"/etc".to_vec().into(), follow: true }));
-    let write = Write { path: b"/a".to_vec().into(), mode: Some(0o644), append: false, user: None };
+    check(
+        golden,
+        "stat",
+        Request::Stat(PathOptions {
+            path: b"/etc".to_vec().into(),
+            follow: true,
+        }),
+    );
+    let write = Write {
+        path: b"/a".to_vec().into(),
+        mode: Some(0o644),
+        append: false,
+        user: None,
+    };
     check(golden, "write", Request::Write(write));
-    check(golden, "connect-tcp", Request::Connect(Address::Tcp("localhost".into(), 8080)));
-    check(golden, "connect-unix", Request::Connect(Address::Unix(b"/run/x".to_vec().into())));
+    check(
+        golden,
+        "connect-tcp",
+        Request::Connect(Address::Tcp("localhost".into(), 8080)),
+    );
+    check(
+        golden,
+        "connect-unix",
+        Request::Connect(Address::Unix(b"/run/x".to_vec().into())),
+    );
     check(golden, "done", Response::Done);
-    let attached = Attached { process: ProcessId(7), pid: 42, stdout_offset: 0, stderr_offset: 9 };
+    let attached = Attached {
+        process: ProcessId(7),
+        pid: 42,
+        stdout_offset: 0,
+        stderr_offset: 9,
+    };
     check(golden, "attached", Response::Attached(attached));
     let info = FileInfo {
         kind: FileKind::Symlink,
@@ -84,7 +138,22 @@ fn messages_are_the_golden_bytes() {
         duration_us: 1_500_000,
     };
     check(golden, "exit-timed-out", exit);
-    check(golden, "trailer", Trailer { bytes: 9, crc32: 0xcbf4_3926 });
-    check(golden, "error", ErrorBody::new(ErrorKind::NotFound, "no such file"));
-    assert!(golden.is_empty(), "messages that no test knows: {:?}", golden.keys());
+    check(
+        golden,
+        "trailer",
+        Trailer {
+            bytes: 9,
+            crc32: 0xcbf4_3926,
+        },
+    );
+    check(
+        golden,
+        "error",
+        ErrorBody::new(ErrorKind::NotFound, "no such file"),
+    );
+    assert!(
+        golden.is_empty(),
+        "messages that no test knows: {:?}",
+        golden.keys()
+    );
 }

@@ -47,7 +47,7 @@ pub(crate) struct Link {
 struct Shared {
     next_id: AtomicU64,
     routes: Mutex<HashMap<u64, Arc<Inbox>>>,
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     /// Why the link has ended.
     dead: OnceLock<Error>,
     agent: OnceLock<Hello>,
@@ -67,7 +67,7 @@ impl Link {
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(1),
             routes: Mutex::new(HashMap::new()),
-            outbox: Outbox::new(),
+            outbox: Arc::new(Outbox::new()),
             dead: OnceLock::new(),
             agent: OnceLock::new(),
             tasks: Mutex::new(Vec::new()),
@@ -90,7 +90,9 @@ impl Link {
             Err(_) => {
                 let message =
                     format!("the sandbox did not answer within {deadline:.1?} of its start");
-                Err(Error::new(ErrorKind::Timeout, message))
+                let error = Error::new(ErrorKind::Timeout, message);
+                link.close(error.clone());
+                Err(error)
             }
         }
     }
@@ -101,10 +103,10 @@ impl Link {
             let reason = io::read(io.reader, &weak).await;
             end(&weak, reason, obituary).await;
         });
-        let shared = self.shared.clone();
+        let outbox = self.shared.outbox.clone();
         let writing = tokio::spawn(async move {
             // The reader sees the same end, and knows more about it.
-            let _ = io::write(io.writer, &shared.outbox).await;
+            let _ = io::write(io.writer, &outbox).await;
         });
         lock(&self.shared.tasks).extend([reading.abort_handle(), writing.abort_handle()]);
     }
@@ -171,6 +173,16 @@ impl Link {
     }
 }
 
+impl Drop for Shared {
+    /// Nobody uses the link any more: its tasks end, and the connection with them.
+    fn drop(&mut self) {
+        self.outbox.close();
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
+    }
+}
+
 impl Shared {
     fn fail(&self, error: Error) {
         let routes = {
@@ -203,3 +215,6 @@ async fn end(shared: &Weak<Shared>, reason: io::Ended, obituary: Obituary) {
         shared.fail(error);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,8 @@ struct Process {
     argv: Vec<Vec<u8>>,
     key: Option<String>,
     keep: bool,
+    /// Nobody will ask for it again; it is only still ending.
+    released: bool,
     stdin: Stdin,
     terminal: Option<OwnedFd>,
     /// Standard output and standard error.
@@ -127,7 +129,7 @@ impl Processes {
             && let Some((&id, _)) = self
                 .table
                 .iter()
-                .find(|(_, process)| process.key.as_ref() == Some(key))
+                .find(|(_, process)| !process.released && process.key.as_ref() == Some(key))
         {
             let attach = Attach {
                 process: ProcessId(id),
@@ -216,6 +218,7 @@ impl Processes {
                 .collect(),
             key: spawn.key.clone(),
             keep: spawn.keep,
+            released: false,
             stdin: Stdin::new(ends.stdin, ends.terminal.is_some()),
             terminal: ends.terminal,
             outputs: [ends.stdout, ends.stderr]
@@ -242,6 +245,7 @@ impl Processes {
         let process = self
             .table
             .get_mut(&id)
+            .filter(|process| !process.released)
             .ok_or_else(|| unknown(attach.process))?;
         if let Some(former) = process.reader.replace(caller) {
             self.notices.push(Notice::Taken(former));
@@ -303,8 +307,13 @@ impl Processes {
     }
 
     pub(crate) fn release(&mut self, id: ProcessId) -> Result<(), ErrorBody> {
-        let process = self.table.get_mut(&id.0).ok_or_else(|| unknown(id))?;
+        let process = self
+            .table
+            .get_mut(&id.0)
+            .filter(|process| !process.released)
+            .ok_or_else(|| unknown(id))?;
         process.keep = false;
+        process.released = true;
         if process.ended.is_none() {
             self.proc.kill_tree(process.pid, process.marker.as_ref());
         }
@@ -316,7 +325,7 @@ impl Processes {
         let shown = self
             .table
             .iter()
-            .filter(|(_, process)| process.keep || !process.settled);
+            .filter(|(_, process)| !process.released && (process.keep || !process.settled));
         shown
             .map(|(&id, process)| ProcessInfo {
                 process: ProcessId(id),

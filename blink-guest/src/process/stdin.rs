@@ -19,6 +19,8 @@ pub(crate) struct Stdin {
     /// A terminal has no end; its reader is told by a character.
     terminal: bool,
     consumed: u32,
+    /// What may wait: a window, and what a former host has left.
+    limit: usize,
 }
 
 impl Stdin {
@@ -30,12 +32,13 @@ impl Stdin {
             end: false,
             terminal,
             consumed: 0,
+            limit: INITIAL_WINDOW as usize,
         }
     }
 
     /// Takes what arrived; `false` where the host sent more than it had credit for.
     pub(crate) fn push(&mut self, bytes: Bytes, end: bool) -> bool {
-        if self.queued + bytes.len() > INITIAL_WINDOW as usize {
+        if self.queued + bytes.len() > self.limit {
             return false;
         }
         if !bytes.is_empty() && !self.end {
@@ -92,6 +95,7 @@ impl Stdin {
     /// A host that attaches anew begins with a whole window.
     pub(crate) fn reset_credit(&mut self) {
         self.consumed = 0;
+        self.limit = INITIAL_WINDOW as usize + self.queued;
     }
 }
 

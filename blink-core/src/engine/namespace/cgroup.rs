@@ -49,7 +49,6 @@ impl ControlGroup {
             write("memory.max", (memory << 20).to_string())?;
             // Swap would let a sandbox have more than its memory. Hosts without swap have no such file.
             let _ = write("memory.swap.max", "0".into());
-            let _ = write("memory.oom.group", "1".into());
         }
         if let Some(cpus) = resources.cpus {
             write("cpu.max", format!("{:.0} {PERIOD_US:.0}", cpus * PERIOD_US))?;

@@ -169,7 +169,9 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
             add("--process-memory-bytes", bytes);
         }
         if let Some(cpus) = resources.cpus {
-            add("--cpus", format!("{:.0}", cpus.ceil()));
+            // No machine has as many; a larger number would not be one for the agent.
+            const MOST: f64 = 65536.0;
+            add("--cpus", format!("{:.0}", cpus.ceil().min(MOST)));
         }
     }
     limits

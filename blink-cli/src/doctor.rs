@@ -1,0 +1,85 @@
+//! `blink doctor`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use blink_core::{Blink, Report};
+use serde_json::json;
+
+use crate::failure::{Failure, print_to_stdout};
+use crate::progress;
+
+/// The exit code where no isolation works.
+const EXIT_NOTHING_WORKS: i32 = 1;
+
+pub(crate) async fn doctor(json: bool, home: Option<PathBuf>) -> Result<i32, Failure> {
+    let mut builder = Blink::builder();
+    if let Some(home) = home {
+        builder = builder.home(home);
+    }
+    let blink = builder.build().await?;
+    let report = progress::shown("trying each isolation", blink_core::doctor(&blink)).await;
+    let text = if json { line(&report) } else { page(&report) };
+    let printed = print_to_stdout(text.as_bytes())?;
+    if printed != 0 {
+        return Ok(printed);
+    }
+    let works = report.checks.iter().any(blink_core::Check::works);
+    Ok(if works { 0 } else { EXIT_NOTHING_WORKS })
+}
+
+fn line(report: &Report) -> String {
+    let isolation: Vec<_> = report
+        .checks
+        .iter()
+        .map(|check| {
+            let problem = check.problem.as_ref();
+            json!({
+                "name": check.isolation.name(),
+                "works": check.works(),
+                "elapsed_ms": u64::try_from(check.elapsed.as_millis()).unwrap_or(u64::MAX),
+                "kind": problem.map(|problem| problem.kind().name()),
+                "problem": problem.map(blink_core::Error::message),
+            })
+        })
+        .collect();
+    let report = json!({
+        "event": "doctor",
+        "version": env!("CARGO_PKG_VERSION"),
+        "isolation": isolation,
+        "root": report.root,
+        "control_groups": report.control_groups,
+    });
+    format!("{report}\n")
+}
+
+fn page(report: &Report) -> String {
+    let mut page = String::from("Isolation, the strongest first:\n");
+    // Writing to a string cannot fail.
+    for check in &report.checks {
+        let name = check.isolation.name();
+        let _ = match &check.problem {
+            None => writeln!(
+                page,
+                "  {name:<10} works (a program's result in {:.0?})",
+                check.elapsed
+            ),
+            Some(problem) => writeln!(page, "  {name:<10} does not work: {problem}"),
+        };
+    }
+    let users = match report.root {
+        true => {
+            "Blink runs as root: sandboxes have users of their own, none of whom is anybody here."
+        }
+        false => "Blink runs as an ordinary user: a sandbox has one user, who is that user here.",
+    };
+    let limits = match report.control_groups {
+        true => "Control groups hold the limits of a sandbox as a whole.",
+        false => {
+            "Control groups are not delegated to Blink: limits of resources hold instead, which are coarser for memory \
+             and processors."
+        }
+    };
+    let _ = writeln!(page, "\n{users}\n{limits}");
+    page
+}

@@ -1,0 +1,71 @@
+//! How Blink's own failures reach the user.
+
+use std::io::Write;
+
+use blink_core::ErrorKind;
+use serde_json::json;
+
+/// The exit code where Blink itself failed: what `docker run`, `env` and `timeout` use, so that no program's own is
+/// mistaken for it.
+pub(crate) const EXIT_BLINK_FAILED: i32 = 125;
+
+/// The exit code of a program whose standard output was closed: what a shell reports for SIGPIPE.
+pub(crate) const EXIT_BROKEN_PIPE: i32 = 128 + 13;
+
+/// A failure of Blink's: its kind, and a sentence for a person.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Failure {
+        Failure {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Failure {
+        Failure::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Failure {
+        Failure::new(ErrorKind::Internal, message)
+    }
+
+    /// Tells the user, and returns the exit code.
+    pub(crate) fn report(&self, json: bool) -> i32 {
+        warn(&self.message);
+        if json {
+            let event =
+                json!({"event": "error", "kind": self.kind.name(), "message": self.message});
+            let _ = print_to_stdout(format!("{event}\n").as_bytes());
+        }
+        EXIT_BLINK_FAILED
+    }
+}
+
+impl From<blink_core::Error> for Failure {
+    fn from(error: blink_core::Error) -> Failure {
+        Failure::new(error.kind(), error.message())
+    }
+}
+
+/// Says something on standard error. What cannot be said is not worth failing for.
+pub(crate) fn warn(message: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "blink: {message}");
+}
+
+/// Prints, and returns the exit code: a reader that is gone ends this command as it ends any other.
+pub(crate) fn print_to_stdout(bytes: &[u8]) -> Result<i32, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(0),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(EXIT_BROKEN_PIPE),
+        Err(error) => Err(Failure::internal(format!(
+            "standard output could not be written: {error}"
+        ))),
+    }
+}

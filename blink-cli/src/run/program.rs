@@ -1,0 +1,113 @@
+//! The program of a sandbox: brought there, described, started.
+
+use std::path::{Path, PathBuf};
+
+use blink_core::{Command, Mount, Process, Sandbox, Stdin, WriteOptions};
+
+use super::target::{Script, Target};
+use super::terminal::Terminal;
+use crate::arguments::RunOptions;
+use crate::failure::Failure;
+use crate::{progress, values};
+
+/// Where a script may come to lie: the first that is the sandbox's own, and not a mounted folder of the user's.
+const FOLDERS: [&str; 4] = ["/tmp/blink", "/var/tmp/blink", "/opt/blink", "/blink"];
+
+/// Anybody in the sandbox may run and read it.
+const SCRIPT_MODE: u32 = 0o755;
+
+/// Starts it.
+pub(crate) async fn start(
+    sandbox: &Sandbox,
+    target: &Target,
+    options: &mut RunOptions,
+    terminal: Option<&Terminal>,
+) -> Result<Process, Failure> {
+    let argv = match target {
+        Target::Command(argv) => argv.clone(),
+        Target::Script(script) => {
+            let copying = copy(sandbox, script, &options.mount);
+            let path = progress::shown("copying the script into the sandbox", copying).await?;
+            script.argv(&path)
+        }
+    };
+    let mut argv = argv.into_iter();
+    let mut command = Command::new(argv.next().unwrap_or_default())
+        .args(argv)
+        .stdin(Stdin::Piped);
+    if let Some(terminal) = terminal {
+        let (rows, cols) = terminal.size();
+        command = command.pty(rows, cols);
+        if let Some(term) = std::env::var_os("TERM").filter(|term| !term.is_empty()) {
+            command = command.env("TERM", term);
+        }
+    }
+    let env = std::mem::take(&mut options.env);
+    for (name, value) in values::environment(env, |name| std::env::var_os(name)) {
+        command = command.env(name, value);
+    }
+    if let Some(workdir) = &options.workdir {
+        command = command.current_dir(workdir.clone());
+    }
+    if let Some(user) = &options.user {
+        command = command.user(user.as_str());
+    }
+    if let Some(timeout) = options.timeout {
+        command = command.timeout(timeout);
+    }
+    Ok(sandbox.spawn(command).await?)
+}
+
+async fn copy(sandbox: &Sandbox, script: &Script, mounts: &[Mount]) -> Result<PathBuf, Failure> {
+    let folder = folder(mounts).ok_or_else(|| {
+        let tried = FOLDERS.join(", ");
+        Failure::invalid(format!(
+            "mounts cover every place for the script ({tried}); mount them elsewhere"
+        ))
+    })?;
+    let unreadable = |error: std::io::Error| {
+        let shown = script.host.display();
+        Failure::invalid(format!("the script {shown} cannot be read: {error}"))
+    };
+    let files = sandbox.files()?;
+    files.make_dir(folder).await?;
+    let path = folder.join(&script.name);
+    let mut file = tokio::fs::File::open(&script.host)
+        .await
+        .map_err(unreadable)?;
+    let options = WriteOptions::default().mode(SCRIPT_MODE);
+    files.write_with(&path, &mut file, &options).await?;
+    Ok(path)
+}
+
+fn folder(mounts: &[Mount]) -> Option<&'static Path> {
+    FOLDERS.iter().map(Path::new).find(|folder| {
+        !mounts
+            .iter()
+            .any(|mount| folder.starts_with(&mount.guest) || mount.guest.starts_with(folder))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_do_not_come_to_lie_in_mounts() {
+        let folder = |guests: &[&str]| {
+            let mounts: Vec<Mount> = guests
+                .iter()
+                .map(|guest| Mount::new("/x", *guest))
+                .collect();
+            super::folder(&mounts)
+        };
+        assert_eq!(folder(&[]), Some(Path::new("/tmp/blink")));
+        assert_eq!(folder(&["/data"]), Some(Path::new("/tmp/blink")));
+        assert_eq!(folder(&["/tmp"]), Some(Path::new("/var/tmp/blink")));
+        assert_eq!(
+            folder(&["/tmp/blink/x", "/var"]),
+            Some(Path::new("/opt/blink"))
+        );
+        assert_eq!(folder(&["/tmp", "/var", "/opt", "/blink"]), None);
+    }
+}

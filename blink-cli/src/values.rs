@@ -1,0 +1,190 @@
+//! The values of options.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use blink_core::Mount;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+
+/// A time: a number, of seconds unless `ms`, `s`, `m` or `h` stands behind it.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    // The longest first: "ms" ends with "s".
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (number, seconds) = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
+        .unwrap_or((text, 1.0));
+    let wrong = || "give a time above 0, such as 2, 500ms, 1.5s, 1m or 1h".to_owned();
+    // Rust would also read "inf", "nan" and "1e3".
+    if !number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return Err(wrong());
+    }
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let timeout = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+    if timeout.is_zero() {
+        return Err(wrong());
+    }
+    Ok(timeout)
+}
+
+/// A number of processors.
+pub(crate) fn cpus(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(cpus) if cpus.is_finite() && cpus > 0.0 => Ok(cpus),
+        _ => Err("give a number of processors above 0, such as 2 or 0.5".to_owned()),
+    }
+}
+
+/// A size in MiB.
+pub(crate) fn mib(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(mib) if mib > 0 => Ok(mib),
+        _ => Err("give a whole number of MiB above 0, such as 512".to_owned()),
+    }
+}
+
+/// A mount: `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. Paths need not be text.
+#[derive(Debug, Clone)]
+pub(crate) struct MountParser;
+
+impl TypedValueParser for MountParser {
+    type Value = Mount;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Mount, clap::Error> {
+        mount(value).map_err(|why| {
+            let shown = value.to_string_lossy();
+            clap::Error::raw(
+                ErrorKind::ValueValidation,
+                format!("invalid value '{shown}' for '--mount <HOST:GUEST[:ro]>': {why}\n"),
+            )
+            .with_cmd(command)
+        })
+    }
+}
+
+fn mount(value: &OsStr) -> Result<Mount, String> {
+    let bytes = value.as_bytes();
+    let (paths, read_only) = match (bytes.strip_suffix(b":ro"), bytes.strip_suffix(b":rw")) {
+        (Some(paths), _) => (paths, true),
+        (None, Some(paths)) => (paths, false),
+        (None, None) => (bytes, false),
+    };
+    // The last one, so that a path of this machine may have a colon in it.
+    let middle = paths.windows(2).rposition(|pair| pair == b":/").ok_or(
+        "name a path of this machine and, behind a colon, one of the sandbox that begins with /",
+    )?;
+    let (host, guest) = (&paths[..middle], &paths[middle + 1..]);
+    if host.is_empty() {
+        return Err("the path of this machine is missing".to_owned());
+    }
+    if let Some(colon) = guest.iter().position(|byte| *byte == b':') {
+        let option = String::from_utf8_lossy(&guest[colon + 1..]).into_owned();
+        return Err(format!("{option:?} is no way to mount; ro and rw are"));
+    }
+    let host = std::path::absolute(Path::new(OsStr::from_bytes(host)))
+        .map_err(|error| format!("the path of this machine cannot be used: {error}"))?;
+    let mount = Mount::new(host, OsStr::from_bytes(guest));
+    Ok(if read_only { mount.read_only() } else { mount })
+}
+
+/// Environment variables: `NAME=VALUE`, or `NAME` for this process's own. One that this process does not have is not
+/// set, as other tools of the kind do.
+pub(crate) fn environment(
+    settings: Vec<OsString>,
+    own: impl Fn(&OsStr) -> Option<OsString>,
+) -> Vec<(OsString, OsString)> {
+    let split = |setting: OsString| {
+        let bytes = setting.as_bytes();
+        match bytes.iter().position(|byte| *byte == b'=') {
+            Some(middle) => Some((
+                OsStr::from_bytes(&bytes[..middle]).to_owned(),
+                OsStr::from_bytes(&bytes[middle + 1..]).to_owned(),
+            )),
+            None if setting.is_empty() => Some((setting, OsString::new())),
+            None => own(&setting).map(|value| (setting, value)),
+        }
+    };
+    settings.into_iter().filter_map(split).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let good = [
+            ("2", 2000),
+            ("500ms", 500),
+            ("2s", 2000),
+            ("1m", 60_000),
+            ("1h", 3_600_000),
+            ("1.5", 1500),
+            (".5s", 500),
+            ("0.25m", 15_000),
+        ];
+        for (text, millis) in good {
+            assert_eq!(timeout(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "0s",
+            "-1",
+            "-1s",
+            "s",
+            ".",
+            "1.2.3",
+            "inf",
+            "nan",
+            "1e3",
+            "1d",
+            "1 s",
+            "+1",
+            "two",
+            "99999999999999999999999999999999",
+        ] {
+            assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mounts() {
+        let parse = |text: &str| mount(OsStr::new(text));
+        assert_eq!(parse("/a:/b"), Ok(Mount::new("/a", "/b")));
+        assert_eq!(parse("/a:/b:rw"), Ok(Mount::new("/a", "/b")));
+        assert_eq!(parse("/a:/b:ro"), Ok(Mount::new("/a", "/b").read_only()));
+        assert_eq!(parse("/a:c:/b"), Ok(Mount::new("/a:c", "/b")));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(parse("x:/b"), Ok(Mount::new(here.join("x"), "/b")));
+        for text in ["", "/a", "/a:", ":/b", "/a:b", "/a:/b:sideways", "/a:ro"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables() {
+        let own = |name: &OsStr| (name == "HOME").then(|| OsString::from("/h"));
+        let settings = ["A=1", "B=", "C=x=y", "HOME", "NOT_SET", "=z"].map(OsString::from);
+        let expected = [
+            ("A", "1"),
+            ("B", ""),
+            ("C", "x=y"),
+            ("HOME", "/h"),
+            ("", "z"),
+        ]
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        assert_eq!(environment(settings.into(), own), expected);
+    }
+}
