@@ -89,7 +89,7 @@ impl Home {
                 id,
                 path,
                 detached,
-                _lock: lock,
+                lock,
             }),
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&path);
@@ -133,7 +133,7 @@ impl Home {
             id: id.to_owned(),
             path,
             detached: true,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -157,7 +157,7 @@ impl Home {
                     id,
                     path,
                     detached,
-                    _lock: lock,
+                    lock,
                 })
             })
             .collect()
@@ -192,7 +192,7 @@ pub(crate) struct SandboxFolder {
     id: String,
     path: PathBuf,
     detached: bool,
-    _lock: File,
+    lock: File,
 }
 
 impl SandboxFolder {
@@ -226,6 +226,13 @@ impl SandboxFolder {
                     )
                 })
             })
+    }
+}
+
+impl Drop for SandboxFolder {
+    fn drop(&mut self) {
+        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

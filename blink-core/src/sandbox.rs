@@ -1,6 +1,7 @@
 //! Sandboxes.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -313,20 +314,19 @@ fn check_mount(mount: &Mount) -> Result<()> {
             format!("the mount {host} does not exist on this machine"),
         ));
     }
-    let reserved = ["/", "/proc", "/dev", "/sys", "/.blink"];
-    if !mount.guest.is_absolute()
-        || mount
-            .guest
-            .components()
-            .any(|part| part.as_os_str() == "..")
-    {
+    const RESERVED: [&str; 4] = ["/proc", "/dev", "/sys", "/.blink"];
+    let unclear = mount
+        .guest
+        .components()
+        .any(|part| part.as_os_str() == "..")
+        || mount.guest.as_os_str().as_bytes().contains(&0);
+    if !mount.guest.is_absolute() || unclear {
         return Err(Error::invalid(format!(
             "{guest} is not a path in a sandbox; begin it with / and leave out .."
         )));
     }
-    if reserved.iter().any(|path| mount.guest == Path::new(path))
-        || mount.guest.starts_with("/proc")
-    {
+    let is_root = mount.guest.components().count() == 1;
+    if is_root || RESERVED.iter().any(|path| mount.guest.starts_with(path)) {
         return Err(Error::invalid(format!(
             "{guest} belongs to the sandbox itself; mount {host} somewhere else"
         )));

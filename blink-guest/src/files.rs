@@ -309,6 +309,7 @@ struct Replacement {
     temporary: String,
     name: Vec<u8>,
     path: PathBuf,
+    mode: Mode,
     committed: bool,
 }
 
@@ -349,10 +350,10 @@ impl Replacement {
             temporary,
             name: name.as_bytes().to_owned(),
             path: path.clone(),
+            mode: mode_for(mode, former.as_ref())?,
             committed: false,
         };
         refuse_kernel_files(&replacement.file, &path)?;
-        // The owner before the mode: a change of owner takes away the bits that run a program as its owner.
         if let (Some(former), None) = (&former, user) {
             // Where only one user is mapped, it is the owner already.
             let owner = (
@@ -361,13 +362,17 @@ impl Replacement {
             );
             let _ = fs::fchown(&replacement.file, Some(owner.0), Some(owner.1));
         }
-        let kept = former.as_ref().map(|former| former.st_mode & 0o7777);
-        give(&replacement.file, &path, mode.or(kept), user)?;
+        if let Some(user) = user {
+            give_owner(&replacement.file, &path, user)?;
+        }
         Ok(replacement)
     }
 
     fn commit(mut self) -> Result<(), ErrorBody> {
         let name = OsStr::from_bytes(&self.name);
+        // Last of all: a change of owner and every write take away the bits that run a program as its owner.
+        fs::fchmod(&self.file, self.mode)
+            .map_err(|error| failed("set the mode of", &self.path, error))?;
         fs::renameat_with(
             &self.folder,
             &self.temporary,
@@ -408,16 +413,27 @@ fn give(
     user: Option<&str>,
 ) -> Result<(), ErrorBody> {
     if let Some(user) = user {
-        let user = find_user(user)?;
-        let owner = (
-            rustix::fs::Uid::from_raw(user.uid),
-            rustix::fs::Gid::from_raw(user.gid),
-        );
-        fs::fchown(file, Some(owner.0), Some(owner.1))
-            .map_err(|error| failed("change the owner of", path, error))?;
+        give_owner(file, path, user)?;
     }
-    fs::fchmod(file, mode(wanted.unwrap_or(0o644))?)
+    fs::fchmod(file, mode_for(wanted, None)?)
         .map_err(|error| failed("set the mode of", path, error))
+}
+
+fn give_owner(file: &File, path: &Path, user: &str) -> Result<(), ErrorBody> {
+    let user = find_user(user)?;
+    let owner = (
+        rustix::fs::Uid::from_raw(user.uid),
+        rustix::fs::Gid::from_raw(user.gid),
+    );
+    fs::fchown(file, Some(owner.0), Some(owner.1))
+        .map_err(|error| failed("change the owner of", path, error))
+}
+
+/// The mode that was asked for, or that of the file that is replaced.
+fn mode_for(wanted: Option<u32>, former: Option<&Stat>) -> Result<Mode, ErrorBody> {
+    const NEW: u32 = 0o644;
+    let kept = former.map(|former| former.st_mode & 0o7777);
+    mode(wanted.or(kept).unwrap_or(NEW))
 }
 
 /// Opens what must be a regular file, without waiting for a writer of a pipe or changing a device.
@@ -520,11 +536,19 @@ fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
             ErrorKind::NotFound,
             "it does not exist in the sandbox".to_owned(),
         ),
+        Errno::NXIO => (
+            ErrorKind::InvalidArgument,
+            "it is a pipe, socket or device".into(),
+        ),
         Errno::NOTDIR => (
             ErrorKind::InvalidArgument,
             "a part of the path is not a folder".into(),
         ),
         Errno::ISDIR => (ErrorKind::InvalidArgument, "it is a folder".into()),
+        Errno::NXIO => (
+            ErrorKind::InvalidArgument,
+            "it is not a regular file".into(),
+        ),
         Errno::EXIST => (ErrorKind::AlreadyExists, "it exists".into()),
         Errno::NOTEMPTY => (ErrorKind::AlreadyExists, "it is not empty".into()),
         Errno::ROFS => (

@@ -109,6 +109,10 @@ impl Link {
             let _ = io::write(io.writer, &outbox).await;
         });
         lock(&self.shared.tasks).extend([reading.abort_handle(), writing.abort_handle()]);
+        // It may have ended before its tasks were known.
+        if self.shared.dead.get().is_some() {
+            writing.abort();
+        }
     }
 
     /// Asks for something that is answered in one frame.
@@ -140,9 +144,12 @@ impl Link {
             }
             routes.insert(id, inbox.clone());
         }
-        self.shared
-            .outbox
-            .control(FrameType::RPC_REQUEST, id, false, &body);
+        let outbox = &self.shared.outbox;
+        match request {
+            // Whoever attaches anew finds what was written to the process before.
+            Request::Attach(_) => outbox.behind_bulk(FrameType::RPC_REQUEST, id, &body),
+            _ => outbox.control(FrameType::RPC_REQUEST, id, false, &body),
+        }
         Ok(Stream::new(self.clone(), inbox))
     }
 
@@ -159,9 +166,6 @@ impl Link {
     /// Ends the link; every waiting call fails.
     pub(crate) fn close(&self, error: Error) {
         self.shared.fail(error);
-        for task in lock(&self.shared.tasks).drain(..) {
-            task.abort();
-        }
     }
 
     fn outbox(&self) -> &Outbox {
@@ -191,6 +195,10 @@ impl Shared {
             std::mem::take(&mut *routes)
         };
         self.outbox.close();
+        // Also a writer that waits for a guest that does not read.
+        for task in lock(&self.tasks).drain(..) {
+            task.abort();
+        }
         if let Some(error) = self.dead.get() {
             for inbox in routes.values() {
                 inbox.fail(error.clone());

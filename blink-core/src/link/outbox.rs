@@ -17,6 +17,7 @@ const BULK_FRAMES: usize = 4;
 pub(crate) struct Outbox {
     state: Mutex<State>,
     filled: Notify,
+    taken: Notify,
     slots: std::sync::Arc<Semaphore>,
 }
 
@@ -24,6 +25,9 @@ pub(crate) struct Outbox {
 struct State {
     control: BytesMut,
     bulk: VecDeque<Bulk>,
+    /// Bulk frames that were ever queued, and that the writer has taken.
+    queued: u64,
+    taken: u64,
     closed: bool,
 }
 
@@ -31,7 +35,7 @@ struct State {
 pub(crate) struct Bulk {
     pub(crate) header: [u8; HEADER_LEN],
     pub(crate) body: Bytes,
-    _slot: OwnedSemaphorePermit,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What to send next.
@@ -45,6 +49,7 @@ impl Outbox {
         Outbox {
             state: Mutex::default(),
             filled: Notify::new(),
+            taken: Notify::new(),
             slots: std::sync::Arc::new(Semaphore::new(BULK_FRAMES)),
         }
     }
@@ -58,6 +63,23 @@ impl Outbox {
         }
         state.control.extend_from_slice(&header);
         state.control.extend_from_slice(body);
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Queues a frame that may not overtake the bulk frames that wait: they are few.
+    pub(crate) fn behind_bulk(&self, frame_type: FrameType, request_id: u64, body: &[u8]) {
+        let mut state = lock(&self.state);
+        if state.bulk.is_empty() || state.closed {
+            drop(state);
+            return self.control(frame_type, request_id, false, body);
+        }
+        state.queued += 1;
+        state.bulk.push_back(Bulk {
+            header: header(frame_type, request_id, false, body.len()),
+            body: Bytes::copy_from_slice(body),
+            _slot: None,
+        });
         drop(state);
         self.filled.notify_one();
     }
@@ -87,10 +109,28 @@ impl Outbox {
         state.bulk.push_back(Bulk {
             header,
             body,
-            _slot: slot,
+            _slot: Some(slot),
         });
         drop(state);
         self.filled.notify_one();
+    }
+
+    /// Waits until the writer has taken the bulk frames that are queued now: what is queued after that, a control frame
+    /// too, is sent behind them.
+    pub(crate) async fn drained(&self) {
+        let wanted = lock(&self.state).queued;
+        loop {
+            let taken = self.taken.notified();
+            tokio::pin!(taken);
+            taken.as_mut().enable();
+            {
+                let state = lock(&self.state);
+                if state.taken >= wanted || state.closed {
+                    return;
+                }
+            }
+            taken.await;
+        }
     }
 
     /// Waits for something to send; `None` once closed.
@@ -102,6 +142,9 @@ impl Outbox {
                     return Some(Next::Control(state.control.split()));
                 }
                 if let Some(bulk) = state.bulk.pop_front() {
+                    state.taken += 1;
+                    drop(state);
+                    self.taken.notify_waiters();
                     return Some(Next::Bulk(bulk));
                 }
                 if state.closed {
@@ -121,6 +164,7 @@ impl Outbox {
         drop(state);
         self.slots.close();
         self.filled.notify_one();
+        self.taken.notify_waiters();
     }
 }
 

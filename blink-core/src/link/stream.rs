@@ -61,9 +61,10 @@ impl Drop for Guard {
         let over = self.inbox.is_over() || self.answered.load(std::sync::atomic::Ordering::Relaxed);
         if !over {
             let error = ErrorBody::new(ErrorKind::Internal, "the caller has given the request up");
+            // Behind what was sent on it: giving up a process is no reason to take back its input.
             self.link
                 .outbox()
-                .control(FrameType::ERROR, id, false, &error.to_body());
+                .behind_bulk(FrameType::ERROR, id, &error.to_body());
         }
     }
 }
@@ -157,6 +158,8 @@ impl Stream {
                 .bulk(frame_type, self.inbox().id, false, bytes.split_to(granted))
                 .await;
         }
+        // Whatever the caller does next comes behind these bytes, also another attachment to the same process.
+        self.guard.link.outbox().drained().await;
         Ok(true)
     }
 

@@ -17,7 +17,7 @@ use crate::files::Files;
 use crate::isolation::Isolation;
 use crate::process;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(20);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -74,6 +74,16 @@ impl Agent {
         }
     }
 
+    /// The number of the next request; what else comes is dropped.
+    async fn next_request(&mut self) -> u64 {
+        loop {
+            let frame = self.next().await.expect("the host goes on");
+            if frame.frame_type == FrameType::RPC_REQUEST {
+                return frame.request_id;
+            }
+        }
+    }
+
     /// The host may have cut the link off before it takes everything.
     async fn raw(&mut self, bytes: &[u8]) {
         let _ = self.io.write_all(bytes).await;
@@ -113,7 +123,11 @@ fn attached(request: u64) -> Frame {
         stdout_offset: 0,
         stderr_offset: 0,
     };
-    Frame::new(FrameType::RPC_RESPONSE, request, Response::Attached(attached).to_body())
+    Frame::new(
+        FrameType::RPC_RESPONSE,
+        request,
+        Response::Attached(attached).to_body(),
+    )
 }
 
 fn exit(request: u64, report: &ExitReport) -> Frame {
@@ -140,7 +154,12 @@ async fn exec(link: &Link, command: &Command) -> Result<crate::Output> {
 }
 
 /// Everything that can wait on a link: each must end in an error of one of the kinds.
-async fn all_fail(link: &Link, agent: &mut Agent, misbehave: impl AsyncFnOnce(&mut Agent), kinds: &[ErrorKind]) {
+async fn all_fail(
+    link: &Link,
+    agent: &mut Agent,
+    misbehave: impl AsyncFnOnce(&mut Agent),
+    kinds: &[ErrorKind],
+) {
     let check = |what: &str, result: Result<()>| match result {
         Ok(()) => panic!("{what} succeeded"),
         Err(error) => assert!(kinds.contains(&error.kind()), "{what}: {error:?}"),
@@ -166,13 +185,22 @@ async fn all_fail(link: &Link, agent: &mut Agent, misbehave: impl AsyncFnOnce(&m
     .await;
     let dead = link.dead().expect("the link has ended").kind();
     assert!(kinds.contains(&dead), "{dead:?}");
-    check("a later call", within(link.call(&Request::Ping)).await.map(drop));
+    check(
+        "a later call",
+        within(link.call(&Request::Ping)).await.map(drop),
+    );
 }
 
 /// All calls fail with `Protocol` once these bytes have come.
 async fn breaks_the_rules(bytes: &[u8]) {
     let (link, mut agent) = Agent::connected().await;
-    all_fail(&link, &mut agent, async |agent: &mut Agent| agent.raw(bytes).await, &[ErrorKind::Protocol]).await;
+    all_fail(
+        &link,
+        &mut agent,
+        async |agent: &mut Agent| agent.raw(bytes).await,
+        &[ErrorKind::Protocol],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -188,12 +216,26 @@ async fn an_honest_agent_is_believed() {
         assert_eq!(&agent.next().await.unwrap().body[..], b"in");
         assert!(agent.next().await.unwrap().end);
         agent.send(&Frame::new(FrameType::STDOUT, id, "out")).await;
-        agent.send(&Frame::new(FrameType::STDERR, id, "err").with_end()).await;
-        agent.send(&exit(id, &ExitReport { stdout_bytes: 3, stderr_bytes: 3, ..report() })).await;
+        agent
+            .send(&Frame::new(FrameType::STDERR, id, "err").with_end())
+            .await;
+        agent
+            .send(&exit(
+                id,
+                &ExitReport {
+                    stdout_bytes: 3,
+                    stderr_bytes: 3,
+                    ..report()
+                },
+            ))
+            .await;
     };
     let (output, ()) = within(async { tokio::join!(exec(&link, &command), serving) }).await;
     let output = output.unwrap();
-    assert_eq!((output.text().as_ref(), &output.stderr[..]), ("out", &b"err"[..]));
+    assert_eq!(
+        (output.text().as_ref(), &output.stderr[..]),
+        ("out", &b"err"[..])
+    );
     assert!(output.status.success() && !output.truncated());
 }
 
@@ -227,7 +269,11 @@ async fn frames_out_of_place_end_the_link() {
         Frame::new(FrameType::STDOUT, u64::MAX, "x"),
         Frame::new(FrameType::EXIT, 1_000_000, report().to_body()),
         Frame::new(FrameType::RPC_RESPONSE, 1 << 63, Response::Done.to_body()),
-        Frame::new(FrameType::ERROR, 0, ErrorBody::new(blink_wire::ErrorKind::Protocol, "x").to_body()),
+        Frame::new(
+            FrameType::ERROR,
+            0,
+            ErrorBody::new(blink_wire::ErrorKind::Protocol, "x").to_body(),
+        ),
         Frame::new(FrameType::ERROR, 0, "no message"),
         Frame::new(FrameType::RPC_RESPONSE, 1, "no message"),
         Frame::new(FrameType::RPC_ERROR, 1, ""),
@@ -242,14 +288,16 @@ async fn frames_out_of_place_end_the_link() {
 #[tokio::test]
 async fn data_after_the_end_ends_the_link() {
     for frame_type in [FrameType::STDOUT, FrameType::STDERR, FrameType::STREAM_DATA] {
-        let mut bytes = encoded(&Frame::new(frame_type, 1, "x"));
-        bytes.extend(encoded(&Frame::new(frame_type, 1, "").with_end()));
-        bytes.extend(encoded(&Frame::new(frame_type, 1, "y")));
+        let mut bytes = encoded(&Frame::new(frame_type, 2, "x"));
+        bytes.extend(encoded(&Frame::new(frame_type, 2, "").with_end()));
+        bytes.extend(encoded(&Frame::new(frame_type, 2, "y")));
         breaks_the_rules(&bytes).await;
     }
     let trailer = Trailer { bytes: 0, crc32: 0 }.to_body();
-    let mut bytes = encoded(&Frame::new(FrameType::STREAM_DATA, 1, trailer.clone()).with_end());
-    bytes.extend(encoded(&Frame::new(FrameType::STREAM_DATA, 1, trailer).with_end()));
+    let mut bytes = encoded(&Frame::new(FrameType::STREAM_DATA, 2, trailer.clone()).with_end());
+    bytes.extend(encoded(
+        &Frame::new(FrameType::STREAM_DATA, 2, trailer).with_end(),
+    ));
     breaks_the_rules(&bytes).await;
 }
 
@@ -291,7 +339,9 @@ async fn data_beyond_the_commands_limit_ends_the_command() {
         agent.next().await.unwrap();
         agent.send(&attached(1)).await;
         for _ in 0..3 {
-            agent.send(&Frame::new(FrameType::STDOUT, 1, vec![0; 600])).await;
+            agent
+                .send(&Frame::new(FrameType::STDOUT, 1, vec![0; 600]))
+                .await;
         }
     };
     let (result, ()) = within(async { tokio::join!(exec(&link, &command), serving) }).await;
@@ -320,7 +370,9 @@ async fn a_window_in_single_bytes_costs_little_more_than_a_window() {
     for _ in 0..INITIAL_WINDOW / 4096 {
         within(agent.raw(&some)).await;
     }
-    agent.send(&Frame::new(FrameType::STDOUT, 1, "").with_end()).await;
+    agent
+        .send(&Frame::new(FrameType::STDOUT, 1, "").with_end())
+        .await;
     let mut length = 0;
     assert!(resident_bytes() < before + MEMORY_GROWTH);
     while let Some(chunk) = within(stream.chunk(Channel::Stdout)).await.unwrap() {
@@ -331,7 +383,11 @@ async fn a_window_in_single_bytes_costs_little_more_than_a_window() {
 
 #[tokio::test]
 async fn floods_that_are_within_the_rules_cost_no_memory() {
-    let update = WindowUpdate { channel: FrameType::STDIN, credit: 1 << 30 }.encode();
+    let update = WindowUpdate {
+        channel: FrameType::STDIN,
+        credit: 1 << 30,
+    }
+    .encode();
     for frame in [
         Frame::new(FrameType::HEARTBEAT, 0, vec![0; 64]),
         Frame::new(FrameType(0x7f), 0, ""),
@@ -341,7 +397,11 @@ async fn floods_that_are_within_the_rules_cost_no_memory() {
         Frame::new(FrameType::STDOUT, 1, ""),
         Frame::new(FrameType::WINDOW_UPDATE, 1, update.to_vec()),
         Frame::new(FrameType::RPC_RESPONSE, 1, Response::Done.to_body()),
-        Frame::new(FrameType::RPC_ERROR, 1, ErrorBody::new(blink_wire::ErrorKind::Busy, "x".repeat(1000)).to_body()),
+        Frame::new(
+            FrameType::RPC_ERROR,
+            1,
+            ErrorBody::new(blink_wire::ErrorKind::Busy, "x".repeat(1000)).to_body(),
+        ),
     ] {
         let (link, mut agent) = Agent::connected().await;
         let _stream = link.open(&Request::Ping).unwrap();
@@ -367,10 +427,19 @@ async fn an_unknown_type_is_answered_and_the_link_goes_on() {
     let (link, mut agent) = Agent::connected().await;
     agent.send(&Frame::new(FrameType(0x7e), 0, "new")).await;
     let answer = within(agent.next()).await.unwrap();
-    assert_eq!((answer.frame_type, answer.request_id), (FrameType::ERROR, 0));
+    assert_eq!(
+        (answer.frame_type, answer.request_id),
+        (FrameType::ERROR, 0)
+    );
     let serving = async {
         let id = agent.next().await.unwrap().request_id;
-        agent.send(&Frame::new(FrameType::RPC_RESPONSE, id, Response::Done.to_body())).await;
+        agent
+            .send(&Frame::new(
+                FrameType::RPC_RESPONSE,
+                id,
+                Response::Done.to_body(),
+            ))
+            .await;
     };
     let (answer, ()) = within(async { tokio::join!(link.call(&Request::Ping), serving) }).await;
     assert_eq!(answer.unwrap(), Response::Done);
@@ -395,7 +464,11 @@ async fn a_first_frame_that_is_no_handshake_is_a_broken_rule() {
         Frame::new(FrameType::STDOUT, 1, "x"),
         Frame::new(FrameType::HANDSHAKE, 0, "no message"),
         Frame::new(FrameType::HANDSHAKE, 0, ""),
-        Frame::new(FrameType::ERROR, 0, ErrorBody::new(blink_wire::ErrorKind::Busy, "go away").to_body()),
+        Frame::new(
+            FrameType::ERROR,
+            0,
+            ErrorBody::new(blink_wire::ErrorKind::Busy, "go away").to_body(),
+        ),
         Frame::new(FrameType::RPC_RESPONSE, 0, Response::Done.to_body()),
         hello(VERSION + 1),
         hello(0),
@@ -403,7 +476,10 @@ async fn a_first_frame_that_is_no_handshake_is_a_broken_rule() {
     ] {
         let (io, mut agent) = Agent::pair();
         agent.send(&frame).await;
-        let error = within(Link::connect(io, DEADLINE, obituary())).await.err().expect("it cannot succeed");
+        let error = within(Link::connect(io, DEADLINE, obituary()))
+            .await
+            .err()
+            .expect("it cannot succeed");
         assert_eq!(error.kind(), ErrorKind::Protocol, "{frame:?}: {error:?}");
         within(agent.drain()).await;
     }
@@ -417,7 +493,10 @@ async fn an_agent_that_closes_at_any_point_fails_everything() {
         let (io, mut agent) = Agent::pair();
         agent.raw(&greeting[..length]).await;
         drop(agent);
-        let error = within(Link::connect(io, DEADLINE, obituary())).await.err().expect("it cannot succeed");
+        let error = within(Link::connect(io, DEADLINE, obituary()))
+            .await
+            .err()
+            .expect("it cannot succeed");
         assert_eq!(error.kind(), ErrorKind::SandboxDied, "{length}: {error:?}");
     }
     // In the middle of a conversation.
@@ -458,14 +537,22 @@ async fn the_last_handle_closes_the_connection() {
     let (link, mut agent) = Agent::connected().await;
     let stream = link.open(&Request::Ping).unwrap();
     drop(link);
-    assert_eq!(within(agent.next()).await.unwrap().frame_type, FrameType::RPC_REQUEST);
+    assert_eq!(
+        within(agent.next()).await.unwrap().frame_type,
+        FrameType::RPC_REQUEST
+    );
     drop(stream);
     within(agent.drain()).await;
 }
 
 #[tokio::test]
 async fn numbers_at_their_ends_are_taken_as_they_are() {
-    for (code, signal) in [(Some(i32::MIN), None), (None, Some(i32::MAX)), (None, Some(i32::MIN)), (None, None)] {
+    for (code, signal) in [
+        (Some(i32::MIN), None),
+        (None, Some(i32::MAX)),
+        (None, Some(i32::MIN)),
+        (None, None),
+    ] {
         let (link, mut agent) = Agent::connected().await;
         let wild = ExitReport {
             code,
@@ -488,17 +575,36 @@ async fn numbers_at_their_ends_are_taken_as_they_are() {
         assert!(!output.check_limits().unwrap_err().message().is_empty());
     }
     let (link, mut agent) = Agent::connected().await;
-    let spawn = Command::new("x").to_spawn(&Defaults::default(), true).unwrap();
-    let starting = process::Process::start(&link, Request::Spawn(spawn), true, Isolation::Namespace);
+    let spawn = Command::new("x")
+        .to_spawn(&Defaults::default(), true)
+        .unwrap();
+    let starting =
+        process::Process::start(&link, Request::Spawn(spawn), true, Isolation::Namespace);
     let serving = async {
         agent.next().await.unwrap();
-        let wild = Attached { process: ProcessId(u64::MAX), pid: u32::MAX, stdout_offset: u64::MAX, stderr_offset: u64::MAX };
-        agent.send(&Frame::new(FrameType::RPC_RESPONSE, 1, Response::Attached(wild).to_body())).await;
-        agent.send(&Frame::new(FrameType::STDOUT, 1, "output")).await;
+        let wild = Attached {
+            process: ProcessId(u64::MAX),
+            pid: u32::MAX,
+            stdout_offset: u64::MAX,
+            stderr_offset: u64::MAX,
+        };
+        agent
+            .send(&Frame::new(
+                FrameType::RPC_RESPONSE,
+                1,
+                Response::Attached(wild).to_body(),
+            ))
+            .await;
+        agent
+            .send(&Frame::new(FrameType::STDOUT, 1, "output"))
+            .await;
     };
     let (process, ()) = within(async { tokio::join!(starting, serving) }).await;
     let mut stdout = process.unwrap().take_stdout().unwrap();
-    assert_eq!(&within(stdout.chunk()).await.unwrap().unwrap()[..], b"output");
+    assert_eq!(
+        &within(stdout.chunk()).await.unwrap().unwrap()[..],
+        b"output"
+    );
     assert_eq!(stdout.offset(), u64::MAX);
 }
 
@@ -509,14 +615,28 @@ async fn an_answer_of_another_kind_is_a_broken_rule() {
     let command = Command::new("x");
     let serving = async {
         for _ in 0..3 {
-            let id = agent.next().await.unwrap().request_id;
-            agent.send(&Frame::new(FrameType::RPC_RESPONSE, id, Response::Processes(Vec::new()).to_body())).await;
-            agent.send(&Frame::new(FrameType::STREAM_DATA, id, "").with_end()).await;
+            let id = agent.next_request().await;
+            agent
+                .send(&Frame::new(
+                    FrameType::RPC_RESPONSE,
+                    id,
+                    Response::Processes(Vec::new()).to_body(),
+                ))
+                .await;
+            agent
+                .send(&Frame::new(FrameType::STREAM_DATA, id, "").with_end())
+                .await;
         }
     };
     let calls = async {
-        assert_eq!(exec(&link, &command).await.unwrap_err().kind(), ErrorKind::Protocol);
-        assert_eq!(files.stat("/x").await.unwrap_err().kind(), ErrorKind::Protocol);
+        assert_eq!(
+            exec(&link, &command).await.unwrap_err().kind(),
+            ErrorKind::Protocol
+        );
+        assert_eq!(
+            files.stat("/x").await.unwrap_err().kind(),
+            ErrorKind::Protocol
+        );
         assert!(files.read("/x").await.is_err());
     };
     within(async { tokio::join!(calls, serving) }).await;
@@ -535,10 +655,23 @@ async fn a_listing_that_is_none_and_a_file_that_changed_on_the_way_are_told() {
             agent.next().await.unwrap();
             let mut crc = crc32fast::Hasher::new();
             crc.update(data);
-            let trailer = Trailer { bytes: data.len() as u64, crc32: crc.finalize() };
-            agent.send(&Frame::new(FrameType::STREAM_DATA, 1, data.to_vec())).await;
-            agent.send(&Frame::new(FrameType::STREAM_DATA, 1, trailer.to_body()).with_end()).await;
-            agent.send(&Frame::new(FrameType::RPC_RESPONSE, 1, Response::Done.to_body())).await;
+            let trailer = Trailer {
+                bytes: data.len() as u64,
+                crc32: crc.finalize(),
+            };
+            agent
+                .send(&Frame::new(FrameType::STREAM_DATA, 1, data.to_vec()))
+                .await;
+            agent
+                .send(&Frame::new(FrameType::STREAM_DATA, 1, trailer.to_body()).with_end())
+                .await;
+            agent
+                .send(&Frame::new(
+                    FrameType::RPC_RESPONSE,
+                    1,
+                    Response::Done.to_body(),
+                ))
+                .await;
         };
         let (listed, ()) = within(async { tokio::join!(files.list("/x"), serving) }).await;
         assert_eq!(listed.unwrap_err().kind(), kind, "{data:?}");
@@ -547,13 +680,30 @@ async fn a_listing_that_is_none_and_a_file_that_changed_on_the_way_are_told() {
     let files = Files::new(link.clone());
     let serving = async {
         agent.next().await.unwrap();
-        agent.send(&Frame::new(FrameType::STREAM_DATA, 1, "content")).await;
+        agent
+            .send(&Frame::new(FrameType::STREAM_DATA, 1, "content"))
+            .await;
         let trailer = Trailer { bytes: 7, crc32: 1 };
-        agent.send(&Frame::new(FrameType::STREAM_DATA, 1, trailer.to_body()).with_end()).await;
-        agent.send(&Frame::new(FrameType::RPC_RESPONSE, 1, Response::Done.to_body())).await;
+        agent
+            .send(&Frame::new(FrameType::STREAM_DATA, 1, trailer.to_body()).with_end())
+            .await;
+        agent
+            .send(&Frame::new(
+                FrameType::RPC_RESPONSE,
+                1,
+                Response::Done.to_body(),
+            ))
+            .await;
     };
     let (read, ()) = within(async { tokio::join!(files.read("/x"), serving) }).await;
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// An answer, whatever it is.
+async fn answers<T>(what: &str, call: impl Future<Output = Result<T>>) {
+    if tokio::time::timeout(PATIENCE / 2, call).await.is_err() {
+        panic!("{what} hangs");
+    }
 }
 
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
@@ -564,11 +714,28 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
         Just(Response::Done.to_body().to_vec()),
         Just(attached(1).body.to_vec()),
         any::<(Option<i32>, Option<i32>, u64)>().prop_map(|(code, signal, count)| {
-            ExitReport { code, signal, stdout_bytes: count, duration_us: count, ..report() }.to_body().to_vec()
+            ExitReport {
+                code,
+                signal,
+                stdout_bytes: count,
+                duration_us: count,
+                ..report()
+            }
+            .to_body()
+            .to_vec()
         }),
         any::<(u64, u32)>().prop_map(|(bytes, crc32)| Trailer { bytes, crc32 }.to_body().to_vec()),
-        any::<u32>().prop_map(|credit| WindowUpdate { channel: FrameType::STDIN, credit: credit.max(1) }.encode().to_vec()),
-        Just(ErrorBody::new(blink_wire::ErrorKind::Busy, "busy").to_body().to_vec()),
+        any::<u32>().prop_map(|credit| WindowUpdate {
+            channel: FrameType::STDIN,
+            credit: credit.max(1)
+        }
+        .encode()
+        .to_vec()),
+        Just(
+            ErrorBody::new(blink_wire::ErrorKind::Busy, "busy")
+                .to_body()
+                .to_vec()
+        ),
         Just(hello(VERSION).body.to_vec()),
     ]
 }
@@ -607,13 +774,13 @@ proptest! {
                 let _ = agent.io.shutdown().await;
                 agent.drain().await;
             };
-            let _ = within(async {
+            within(async {
                 tokio::join!(
-                    exec(&link, &command),
-                    files.read("/x"),
-                    files.write("/x", vec![0; 2 << 20]),
-                    link.call(&Request::Ping),
-                    files.list("/x"),
+                    answers("a program", exec(&link, &command)),
+                    answers("a file", files.read("/x")),
+                    answers("a write", files.write("/x", vec![0; 2 << 20])),
+                    answers("a call", link.call(&Request::Ping)),
+                    answers("a list", files.list("/x")),
                     serving,
                 )
             })

@@ -1,0 +1,128 @@
+//! Connections into a sandbox.
+
+use blink_core::{Connection, ErrorKind, Process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{TestSandbox, fails, noise, ok, python, sandbox, within};
+
+const ECHO: &str = "import socket, sys, threading
+def serve(c):
+  while True:
+    b = c.recv(65536)
+    if not b: break
+    c.sendall(b)
+  c.sendall(b'bye')
+  c.close()
+s = SOCKET
+s.listen(100)
+print('ready', flush=True)
+while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+";
+
+async fn serve(sandbox: &TestSandbox, socket: &str) -> Process {
+    let mut process = ok(sandbox.spawn(python(&ECHO.replace("SOCKET", socket)))).await;
+    let mut stdout = process.take_stdout().unwrap();
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"ready\n");
+    process
+}
+
+async fn talk(connection: Connection, length: usize) {
+    let (mut reader, mut writer) = tokio::io::split(connection);
+    let sent = noise(length);
+    let expected = sent.clone();
+    let writing = async {
+        writer.write_all(&sent).await.unwrap();
+        writer.shutdown().await.unwrap();
+        assert!(writer.write_all(b"more").await.is_err());
+    };
+    let reading = async {
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).await.unwrap();
+        got
+    };
+    let ((), got) = within(async { tokio::join!(writing, reading) }).await;
+    // What comes after the half that was closed arrives as well.
+    assert!(got.strip_suffix(b"bye").unwrap() == expected);
+}
+
+#[tokio::test]
+async fn tcp_carries_both_directions_and_half_closes() {
+    let sandbox = sandbox().await;
+    let _server = serve(&sandbox, "socket.create_server(('127.0.0.1', 4242))").await;
+    talk(ok(sandbox.connect_tcp("127.0.0.1", 4242)).await, 10 << 20).await;
+    talk(ok(sandbox.connect_tcp("localhost", 4242)).await, 0).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let connection = ok(sandbox.connect_tcp("127.0.0.1", 4242)).await;
+        tasks.spawn(talk(connection, number * 10_000));
+    }
+    within(tasks.join_all()).await;
+}
+
+#[tokio::test]
+async fn tcp_version_6_works_and_localhost_means_both() {
+    let sandbox = sandbox().await;
+    let _server = serve(
+        &sandbox,
+        "socket.create_server(('::1', 4243), family=socket.AF_INET6)",
+    )
+    .await;
+    talk(ok(sandbox.connect_tcp("::1", 4243)).await, 1000).await;
+    talk(ok(sandbox.connect_tcp("localhost", 4243)).await, 1000).await;
+}
+
+#[tokio::test]
+async fn unix_sockets_carry_both_directions() {
+    let sandbox = sandbox().await;
+    let socket = "socket.socket(socket.AF_UNIX); s.bind('/tmp/sock')";
+    let _server = serve(&sandbox, socket).await;
+    talk(ok(sandbox.connect_unix("/tmp/sock")).await, 10 << 20).await;
+}
+
+#[tokio::test]
+async fn where_nothing_answers_is_not_found() {
+    let sandbox = sandbox().await;
+    fails(ErrorKind::NotFound, sandbox.connect_tcp("127.0.0.1", 9)).await;
+    fails(ErrorKind::NotFound, sandbox.connect_tcp("localhost", 9)).await;
+    fails(ErrorKind::NotFound, sandbox.connect_unix("/tmp/missing")).await;
+    fails(ErrorKind::NotFound, sandbox.connect_unix("/etc/passwd")).await;
+    // Out of the sandbox leads nothing.
+    fails(ErrorKind::NotFound, sandbox.connect_tcp("192.0.2.1", 80)).await;
+}
+
+#[tokio::test]
+async fn names_and_nonsense_are_refused() {
+    let sandbox = sandbox().await;
+    for host in ["example.com", "", "127.0.0.1:80", "127.1.1.1.1", "a\0b"] {
+        fails(ErrorKind::InvalidArgument, sandbox.connect_tcp(host, 80)).await;
+    }
+    fails(
+        ErrorKind::InvalidArgument,
+        sandbox.connect_unix("/x".repeat(100)),
+    )
+    .await;
+    fails(
+        ErrorKind::InvalidArgument,
+        sandbox.connect_unix("/tmp/a\0b"),
+    )
+    .await;
+    ok(sandbox.ping()).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_reads_holds_back_nobody_else() {
+    let sandbox = sandbox().await;
+    let flood = "import socket\ns = socket.create_server(('127.0.0.1', 4244))\nprint('ready', flush=True)\n\
+                 c, _ = s.accept()\ntry:\n  while True: c.sendall(b'x' * 65536)\nexcept OSError: print('closed', flush=True)";
+    let mut server = ok(sandbox.spawn(python(flood))).await;
+    let mut stdout = server.take_stdout().unwrap();
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"ready\n");
+    let connection = ok(sandbox.connect_tcp("127.0.0.1", 4244)).await;
+    for _ in 0..50 {
+        sandbox.says("true").await;
+    }
+    // Dropped, it is closed for the other end.
+    drop(connection);
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"closed\n");
+    assert!(ok(server.wait()).await.success());
+}

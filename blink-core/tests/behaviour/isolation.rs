@@ -1,0 +1,385 @@
+//! What a program in a sandbox cannot do.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use blink_core::{Command, Isolation, Mount, Network};
+
+use crate::support::{Capability, Engine, has, ok, python, sandbox, sandbox_with, shown};
+
+#[tokio::test]
+async fn it_says_what_isolation_it_has() {
+    let sandbox = sandbox().await;
+    let expected = match Engine::chosen() {
+        Engine::Namespace => Isolation::Namespace,
+    };
+    assert_eq!(sandbox.isolation(), expected);
+    assert_eq!(sandbox.sh("true").await.isolation, expected);
+    assert!(sandbox.agent().unwrap().starts_with("blink-guest"));
+    assert!(sandbox.death().is_none());
+}
+
+#[tokio::test]
+async fn programs_have_no_capability_and_can_gain_none() {
+    let sandbox = sandbox().await;
+    let status = sandbox.says("cat /proc/self/status").await;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().to_owned()
+    };
+    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(&field(name), 16).unwrap(), 0, "{name}");
+    }
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2");
+}
+
+#[tokio::test]
+async fn the_network_is_its_own_loopback() {
+    let sandbox = sandbox().await;
+    let interfaces = sandbox
+        .says("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '")
+        .await;
+    assert_eq!(interfaces, "lo");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let reach = format!("import socket; socket.create_connection(('127.0.0.1', {port}), 5)");
+    let output = sandbox.python(&reach).await;
+    assert!(!output.status.success(), "{}", shown(&output));
+    let output = sandbox
+        .python("import socket; socket.create_connection(('192.0.2.1', 80), 5)")
+        .await;
+    assert!(!output.status.success());
+    // Its own loopback works.
+    let own = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())";
+    assert!(sandbox.python(own).await.status.success());
+    // With the host's network it is reached.
+    let with_host = sandbox_with(|builder| builder.network(Network::Host)).await;
+    let output = with_host.python(&reach).await;
+    assert!(output.status.success(), "{}", shown(&output));
+}
+
+#[tokio::test]
+async fn the_hosts_files_are_not_there() {
+    let canaries = [
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir_in(std::env::home_dir().unwrap()).unwrap(),
+    ];
+    let sandbox = sandbox().await;
+    for canary in &canaries {
+        let file = canary.path().join("canary");
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(canary.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let output = sandbox.run(Command::new("cat").arg(&file)).await;
+        assert!(
+            !output.status.success() && output.stdout.is_empty(),
+            "{}",
+            shown(&output)
+        );
+        assert!(!ok(sandbox.files().exists(&file)).await);
+        assert!(!ok(sandbox.files().exists(sandbox.blink.home())).await);
+    }
+    assert_eq!(
+        sandbox.says("ls -A /tmp /root /home/user").await,
+        "/home/user:\n\n/root:\n\n/tmp:"
+    );
+    let users = sandbox.says("cut -d: -f1 /etc/passwd | tr '\\n' ' '").await;
+    assert_eq!(users.trim(), "root daemon user nobody");
+    assert!(!sandbox.sh("cat /etc/shadow").await.status.success());
+    assert_eq!(
+        sandbox.says("find /.blink -type f").await,
+        "/.blink/blink-guest"
+    );
+}
+
+#[tokio::test]
+async fn the_hosts_processes_are_not_there() {
+    let sandbox = sandbox().await;
+    assert_eq!(sandbox.processes_seen().await, [""; 0]);
+    let agent = sandbox.says("cat /proc/1/comm").await;
+    assert_eq!(agent, "blink-guest");
+}
+
+#[tokio::test]
+async fn the_agent_cannot_be_ended_or_looked_into() {
+    let sandbox = sandbox().await;
+    for signal in [
+        "KILL", "TERM", "STOP", "INT", "HUP", "CHLD", "USR1", "SEGV", "PIPE", "ABRT", "34",
+    ] {
+        sandbox
+            .sh(&format!(
+                "kill -{signal} 1; kill -{signal} -1 2>/dev/null; true"
+            ))
+            .await;
+        ok(sandbox.ping()).await;
+    }
+    // The numbers of its descriptors can be seen, and nothing behind them.
+    for path in [
+        "mem",
+        "maps",
+        "environ",
+        "fd/0",
+        "fd/3",
+        "fd/5",
+        "root",
+        "cwd",
+        "exe",
+        "io",
+        "map_files",
+        "syscall",
+        "stack",
+        "auxv",
+    ] {
+        let output = sandbox
+            .sh(&format!(
+                "cat /proc/1/{path} || ls /proc/1/{path}/ || readlink /proc/1/{path}"
+            ))
+            .await;
+        assert!(
+            !output.status.success() && output.stdout.is_empty(),
+            "{path}: {}",
+            shown(&output)
+        );
+    }
+    let attach = "import ctypes, sys; libc = ctypes.CDLL(None, use_errno=True); sys.exit(libc.ptrace(16, 1, 0, 0) == 0)";
+    assert!(sandbox.python(attach).await.status.success());
+    let read = "import ctypes, sys; libc = ctypes.CDLL(None)\nclass V(ctypes.Structure): _fields_ = [('b', ctypes.c_void_p), ('l', ctypes.c_size_t)]\n\
+                b = ctypes.create_string_buffer(8); v = V(ctypes.addressof(b), 8)\n\
+                sys.exit(libc.process_vm_readv(1, ctypes.byref(v), 1, ctypes.byref(V(0x400000, 8)), 1, 0) > 0)";
+    assert!(sandbox.python(read).await.status.success());
+    assert!(
+        !sandbox
+            .sh("echo x > /.blink/blink-guest")
+            .await
+            .status
+            .success()
+    );
+    assert!(
+        !sandbox
+            .sh("rm -f /.blink/blink-guest")
+            .await
+            .status
+            .success()
+    );
+    assert!(!sandbox.sh("touch /.blink/disk/x").await.status.success());
+    ok(sandbox.ping()).await;
+}
+
+#[tokio::test]
+async fn calls_that_reach_out_are_refused() {
+    let sandbox = sandbox().await;
+    let program = "import ctypes, errno, os\n\
+                   libc = ctypes.CDLL(None, use_errno=True)\n\
+                   def refused(name, number, *args):\n  \
+                     ctypes.set_errno(0)\n  \
+                     pid = os.fork()\n  \
+                     if pid == 0:\n    \
+                       r = libc.syscall(number, *args); os._exit(0 if r < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS) else 1)\n  \
+                     if os.waitpid(pid, 0)[1] != 0: print(name)\n\
+                   refused('mount', 165, b'none', b'/tmp', b'tmpfs', 0, 0)\n\
+                   refused('umount2', 166, b'/proc', 2)\n\
+                   refused('unshare user', 272, 0x10000000)\n\
+                   refused('unshare mount', 272, 0x20000)\n\
+                   refused('unshare uts', 272, 0x4000000)\n\
+                   refused('clone user', 56, 0x10000000 | 17, 0, 0, 0, 0)\n\
+                   refused('clone3', 435, 0, 0)\n\
+                   refused('setns', 308, 0, 0)\n\
+                   refused('chroot', 161, b'/tmp')\n\
+                   refused('pivot_root', 155, b'/', b'/')\n\
+                   refused('bpf', 321, 0, 0, 0)\n\
+                   refused('keyctl', 250, 0, -3, 0)\n\
+                   refused('add_key', 248, b'user', b'x', b'y', 1, -3)\n\
+                   refused('io_uring_setup', 425, 1, 0)\n\
+                   refused('userfaultfd', 323, 0)\n\
+                   refused('perf_event_open', 298, 0, 0, -1, -1, 0)\n\
+                   refused('reboot', 169, 0, 0, 0, 0)\n\
+                   refused('sethostname', 170, b'x', 1)\n\
+                   refused('open_by_handle_at', 304, 0, 0, 0)\n\
+                   refused('swapon', 167, b'/tmp/x', 0)\n\
+                   refused('init_module', 175, 0, 0, 0)\n\
+                   refused('open_tree', 428, -100, b'/', 1)\n\
+                   refused('fsopen', 430, b'tmpfs', 0)\n\
+                   refused('iopl', 172, 3)\n\
+                   refused('socket packet', 41, 17, 3, 0)\n\
+                   refused('socket vsock', 41, 40, 1, 0)\n\
+                   refused('socket alg', 41, 38, 5, 0)\n\
+                   refused('ioctl TIOCSTI', 16, 0, 0x5412, b'x')\n\
+                   refused('ioctl TIOCSTI high', 16, 0, ctypes.c_ulong(0x100005412), b'x')\n";
+    if std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    let output = sandbox.python(program).await;
+    assert!(output.status.success(), "{}", shown(&output));
+    assert_eq!(output.text(), "", "these were not refused");
+}
+
+#[tokio::test]
+async fn the_old_system_call_table_is_closed() {
+    if std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    let sandbox = sandbox().await;
+    // int 0x80 (getpid of the 32-bit table), and a call of the x32 table.
+    let program = "import ctypes, mmap, sys\n\
+                   code = bytes.fromhex(sys.argv[1])\n\
+                   m = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n\
+                   m.write(code)\n\
+                   f = ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(m)))\n\
+                   r = f()\n\
+                   print('worked' if 0 < r < 1 << 31 else 'refused', flush=True)";
+    for code in ["b814000000cd80c3", "b8270000400f05c3"] {
+        let output = sandbox.run(python(program).arg(code)).await;
+        assert!(
+            !output.text().contains("worked"),
+            "{code}: {}",
+            shown(&output)
+        );
+    }
+}
+
+#[tokio::test]
+async fn programs_cannot_get_rights_through_files() {
+    let sandbox = sandbox().await;
+    let output = sandbox
+        .sh("cp /usr/bin/id /tmp/id; chmod 4755 /tmp/id; /tmp/id -u")
+        .await;
+    assert_eq!(output.text(), "0\n");
+    if !has(Capability::Users) {
+        return;
+    }
+    let output = sandbox
+        .run(Command::new("/tmp/id").arg("-u").user("user"))
+        .await;
+    assert_eq!(output.text(), "1000\n", "{}", shown(&output));
+    let output = sandbox
+        .run(Command::shell("mount -t tmpfs none /mnt || su -c id || cat /etc/shadow").user("user"))
+        .await;
+    assert!(!output.status.success());
+}
+
+#[tokio::test]
+async fn programs_of_the_host_cannot_be_changed() {
+    let sandbox = sandbox().await;
+    for script in [
+        "touch /usr/x",
+        "rm -f /usr/bin/env",
+        "echo x >> /bin/sh",
+        "mv /usr/bin/env /usr/bin/enw",
+        "chmod 777 /usr/bin/env",
+        "mount -o remount,rw /usr",
+        "touch /proc/sys/kernel/x || echo 1 > /proc/sys/vm/drop_caches",
+        "echo x > /proc/sysrq-trigger",
+        "mknod /tmp/disk b 8 0 && cat /tmp/disk",
+        "mknod /tmp/mem c 1 1 && cat /tmp/mem",
+        "cat /dev/mem /dev/kmem /dev/kvm /dev/vda /dev/sda",
+        "cat /proc/kcore",
+        "dmesg",
+        "ls /sys/kernel/debug/tracing/trace",
+    ] {
+        let output = sandbox.sh(script).await;
+        assert!(!output.status.success(), "{script}: {}", shown(&output));
+    }
+    assert!(std::path::Path::new("/usr/bin/env").exists());
+    // The rest is its own.
+    sandbox
+        .says(
+            "touch /etc/x /opt/x /var/x /x; rm /etc/hosts; echo own > /etc/hosts; mv /opt/x /opt/y",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn the_host_name_is_its_own() {
+    let sandbox = sandbox().await;
+    assert_eq!(
+        sandbox.says("uname -n; hostname").await,
+        format!("{0}\n{0}", sandbox.id())
+    );
+    assert_eq!(
+        sandbox.says("cat /proc/sys/kernel/hostname").await,
+        sandbox.id()
+    );
+}
+
+#[tokio::test]
+async fn two_sandboxes_do_not_see_each_other() {
+    let blink = crate::support::blink().await;
+    let first = ok(blink.sandbox().create()).await;
+    let second = blink.create(|builder| builder).await;
+    assert_ne!(first.id(), second.id());
+    let _sleeping = ok(first.spawn(Command::new("sleep").arg("12345"))).await;
+    let mark = "touch /tmp/mark /dev/shm/mark /run/mark /var/tmp/mark; ipcmk -M 100 >/dev/null; \
+                python3 -c \"import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0name'); s.listen(); print('x')\"";
+    ok(first.exec(Command::shell(mark))).await;
+    let output = second
+        .sh("ls /tmp/mark /dev/shm/mark /run/mark /var/tmp/mark")
+        .await;
+    assert_eq!(output.stdout.len(), 0, "{}", shown(&output));
+    assert_eq!(second.processes_seen().await, [""; 0]);
+    assert_eq!(second.says("tail -n +2 /proc/sysvipc/shm").await, "");
+    let boot = "cat /proc/sys/kernel/hostname; readlink /proc/self/ns/*";
+    let of_first = ok(first.exec(Command::shell(boot)))
+        .await
+        .text()
+        .into_owned();
+    let of_second = second.says(boot).await;
+    for (one, other) in of_first.lines().zip(of_second.lines()) {
+        assert!(one != other || one.starts_with("time"), "{one}");
+    }
+    ok(first.remove()).await;
+    ok(second.ping()).await;
+}
+
+#[tokio::test]
+async fn mounts_are_what_was_asked_for() {
+    let host = tempfile::tempdir().unwrap();
+    let (shared, fixed) = (host.path().join("shared"), host.path().join("fixed"));
+    fs::create_dir(&shared).unwrap();
+    fs::create_dir(&fixed).unwrap();
+    fs::write(shared.join("in"), "from the host").unwrap();
+    fs::write(fixed.join("in"), "fixed").unwrap();
+    fs::write(host.path().join("file"), "one file").unwrap();
+    fs::write(host.path().join("outside"), "secret").unwrap();
+    let sandbox = sandbox_with(|builder| {
+        builder
+            .mount(Mount::new(&shared, "/mnt/shared"))
+            .mount(Mount::new(&fixed, "/deep/er/fixed").read_only())
+            .mount(Mount::new(host.path().join("file"), "/etc/one").read_only())
+    })
+    .await;
+    assert_eq!(
+        sandbox
+            .says("cat /mnt/shared/in /deep/er/fixed/in /etc/one")
+            .await,
+        "from the hostfixedone file"
+    );
+    sandbox
+        .says("echo -n back > /mnt/shared/out; rm /mnt/shared/in; mkdir /mnt/shared/d")
+        .await;
+    assert_eq!(fs::read_to_string(shared.join("out")).unwrap(), "back");
+    assert!(!shared.join("in").exists());
+    ok(sandbox.files().write("/mnt/shared/file", "by the agent")).await;
+    assert_eq!(
+        fs::read_to_string(shared.join("file")).unwrap(),
+        "by the agent"
+    );
+    for script in [
+        "touch /deep/er/fixed/x",
+        "echo x > /deep/er/fixed/in",
+        "rm /deep/er/fixed/in",
+        "echo x > /etc/one",
+        "cat /mnt/shared/../outside",
+    ] {
+        assert!(!sandbox.sh(script).await.status.success(), "{script}");
+    }
+    crate::support::fails(
+        blink_core::ErrorKind::InvalidArgument,
+        sandbox.files().write("/deep/er/fixed/x", "x"),
+    )
+    .await;
+    assert_eq!(fs::read_to_string(fixed.join("in")).unwrap(), "fixed");
+    // What is removed with the sandbox is the sandbox's alone.
+    let (sandbox, _blink) = sandbox.into_parts();
+    ok(sandbox.remove()).await;
+    assert!(shared.join("out").exists() && fixed.join("in").exists());
+}

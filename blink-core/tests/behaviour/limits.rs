@@ -1,0 +1,185 @@
+//! Limits of memory, processes, disk and processors.
+
+use blink_core::{Command, ErrorKind};
+
+use crate::support::{TestSandbox, ok, python, sandbox_with, shown};
+
+#[tokio::test]
+async fn one_program_cannot_have_more_memory_than_the_sandbox() {
+    let sandbox = sandbox_with(|builder| builder.memory_mib(64)).await;
+    let output = sandbox
+        .python("b = bytearray(200 << 20); print(len(b))")
+        .await;
+    assert!(
+        !output.status.success() && output.stdout.is_empty(),
+        "{}",
+        shown(&output)
+    );
+    assert_eq!(sandbox.says("echo fine").await, "fine");
+}
+
+#[tokio::test]
+async fn programs_together_cannot_have_more_memory_than_the_sandbox() {
+    let sandbox = sandbox_with(|builder| builder.memory_mib(96)).await;
+    let program = "import os, time\nfor i in range(5):\n  if os.fork() == 0: break\nb = bytearray(os.urandom(1 << 20) * 40)\ntime.sleep(50)";
+    let output = sandbox.python(program).await;
+    assert!(
+        output.status.over_limit == Some("memory") || output.status.signal == Some(9),
+        "{}",
+        shown(&output)
+    );
+    assert!(!output.status.timed_out);
+    if output.status.over_limit.is_some() {
+        assert_eq!(
+            output.check_limits().unwrap_err().kind(),
+            ErrorKind::ResourceExhausted
+        );
+    }
+    fine_again(&sandbox).await;
+}
+
+#[tokio::test]
+async fn what_fits_is_left_alone() {
+    let sandbox = sandbox_with(|builder| builder.memory_mib(256).disk_mib(64)).await;
+    let output = sandbox.python("import time; b = bytearray(100 << 20); open('/tmp/f', 'wb').write(b[:30 << 20]); time.sleep(1.5); print(len(b))").await;
+    assert_eq!(output.text(), "104857600\n", "{}", shown(&output));
+}
+
+#[tokio::test]
+async fn processes_are_counted() {
+    let sandbox = sandbox_with(|builder| builder.processes(30)).await;
+    let program = "import os, time\nn = 0\ntry:\n  while n < 100:\n    if os.fork() == 0: time.sleep(1000)\n    n += 1\nexcept OSError as e: print(e.errno)\nprint(n)";
+    let output = sandbox.run(python(program)).await;
+    let text = output.text().into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "11", "{}", shown(&output));
+    let count: u32 = lines[1].parse().unwrap();
+    assert!((20..30).contains(&count), "{count}");
+    // There is no room for another program, and that is said.
+    match crate::support::within(sandbox.exec(Command::new("true"))).await {
+        Ok(output) => assert!(output.status.success()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}"),
+    }
+    ok(sandbox.ping()).await;
+}
+
+#[tokio::test]
+async fn large_limits_are_no_limits() {
+    let sandbox = sandbox_with(|builder| {
+        builder
+            .processes(u64::MAX)
+            .disk_mib(u64::MAX)
+            .memory_mib(u64::MAX)
+            .cpus(1e30)
+    })
+    .await;
+    assert_eq!(sandbox.says("echo fine").await, "fine");
+    let sandbox = sandbox_with(|builder| {
+        builder
+            .processes(1 << 40)
+            .disk_mib(1 << 40)
+            .memory_mib(1 << 40)
+            .cpus(4096.0)
+    })
+    .await;
+    assert_eq!(sandbox.says("echo fine").await, "fine");
+}
+
+#[tokio::test]
+async fn one_file_cannot_be_larger_than_the_disk() {
+    let sandbox = sandbox_with(|builder| builder.disk_mib(16)).await;
+    let output = sandbox
+        .sh("dd if=/dev/zero of=/tmp/f bs=1M count=64 && echo written")
+        .await;
+    assert!(
+        !output.status.success() && output.stdout.is_empty(),
+        "{}",
+        shown(&output)
+    );
+    let size: u64 = crate::support::within(sandbox.files().stat("/tmp/f"))
+        .await
+        .unwrap()
+        .size;
+    assert!(size <= 16 << 20, "{size}");
+}
+
+#[tokio::test]
+async fn files_together_cannot_be_larger_than_the_disk() {
+    let sandbox = sandbox_with(|builder| builder.disk_mib(16)).await;
+    let script = "for i in $(seq 64); do dd if=/dev/urandom of=/tmp/f$i bs=1M count=1 status=none; sleep 0.05; done; sleep 50; echo written";
+    let output = sandbox.sh(script).await;
+    assert_eq!(output.status.over_limit, Some("disk"), "{}", shown(&output));
+    assert_eq!(
+        output.clone().check_limits().unwrap_err().kind(),
+        ErrorKind::ResourceExhausted
+    );
+    // Until there is room again, nothing starts.
+    let error = crate::support::fails(
+        ErrorKind::ResourceExhausted,
+        sandbox.exec(Command::new("true")),
+    )
+    .await;
+    assert!(error.message().contains("disk"), "{error:?}");
+    for entry in ok(sandbox.files().list("/tmp")).await {
+        ok(sandbox
+            .files()
+            .remove(std::path::Path::new("/tmp").join(entry.name)))
+        .await;
+    }
+    fine_again(&sandbox).await;
+}
+
+#[tokio::test]
+async fn files_without_a_name_count() {
+    let sandbox = sandbox_with(|builder| builder.disk_mib(16)).await;
+    let program = "import os, time\nopen_files = []\nfor i in range(64):\n  f = open('/tmp/f', 'wb'); f.write(os.urandom(1 << 20)); f.flush(); os.fsync(f.fileno())\n  os.unlink('/tmp/f'); open_files.append(f); time.sleep(0.02)\ntime.sleep(50)\nprint('written')";
+    let output = sandbox.python(program).await;
+    assert_eq!(output.status.over_limit, Some("disk"), "{}", shown(&output));
+    fine_again(&sandbox).await;
+}
+
+/// The watch needs a moment to see that there is room again.
+async fn fine_again(sandbox: &TestSandbox) {
+    let mut last = None;
+    for _ in 0..200 {
+        match crate::support::within(sandbox.exec(Command::shell("echo fine"))).await {
+            Ok(output) if output.text() == "fine\n" => return,
+            other => last = Some(other),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", last.map(|last| last.map(|output| shown(&output))));
+}
+
+#[tokio::test]
+async fn processors_are_limited() {
+    let sandbox = sandbox_with(|builder| builder.cpus(1.0)).await;
+    let processors = sandbox
+        .says("nproc; cat /sys/fs/cgroup/cpu.max 2>/dev/null; true")
+        .await;
+    assert!(
+        processors.lines().next() == Some("1") || processors.contains("100000 100000"),
+        "{processors}"
+    );
+    // A program cannot take more back.
+    if processors.lines().next() == Some("1") {
+        let output = sandbox
+            .sh("taskset -p ffff $$ >/dev/null 2>&1; nproc")
+            .await;
+        assert_eq!(output.text(), "1\n");
+    }
+}
+
+#[tokio::test]
+async fn limits_of_one_sandbox_are_not_anothers() {
+    let blink = crate::support::blink().await;
+    let first = ok(blink.sandbox().processes(20).create()).await;
+    let second = blink.create(|builder| builder.processes(20)).await;
+    let mut running = Vec::new();
+    for _ in 0..12 {
+        running.push(ok(first.spawn(Command::new("sleep").arg("1000"))).await);
+        running.push(ok(second.spawn(Command::new("sleep").arg("1000"))).await);
+    }
+    assert_eq!(second.says("echo fine").await, "fine");
+    ok(first.remove()).await;
+}

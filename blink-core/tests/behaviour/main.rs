@@ -1,0 +1,17 @@
+//! What users see of a sandbox, the same for every engine.
+//!
+//! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`. What an engine or this machine does not offer is
+//! gated by [`support::Capability`].
+
+mod bad_input;
+mod child;
+mod connect;
+mod exec;
+mod files;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod process;
+mod support;
+mod terminal;
+mod timeout;
