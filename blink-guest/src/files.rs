@@ -536,10 +536,6 @@ fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
             ErrorKind::NotFound,
             "it does not exist in the sandbox".to_owned(),
         ),
-        Errno::NXIO => (
-            ErrorKind::InvalidArgument,
-            "it is a pipe, socket or device".into(),
-        ),
         Errno::NOTDIR => (
             ErrorKind::InvalidArgument,
             "a part of the path is not a folder".into(),

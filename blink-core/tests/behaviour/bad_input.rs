@@ -17,7 +17,7 @@ async fn refused(
 ) -> String {
     let blink = blink().await;
     let error = fails(kind, describe(blink.sandbox()).create()).await;
-    assert_eq!(blink.folders(), [PathBuf::new(); 0]);
+    assert!(blink.folders().is_empty());
     error.message().to_owned()
 }
 

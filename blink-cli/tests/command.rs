@@ -1,0 +1,455 @@
+//! The command as its users meet it.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longer than anything here takes on a busy machine: what is not over by then hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Home {
+        Home(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn blink(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_blink"));
+        command
+            .env("BLINK_HOME", self.path().join("home"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        finish(
+            self.blink()
+                .args(["run", "--isolation", "namespace"])
+                .args(arguments),
+            b"",
+        )
+    }
+
+    /// The result line of a program.
+    fn result(&self, arguments: &[&str]) -> (Value, i32) {
+        let output = self.run(&[&["--json"], arguments].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        (
+            serde_json::from_str(&text).unwrap(),
+            output.status.code().unwrap(),
+        )
+    }
+
+    fn is_clean(&self) -> bool {
+        std::fs::read_dir(self.path().join("home/sandboxes"))
+            .is_ok_and(|folders| folders.count() == 0)
+    }
+}
+
+fn finish(command: &mut Command, stdin: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, stdin) = (child.stdin.take().unwrap(), stdin.to_vec());
+    // The program may end without reading it.
+    let feeding = std::thread::spawn(move || drop(input.write_all(&stdin)));
+    let output = child.wait_with_output().unwrap();
+    feeding.join().unwrap();
+    output
+}
+
+fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_command_runs_and_its_exit_status_is_the_commands() {
+    let home = Home::new();
+    let output = home.run(&["--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(7), &b"out\n"[..])
+    );
+    assert!(said(&output).contains("err\n"));
+    assert_eq!(
+        home.run(&["--", "sh", "-c", "kill -9 $$"]).status.code(),
+        Some(137)
+    );
+    assert!(home.is_clean());
+}
+
+#[test]
+fn a_script_is_copied_and_run_with_its_arguments() {
+    let home = Home::new();
+    let script = home.file("hello world.py", b"import sys\nprint(sys.argv[1:])\n");
+    let output = home.run(&[script.to_str().unwrap(), "a b", "--json"]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "['a b', '--json']\n",
+        "{}",
+        said(&output)
+    );
+    let program = home.file("program", b"#!/bin/sh\necho \"$0 ran\"\n");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let output = home.run(&[program.to_str().unwrap()]);
+    assert!(
+        String::from_utf8_lossy(&output.stdout).ends_with("program ran\n"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn bytes_stream_through_both_ways() {
+    let home = Home::new();
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let output = finish(
+        home.blink()
+            .args(["run", "--isolation", "namespace", "--", "cat"]),
+        &bytes,
+    );
+    assert!(
+        output.stdout == bytes,
+        "{} bytes came back",
+        output.stdout.len()
+    );
+}
+
+#[test]
+fn a_large_input_arrives_whole() {
+    let home = Home::new();
+    let bytes = vec![b'x'; 200 << 20];
+    let output = finish(
+        home.blink()
+            .args(["run", "--isolation", "namespace", "--", "wc", "-c"]),
+        &bytes,
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        (200 << 20).to_string()
+    );
+}
+
+#[test]
+fn a_timeout_kills_the_tree_and_says_so() {
+    let home = Home::new();
+    let shared = home.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o777)).unwrap();
+    let mount = format!("{}:/shared", shared.display());
+    let script = "echo before; setsid sh -c 'sleep 3; touch /shared/survived' & sleep 1000";
+    let output = home.run(&[
+        "--timeout",
+        "500ms",
+        "--mount",
+        &mount,
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(
+        (output.status.code(), &output.stdout[..]),
+        (Some(124), &b"before\n"[..])
+    );
+    assert!(said(&output).contains("time was over"), "{}", said(&output));
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!shared.join("survived").exists());
+}
+
+#[test]
+fn json_tells_everything_in_one_line() {
+    let home = Home::new();
+    let (result, status) = home.result(&["--", "sh", "-c", "printf 'a\\377b'; echo e >&2; exit 3"]);
+    assert_eq!(status, 3);
+    assert_eq!(result["event"], "execution_result");
+    assert_eq!(result["exit_code"], 3);
+    assert_eq!(
+        (&result["stdout"], &result["stdout_base64"]),
+        (&Value::from("a\u{fffd}b"), &Value::from("Yf9i"))
+    );
+    assert_eq!(
+        (&result["stderr"], result.get("stderr_base64")),
+        (&Value::from("e\n"), None)
+    );
+    assert_eq!(
+        (&result["timed_out"], &result["truncated"]),
+        (&Value::from(false), &Value::from(false))
+    );
+    assert_eq!(result["isolation"], "namespace");
+    assert!(result["duration_ms"].is_number());
+    let (result, status) = home.result(&["--timeout", "200ms", "--", "sleep", "100"]);
+    assert_eq!((&result["timed_out"], status), (&Value::from(true), 124));
+}
+
+#[test]
+fn a_program_reports_its_own_result_but_not_its_isolation() {
+    let home = Home::new();
+    let line = r#"{"event":"execution_result","stdout":"mine","exit_code":5,"isolation":"microvm","timed_out":true}"#;
+    let (result, _) = home.result(&["--", "sh", "-c", &format!("echo noise; echo '{line}'")]);
+    assert_eq!(
+        (&result["stdout"], &result["exit_code"]),
+        (&Value::from("mine"), &Value::from(5))
+    );
+    assert_eq!(
+        (&result["isolation"], &result["timed_out"]),
+        (&Value::from("namespace"), &Value::from(false))
+    );
+}
+
+#[test]
+fn options_reach_the_sandbox() {
+    let home = Home::new();
+    let file = home.file("seen", b"content");
+    let mount = format!("{}:/mnt/seen:ro", file.display());
+    let script = "echo $A $PWD $(cat /mnt/seen) $(nproc); echo x > /mnt/seen";
+    let output = home.run(&[
+        "--env",
+        "A=b c",
+        "--workdir",
+        "/tmp",
+        "--mount",
+        &mount,
+        "--cpus",
+        "1",
+        "--memory-mib",
+        "256",
+        "--disk-mib",
+        "64",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "b c /tmp content 1\n",
+        "{}",
+        said(&output)
+    );
+    assert!(said(&output).contains("Read-only"));
+    assert_eq!(std::fs::read(&file).unwrap(), b"content");
+}
+
+#[test]
+fn isolation_is_never_weakened_silently() {
+    let home = Home::new();
+    let refused = finish(home.blink().args(["run", "--", "true"]), b"");
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(
+        said(&refused).contains("--isolation auto"),
+        "{}",
+        said(&refused)
+    );
+    let auto = finish(
+        home.blink()
+            .args(["run", "--isolation", "auto", "--", "true"]),
+        b"",
+    );
+    assert_eq!(auto.status.code(), Some(0), "{}", said(&auto));
+    assert!(
+        said(&auto).contains("isolation: namespace"),
+        "{}",
+        said(&auto)
+    );
+}
+
+#[test]
+fn bad_input_is_refused_by_name() {
+    let home = Home::new();
+    let folder = home.path().to_str().unwrap().to_owned();
+    let cases: &[(&[&str], &str)] = &[
+        (&["/nowhere/agent.py"], "/nowhere/agent.py"),
+        (&[&folder], &folder),
+        (&["--image", "", "--", "true"], "image"),
+        (&["--image", "alpine:3.20", "--", "true"], "alpine"),
+        (&["--image", "./missing.tar", "--", "true"], "missing.tar"),
+        (&["--timeout", "-1", "--", "true"], "-1"),
+        (&["--timeout", "soon", "--", "true"], "soon"),
+        (&["--memory-mib", "-5", "--", "true"], "-5"),
+        (&["--cpus", "0", "--", "true"], "0"),
+        (&["--disk-mib", "0", "--", "true"], "disk"),
+        (&["--env", "=x", "--", "true"], "environment"),
+        (&["--mount", "/nowhere:/mnt", "--", "true"], "/nowhere"),
+        (&["--mount", "nonsense", "--", "true"], "nonsense"),
+        (&["--workdir", "/nowhere", "--", "true"], "/nowhere"),
+        (&["--user", "nobody-here", "--", "true"], "nobody-here"),
+        (&["--tty", "--", "true"], "terminal"),
+    ];
+    for (arguments, named) in cases {
+        let output = home.run(arguments);
+        let code = output.status.code().unwrap();
+        assert!(
+            matches!(code, 2 | 125),
+            "{arguments:?} exits with {code}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains(named),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    let output = finish(
+        home.blink()
+            .args(["run", "--isolation", "strong", "--", "true"]),
+        b"",
+    );
+    assert!(
+        !output.status.success() && said(&output).contains("strong"),
+        "{}",
+        said(&output)
+    );
+    let output = home.run(&["--", "no-such-program"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert!(said(&output).contains("no-such-program"));
+    let output = home.run(&["--", "/etc/passwd"]);
+    assert_eq!(output.status.code(), Some(126), "{}", said(&output));
+    assert!(home.is_clean());
+}
+
+#[test]
+fn an_environment_beyond_the_limit_is_refused() {
+    let home = Home::new();
+    let value = "x".repeat(100_000);
+    let mut command = home.blink();
+    command.args(["run", "--isolation", "namespace"]);
+    for index in 0..15 {
+        command.args(["--env", &format!("V{index}={value}")]);
+    }
+    let output = finish(command.args(["--", "true"]), b"");
+    assert_eq!(output.status.code(), Some(125), "{}", said(&output));
+    assert!(said(&output).contains("environment"), "{}", said(&output));
+    assert!(home.is_clean());
+}
+
+#[test]
+fn signals_are_passed_on_and_nothing_is_left() {
+    let home = Home::new();
+    let script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = home
+        .blink()
+        .args(["run", "--isolation", "namespace", "--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    assert_eq!(wait(&mut child).code(), Some(9));
+    assert!(home.is_clean());
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_program() {
+    let home = Home::new();
+    let mut child = home
+        .blink()
+        .args(["run", "--isolation", "namespace", "--", "yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(!wait(&mut child).success());
+    assert!(home.is_clean());
+}
+
+#[test]
+fn a_terminal_is_a_terminal() {
+    let home = Home::new();
+    // `script` gives the command a terminal of its own.
+    let blink = env!("CARGO_BIN_EXE_blink");
+    let line =
+        format!("{blink} run --isolation namespace --tty -- sh -c 'tty; test -t 0 && echo yes'");
+    let output = finish(
+        Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("BLINK_HOME", home.path().join("home")),
+        b"",
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("/dev/pts/") && text.contains("yes"),
+        "{text} {}",
+        said(&output)
+    );
+    assert!(home.is_clean());
+}
+
+#[test]
+fn doctor_tells_what_works() {
+    let home = Home::new();
+    let output = finish(home.blink().arg("doctor"), b"");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("namespace") && text.contains("microvm"),
+        "{text}"
+    );
+    let output = finish(home.blink().args(["doctor", "--json"]), b"");
+    serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    let output = finish(
+        home.blink()
+            .env("BLINK_BWRAP", "/nowhere/bwrap")
+            .arg("doctor"),
+        b"",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("/nowhere/bwrap"));
+}
+
+#[test]
+fn help_and_completions_are_there() {
+    let home = Home::new();
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["completions", "bash"],
+        &["--version"],
+    ] {
+        let output = finish(home.blink().args(arguments), b"");
+        assert!(
+            output.status.success() && !output.stdout.is_empty(),
+            "{arguments:?}"
+        );
+    }
+}
