@@ -121,6 +121,27 @@ impl Deref for TestBlink {
     }
 }
 
+impl Drop for TestBlink {
+    /// Ends what a test that has failed leaves detached: its home goes, and nothing would find it again.
+    fn drop(&mut self) {
+        let Ok(entries) = std::fs::read_dir(self.home().join("sandboxes")) else {
+            return;
+        };
+        for folder in entries.flatten().map(|entry| entry.path()) {
+            let record = std::fs::read(folder.join("machine.json")).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+            let agent = record["agent"]["pid"].as_i64();
+            let agent =
+                agent.and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+            if let Some(agent) = agent
+                && folder.join("detached").exists()
+            {
+                let _ = rustix::process::kill_process(agent, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
 impl TestBlink {
     pub(crate) fn home(&self) -> &Path {
         self.home.path()

@@ -81,7 +81,7 @@ async fn standard_error_is_in_the_terminal_too() {
 async fn a_new_size_is_told() {
     let sandbox = sandbox().await;
     let program = "import os, signal\n\
-                   signal.signal(signal.SIGWINCH, lambda *_: print('size', *os.get_terminal_size(), flush=True))\n\
+                   signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b'size %d %d\\n' % os.get_terminal_size()))\n\
                    print('ready', flush=True)\nwhile True: signal.pause()";
     let mut terminal = Terminal::open(&sandbox, python(program)).await;
     terminal.expect("ready").await;
