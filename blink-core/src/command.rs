@@ -24,7 +24,7 @@ pub enum Stdin {
     Empty,
     /// These bytes, then the end.
     Bytes(Bytes),
-    /// What is written to [`Process::stdin`](crate::Process::stdin); only for spawned processes.
+    /// What is written to [`Process::take_stdin`](crate::Process::take_stdin); only for spawned processes.
     Piped,
 }
 
