@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a hostile agent program in a sandbox, and shows that it was contained. Needs target/release/blink (make build).
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 blink=$PWD/target/release/blink
 folder=$(mktemp -d)
