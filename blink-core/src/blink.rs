@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
@@ -9,7 +10,7 @@ use crate::command::{Command, Defaults, Output};
 use crate::engine::Engine;
 use crate::engine::namespace::NamespaceEngine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::Home;
+use crate::home::{Home, SandboxFolder};
 use crate::image::{IdMap, ImageSource, ImageStore, Rootfs};
 use crate::isolation::IsolationChoice;
 use crate::sandbox::{Sandbox, SandboxBuilder};
@@ -117,7 +118,7 @@ impl Blink {
     /// # Errors
     /// `NotFound`; `Busy` while another process has it; `SandboxDied` where it has ended.
     pub async fn open(&self, id: &str) -> Result<Sandbox> {
-        let folder = self.shared.home.open_sandbox(id)?;
+        let folder = self.take_folder(id).await?;
         let engine = self.namespace()?;
         let Some(machine) = engine.adopt(folder.path()).await? else {
             let message = format!("the sandbox {id} has ended, and was removed");
@@ -130,11 +131,25 @@ impl Blink {
             machine.into(),
             engine.isolation(),
             Defaults::default(),
-        );
+        )
+        .adopted();
         sandbox
             .connect(crate::sandbox::DEFAULT_BOOT_TIMEOUT)
             .await?;
         Ok(sandbox)
+    }
+
+    /// The folder of a detached sandbox. A start of another process looks at each for a moment, which is waited for.
+    async fn take_folder(&self, id: &str) -> Result<SandboxFolder> {
+        const TRIES: u32 = 50;
+        const PAUSE: Duration = Duration::from_millis(10);
+        for _ in 0..TRIES {
+            match self.shared.home.open_sandbox(id) {
+                Err(error) if error.kind() == ErrorKind::Busy => tokio::time::sleep(PAUSE).await,
+                other => return other,
+            }
+        }
+        self.shared.home.open_sandbox(id)
     }
 
     pub(crate) fn home(&self) -> &Home {

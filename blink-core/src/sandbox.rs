@@ -344,6 +344,8 @@ pub struct Sandbox {
     link: Option<Link>,
     isolation: Isolation,
     defaults: Defaults,
+    /// An earlier process has made it: failing to reach it is no reason to end it.
+    adopted: bool,
 }
 
 impl Sandbox {
@@ -359,7 +361,13 @@ impl Sandbox {
             link: None,
             isolation,
             defaults,
+            adopted: false,
         }
+    }
+
+    pub(crate) fn adopted(mut self) -> Sandbox {
+        self.adopted = true;
+        self
     }
 
     /// Opens the link; a machine that does not answer is ended by the drop that follows.
@@ -562,7 +570,7 @@ impl Drop for Sandbox {
         let Some(folder) = self.folder.take() else {
             return;
         };
-        if folder.detached() && self.link.is_some() {
+        if folder.detached() && (self.link.is_some() || self.adopted) {
             return;
         }
         self.machine.kill();

@@ -46,7 +46,7 @@ impl ControlGroup {
         let write = |file: &str, value: String| fs::write(self.path.join(file), value);
         write("pids.max", resources.processes.to_string())?;
         if let Some(memory) = resources.memory_mib {
-            write("memory.max", (memory << 20).to_string())?;
+            write("memory.max", memory.saturating_mul(1 << 20).to_string())?;
             // Swap would let a sandbox have more than its memory. Hosts without swap have no such file.
             let _ = write("memory.swap.max", "0".into());
         }
