@@ -4,8 +4,26 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::{self, Errno};
 
+/// Whoever started the host program may have made it ignore signals, which every program would inherit.
+fn hear_what_was_ignored() {
+    const LAST_SIGNAL: libc::c_int = 64;
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: asks for and sets a disposition; both structs are plain data, for which zeros are valid. Handlers,
+        // which the standard library has set for its own, are left as they are.
+        unsafe {
+            let mut known = std::mem::zeroed::<libc::sigaction>();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut known) == 0
+                && known.sa_sigaction == libc::SIG_IGN
+            {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
 /// Blocks the signals that the loop hears and opens their descriptor. A broken pipe is an error of a write, no signal.
 pub(crate) fn open() -> io::Result<OwnedFd> {
+    hear_what_was_ignored();
     // SAFETY: the set is initialised by sigemptyset before it is used; the descriptor is new and owned by nobody else.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
