@@ -28,6 +28,7 @@ demo: build ## Show what Blink does, in a minute
 	@examples/demo.sh
 
 test: setup ## Run every test
+	@scripts/setup test
 	cargo test --workspace --doc
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	    set -x; cargo nextest run --workspace; \

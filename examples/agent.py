@@ -1,6 +1,6 @@
 """An agent's program that nobody should trust: it works, and it tries to get out.
 
-Run it in a sandbox: blink run --isolation auto examples/agent.py [CANARY]
+Run it in a sandbox: blink run --image host --isolation auto examples/agent.py [CANARY]
 CANARY is a file of the host that it tries to read. The last line that it prints is its result, as JSON; its exit code
 is 0 only if every attempt to get out failed.
 """

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blink_core::{IsolationChoice, Mount};
+use blink_core::image::RegistryOptions;
+use blink_core::{Blink, IsolationChoice, Mount};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -19,9 +20,9 @@ use crate::values;
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
-  blink doctor                                   what works on this machine
-  blink run --isolation auto script.py           run a script of yours
-  blink run --isolation auto -- python3 -c '…'   run a command of the image
+  blink doctor                                           what works on this machine
+  blink run --isolation auto --image host script.py      run a script of yours, with this machine's programs
+  blink run --isolation auto --image alpine -- uname -a  run a command of an image
 
 'blink run --help' says more."
 )]
@@ -50,6 +51,47 @@ pub(crate) enum Task {
         after_long_help = RUN_EXAMPLES
     )]
     Run(Box<RunOptions>),
+    /// Fetch an image, so that sandboxes have it at once and without a network
+    ///
+    /// The registry is asked each time: a tag that has moved is followed. What is stored already is not fetched again,
+    /// and a download that broke goes on where it was. Folders and tars are read into the store.
+    #[command(after_help = "Examples:
+  blink pull alpine:3.20
+  blink pull --mirror docker.io=https://mirror.example python:3.12-slim
+  blink pull --insecure-registry 10.0.0.1:5000 10.0.0.1:5000/team/app:v1
+
+Credentials are docker's: 'docker login' keeps them where Blink looks too.")]
+    Pull {
+        /// The image: a name with :TAG or @DIGEST behind it, an OCI layout folder, or a tar of one or of 'docker save'
+        image: String,
+        #[command(flatten)]
+        registry: RegistryArguments,
+        /// Print one line of JSON: {"event":"image_pulled","reference":…,"digest":…,"size_bytes":…,…}
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the stored images
+    Images {
+        /// Print a JSON array of {"reference":…,"digest":…,"size_bytes":…,"pulled_at":…,"used_at":…}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove stored images
+    ///
+    /// Where an image has several names, only the one given goes. An image that a sandbox uses is not removed.
+    Rmi {
+        /// Names, or digests of which 12 digits are enough
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+        /// Print one line of JSON for each: {"event":"image_removed","references":…,"digests":…,"freed_bytes":…}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look after the stored images
+    Image {
+        #[command(subcommand)]
+        task: ImageTask,
+    },
     /// Show what isolation works on this machine, and what would mend what does not
     ///
     /// Each isolation is tried by running a program in it. The exit code is 0 if any works, and 1 if none does.
@@ -72,23 +114,93 @@ impl Task {
     pub(crate) fn json(&self) -> bool {
         match self {
             Task::Run(options) => options.json,
-            Task::Doctor { json } => *json,
+            Task::Pull { json, .. }
+            | Task::Images { json }
+            | Task::Rmi { json, .. }
+            | Task::Image {
+                task: ImageTask::Prune { json },
+            }
+            | Task::Doctor { json } => *json,
             Task::Completions { .. } => false,
         }
     }
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageTask {
+    /// Remove what no name and no sandbox refers to, and say how much that has freed
+    ///
+    /// That is images whose name has moved on to another, images from folders and tars, what was unpacked from them,
+    /// and downloads that were given up.
+    Prune {
+        /// Print one line of JSON: {"event":"images_pruned","references":…,"digests":…,"freed_bytes":…}
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How images come from registries. Each option has an environment variable of the same meaning.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RegistryArguments {
+    /// Use no network: only images that are stored, folders and tars
+    #[arg(long, env = "BLINK_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) offline: bool,
+    /// Ask a mirror for a registry's images first: docker.io=https://mirror.example. May be repeated
+    #[arg(
+        long,
+        value_name = "REGISTRY=URL",
+        env = "BLINK_MIRRORS",
+        value_delimiter = ',',
+        value_parser = values::mirror
+    )]
+    pub(crate) mirror: Vec<(String, String)>,
+    /// Talk to a registry over plain HTTP. May be repeated
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        env = "BLINK_INSECURE_REGISTRIES",
+        value_delimiter = ','
+    )]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Trust the certificate authorities in a PEM file, beside this machine's own. May be repeated
+    #[arg(long, value_name = "FILE", env = "BLINK_REGISTRY_CA", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) registry_ca: Vec<PathBuf>,
+}
+
+impl RegistryArguments {
+    /// Opens a home with these options.
+    pub(crate) async fn open(self, home: Option<PathBuf>) -> blink_core::Result<Blink> {
+        let mut options = RegistryOptions::default();
+        for (registry, url) in self.mirror {
+            options = options.with_mirror(registry, url);
+        }
+        for registry in self.insecure_registry {
+            options = options.with_insecure(registry);
+        }
+        for path in self.registry_ca {
+            options = options.with_ca_file(path);
+        }
+        let mut builder = Blink::builder()
+            .with_offline(self.offline)
+            .with_registry(options);
+        if let Some(home) = home {
+            builder = builder.home(home);
+        }
+        builder.build().await
+    }
+}
+
 const RUN_EXAMPLES: &str = "Examples:
-  blink run --isolation auto script.py one two
+  blink run --isolation auto --image host script.py one two
       Copy script.py into a sandbox and run it. A script that is not executable is run by the
       interpreter of its #! line, or by its ending: .py python3, .sh sh, .js node.
-  blink run --isolation auto --timeout 30s --memory-mib 512 agent.py < task.json
+  blink run --isolation auto --image python:3.12 --timeout 30s --memory-mib 512 agent.py < task.json
       The same with limits. A timeout kills everything that was started, and exits with 124.
   blink run --isolation auto --mount ./data:/data:ro -- sh -c 'wc -l /data/*'
       A command of the image, which sees a folder of this machine.
-  blink run --isolation auto --tty -- bash
+  blink run --isolation auto --tty -- sh
       A terminal in a sandbox.
-  blink run --isolation auto --json -- python3 -c 'print(6 * 7)'
+  blink run --isolation auto --json -- echo hello
       One line with the result.
 
 Exit codes:
@@ -101,13 +213,16 @@ Signals:
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
-    /// Where the root file system comes from: host, an OCI layout folder, or a tar of one
+    /// Where the root file system comes from: a registry's image, an OCI layout folder, a tar of one or of 'docker
+    /// save', or host
     ///
-    /// 'host' is this machine's own programs, read-only, and nothing of its users. Other images are a folder in OCI
-    /// layout or a tar of one, with :TAG behind it where it holds several. This version fetches nothing from
-    /// registries, which is why its default is 'host'.
-    #[arg(long, default_value = "host")]
+    /// A registry's image is fetched where nothing is stored under its name; 'blink pull' follows a tag that has moved.
+    /// 'host' is this machine's own programs, read-only, and nothing of its users: it needs no registry and no
+    /// download. A folder or tar with several images takes :NAME behind it.
+    #[arg(long, default_value = "alpine:3.20")]
     pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArguments,
     /// What stands between the sandbox and this machine: microvm, namespace or auto
     ///
     /// 'microvm' is a kernel of its own (this version has none yet, and says so). 'namespace' shares this machine's

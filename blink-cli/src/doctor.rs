@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use blink_core::{Blink, Report};
+use blink_core::{Blink, Hypervisor, Report};
 use serde_json::json;
 
 use crate::failure::{Failure, print_to_stdout};
@@ -47,6 +47,11 @@ fn line(report: &Report) -> String {
         "event": "doctor",
         "version": env!("CARGO_PKG_VERSION"),
         "isolation": isolation,
+        "hypervisor": {
+            "usable": report.hypervisor.is_usable(),
+            "tried": report.hypervisor != Hypervisor::Untried,
+            "problem": report.hypervisor.reason(),
+        },
         "root": report.root,
         "control_groups": report.control_groups,
     });
@@ -67,6 +72,11 @@ fn page(report: &Report) -> String {
             Some(problem) => writeln!(page, "  {name:<10} does not work: {problem}"),
         };
     }
+    let hypervisor = match &report.hypervisor {
+        Hypervisor::Usable => "works: a trial has run what a kernel runs",
+        Hypervisor::Untried => "opens; more is not tried on this kind of processor",
+        other => other.reason().unwrap_or("is unknown"),
+    };
     let users = match report.root {
         true => {
             "Blink runs as root: sandboxes have users of their own, none of whom is anybody here."
@@ -80,6 +90,6 @@ fn page(report: &Report) -> String {
              and processors."
         }
     };
-    let _ = writeln!(page, "\n{users}\n{limits}");
+    let _ = writeln!(page, "\nHypervisor: {hypervisor}\n\n{users}\n{limits}");
     page
 }

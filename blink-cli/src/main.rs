@@ -3,6 +3,7 @@
 mod arguments;
 mod doctor;
 mod failure;
+mod images;
 mod progress;
 mod run;
 mod values;
@@ -14,7 +15,7 @@ use std::process::exit;
 use clap::{CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Task};
+use arguments::{Arguments, ImageTask, Task};
 use failure::{EXIT_BLINK_FAILED, Failure};
 
 /// What tells the log more precisely than `-v` does.
@@ -43,6 +44,16 @@ fn carry_out(arguments: Arguments, argv: &[OsString]) -> i32 {
         let home = arguments.home;
         match arguments.task {
             Task::Run(options) => runtime.block_on(run::run(*options, home, argv)),
+            Task::Pull {
+                image,
+                registry,
+                json,
+            } => runtime.block_on(images::pull(image, registry, json, home)),
+            Task::Images { json } => runtime.block_on(images::list(json, home)),
+            Task::Rmi { images, json } => runtime.block_on(images::remove(images, json, home)),
+            Task::Image {
+                task: ImageTask::Prune { json },
+            } => runtime.block_on(images::prune(json, home)),
             Task::Doctor { json } => runtime.block_on(doctor::doctor(json, home)),
             Task::Completions { shell } => {
                 let mut script = Vec::new();
@@ -60,9 +71,11 @@ fn answer_unparsed(error: &clap::Error, argv: &[OsString]) -> i32 {
         let _ = error.print();
         return 0;
     }
-    let rendered = error.render();
-    // Help that was not asked for, where the command is missing, is no message.
-    let text = rendered.to_string();
+    let text = error.render().to_string();
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return EXIT_BLINK_FAILED;
+    }
     let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
     let asked_json = argv
         .iter()

@@ -49,6 +49,18 @@ pub(crate) fn mib(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A registry and the address of a mirror of it.
+pub(crate) fn mirror(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((registry, url)) if !registry.is_empty() && url.contains("://") => {
+            Ok((registry.to_owned(), url.to_owned()))
+        }
+        _ => Err(
+            "give a registry and an address, such as docker.io=https://mirror.example".to_owned(),
+        ),
+    }
+}
+
 /// A mount: `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. Paths need not be text.
 #[derive(Debug, Clone)]
 pub(crate) struct MountParser;

@@ -11,6 +11,9 @@ use serde_json::Value;
 /// Longer than anything here takes on a busy machine: what is not over by then hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Runs this machine's programs: no test of this file is about images.
+const RUN: [&str; 5] = ["run", "--image", "host", "--isolation", "namespace"];
+
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -36,13 +39,14 @@ impl Home {
         command
     }
 
+    /// Runs a program of this machine, unless the arguments name another image.
     fn run(&self, arguments: &[&str]) -> Output {
-        finish(
-            self.blink()
-                .args(["run", "--isolation", "namespace"])
-                .args(arguments),
-            b"",
-        )
+        let mut command = self.blink();
+        command.args(["run", "--isolation", "namespace"]);
+        if !arguments.contains(&"--image") {
+            command.args(["--image", "host"]);
+        }
+        finish(command.args(arguments), b"")
     }
 
     /// The result line of a program.
@@ -138,11 +142,7 @@ fn bytes_stream_through_both_ways() {
     let bytes: Vec<u8> = (0..3_000_000_u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
-    let output = finish(
-        home.blink()
-            .args(["run", "--isolation", "namespace", "--", "cat"]),
-        &bytes,
-    );
+    let output = finish(home.blink().args(RUN).args(["--", "cat"]), &bytes);
     assert!(
         output.stdout == bytes,
         "{} bytes came back",
@@ -154,11 +154,7 @@ fn bytes_stream_through_both_ways() {
 fn a_large_input_arrives_whole() {
     let home = Home::new();
     let bytes = vec![b'x'; 200 << 20];
-    let output = finish(
-        home.blink()
-            .args(["run", "--isolation", "namespace", "--", "wc", "-c"]),
-        &bytes,
-    );
+    let output = finish(home.blink().args(RUN).args(["--", "wc", "-c"]), &bytes);
     assert_eq!(
         String::from_utf8_lossy(&output.stdout).trim(),
         (200 << 20).to_string()
@@ -277,8 +273,15 @@ fn isolation_is_never_weakened_silently() {
         said(&refused)
     );
     let auto = finish(
-        home.blink()
-            .args(["run", "--isolation", "auto", "--", "true"]),
+        home.blink().args([
+            "run",
+            "--image",
+            "host",
+            "--isolation",
+            "auto",
+            "--",
+            "true",
+        ]),
         b"",
     );
     assert_eq!(auto.status.code(), Some(0), "{}", said(&auto));
@@ -297,7 +300,10 @@ fn bad_input_is_refused_by_name() {
         (&["/nowhere/agent.py"], "/nowhere/agent.py"),
         (&[&folder], &folder),
         (&["--image", "", "--", "true"], "image"),
-        (&["--image", "alpine:3.20", "--", "true"], "alpine"),
+        (
+            &["--offline", "--image", "alpine:3.20", "--", "true"],
+            "alpine",
+        ),
         (&["--image", "./missing.tar", "--", "true"], "missing.tar"),
         (&["--timeout", "-1", "--", "true"], "-1"),
         (&["--timeout", "soon", "--", "true"], "soon"),
@@ -349,7 +355,7 @@ fn an_environment_beyond_the_limit_is_refused() {
     let home = Home::new();
     let value = "x".repeat(100_000);
     let mut command = home.blink();
-    command.args(["run", "--isolation", "namespace"]);
+    command.args(RUN);
     for index in 0..15 {
         command.args(["--env", &format!("V{index}={value}")]);
     }
@@ -365,7 +371,8 @@ fn signals_are_passed_on_and_nothing_is_left() {
     let script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
     let mut child = home
         .blink()
-        .args(["run", "--isolation", "namespace", "--", "sh", "-c", script])
+        .args(RUN)
+        .args(["--", "sh", "-c", script])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -383,7 +390,8 @@ fn a_reader_that_leaves_ends_the_program() {
     let home = Home::new();
     let mut child = home
         .blink()
-        .args(["run", "--isolation", "namespace", "--", "yes"])
+        .args(RUN)
+        .args(["--", "yes"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -398,8 +406,9 @@ fn a_terminal_is_a_terminal() {
     let home = Home::new();
     // `script` gives the command a terminal of its own.
     let blink = env!("CARGO_BIN_EXE_blink");
-    let line =
-        format!("{blink} run --isolation namespace --tty -- sh -c 'tty; test -t 0 && echo yes'");
+    let line = format!(
+        "{blink} run --image host --isolation namespace --tty -- sh -c 'tty; test -t 0 && echo yes'"
+    );
     let output = finish(
         Command::new("script")
             .args(["-qec", &line, "/dev/null"])
@@ -425,8 +434,16 @@ fn doctor_tells_what_works() {
         text.contains("namespace") && text.contains("microvm"),
         "{text}"
     );
+    assert!(text.contains("Hypervisor: "), "{text}");
     let output = finish(home.blink().args(["doctor", "--json"]), b"");
-    serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let hypervisor = &report["hypervisor"];
+    // Either it works, or the reason is told.
+    assert_eq!(
+        hypervisor["usable"].as_bool(),
+        Some(hypervisor["problem"].is_null()),
+        "{report}"
+    );
     let output = finish(
         home.blink()
             .env("BLINK_BWRAP", "/nowhere/bwrap")

@@ -8,11 +8,11 @@ use once_cell::sync::OnceCell;
 
 use crate::command::{Command, Defaults, Output};
 use crate::engine::Engine;
-use crate::engine::namespace::NamespaceEngine;
+use crate::engine::engines::{self, Engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, SandboxFolder};
-use crate::image::{IdMap, ImageSource, ImageStore, Rootfs};
-use crate::isolation::IsolationChoice;
+use crate::image::{IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions};
+use crate::isolation::{Isolation, IsolationChoice};
 use crate::sandbox::{Sandbox, SandboxBuilder};
 
 /// Everything that Blink does begins here. Cheap to clone; all clones are one.
@@ -38,9 +38,9 @@ pub struct Blink {
 struct Shared {
     home: Home,
     isolation: IsolationChoice,
-    /// Made when the first sandbox asks for it: a machine that cannot have one can still do everything else.
-    namespace: OnceCell<Arc<NamespaceEngine>>,
+    engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
+    pull: PullOptions,
 }
 
 /// How to build a [`Blink`].
@@ -48,6 +48,8 @@ struct Shared {
 pub struct BlinkBuilder {
     home: Option<PathBuf>,
     isolation: IsolationChoice,
+    offline: bool,
+    registry: RegistryOptions,
 }
 
 impl BlinkBuilder {
@@ -63,17 +65,38 @@ impl BlinkBuilder {
         self
     }
 
+    /// Whether the network is never used: then images are those that are stored, and those of folders and files.
+    /// `false` by default.
+    pub fn with_offline(mut self, offline: bool) -> BlinkBuilder {
+        self.offline = offline;
+        self
+    }
+
+    /// How registries are reached: mirrors, plain HTTP, private certificate authorities, credentials.
+    pub fn with_registry(mut self, registry: RegistryOptions) -> BlinkBuilder {
+        self.registry = registry;
+        self
+    }
+
     /// Opens the home, and removes what host processes that are gone have left in it.
     ///
     /// # Errors
     /// `InvalidArgument` where the home cannot be used.
     pub async fn build(self) -> Result<Blink> {
         let home = Home::open(self.home)?;
+        let policy = if self.offline {
+            PullPolicy::Never
+        } else {
+            PullPolicy::Missing
+        };
         let shared = Shared {
+            engines: Engines::new(home.clone()),
             home,
             isolation: self.isolation,
-            namespace: OnceCell::new(),
             images: OnceCell::new(),
+            pull: PullOptions::default()
+                .with_policy(policy)
+                .with_registry(self.registry),
         };
         let blink = Blink {
             shared: Arc::new(shared),
@@ -119,20 +142,13 @@ impl Blink {
     /// `NotFound`; `Busy` while another process has it; `SandboxDied` where it has ended.
     pub async fn open(&self, id: &str) -> Result<Sandbox> {
         let folder = self.take_folder(id).await?;
-        let engine = self.namespace()?;
-        let Some(machine) = engine.adopt(folder.path()).await? else {
-            let message = format!("the sandbox {id} has ended, and was removed");
-            engine.discard(folder.path()).await?;
+        let Some((machine, isolation)) = self.shared.engines.adopt(folder.path()).await? else {
             folder.remove()?;
+            let message = format!("the sandbox {id} has ended, and was removed");
             return Err(Error::new(ErrorKind::SandboxDied, message));
         };
-        let mut sandbox = Sandbox::assemble(
-            folder,
-            machine.into(),
-            engine.isolation(),
-            Defaults::default(),
-        )
-        .adopted();
+        let mut sandbox =
+            Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
         sandbox
             .connect(crate::sandbox::DEFAULT_BOOT_TIMEOUT)
             .await?;
@@ -156,61 +172,47 @@ impl Blink {
         &self.shared.home
     }
 
-    /// The engine for an isolation.
-    pub(crate) fn engine(&self, asked: Option<IsolationChoice>) -> Result<Arc<dyn Engine>> {
-        match asked.unwrap_or(self.shared.isolation) {
-            IsolationChoice::Microvm => Err(Error::new(
-                ErrorKind::IsolationUnavailable,
-                "this version of Blink has no micro-VMs yet; to accept namespaces, which share the host's kernel, \
-                 ask for isolation \"namespace\", or \"auto\" for the strongest that works (--isolation auto)",
-            )),
-            IsolationChoice::Namespace | IsolationChoice::Auto => Ok(self.namespace()?),
-        }
+    /// The isolation of a sandbox that asks for `choice`.
+    pub(crate) async fn choose(&self, choice: Option<IsolationChoice>) -> Result<Isolation> {
+        let choice = choice.unwrap_or(self.shared.isolation);
+        self.shared.engines.choose(choice).await
     }
 
-    fn namespace(&self) -> Result<Arc<NamespaceEngine>> {
-        self.shared
-            .namespace
-            .get_or_try_init(|| NamespaceEngine::open(&self.shared.home).map(Arc::new))
-            .cloned()
+    pub(crate) async fn engine(&self, isolation: Isolation) -> Result<Arc<dyn Engine>> {
+        self.shared.engines.open(isolation).await
     }
 
-    /// The root folder of an image; `None` for the host's own programs.
-    pub(crate) async fn rootfs(&self, source: ImageSource) -> Result<Option<Rootfs>> {
-        if source == ImageSource::Host {
-            return Ok(None);
-        }
-        let shared = self.shared.clone();
-        let unpacking = tokio::task::spawn_blocking(move || -> Result<Rootfs> {
-            let ids = match crate::engine::namespace::id_base() {
-                Some(uid_base) => IdMap {
-                    uid_base,
-                    single: false,
-                },
-                None => IdMap {
-                    uid_base: 0,
-                    single: true,
-                },
-            };
-            let store = shared
-                .images
-                .get_or_try_init(|| ImageStore::open(shared.home.images(), ids).map(Arc::new))?;
-            Ok(store.rootfs(&source, &|_| {})?)
-        });
-        unpacking
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
-            .map(Some)
+    pub(crate) fn pull_options(&self) -> &PullOptions {
+        &self.shared.pull
+    }
+
+    /// The store of images; it looks at all files under construction in it, so that this may take a moment.
+    pub(crate) fn open_image_store(&self) -> Result<Arc<ImageStore>> {
+        let ids = match crate::engine::namespace::id_base() {
+            Some(uid_base) => IdMap {
+                uid_base,
+                single: false,
+            },
+            None => IdMap {
+                uid_base: 0,
+                single: true,
+            },
+        };
+        let home = &self.shared.home;
+        let open = || -> Result<Arc<ImageStore>> {
+            let store = ImageStore::open(home.images(), ids)?.with_users(home.sandboxes());
+            Ok(Arc::new(store))
+        };
+        self.shared.images.get_or_try_init(open).cloned()
     }
 
     /// Removes what processes that are gone have left. What fails here is tried again at the next start.
     async fn sweep(&self) {
         for folder in self.shared.home.orphans() {
-            let engine = crate::engine::namespace::Leftovers;
-            if folder.detached() && engine.is_alive(folder.path()) {
+            if folder.detached() && engines::is_alive(folder.path()) {
                 continue;
             }
-            engine.end(folder.path()).await;
+            engines::end(folder.path()).await;
             tracing::info!(
                 sandbox = folder.id(),
                 "removing what a host process has left"

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::blink::Blink;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind};
+use crate::hypervisor::{self, Hypervisor};
 use crate::isolation::{Isolation, IsolationChoice};
 
 /// How long a trial may take.
@@ -35,14 +36,19 @@ impl Check {
 pub struct Report {
     /// One for each isolation, the strongest first.
     pub checks: Vec<Check>,
+    /// Whether the machine's hypervisor can run a kernel, which micro-VMs need.
+    pub hypervisor: Hypervisor,
     /// Whether Blink runs as root, and so gives sandboxes users of their own.
     pub root: bool,
     /// Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
     pub control_groups: bool,
 }
 
-/// Tries each isolation by running a program in a sandbox of its own.
+/// Tries the hypervisor, also where its answer is known already, and each isolation by running a program in a sandbox
+/// of its own.
 pub async fn doctor(blink: &Blink) -> Report {
+    // Before the isolations, which go by what is known then.
+    let hypervisor = try_hypervisor(blink).await;
     let mut checks = Vec::new();
     for (isolation, choice) in [
         (Isolation::Microvm, IsolationChoice::Microvm),
@@ -58,9 +64,18 @@ pub async fn doctor(blink: &Blink) -> Report {
     }
     Report {
         checks,
+        hypervisor,
         root: crate::engine::namespace::id_base().is_some(),
         control_groups: crate::engine::namespace::has_control_groups(),
     }
+}
+
+async fn try_hypervisor(blink: &Blink) -> Hypervisor {
+    let home = blink.home().path().to_owned();
+    let trial = tokio::task::spawn_blocking(move || hypervisor::ask_again(&home));
+    trial.await.unwrap_or_else(|error| Hypervisor::Unusable {
+        reason: format!("the hypervisor could not be tried: {error}"),
+    })
 }
 
 async fn try_isolation(blink: &Blink, choice: IsolationChoice) -> Result<(), Error> {

@@ -155,6 +155,7 @@ impl From<ImageError> for Error {
         let kind = match error.kind() {
             ImageErrorKind::InvalidArgument => ErrorKind::InvalidArgument,
             ImageErrorKind::NotFound => ErrorKind::NotFound,
+            ImageErrorKind::Busy => ErrorKind::Busy,
             ImageErrorKind::ImageUnavailable => ErrorKind::ImageUnavailable,
             ImageErrorKind::Corrupt => ErrorKind::Corrupt,
             ImageErrorKind::Unsupported => ErrorKind::Unsupported,

@@ -28,7 +28,9 @@ mod error;
 mod files;
 mod guest_binary;
 mod home;
+mod hypervisor;
 pub mod image;
+mod images;
 mod isolation;
 mod link;
 mod process;
@@ -42,6 +44,8 @@ pub use connection::Connection;
 pub use doctor::{Check, Report, doctor};
 pub use error::{Error, ErrorKind, Result};
 pub use files::{DirEntry, FileType, Files, Metadata, WriteOptions};
+pub use hypervisor::Hypervisor;
+pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use sandbox::{

@@ -15,7 +15,7 @@ use crate::engine::{Machine, MachineSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Files;
 use crate::home::SandboxFolder;
-use crate::image::ImageSource;
+use crate::image::{ImageSource, Progress};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::link::Link;
 use crate::process::{self, Process};
@@ -55,14 +55,18 @@ impl Default for Resources {
 }
 
 /// What a sandbox can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Network {
     /// Nothing but itself. The default.
     #[default]
     None,
-    /// Everything that the host can reach, the host's own loopback services among it.
+    /// Everything that the host can reach. In a namespace that is the host's own network, its loopback services among
+    /// it; a micro-VM has an address of its own, and reaches the host's loopback services at `host.boxlite.internal`.
     Host,
+    /// These hosts and no others: names such as `pypi.org`, all names below one such as `*.pypi.org`, IPv4 addresses,
+    /// and networks such as `10.1.0.0/16`. In micro-VMs only; `Unsupported` elsewhere.
+    Hosts(Vec<String>),
 }
 
 /// A file or folder of the host that a sandbox sees.
@@ -99,6 +103,7 @@ impl Mount {
 pub struct SandboxBuilder {
     blink: Blink,
     pub(crate) image: String,
+    image_progress: Arc<dyn Fn(Progress) + Send + Sync>,
     pub(crate) isolation: Option<IsolationChoice>,
     pub(crate) resources: Resources,
     pub(crate) network: Network,
@@ -115,6 +120,7 @@ impl SandboxBuilder {
         SandboxBuilder {
             blink,
             image: "host".into(),
+            image_progress: Arc::new(|_| {}),
             isolation: None,
             resources: Resources::default(),
             network: Network::None,
@@ -127,10 +133,20 @@ impl SandboxBuilder {
         }
     }
 
-    /// Where its root file system comes from: `host` (the default: this machine's own programs, read-only), a folder
-    /// in OCI layout, or a tar of one.
+    /// Where its root file system comes from: `host` (the default: this machine's own programs, read-only, which needs
+    /// no registry and no download); a registry's reference such as `alpine:3.20`, fetched where it is not stored yet;
+    /// a folder in OCI layout; or a tar of one or of `docker save`.
     pub fn image(mut self, image: impl Into<String>) -> SandboxBuilder {
         self.image = image.into();
+        self
+    }
+
+    /// Calls `progress` while the image is fetched and unpacked, some ten times a second.
+    pub fn image_progress(
+        mut self,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> SandboxBuilder {
+        self.image_progress = Arc::new(progress);
         self
     }
 
@@ -206,6 +222,23 @@ impl SandboxBuilder {
         self
     }
 
+    /// Fetches the image where it is not stored, so that [`create`](SandboxBuilder::create) finds it. May be given up
+    /// at any time, which a `create` should not be: what came so far is kept.
+    ///
+    /// # Errors
+    /// As for [`create`](SandboxBuilder::create), as far as they can be told before a boot.
+    pub async fn fetch_image(&self) -> Result<()> {
+        self.check()?;
+        self.blink.choose(self.isolation).await?;
+        let source = ImageSource::parse(&self.image)?;
+        let image = self.blink.image(&source, &*self.image_progress).await?;
+        tracing::debug!(
+            digest = image.map(|image| image.digest),
+            "the image is there"
+        );
+        Ok(())
+    }
+
     /// Makes and boots the sandbox.
     ///
     /// # Errors
@@ -213,21 +246,42 @@ impl SandboxBuilder {
     /// that are left; `ResourceExhausted`; `Timeout` where it does not boot in time.
     pub async fn create(self) -> Result<Sandbox> {
         self.check()?;
-        let engine = self.blink.engine(self.isolation)?;
-        let isolation = engine.isolation();
-        let rootfs = self.blink.rootfs(ImageSource::parse(&self.image)?).await?;
+        let isolation = self.blink.choose(self.isolation).await?;
+        let engine = self.blink.engine(isolation).await?;
+        let source = ImageSource::parse(&self.image)?;
+        let image = self.blink.image(&source, &*self.image_progress).await?;
         let folder = self.blink.home().new_sandbox(self.detached)?;
+        let rootfs = match &image {
+            Some(image) => match self
+                .blink
+                .rootfs(
+                    image,
+                    engine.root_form(),
+                    &folder,
+                    self.image_progress.clone(),
+                )
+                .await
+            {
+                Ok(rootfs) => Some(rootfs),
+                Err(error) => {
+                    folder.remove()?;
+                    return Err(error);
+                }
+            },
+            None => None,
+        };
         let spec = MachineSpec {
             id: folder.id().to_owned(),
             host_name: folder.id().to_owned(),
             folder: folder.path().to_owned(),
-            rootfs: rootfs.as_ref().map(|rootfs| rootfs.path.clone()),
+            rootfs,
             resources: self.resources,
-            network: self.network,
+            network: self.network.clone(),
             mounts: self.mounts.clone(),
             detached: self.detached,
+            boot_timeout: self.boot_timeout,
         };
-        let config = rootfs.map(|rootfs| rootfs.config).unwrap_or_default();
+        let config = image.map(|image| image.config).unwrap_or_default();
         let defaults = self.defaults(&config);
         let started = std::time::Instant::now();
         let span = tracing::info_span!("boot", sandbox = folder.id(), %isolation);
@@ -238,7 +292,8 @@ impl SandboxBuilder {
         .await?
         .into();
         let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
-        if let Err(error) = sandbox.connect(self.boot_timeout).await {
+        let left = self.boot_timeout.saturating_sub(started.elapsed());
+        if let Err(error) = sandbox.connect(left).await {
             return Err(match error.kind() {
                 ErrorKind::SandboxDied => sandbox.machine.boot_failure().await.unwrap_or(error),
                 _ => error,
@@ -373,7 +428,14 @@ impl Sandbox {
     /// Opens the link; a machine that does not answer is ended by the drop that follows.
     pub(crate) async fn connect(&mut self, deadline: Duration) -> Result<()> {
         let machine = self.machine.clone();
-        let io = self.machine.open_link().await?;
+        let started = std::time::Instant::now();
+        let io = tokio::time::timeout(deadline, self.machine.open_link())
+            .await
+            .map_err(|_| {
+                let message = format!("the sandbox's agent did not call within {deadline:.1?}");
+                Error::new(ErrorKind::Timeout, message)
+            })??;
+        let deadline = deadline.saturating_sub(started.elapsed());
         let obituary = Box::new(move |reason: String| {
             let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> =
                 Box::pin(async move {

@@ -13,6 +13,7 @@ use rustix::io;
 
 use crate::confine::Confinement;
 use crate::connect::{self, Connections};
+use crate::dial::{Dial, Dialer};
 use crate::job::{self, Jobs};
 use crate::link::{Broken, Caller, Link, Stream};
 use crate::poll::{Poll, Ready, Token};
@@ -32,6 +33,8 @@ pub(crate) struct Endpoints {
     pub(crate) link: Option<OwnedFd>,
     /// Where further links come in.
     pub(crate) listener: Option<OwnedFd>,
+    /// Where to open links to.
+    pub(crate) dial: Option<Dial>,
     /// The sandbox ends when the other end of this closes.
     pub(crate) leash: Option<OwnedFd>,
 }
@@ -39,6 +42,7 @@ pub(crate) struct Endpoints {
 pub(crate) struct Agent {
     poll: Poll,
     endpoints: Endpoints,
+    dialer: Option<Dialer>,
     signals: OwnedFd,
     links: BTreeMap<u64, Link>,
     next_link: u64,
@@ -72,6 +76,10 @@ impl Agent {
             io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or_default())
         })?;
         let first = endpoints.link.take();
+        let dialer = match endpoints.dial.take() {
+            Some(dial) => Some(start_to_dial(dial, &poll)?),
+            None => None,
+        };
         let sources = Sources {
             processes: Processes::new(confinement)?,
             jobs,
@@ -80,6 +88,7 @@ impl Agent {
         let mut agent = Agent {
             poll,
             endpoints,
+            dialer,
             signals,
             links: BTreeMap::new(),
             next_link: 1,
@@ -127,6 +136,11 @@ impl Agent {
     fn handle(&mut self, event: Ready) {
         match event.token {
             Token::Listener => self.accept(),
+            Token::Dialed => {
+                if let Some(socket) = self.dialer.as_ref().and_then(Dialer::take) {
+                    self.add_link(socket);
+                }
+            }
             // It never carries bytes: whatever happens to it is its end.
             Token::Leash => self.ending |= event.readable,
             Token::Signals => {
@@ -230,6 +244,16 @@ impl Agent {
             && self.poll.add(link.socket(), Token::Link(id)).is_ok()
         {
             self.links.insert(id, link);
+        } else {
+            self.dial_if_alone();
+        }
+    }
+
+    fn dial_if_alone(&self) {
+        if let Some(dialer) = &self.dialer
+            && self.links.is_empty()
+        {
+            dialer.dial_again();
         }
     }
 
@@ -240,6 +264,7 @@ impl Agent {
         for (request, stream) in link.streams {
             self.end_stream(Caller { link: id, request }, stream);
         }
+        self.dial_if_alone();
     }
 
     /// The caller wants no more of a stream.
@@ -567,6 +592,13 @@ fn greet(link: &mut Link, frame: &Frame, boot_id: &str) -> Result<(), Broken> {
 fn protocol_error(link: &mut Link, message: &str) -> Broken {
     link.send_error(0, &ErrorBody::new(ErrorKind::Protocol, message));
     Broken
+}
+
+fn start_to_dial(dial: Dial, poll: &Poll) -> io::Result<Dialer> {
+    let dialer = Dialer::start(dial)
+        .map_err(|error| io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or_default()))?;
+    poll.add(dialer.dialed_fd(), Token::Dialed)?;
+    Ok(dialer)
 }
 
 fn boot_id() -> String {

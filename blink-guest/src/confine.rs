@@ -134,10 +134,23 @@ fn hard_limit(name: libc::__rlimit_resource_t) -> u64 {
 
 /// Programs that are executed later cannot get back any capability, whatever their file says.
 fn drop_bounding_set() {
-    for capability in 0..64 {
-        // SAFETY: a system call on a number; the kernel refuses those that it does not know.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as c_ulong, 0, 0, 0) };
-    }
+    (0..64).for_each(drop_from_bounding_set);
+}
+
+/// No program that is executed later has this capability, root's among them.
+pub(crate) fn drop_from_bounding_set(capability: c_ulong) {
+    // SAFETY: a system call on a number; the kernel refuses those that it does not know.
+    unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+}
+
+/// Lets programs open as many files as the agent would give them, where whoever started it gave it fewer.
+pub(crate) fn raise_open_files() {
+    let limit = libc::rlimit {
+        rlim_cur: OPEN_FILES,
+        rlim_max: OPEN_FILES.max(hard_limit(libc::RLIMIT_NOFILE)),
+    };
+    // SAFETY: reads a local value; where it is not permitted, the former limit holds.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
 /// Pins the agent, and with it every program, to some of the host's processors.

@@ -31,7 +31,7 @@ const DEPTH_LIMIT: usize = 256;
 pub(crate) struct Limits {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) disk_bytes: Option<u64>,
-    /// The folder that holds what the sandbox has written.
+    /// The folder that holds what the sandbox has written. Where it is the whole root file system, none.
     pub(crate) disk_folder: Option<PathBuf>,
 }
 
@@ -40,13 +40,15 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
     if limits.memory_bytes.is_none() && limits.disk_bytes.is_none() {
         return Ok(());
     }
+    let disk = match &limits.disk_folder {
+        Some(folder) => Disk::Folder(open_folder(fs::CWD, folder.as_path())?),
+        None => Disk::Root {
+            used_before: root_bytes().unwrap_or_default(),
+        },
+    };
     let mut guard = Guard {
         proc: Proc::open()?,
-        disk: limits
-            .disk_folder
-            .as_ref()
-            .map(|folder| open_folder(fs::CWD, folder.as_path()))
-            .transpose()?,
+        disk,
         memory_device: memory_device()?,
         limits,
     };
@@ -56,9 +58,18 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What the sandbox has written to.
+enum Disk {
+    Folder(OwnedFd),
+    /// A file system of its own counts by itself, files without a name among it.
+    Root {
+        used_before: u64,
+    },
+}
+
 struct Guard {
     proc: Proc,
-    disk: Option<OwnedFd>,
+    disk: Disk,
     /// Files in memory that were never on a disk.
     memory_device: u64,
     limits: Limits,
@@ -108,10 +119,16 @@ impl Guard {
     }
 
     fn disk_bytes(&self) -> u64 {
+        let folder = match &self.disk {
+            Disk::Folder(folder) => folder,
+            Disk::Root { used_before } => {
+                return root_bytes()
+                    .unwrap_or_default()
+                    .saturating_sub(*used_before);
+            }
+        };
         let mut seen = HashSet::new();
-        let kept = self.disk.as_ref().map_or(0, |folder| {
-            folder_bytes(folder.as_fd(), DEPTH_LIMIT, &mut seen)
-        });
+        let kept = folder_bytes(folder.as_fd(), DEPTH_LIMIT, &mut seen);
         kept + self
             .proc
             .pids()
@@ -174,6 +191,12 @@ fn open_folder(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::R
     fs::openat(parent, path, flags, Mode::empty())
 }
 
+/// What is used of the root file system.
+fn root_bytes() -> rustix::io::Result<u64> {
+    let stat = fs::statvfs("/")?;
+    Ok(stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize)
+}
+
 fn memory_device() -> rustix::io::Result<u64> {
     let file = fs::memfd_create("blink", MemfdFlags::CLOEXEC)?;
     Ok(fs::fstat(file)?.st_dev)
@@ -219,7 +242,7 @@ mod tests {
     fn an_unlinked_file_that_is_open_counts_and_one_in_memory_does_not() {
         let guard = Guard {
             proc: Proc::open().unwrap(),
-            disk: None,
+            disk: Disk::Root { used_before: 0 },
             memory_device: memory_device().unwrap(),
             limits: Limits::default(),
         };

@@ -1,18 +1,18 @@
 //! Blink's guest agent: the one resident program in every sandbox.
 //!
-//! - `blink-guest serve` is process 1. It takes links from hosts and does what they ask: `docs/BLIN.md` says what.
-//! - `blink-guest link` joins its standard input and output to a serving agent.
+//! `blink-guest serve` is process 1. It takes links from hosts and does what they ask: `docs/BLIN.md` says what.
 //!
 //! It is Blink's own program and started by Blink; its options may change with any version.
 
 mod agent;
 mod confine;
 mod connect;
+mod dial;
 mod files;
 mod guard;
 mod job;
-mod join;
 mod link;
+mod machine;
 mod poll;
 mod process;
 mod signals;
@@ -22,22 +22,20 @@ mod sources;
 
 use std::error::Error;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Where an agent listens when it was given no socket.
-const DEFAULT_SOCKET: &str = "/run/blink/agent.sock";
+/// The variable with the secret that the agent shows when it dials. An argument could be read by every program.
+const SECRET_VARIABLE: &str = "BLINK_LINK_SECRET";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => serve(arguments),
-        Some("link") => link(arguments),
         Some("--version") => {
             println!("blink-guest {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        _ => Err("blink-guest is started by Blink: blink-guest serve|link".into()),
+        _ => Err("blink-guest is started by Blink: blink-guest serve".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,16 +52,23 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
     let mut endpoints = agent::Endpoints {
         link: None,
         listener: None,
+        dial: None,
         leash: None,
     };
-    let mut socket = None;
+    let mut host_name = None;
     let mut arguments = Arguments(arguments);
     while let Some(option) = arguments.0.next() {
         match option.as_str() {
             "--link-fd" => endpoints.link = Some(arguments.descriptor(&option)?),
             "--listen-fd" => endpoints.listener = Some(arguments.descriptor(&option)?),
             "--leash-fd" => endpoints.leash = Some(arguments.descriptor(&option)?),
-            "--listen" => socket = Some(PathBuf::from(arguments.value(&option)?)),
+            "--dial" => {
+                let port = u32::try_from(arguments.number(&option)?)?;
+                let secret = std::env::var(SECRET_VARIABLE)
+                    .map_err(|_| format!("--dial needs {SECRET_VARIABLE}"))?;
+                endpoints.dial = Some(dial::Dial { port, secret });
+            }
+            "--machine" => host_name = Some(arguments.value(&option)?),
             "--confine" => settings.confine = true,
             "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
             "--processes" => settings.processes = Some(arguments.number(&option)?),
@@ -75,28 +80,24 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             _ => return Err(format!("unknown option {option}").into()),
         }
     }
-    if endpoints.link.is_none() && endpoints.listener.is_none() {
-        endpoints.listener = Some(listen(
-            socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)),
-        )?);
+    if endpoints.link.is_none() && endpoints.dial.is_none() {
+        return Err("serve needs --link-fd or --dial".into());
     }
     confine::hide_agent()?;
+    if let Some(host_name) = host_name {
+        let machine = machine::Machine {
+            host_name,
+            processes: settings.processes,
+            memory_bytes: limits.memory_bytes,
+        };
+        if machine.set_up()?.memory {
+            limits.memory_bytes = None;
+            settings.memory_bytes = None;
+        }
+    }
     let confinement = confine::Confinement::prepare(&settings)?;
     agent::Agent::new(endpoints, confinement, limits)?.run()?;
     Ok(())
-}
-
-fn link(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
-    let mut arguments = Arguments(arguments);
-    let (mut socket, mut armor) = (PathBuf::from(DEFAULT_SOCKET), false);
-    while let Some(option) = arguments.0.next() {
-        match option.as_str() {
-            "--socket" => socket = arguments.value(&option)?.into(),
-            "--armor" => armor = true,
-            _ => return Err(format!("unknown option {option}").into()),
-        }
-    }
-    Ok(join::run(&socket, armor)?)
 }
 
 struct Arguments<I>(I);
@@ -124,17 +125,4 @@ impl<I: Iterator<Item = String>> Arguments<I> {
         // SAFETY: it is open, and whoever started the agent has passed it to be owned.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
-}
-
-/// Listens where only root can connect: a link can do anything in the sandbox.
-fn listen(path: &Path) -> Result<OwnedFd, Box<dyn Error>> {
-    use std::os::unix::fs::PermissionsExt;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
-    }
-    let _ = std::fs::remove_file(path);
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener.into())
 }

@@ -19,6 +19,7 @@ pub(crate) enum Token {
     Stdout(u64),
     Stderr(u64),
     Connection(u64),
+    Dialed,
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -35,6 +36,7 @@ impl Token {
             Token::Stdout(id) => (6, id),
             Token::Stderr(id) => (7, id),
             Token::Connection(id) => (8, id),
+            Token::Dialed => (9, 0),
         };
         (kind << KIND_SHIFT) | id
     }
@@ -51,6 +53,7 @@ impl Token {
             6 => Token::Stdout(id),
             7 => Token::Stderr(id),
             8 => Token::Connection(id),
+            9 => Token::Dialed,
             _ => return None,
         })
     }

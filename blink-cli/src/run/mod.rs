@@ -15,7 +15,7 @@ use blink_core::{Blink, IsolationChoice, Network, Sandbox, SandboxBuilder};
 
 use crate::arguments::{NetworkOption, RunOptions};
 use crate::failure::{Failure, warn};
-use crate::progress;
+use crate::progress::Sign;
 use session::Ending;
 use signals::Signals;
 use target::Target;
@@ -35,11 +35,7 @@ pub(crate) async fn run(
         None
     };
     let mut signals = Signals::catch()?;
-    let mut builder = Blink::builder();
-    if let Some(home) = home {
-        builder = builder.home(home);
-    }
-    let blink = builder.build().await?;
+    let blink = std::mem::take(&mut options.registry).open(home).await?;
     let sandbox = match boot(describe(&blink, &options), &mut signals).await? {
         Ok(sandbox) => sandbox,
         Err(ended_by) => return Ok(ended_by),
@@ -85,13 +81,22 @@ async fn boot(
     builder: SandboxBuilder,
     signals: &mut Signals,
 ) -> Result<Result<Sandbox, i32>, Failure> {
+    let sign = Sign::new("starting the sandbox");
+    let builder = builder.image_progress(sign.image());
+    // Apart from the boot, since a download may take long, and may be given up.
+    tokio::select! {
+        fetched = sign.shown(builder.fetch_image()) => fetched?,
+        signal = signals.ending() => return Ok(Err(signals::exit_code(signal))),
+    }
     // In a task of its own: a boot that is given up half-way could leave something behind, so that it is always
     // waited for.
     let mut booting = tokio::spawn(builder.create());
-    let working = progress::shown("starting the sandbox", async {
+    let working = sign.shown(async {
         tokio::select! {
             booted = &mut booting => (booted, None),
-            ended_by = signals.ending() => ((&mut booting).await, Some(ended_by)),
+            ended_by = signals.ending() => {
+                (signals.ends_at_once_while(&mut booting).await, Some(ended_by))
+            }
         }
     });
     let (booted, ended_by) = working.await;

@@ -1,6 +1,7 @@
 //! The program of a sandbox: brought there, described, started.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use blink_core::{Command, Mount, Process, Sandbox, Stdin, WriteOptions};
 
@@ -16,13 +17,13 @@ const FOLDERS: [&str; 4] = ["/tmp/blink", "/var/tmp/blink", "/opt/blink", "/blin
 /// Anybody in the sandbox may run and read it.
 const SCRIPT_MODE: u32 = 0o755;
 
-/// Starts it.
+/// Starts it; says since when its time counts.
 pub(crate) async fn start(
     sandbox: &Sandbox,
     target: &Target,
     options: &mut RunOptions,
     terminal: Option<&Terminal>,
-) -> Result<Process, Failure> {
+) -> Result<(Process, Instant), Failure> {
     let argv = match target {
         Target::Command(argv) => argv.clone(),
         Target::Script(script) => {
@@ -55,7 +56,8 @@ pub(crate) async fn start(
     if let Some(timeout) = options.timeout {
         command = command.timeout(timeout);
     }
-    Ok(sandbox.spawn(command).await?)
+    let started = Instant::now();
+    Ok((sandbox.spawn(command).await?, started))
 }
 
 async fn copy(sandbox: &Sandbox, script: &Script, mounts: &[Mount]) -> Result<PathBuf, Failure> {

@@ -1,10 +1,12 @@
 //! The result as one line of JSON.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use blink_core::{ExitStatus, Isolation};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, print_to_stdout};
@@ -20,35 +22,74 @@ pub(crate) struct Captured {
     pub(crate) isolation: Option<Isolation>,
 }
 
+/// The line, its fields in the order in which people read them.
+#[derive(Debug, Serialize)]
+struct Line {
+    event: &'static str,
+    stdout: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<String>,
+    stderr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<String>,
+    exit_code: i64,
+    timed_out: bool,
+    truncated: bool,
+    isolation: Option<&'static str>,
+    duration_ms: u64,
+}
+
 impl Captured {
     /// Prints the line; returns 0, or another exit code where nobody reads it.
     pub(crate) fn print(&self, status: &ExitStatus) -> Result<i32, Failure> {
-        let line = Value::Object(self.to_map(status.code, status.timed_out));
+        let line = serde_json::to_string(&self.line(status.code, status.timed_out))
+            .map_err(|error| Failure::internal(format!("the result is no JSON: {error}")))?;
         print_to_stdout(format!("{line}\n").as_bytes())
     }
 
-    fn to_map(&self, exit_code: i32, timed_out: bool) -> Map<String, Value> {
-        let mut map = Map::new();
-        map.insert("event".into(), EVENT.into());
-        insert_stream(&mut map, "stdout", &self.stdout.0);
-        insert_stream(&mut map, "stderr", &self.stderr.0);
-        map.insert("exit_code".into(), exit_code.into());
+    fn line(&self, exit_code: i32, timed_out: bool) -> Line {
+        let (stdout, stdout_base64) = shown(&self.stdout.0);
+        let (stderr, stderr_base64) = shown(&self.stderr.0);
+        let mut line = Line {
+            event: EVENT,
+            stdout,
+            stdout_base64,
+            stderr,
+            stderr_base64,
+            exit_code: exit_code.into(),
+            // From here on it is never the program's to say.
+            timed_out,
+            truncated: cut(&self.stdout) || cut(&self.stderr),
+            isolation: self.isolation.map(Isolation::name),
+            duration_ms: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
+        };
         if !cut(&self.stdout)
             && let Some(claimed) = claimed(&self.stdout.0)
         {
-            pass_on(&mut map, claimed);
+            line.pass_on(claimed);
         }
-        // Never the program's to say.
-        map.insert("timed_out".into(), timed_out.into());
-        let truncated = cut(&self.stdout) || cut(&self.stderr);
-        map.insert("truncated".into(), truncated.into());
-        map.insert(
-            "isolation".into(),
-            self.isolation.map(Isolation::name).into(),
-        );
-        let elapsed = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
-        map.insert("duration_ms".into(), elapsed.into());
-        map
+        line
+    }
+}
+
+impl Line {
+    /// Takes over what a program may say of its own result, where it has the right type.
+    fn pass_on(&mut self, mut claimed: Map<String, Value>) {
+        let mut text = |name: &str| match claimed.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        if let Some(stdout) = text("stdout") {
+            self.stdout = stdout;
+            self.stdout_base64 = text("stdout_base64");
+        }
+        if let Some(stderr) = text("stderr") {
+            self.stderr = stderr;
+            self.stderr_base64 = text("stderr_base64");
+        }
+        if let Some(code) = claimed.get("exit_code").and_then(Value::as_i64) {
+            self.exit_code = code;
+        }
     }
 }
 
@@ -56,12 +97,12 @@ fn cut((captured, length): &(Vec<u8>, u64)) -> bool {
     captured.len() as u64 != *length
 }
 
-fn insert_stream(map: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    if matches!(text, std::borrow::Cow::Owned(_)) {
-        map.insert(format!("{name}_base64"), STANDARD.encode(bytes).into());
+/// Bytes as text; where they are none, also as what they are.
+fn shown(bytes: &[u8]) -> (String, Option<String>) {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(text) => (text.to_owned(), None),
+        Cow::Owned(lossy) => (lossy, Some(STANDARD.encode(bytes))),
     }
-    map.insert(name.into(), text.into_owned().into());
 }
 
 /// The result that the program's last line gives, if it does.
@@ -77,24 +118,6 @@ fn claimed(stdout: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// Takes over what a program may say of its own result, where it has the right type.
-fn pass_on(map: &mut Map<String, Value>, mut claimed: Map<String, Value>) {
-    for name in ["stdout", "stderr"] {
-        let Some(text @ Value::String(_)) = claimed.remove(name) else {
-            continue;
-        };
-        let base64 = format!("{name}_base64");
-        map.remove(&base64);
-        if let Some(bytes @ Value::String(_)) = claimed.remove(&base64) {
-            map.insert(base64, bytes);
-        }
-        map.insert(name.into(), text);
-    }
-    if let Some(code) = claimed.remove("exit_code").filter(Value::is_i64) {
-        map.insert("exit_code".into(), code);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +130,7 @@ mod tests {
             elapsed: Duration::from_millis(7),
             isolation: Some(Isolation::Namespace),
         };
-        Value::Object(captured.to_map(3, false))
+        serde_json::to_value(captured.line(3, false)).unwrap()
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(crate) async fn hold(
     terminal: Option<Terminal>,
     signals: &mut Signals,
 ) -> Result<Ending, Failure> {
-    let mut process = tokio::select! {
+    let (mut process, started) = tokio::select! {
         started = program::start(sandbox, target, &mut options, terminal.as_ref()) => started?,
         signal = signals.ending() => return Ok(Ending::GivenUp(exit_code(signal))),
     };
@@ -88,9 +88,9 @@ pub(crate) async fn hold(
     }
     let mut session = Session {
         sandbox,
-        started: Instant::now(),
+        started,
         timeout: options.timeout,
-        taking: take(&mut process, options.json),
+        taking: take(&mut process, options.json, started),
         process,
         terminal: terminal.as_ref(),
         interrupted: false,
@@ -99,8 +99,7 @@ pub(crate) async fn hold(
     session.stay(signals).await
 }
 
-fn take(process: &mut Process, json: bool) -> Taking {
-    let started = Instant::now();
+fn take(process: &mut Process, json: bool, started: Instant) -> Taking {
     let (stdout, stderr) = (process.take_stdout(), process.take_stderr());
     tokio::spawn(async move {
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {

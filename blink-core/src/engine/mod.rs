@@ -2,14 +2,18 @@
 //! goes through the agent, the same for every engine.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
-use crate::isolation::Isolation;
 use crate::link::LinkIo;
 use crate::sandbox::{Mount, Network, Resources};
 
+pub(crate) mod engines;
+mod host_root;
+#[cfg(feature = "microvm")]
+pub(crate) mod microvm;
 pub(crate) mod namespace;
 
 /// A machine to boot.
@@ -20,19 +24,30 @@ pub(crate) struct MachineSpec {
     pub(crate) host_name: String,
     /// The machine's own folder, which exists.
     pub(crate) folder: PathBuf,
-    /// The image's root folder; `None` is the host's own programs.
+    /// The image, in the engine's form; `None` is the host's own programs.
     pub(crate) rootfs: Option<PathBuf>,
     pub(crate) resources: Resources,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<Mount>,
     /// Goes on when this process ends.
     pub(crate) detached: bool,
+    /// How long it may take until it is up.
+    pub(crate) boot_timeout: Duration,
+}
+
+/// What an engine makes a machine's root of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootForm {
+    /// A folder that can be mounted.
+    Folder,
+    /// A folder in OCI layout.
+    Layout,
 }
 
 /// Boots machines of one kind.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync {
-    fn isolation(&self) -> Isolation;
+    fn root_form(&self) -> RootForm;
 
     /// Boots a machine; it is ready when its first link answers.
     async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>>;

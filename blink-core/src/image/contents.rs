@@ -6,23 +6,45 @@ use crate::image::config::ImageConfig;
 use crate::image::digest::Digest;
 use crate::image::error::ImageError;
 
+/// Some bytes by their digest and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Blob {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
 /// An image whose manifest and configuration have been read and verified.
 #[derive(Debug, Clone)]
 pub(crate) struct Contents {
-    /// What the image is stored under: the digest of its manifest.
-    pub(crate) digest: Digest,
+    /// What the image is stored under: its manifest.
+    pub(crate) manifest: Blob,
+    pub(crate) configuration: Blob,
     pub(crate) config: ImageConfig,
     /// From the lowest to the highest.
     pub(crate) layers: Vec<Layer>,
 }
 
+impl Contents {
+    /// Everything that the image is stored as.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Blob> {
+        let layers = self.layers.iter().map(|layer| layer.blob);
+        [self.manifest, self.configuration]
+            .into_iter()
+            .chain(layers)
+    }
+
+    /// The number of bytes that it is stored as.
+    pub(crate) fn size(&self) -> u64 {
+        self.blobs()
+            .fold(0, |sum, blob| sum.saturating_add(blob.size))
+    }
+}
+
 /// One layer, as its manifest describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
-    /// Digest of the stored, possibly compressed, bytes.
-    pub(crate) digest: Digest,
-    /// Their number.
-    pub(crate) size: u64,
+    /// The stored, possibly compressed, bytes.
+    pub(crate) blob: Blob,
     /// Digest of the tar archive inside.
     pub(crate) diff_id: Digest,
     pub(crate) compression: Compression,
@@ -33,6 +55,17 @@ pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+}
+
+impl Compression {
+    /// What a stream is compressed with, by its first four bytes.
+    pub(crate) fn of(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
 }
 
 /// Where the bytes of layers come from. They need not be trusted: whoever reads

@@ -65,10 +65,24 @@ impl fmt::Display for Digest {
     }
 }
 
+/// Hashes what comes piece by piece.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(crate) fn update(&mut self, content: &[u8]) {
+        self.0.update(content);
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 /// Counts and hashes what is read through it.
 pub(crate) struct Hashing<R> {
     inner: R,
-    hasher: Sha256,
+    hasher: Hasher,
     count: u64,
 }
 
@@ -76,14 +90,14 @@ impl<R: Read> Hashing<R> {
     pub(crate) fn new(inner: R) -> Self {
         Self {
             inner,
-            hasher: Sha256::new(),
+            hasher: Hasher::default(),
             count: 0,
         }
     }
 
     /// The digest and the number of all bytes read.
     pub(crate) fn finish(self) -> (Digest, u64) {
-        (Digest(self.hasher.finalize().into()), self.count)
+        (self.hasher.finish(), self.count)
     }
 }
 

@@ -23,8 +23,10 @@ pub struct ImageError {
 pub enum ImageErrorKind {
     /// The name or the options are wrong: correct them.
     InvalidArgument,
-    /// The file, folder or tag is not there.
+    /// The file, folder, repository or tag is not there.
     NotFound,
+    /// Something uses it now; the message names it. Try again later.
+    Busy,
     /// The image cannot be fetched here: use one of the ways that the message names.
     ImageUnavailable,
     /// The image is damaged or hostile: fetch it again, or do not use it.

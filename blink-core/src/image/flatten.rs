@@ -8,11 +8,11 @@ use blink_archive::{Limits, Ownership, Root, UnpackOptions, unpack};
 use crate::image::contents::{Blobs, Compression, Contents, Layer};
 use crate::image::digest::Hashing;
 use crate::image::error::{ImageError, ImageErrorKind, Refused};
-use crate::image::store::Progress;
+use crate::image::options::{Progress, Step};
 
 /// What a layer's tar may hold beside the files' contents: headers and padding
 /// of as many small files as [`Limits`] allow.
-const OVERHEAD: u64 = 4 << 30;
+pub(crate) const OVERHEAD: u64 = 4 << 30;
 
 /// How often progress is told at most: after so many bytes.
 const STEP: u64 = 1024 * 1024;
@@ -32,11 +32,12 @@ impl Flatten<'_> {
         let layers = &self.contents.layers;
         let total = layers
             .iter()
-            .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+            .fold(0, |sum: u64, layer| sum.saturating_add(layer.blob.size));
         let mut limits = self.limits;
         let mut before = 0;
         for (index, layer) in layers.iter().enumerate() {
             let start = Progress {
+                step: Step::Unpack,
                 bytes_done: before,
                 bytes_total: total,
                 layer: index + 1,
@@ -47,9 +48,10 @@ impl Flatten<'_> {
             // The limits are the image's, not each layer's.
             limits.entries = limits.entries.saturating_sub(used.entries);
             limits.total_bytes = limits.total_bytes.saturating_sub(used.bytes);
-            before += layer.size;
+            before += layer.blob.size;
         }
         (self.progress)(Progress {
+            step: Step::Unpack,
             bytes_done: total,
             bytes_total: total,
             layer: layers.len(),
@@ -67,21 +69,21 @@ impl Flatten<'_> {
     ) -> Result<blink_archive::UnpackReport, ImageError> {
         let what = format!(
             "layer {} of {} ({})",
-            start.layer, start.layers, layer.digest
+            start.layer, start.layers, layer.blob.digest
         );
         let reported = Cell::new(0);
         let counted = Counted {
             // One byte more, so that too long is seen.
             inner: self
                 .blobs
-                .open(&layer.digest)?
-                .take(layer.size.saturating_add(1)),
+                .open(&layer.blob.digest)?
+                .take(layer.blob.size.saturating_add(1)),
             done: 0,
             tell: |done| {
                 if done - reported.get() >= STEP {
                     reported.set(done);
                     (self.progress)(Progress {
-                        bytes_done: start.bytes_done + done.min(layer.size),
+                        bytes_done: start.bytes_done + done.min(layer.blob.size),
                         ..start
                     });
                 }
@@ -110,14 +112,18 @@ impl Flatten<'_> {
             Ok(()) => stored.finish(),
             Err(error) => return Err(unpacked.err().unwrap_or(error)),
         };
-        if size != layer.size {
-            let more = if size > layer.size { "more" } else { "fewer" };
+        if size != layer.blob.size {
+            let more = if size > layer.blob.size {
+                "more"
+            } else {
+                "fewer"
+            };
             return Err(ImageError::corrupt(format!(
                 "{what} is damaged: it has {more} than the {} bytes that its manifest states",
-                layer.size
+                layer.blob.size
             )));
         }
-        if found != layer.digest {
+        if found != layer.blob.digest {
             return Err(ImageError::corrupt(format!(
                 "{what} is damaged: its content has the digest {found}"
             )));
@@ -133,7 +139,7 @@ impl Flatten<'_> {
     }
 }
 
-fn decompress<'a>(
+pub(crate) fn decompress<'a>(
     stored: impl Read + 'a,
     compression: Compression,
 ) -> io::Result<Box<dyn Read + 'a>> {
@@ -183,9 +189,9 @@ impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
 }
 
 /// Ends a stream that decompresses to more than anything honest.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
+pub(crate) struct Bounded<R> {
+    pub(crate) inner: R,
+    pub(crate) left: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {

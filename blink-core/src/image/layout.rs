@@ -7,27 +7,26 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use blink_archive::{Links, Root};
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex};
 use rustix::fs::{FileType, Mode, OFlags};
-use serde::de::DeserializeOwned;
 
-use crate::image::config::ImageConfig;
-use crate::image::contents::{Blobs, Compression, Contents, Layer};
+use crate::image::contents::{Blob, Blobs, Contents};
 use crate::image::digest::Digest;
-use crate::image::error::{ImageError, ImageErrorKind, shown};
-
-/// The largest index, manifest or configuration: registries refuse larger ones.
-const LARGEST_JSON: u64 = 4 * 1024 * 1024;
-
-/// Indexes inside indexes; in use there are two.
-const DEEPEST_INDEX: usize = 4;
-
-/// Docker's own limit is 127.
-const MOST_LAYERS: usize = 1024;
+use crate::image::error::{ImageError, shown};
+use crate::image::manifest::{
+    self, DEEPEST_INDEX, Document, LARGEST_JSON, is_here, is_image, parse,
+};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Where containerd's tools put the full name.
 const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// An image that was found, its small parts read and verified.
+pub(crate) struct Found {
+    pub(crate) contents: Contents,
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) configuration: Vec<u8>,
+}
 
 /// A folder in OCI layout.
 #[derive(Debug)]
@@ -50,19 +49,11 @@ impl Layout {
     }
 
     /// A folder just unpacked from somebody's archive; `shown_as` names that in messages.
-    pub(crate) fn open_unpacked(path: &Path, shown_as: &Path) -> Result<Self, ImageError> {
-        let root = Root::open(path).map_err(|error| ImageError::archive(shown(shown_as), error))?;
+    pub(crate) fn open_unpacked(root: Root, shown_as: &Path) -> Result<Self, ImageError> {
         let layout = Self {
             path: shown_as.to_path_buf(),
             root: Some(root),
         };
-        if layout.open_file("oci-layout").is_err() && layout.open_file("manifest.json").is_ok() {
-            return Err(ImageError::unsupported(format!(
-                "'{}' is an archive of `docker save` without an OCI layout in it, which this version of Blink \
-                 cannot read; `skopeo copy docker-archive:FILE oci-archive:image.tar` converts it",
-                shown(shown_as)
-            )));
-        }
         layout.check_version()?;
         Ok(layout)
     }
@@ -86,19 +77,30 @@ impl Layout {
     }
 
     /// Finds the image for this machine, and verifies its manifest and configuration.
-    pub(crate) fn resolve(&self, tag: Option<&str>) -> Result<Contents, ImageError> {
+    pub(crate) fn resolve(&self, tag: Option<&str>) -> Result<Found, ImageError> {
         let index: ImageIndex = parse(&self.read_whole("index.json")?, "index.json")?;
-        let descriptor = self.choose_image(index.manifests(), tag)?;
-        let descriptor = self.choose_platform(descriptor, 0)?;
-        let digest = Digest::parse(descriptor.digest().as_ref(), "the manifest")?;
-        let manifest: ImageManifest = self.json(&descriptor, "manifest")?;
-        let configuration: ImageConfiguration = self.json(manifest.config(), "configuration")?;
-        check_platform(&configuration)?;
-        Ok(Contents {
-            digest,
-            config: ImageConfig::from_oci(&configuration),
-            layers: layers(&manifest, &configuration)?,
-        })
+        let mut descriptor = self.choose_image(index.manifests(), tag)?;
+        let whose = shown(&self.path);
+        for _ in 0..=DEEPEST_INDEX {
+            let blob = manifest::document(&descriptor, "manifest")?;
+            let content = self.read_blob(blob, "manifest")?;
+            match Document::parse(&content, &format!("the manifest {}", blob.digest))? {
+                Document::Index(index) => descriptor = manifest::choose_platform(&index, &whose)?,
+                Document::Manifest(found) => {
+                    let what = "configuration";
+                    let configuration =
+                        self.read_blob(manifest::document(found.config(), what)?, what)?;
+                    return Ok(Found {
+                        contents: manifest::contents(blob, &found, &configuration)?,
+                        manifest: content,
+                        configuration,
+                    });
+                }
+            }
+        }
+        Err(ImageError::corrupt(format!(
+            "'{whose}' has indexes within indexes more than {DEEPEST_INDEX} deep"
+        )))
     }
 
     fn choose_image(
@@ -138,7 +140,7 @@ impl Layout {
             .filter(|entry| entry.platform().as_ref().is_none_or(is_here))
             .collect();
         match here.as_slice() {
-            [] => Err(no_platform(&self.path, entries)),
+            [] => Err(manifest::no_platform(&shown(&self.path), entries)),
             [only] => Ok((**only).clone()),
             [first, rest @ ..] if rest.iter().all(|entry| entry.digest() == first.digest()) => {
                 Ok((**first).clone())
@@ -152,68 +154,14 @@ impl Layout {
         }
     }
 
-    /// Goes down from an index to the manifest for this machine.
-    fn choose_platform(
-        &self,
-        descriptor: Descriptor,
-        depth: usize,
-    ) -> Result<Descriptor, ImageError> {
-        if !is_index(descriptor.media_type()) {
-            return Ok(descriptor);
-        }
-        if depth == DEEPEST_INDEX {
-            return Err(ImageError::corrupt(format!(
-                "'{}' has indexes within indexes more than {DEEPEST_INDEX} deep",
-                shown(&self.path)
-            )));
-        }
-        let index: ImageIndex = self.json(&descriptor, "index")?;
-        let entries = || {
-            index
-                .manifests()
-                .iter()
-                .filter(|entry| is_image(entry.media_type()))
-        };
-        let stated = entries().find(|entry| entry.platform().as_ref().is_some_and(is_here));
-        let unstated = || entries().find(|entry| entry.platform().is_none());
-        match stated.or_else(unstated) {
-            Some(entry) => self.choose_platform(entry.clone(), depth + 1),
-            None => Err(no_platform(&self.path, index.manifests())),
-        }
-    }
-
     /// Reads a small blob and believes it only when size and digest are right.
-    fn json<T: DeserializeOwned>(
-        &self,
-        descriptor: &Descriptor,
-        what: &str,
-    ) -> Result<T, ImageError> {
-        let digest = Digest::parse(descriptor.digest().as_ref(), &format!("the {what}"))?;
-        let subject = format!("the {what} {digest}");
-        if descriptor.size() > LARGEST_JSON {
-            return Err(ImageError::corrupt(format!(
-                "{subject} is said to be {} bytes, and more than {LARGEST_JSON} are not accepted",
-                descriptor.size()
-            )));
-        }
+    fn read_blob(&self, blob: Blob, what: &str) -> Result<Vec<u8>, ImageError> {
         let mut content = Vec::new();
-        self.open(&digest)?
-            .take(descriptor.size() + 1)
+        self.open(&blob.digest)?
+            .take(blob.size + 1)
             .read_to_end(&mut content)
-            .map_err(|error| ImageError::io(format!("read {subject}"), error))?;
-        if content.len() as u64 != descriptor.size() {
-            return Err(ImageError::corrupt(format!(
-                "{subject} does not have the {} bytes that it is said to have",
-                descriptor.size()
-            )));
-        }
-        let found = Digest::of(&content);
-        if found != digest {
-            return Err(ImageError::corrupt(format!(
-                "{subject} is damaged: its content has the digest {found}"
-            )));
-        }
-        parse(&content, &subject)
+            .map_err(|error| ImageError::io(format!("read the {what} {}", blob.digest), error))?;
+        manifest::verify(&content, blob, what).map(|()| content)
     }
 
     fn read_whole(&self, name: &str) -> Result<Vec<u8>, ImageError> {
@@ -276,84 +224,6 @@ impl Blobs for Layout {
     }
 }
 
-fn parse<T: DeserializeOwned>(content: &[u8], what: &str) -> Result<T, ImageError> {
-    serde_json::from_slice(content).map_err(|error| {
-        ImageError::corrupt(format!("{what} is not the JSON that it should be: {error}"))
-    })
-}
-
-fn layers(
-    manifest: &ImageManifest,
-    configuration: &ImageConfiguration,
-) -> Result<Vec<Layer>, ImageError> {
-    let diff_ids = configuration.rootfs().diff_ids();
-    let count = manifest.layers().len();
-    if count != diff_ids.len() {
-        return Err(ImageError::corrupt(format!(
-            "the image's manifest has {count} layers and its configuration {}",
-            diff_ids.len()
-        )));
-    }
-    if count > MOST_LAYERS {
-        return Err(ImageError::corrupt(format!(
-            "the image has {count} layers, and more than {MOST_LAYERS} are not accepted"
-        )));
-    }
-    manifest
-        .layers()
-        .iter()
-        .zip(diff_ids)
-        .enumerate()
-        .map(|(index, (descriptor, diff_id))| layer(index + 1, descriptor, diff_id))
-        .collect()
-}
-
-fn layer(number: usize, descriptor: &Descriptor, diff_id: &str) -> Result<Layer, ImageError> {
-    Ok(Layer {
-        digest: Digest::parse(descriptor.digest().as_ref(), &format!("layer {number}"))?,
-        size: descriptor.size(),
-        diff_id: Digest::parse(diff_id, &format!("the content of layer {number}"))?,
-        compression: compression(descriptor.media_type()).ok_or_else(|| {
-            ImageError::unsupported(format!(
-                "layer {number} is of the unknown type '{}'",
-                descriptor.media_type().to_string().escape_default()
-            ))
-        })?,
-    })
-}
-
-fn compression(media_type: &MediaType) -> Option<Compression> {
-    Some(match media_type.to_string().as_str() {
-        "application/vnd.oci.image.layer.v1.tar"
-        | "application/vnd.oci.image.layer.nondistributable.v1.tar"
-        | "application/vnd.docker.image.rootfs.diff.tar" => Compression::None,
-        "application/vnd.oci.image.layer.v1.tar+gzip"
-        | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-        | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Compression::Gzip,
-        "application/vnd.oci.image.layer.v1.tar+zstd"
-        | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
-        | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Compression::Zstd,
-        _ => return None,
-    })
-}
-
-fn is_index(media_type: &MediaType) -> bool {
-    matches!(
-        media_type.to_string().as_str(),
-        "application/vnd.oci.image.index.v1+json"
-            | "application/vnd.docker.distribution.manifest.list.v2+json"
-    )
-}
-
-fn is_image(media_type: &MediaType) -> bool {
-    is_index(media_type)
-        || matches!(
-            media_type.to_string().as_str(),
-            "application/vnd.oci.image.manifest.v1+json"
-                | "application/vnd.docker.distribution.manifest.v2+json"
-        )
-}
-
 fn name(entry: &Descriptor) -> Option<&str> {
     let annotations = entry.annotations().as_ref()?;
     annotations
@@ -376,52 +246,4 @@ fn is_named(entry: &Descriptor, tag: &str) -> bool {
                     .strip_suffix(tag)
                     .is_some_and(|rest| rest.ends_with(':'))
         })
-}
-
-/// This machine's processor, by the name that images use.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn is_here(platform: &oci_spec::image::Platform) -> bool {
-    platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
-}
-
-fn no_platform(path: &Path, entries: &[Descriptor]) -> ImageError {
-    let platforms: BTreeSet<_> = entries
-        .iter()
-        .filter_map(|entry| entry.platform().as_ref())
-        .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
-        .take(20)
-        .collect();
-    let platforms: Vec<_> = platforms.into_iter().collect();
-    ImageError::unsupported(format!(
-        "the image in '{}' is not for linux/{}, but for: {}",
-        shown(path),
-        architecture(),
-        platforms.join(", ").escape_default()
-    ))
-}
-
-fn check_platform(configuration: &ImageConfiguration) -> Result<(), ImageError> {
-    let (os, processor) = (
-        configuration.os().to_string(),
-        configuration.architecture().to_string(),
-    );
-    if os == "linux" && processor == architecture() {
-        return Ok(());
-    }
-    Err(ImageError::new(
-        ImageErrorKind::Unsupported,
-        format!(
-            "the image is for {}/{}, and this machine is linux/{}",
-            os.escape_default(),
-            processor.escape_default(),
-            architecture()
-        ),
-    ))
 }

@@ -1,27 +1,39 @@
 //! Images: where a sandbox's root filesystem comes from.
 //!
-//! [`ImageSource::parse`] says what a user's string means, and
-//! [`ImageStore::rootfs`] makes a folder of it that an engine can mount. Every
-//! byte is checked against its digest before it is believed, and a folder is
-//! either in the store whole or not at all.
-//!
-//! What an image is made of is apart from where its bytes come from: a new
-//! source (a registry, a `docker save` tar) implements `contents::Blobs` and
-//! hands the store a `contents::Contents`.
+//! [`ImageSource::parse`] says what a user's string means: a registry's reference, a folder in OCI layout, a tar of one
+//! or one of `docker save`. [`ImageStore::obtain`] brings the image into the home's store; of what is there,
+//! [`ImageStore::rootfs`] makes a root folder that can be mounted, and [`ImageStore::layout`] an OCI layout. Every byte
+//! is checked against its digest before it is believed, and whatever is in the store is there whole or not at all.
 
+mod blobs;
+mod collect;
 mod config;
 mod contents;
 mod digest;
+mod docker_archive;
 mod error;
+mod export;
 mod flatten;
+mod import;
 mod layout;
+mod lease;
+mod lock;
+mod manifest;
+mod options;
+mod record;
 mod reference;
+mod registry;
 mod source;
 mod store;
 mod temporary;
+mod unpack;
 
+pub use collect::Removed;
 pub use config::ImageConfig;
 pub use error::{ImageError, ImageErrorKind};
+pub use options::{Progress, PullOptions, PullPolicy, Step, StoredImage};
 pub use reference::Reference;
+pub use registry::RegistryOptions;
 pub use source::ImageSource;
-pub use store::{IdMap, ImageStore, Progress, Rootfs};
+pub use store::ImageStore;
+pub use unpack::{IdMap, Rootfs};

@@ -24,7 +24,7 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub(crate) const DEFAULT_REGISTRY: &str = "docker.io";
 
 /// The grammar's own limit on registry and repository together.
 const LONGEST_NAME: usize = 255;
@@ -44,6 +44,11 @@ impl Reference {
     /// The tag; `latest` where neither tag nor digest was given.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
+    }
+
+    /// The digest that the reference insists on.
+    pub(crate) fn pinned(&self) -> Option<Digest> {
+        self.digest
     }
 
     /// The manifest's digest as `sha256:…`.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::image::error::{ImageError, ImageErrorKind, shown};
+use crate::image::error::{ImageError, shown};
 use crate::image::reference::Reference;
 
 /// Where an image comes from.
@@ -20,7 +20,7 @@ pub enum ImageSource {
         /// Which of several images in it.
         tag: Option<String>,
     },
-    /// A tar of an OCI layout.
+    /// A tar of an OCI layout, or one of `docker save`.
     Archive {
         /// The file.
         path: PathBuf,
@@ -32,9 +32,9 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
-    /// Finds out what `text` means: `host`; the path of a folder in OCI layout
-    /// or of a tar of one, with `:tag` after it where it holds several images;
-    /// otherwise an image in a registry. What exists on disk wins, where it is a
+    /// Finds out what `text` means: `host`; the path of a folder in OCI layout,
+    /// of a tar of one, or of a tar of `docker save`, with `:` and the image's tag
+    /// or name after it where it holds several; otherwise an image in a registry. What exists on disk wins, where it is a
     /// layout or a `.tar` file.
     ///
     /// # Errors
@@ -56,11 +56,14 @@ impl ImageSource {
         if let Some(source) = on_disk(text, None) {
             return source;
         }
-        if let Some((path, tag)) = text.rsplit_once(':')
-            && !tag.contains('/')
-            && let Some(source) = on_disk(path, Some(tag))
-        {
-            return source;
+        // The longest path first: a name in a layout may have a colon itself.
+        for (colon, _) in text.rmatch_indices(':') {
+            let (path, tag) = (&text[..colon], &text[colon + 1..]);
+            // A name with a registry's port in it is no path, but for where it looks like nothing else.
+            let may_be_tag = !tag.contains('/') || looks_like_path(path);
+            if may_be_tag && let Some(source) = on_disk(path, Some(tag)) {
+                return source;
+            }
         }
         if looks_like_path(text) {
             return Err(ImageError::not_found(format!(
@@ -69,19 +72,6 @@ impl ImageSource {
             )));
         }
         text.parse().map(Self::Reference)
-    }
-
-    /// The error for a registry image where there is no registry client.
-    pub(crate) fn unavailable(reference: &Reference) -> ImageError {
-        ImageError::new(
-            ImageErrorKind::ImageUnavailable,
-            format!(
-                "the image '{reference}' would have to come from a registry, which this version of Blink cannot do \
-                 yet. Without a registry: use '--image host' for this machine's own programs, or the path of \
-                 an OCI layout folder or of a tar of one (`skopeo copy docker://{reference} \
-                 oci-archive:image.tar` makes one)"
-            ),
-        )
     }
 }
 
@@ -151,6 +141,7 @@ fn expanded(text: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::error::ImageErrorKind;
 
     #[test]
     fn what_is_on_disk() {
@@ -169,11 +160,18 @@ mod tests {
             ImageSource::parse(&text("layout:v1")).unwrap(),
             layout(Some("v1"))
         );
-        let archive = ImageSource::Archive {
+        let archive = |tag: Option<&str>| ImageSource::Archive {
             path: text("image.tar").into(),
-            tag: None,
+            tag: tag.map(Into::into),
         };
-        assert_eq!(ImageSource::parse(&text("image.tar")).unwrap(), archive);
+        assert_eq!(
+            ImageSource::parse(&text("image.tar")).unwrap(),
+            archive(None)
+        );
+        assert_eq!(
+            ImageSource::parse(&text("image.tar:team/app:v1")).unwrap(),
+            archive(Some("team/app:v1"))
+        );
         let kind = |text: &str| ImageSource::parse(text).unwrap_err().kind();
         assert_eq!(kind(&text("other")), ImageErrorKind::InvalidArgument);
         assert_eq!(kind(&text("missing")), ImageErrorKind::NotFound);

@@ -1,102 +1,62 @@
-//! The store: each image once, under its digest, as one folder.
+//! The store: every image once, under its digest, for all engines and all processes of a home.
 //!
 //! ```text
-//! images/<digest>/rootfs      the flattened root filesystem
-//! images/<digest>/image.json  its configuration
-//! images/<digest>.lock        held while that image is unpacked
-//! images/seen-<key>           which image an archive was found to hold
-//! images/tmp-…                under construction, locked by its maker
+//! images/blobs/sha256/<hex>  manifests, configurations and layers, verified when they came
+//! images/downloads/<hex>     blobs that are not whole yet, locked by whoever writes them
+//! images/images.json         which names the images have; old or new by one rename
+//! images/rootfs/<hex>/       rootfs, the flattened root folder, and image.json: made when first asked for
+//! images/layouts/<hex>/      an OCI layout of just this image: made when first asked for
+//! images/seen/<key>          which image a file was found to hold
+//! images/tmp-…               under construction, locked by its maker
+//! images/….lock              locks
 //! ```
+//!
+//! An image is there when its manifest and everything that this names is; `images.json` says so last. Whoever makes
+//! something of blobs holds the store's lock shared meanwhile, whoever fetches some has a lease on them, and whoever
+//! removes anything holds the lock alone.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use blink_archive::{Limits, Ownership, Root, UnpackOptions, unpack};
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use blink_archive::Limits;
 
-use crate::image::config::ImageConfig;
-use crate::image::contents::{Blobs, Contents};
+use crate::image::blobs::BlobFolder;
+use crate::image::contents::{Blob, Contents};
 use crate::image::digest::Digest;
-use crate::image::error::{ImageError, shown};
-use crate::image::flatten::Flatten;
-use crate::image::layout::{self, Layout};
+use crate::image::error::{ImageError, ImageErrorKind, shown};
+use crate::image::flatten::OVERHEAD;
+use crate::image::import;
+use crate::image::layout::Found;
+use crate::image::lease::Lease;
+use crate::image::lock::Lock;
+use crate::image::manifest::{self, Document};
+use crate::image::options::{Progress, PullOptions, PullPolicy, StoredImage};
+use crate::image::record::{Entry, Record};
+use crate::image::reference::Reference;
+use crate::image::registry::{Pull, unavailable};
 use crate::image::source::ImageSource;
-use crate::image::temporary::{self, TemporaryFolder};
+use crate::image::temporary;
+use crate::image::unpack::IdMap;
 
-/// The largest id that an image may use: a range of 65 536 is what systems set
-/// aside for one user's sandboxes.
-const LARGEST_ID: u32 = 65_535;
-
-/// Who owns the files of unpacked images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdMap {
-    /// Where `single` is false: what is added to each user and group id, so that
-    /// the image's root is not this machine's. Ids above 65 535 are refused.
-    pub uid_base: u32,
-    /// Everything belongs to the user who runs this, as for an ordinary user it must.
-    pub single: bool,
-}
-
-impl IdMap {
-    fn ownership(self) -> Ownership {
-        if self.single {
-            Ownership::Ignore
-        } else {
-            Ownership::Preserve {
-                uid_base: self.uid_base,
-                gid_base: self.uid_base,
-                max_id: LARGEST_ID,
-            }
-        }
-    }
-
-    /// Who may enter the store. An image's set-user-id programs belong to a user
-    /// of this machine: others must not be able to reach them. Only where that
-    /// user is nobody's may others pass through, as the sandbox itself has to.
-    fn store_mode(self) -> u32 {
-        if self.single || self.uid_base == 0 {
-            0o700
-        } else {
-            0o711
-        }
-    }
-}
-
-/// How far the unpacking of an image is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Bytes of layers read, as they are stored.
-    pub bytes_done: u64,
-    /// Bytes of all layers.
-    pub bytes_total: u64,
-    /// The layer being unpacked, from 1.
-    pub layer: usize,
-    /// Number of layers.
-    pub layers: usize,
-}
-
-/// An image in the store, ready to be mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rootfs {
-    /// The root folder. Shared by all sandboxes of the image: mount it read-only.
-    pub path: PathBuf,
-    /// How the image wants its programs to be run.
-    pub config: ImageConfig,
-    /// The manifest's digest, as `sha256:…`.
-    pub digest: String,
-}
-
-/// The images unpacked so far. May be used by several processes and threads at once.
-#[derive(Debug)]
+/// The images of a home. May be used by several processes and threads at once; cheap to clone.
+#[derive(Debug, Clone)]
 pub struct ImageStore {
-    folder: PathBuf,
-    ids: IdMap,
-    limits: Limits,
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) folder: PathBuf,
+    pub(crate) blobs: BlobFolder,
+    pub(crate) record: Record,
+    /// Folders of folders, each of which may use an image.
+    pub(crate) users: Vec<PathBuf>,
+    pub(crate) ids: IdMap,
+    pub(crate) limits: Limits,
 }
 
 impl ImageStore {
@@ -111,49 +71,180 @@ impl ImageStore {
             |error| ImageError::io(format!("open the image store '{}'", shown(&folder)), error);
         fs::create_dir_all(&folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;
-        fs::set_permissions(&folder, Permissions::from_mode(ids.store_mode())).map_err(failed)?;
+        let make = |name: &str, mode| {
+            let path = folder.join(name);
+            fs::create_dir_all(&path)?;
+            fs::set_permissions(&path, Permissions::from_mode(mode))
+        };
+        // A sandbox of root's passes through to its root folder. The rest is nobody else's: images may be private.
+        let passable = [("", ids.store_mode()), ("rootfs", ids.store_mode())];
+        let private = ["blobs", "downloads", "layouts", "seen"].map(|name| (name, 0o700));
+        for (name, mode) in passable.into_iter().chain(private) {
+            make(name, mode).map_err(failed)?;
+        }
         temporary::sweep(&folder).map_err(failed)?;
-        Ok(Self {
-            folder,
+        let shared = Shared {
+            blobs: BlobFolder::open(&folder).map_err(failed)?,
+            record: Record::new(folder.clone()),
+            users: Vec::new(),
             ids,
             limits: Limits::default(),
+            folder,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
         })
     }
 
     /// Sets how large an image may be, unpacked. Default: [`Limits::default`],
     /// which is 64 GiB in two million files.
     #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
+    pub fn with_limits(self, limits: Limits) -> Self {
+        self.change(|shared| shared.limits = limits)
     }
 
-    /// The image's root filesystem, unpacked now if it is not in the store yet.
-    /// Blocks while another process unpacks the same image.
+    /// Looks for users of images in the folders in `folder`, such as a home's sandboxes: what one of them [claims]
+    /// is not removed.
+    ///
+    /// [claims]: ImageStore::claim
+    #[must_use]
+    pub fn with_users(self, folder: impl Into<PathBuf>) -> Self {
+        self.change(|shared| shared.users.push(folder.into()))
+    }
+
+    fn change(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let old = &self.shared;
+        let mut shared = Shared {
+            folder: old.folder.clone(),
+            blobs: old.blobs.clone(),
+            record: Record::new(old.folder.clone()),
+            users: old.users.clone(),
+            ids: old.ids,
+            limits: old.limits,
+        };
+        change(&mut shared);
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The image that `source` names, fetched or read now where it is not in the store. The network is used for
+    /// registry references alone, as `options` allow.
+    ///
+    /// Two processes that want the same image share the work. When this future is dropped, what was downloaded so far
+    /// is kept, and taken up the next time.
     ///
     /// # Errors
-    /// `ImageUnavailable` for an image in a registry; `NotFound`, `Corrupt`,
-    /// `Unsupported` and `ResourceExhausted` as the image deserves;
-    /// `InvalidArgument` for [`ImageSource::Host`], which needs no store. On an
-    /// error nothing of the image stays.
-    pub fn rootfs(
+    /// `ImageUnavailable` where a registry cannot be reached, wants other credentials, or may not be asked;
+    /// `NotFound` where it has no such image; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image deserves;
+    /// `InvalidArgument` for [`ImageSource::Host`], which needs no store.
+    pub async fn obtain(
         &self,
         source: &ImageSource,
-        progress: &dyn Fn(Progress),
-    ) -> Result<Rootfs, ImageError> {
-        let _span = tracing::info_span!("image", %source).entered();
+        options: &PullOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<StoredImage, ImageError> {
         match source {
             ImageSource::Host => Err(ImageError::invalid(
                 "the image 'host' is this machine's own programs and is not kept in the image store",
             )),
-            ImageSource::Layout { path, tag } => {
-                let layout = Layout::open(path)?;
-                let contents = layout.resolve(tag.as_deref())?;
-                self.materialize(&contents, &layout, progress)
+            ImageSource::Reference(reference) => {
+                self.obtain_reference(reference, options, progress).await
             }
-            ImageSource::Archive { path, tag } => self.archive(path, tag.as_deref(), progress),
-            ImageSource::Reference(reference) => Err(ImageSource::unavailable(reference)),
+            ImageSource::Layout { .. } | ImageSource::Archive { .. } => {
+                let (store, source) = (self.clone(), source.clone());
+                blocking(move || {
+                    let digest = import::import(&store, &source)?;
+                    store.image(&digest, None)
+                })
+                .await
+            }
         }
+    }
+
+    async fn obtain_reference(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<StoredImage, ImageError> {
+        if options.policy != PullPolicy::Always {
+            let (store, wanted) = (self.clone(), reference.clone());
+            if let Some(image) = blocking(move || store.find(&wanted)).await? {
+                return Ok(image);
+            }
+        }
+        if options.policy == PullPolicy::Never {
+            return Err(unavailable(
+                reference,
+                "the network may not be used (--offline); 'blink pull' fetches it when it may",
+            ));
+        }
+        let pull = Pull {
+            store: &self.shared.folder,
+            blobs: &self.shared.blobs,
+            reference,
+            options: &options.registry,
+            largest: self.shared.limits.total_bytes.saturating_add(OVERHEAD),
+            progress,
+        };
+        let (found, lease) = pull.run().await?;
+        let (store, name) = (self.clone(), reference.to_string());
+        let digest = found.contents.manifest.digest;
+        tracing::info!(%reference, %digest, "pulled an image");
+        blocking(move || {
+            store.complete(&found, &lease, Some(&name))?;
+            store.image(&digest, Some(&name))
+        })
+        .await
+    }
+
+    /// Makes an image of blobs that are all there: its manifest and its name come last.
+    pub(crate) fn complete(
+        &self,
+        found: &Found,
+        _lease: &Lease,
+        name: Option<&str>,
+    ) -> Result<(), ImageError> {
+        let _lock = self.lock_shared()?;
+        let blobs = &self.shared.blobs;
+        let Found { contents, .. } = found;
+        for (blob, content, what) in [
+            (
+                contents.configuration,
+                &found.configuration,
+                "the configuration",
+            ),
+            (contents.manifest, &found.manifest, "the manifest"),
+        ] {
+            let content = content.clone();
+            blobs.insert(blob, what, || Ok(Box::new(io::Cursor::new(content))))?;
+        }
+        // The names of the blobs reach the disk before the name of the image does.
+        File::open(&blobs.blobs)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| ImageError::io("write to the image store", error))?;
+        self.shared.record.pulled(name, &contents.manifest.digest)
+    }
+
+    /// What is stored under a reference, if all of it is.
+    fn find(&self, reference: &Reference) -> Result<Option<StoredImage>, ImageError> {
+        let name = reference.to_string();
+        let pinned = reference.digest();
+        let entries = self.shared.record.read()?;
+        let found = entries.iter().find(|entry| {
+            entry.reference.as_deref() == Some(name.as_str())
+                || pinned.as_ref() == Some(&entry.digest)
+        });
+        let Some(entry) = found else {
+            return Ok(None);
+        };
+        let digest = entry.digest()?;
+        if !self.is_whole(&digest) {
+            return Ok(None);
+        }
+        self.shared.record.used(&digest)?;
+        self.image_of(entry).map(Some)
     }
 
     /// The image with this manifest digest, if it is in the store.
@@ -161,190 +252,120 @@ impl ImageStore {
     /// # Errors
     /// `InvalidArgument` where `digest` is not `sha256:…`; `Corrupt` or `Internal`
     /// where the stored image cannot be read.
-    pub fn get(&self, digest: &str) -> Result<Option<Rootfs>, ImageError> {
+    pub fn get(&self, digest: &str) -> Result<Option<StoredImage>, ImageError> {
         let digest = digest
             .strip_prefix("sha256:")
             .and_then(Digest::from_hex)
             .ok_or_else(|| {
                 ImageError::invalid("a digest is 'sha256:' and 64 lowercase hex digits")
             })?;
-        self.stored(&digest)
+        match self.is_whole(&digest) {
+            true => self.image(&digest, None).map(Some),
+            false => Ok(None),
+        }
     }
 
-    /// Makes the root filesystem of an image from wherever its blobs are.
-    pub(crate) fn materialize(
-        &self,
-        contents: &Contents,
-        blobs: &dyn Blobs,
-        progress: &dyn Fn(Progress),
-    ) -> Result<Rootfs, ImageError> {
-        let digest = contents.digest;
-        if let Some(rootfs) = self.stored(&digest)? {
-            return Ok(rootfs);
-        }
-        let _lock = self.lock(&digest)?;
-        // Another may have unpacked it while this one waited.
-        if let Some(rootfs) = self.stored(&digest)? {
-            return Ok(rootfs);
-        }
-        let temporary = TemporaryFolder::new(&self.folder)?;
-        let image = temporary.path().join("image");
-        self.build(&image, contents, blobs, progress)?;
-        self.publish(&image, &digest)?;
-        tracing::info!(%digest, "unpacked an image");
-        self.stored(&digest)?.ok_or_else(|| {
-            ImageError::corrupt(format!(
-                "the image {digest} was removed while it was unpacked"
-            ))
+    fn image(&self, digest: &Digest, name: Option<&str>) -> Result<StoredImage, ImageError> {
+        let text = digest.to_string();
+        let entries = self.shared.record.read()?;
+        let of_digest = || entries.iter().filter(|entry| entry.digest == text);
+        let entry = of_digest()
+            .find(|entry| name.is_none() || entry.reference.as_deref() == name)
+            .or_else(|| of_digest().next());
+        let unnamed = Entry {
+            reference: None,
+            digest: text.clone(),
+            pulled_at: 0,
+            used_at: 0,
+        };
+        self.image_of(entry.unwrap_or(&unnamed))
+    }
+
+    pub(crate) fn image_of(&self, entry: &Entry) -> Result<StoredImage, ImageError> {
+        let contents = self.contents(&entry.digest()?)?;
+        let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Ok(StoredImage {
+            reference: entry.reference.clone(),
+            digest: entry.digest.clone(),
+            size_bytes: contents.size(),
+            config: contents.config,
+            pulled_at: time(entry.pulled_at),
+            used_at: time(entry.used_at),
         })
     }
 
-    fn build(
-        &self,
-        image: &Path,
-        contents: &Contents,
-        blobs: &dyn Blobs,
-        progress: &dyn Fn(Progress),
-    ) -> Result<(), ImageError> {
-        let failed = |error| ImageError::io("write to the image store", error);
-        let rootfs = image.join("rootfs");
-        fs::create_dir_all(&rootfs).map_err(failed)?;
-        fs::set_permissions(image, Permissions::from_mode(self.ids.store_mode()))
-            .map_err(failed)?;
-        fs::set_permissions(&rootfs, Permissions::from_mode(0o755)).map_err(failed)?;
-        if !self.ids.single {
-            std::os::unix::fs::chown(&rootfs, Some(self.ids.uid_base), Some(self.ids.uid_base))
-                .map_err(failed)?;
-        }
-        let root = Root::open(&rootfs).map_err(|error| ImageError::archive("an image", error))?;
-        Flatten {
-            contents,
-            blobs,
-            ownership: self.ids.ownership(),
-            limits: self.limits,
-            progress,
-        }
-        .run(&root)?;
-        let config =
-            serde_json::to_vec_pretty(&contents.config).map_err(|error| failed(error.into()))?;
-        fs::write(image.join("image.json"), config).map_err(failed)
+    /// What a stored image is made of.
+    pub(crate) fn contents(&self, digest: &Digest) -> Result<Contents, ImageError> {
+        let blobs = &self.shared.blobs;
+        let content = blobs.read(digest, "manifest")?;
+        let manifest = match Document::parse(&content, &format!("the stored manifest {digest}"))? {
+            Document::Manifest(manifest) => manifest,
+            Document::Index(_) => {
+                return Err(ImageError::corrupt(format!(
+                    "the stored manifest {digest} is an index"
+                )));
+            }
+        };
+        let configuration = manifest::document(manifest.config(), "configuration")?;
+        let configuration = blobs.read(&configuration.digest, "configuration")?;
+        let blob = Blob {
+            digest: *digest,
+            size: content.len() as u64,
+        };
+        manifest::contents(blob, &manifest, &configuration)
     }
 
-    /// Makes an image visible: old or new after a crash, also of the machine.
-    fn publish(&self, image: &Path, digest: &Digest) -> Result<(), ImageError> {
+    fn is_whole(&self, digest: &Digest) -> bool {
+        let whole = |contents: Contents| contents.blobs().all(|blob| self.shared.blobs.has(blob));
+        self.contents(digest).is_ok_and(whole)
+    }
+
+    /// An image's contents, for a caller who got the image a while ago.
+    pub(crate) fn contents_still_there(&self, digest: &Digest) -> Result<Contents, ImageError> {
+        self.contents(digest).map_err(|error| match error.kind() {
+            ImageErrorKind::NotFound => removed_meanwhile(digest),
+            _ => error,
+        })
+    }
+
+    /// Makes a folder visible: old or new after a crash, also of the machine.
+    pub(crate) fn publish(&self, made: &Path, goal: &Path) -> Result<(), ImageError> {
         let failed = |error: io::Error| ImageError::io("write to the image store", error);
-        let folder = File::open(&self.folder).map_err(failed)?;
+        let folder = File::open(goal.parent().unwrap_or(&self.shared.folder)).map_err(failed)?;
         rustix::fs::syncfs(&folder).map_err(|error| failed(error.into()))?;
-        fs::rename(image, self.folder.join(digest.hex())).map_err(failed)?;
+        fs::rename(made, goal).map_err(failed)?;
         folder.sync_all().map_err(failed)
     }
 
-    fn stored(&self, digest: &Digest) -> Result<Option<Rootfs>, ImageError> {
-        let folder = self.folder.join(digest.hex());
-        let config = match fs::read(folder.join("image.json")) {
-            Ok(config) => config,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(ImageError::io(
-                    format!("read the stored image {digest}"),
-                    error,
-                ));
-            }
-        };
-        let config = serde_json::from_slice(&config).map_err(|error| {
-            ImageError::corrupt(format!(
-                "the configuration of the stored image {digest} is damaged: {error}"
+    /// Held by whoever needs that nothing is removed.
+    pub(crate) fn lock_shared(&self) -> Result<Lock, ImageError> {
+        Lock::shared(&self.shared.folder.join("store.lock"))
+            .map_err(|error| ImageError::io("lock the image store", error))
+    }
+
+    /// Held by whoever makes something of one image.
+    pub(crate) fn lock_image(&self, digest: &Digest) -> Result<Lock, ImageError> {
+        Lock::exclusive(&self.shared.folder.join(format!("{}.lock", digest.hex())))
+            .map_err(|error| ImageError::io(format!("lock the image {digest}"), error))
+    }
+}
+
+pub(crate) fn removed_meanwhile(digest: &Digest) -> ImageError {
+    ImageError::not_found(format!(
+        "the image {digest} was removed from the store meanwhile; ask for it again"
+    ))
+}
+
+/// Does something that takes its time on a thread where it may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(ImageError::new(
+                ImageErrorKind::Internal,
+                format!("work on an image ended by itself: {error}"),
             ))
-        })?;
-        Ok(Some(Rootfs {
-            path: folder.join("rootfs"),
-            config,
-            digest: digest.to_string(),
-        }))
-    }
-
-    fn lock(&self, digest: &Digest) -> Result<File, ImageError> {
-        let path = self.folder.join(format!("{}.lock", digest.hex()));
-        let failed = |error: io::Error| ImageError::io(format!("lock the image {digest}"), error);
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(failed)?;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-                Err(Errno::INTR) => {}
-                other => return other.map(|()| file).map_err(|error| failed(error.into())),
-            }
-        }
-    }
-
-    fn archive(
-        &self,
-        path: &Path,
-        tag: Option<&str>,
-        progress: &dyn Fn(Progress),
-    ) -> Result<Rootfs, ImageError> {
-        let failed = |error| ImageError::io(format!("read the image '{}'", shown(path)), error);
-        let file = File::open(path).map_err(failed)?;
-        let seen = self
-            .folder
-            .join(seen_key(path, &file.metadata().map_err(failed)?, tag));
-        if let Some(rootfs) = self.seen(&seen)? {
-            return Ok(rootfs);
-        }
-        let temporary = TemporaryFolder::new(&self.folder)?;
-        let folder = temporary.path().join("layout");
-        fs::create_dir(&folder)
-            .map_err(|error| ImageError::io("write to the image store", error))?;
-        let root = Root::open(&folder).map_err(|error| ImageError::archive(shown(path), error))?;
-        let options = UnpackOptions::default().with_limits(self.limits);
-        unpack(decompressed(file).map_err(failed)?, &root, &options)
-            .map_err(|error| ImageError::archive(format!("'{}'", shown(path)), error))?;
-        let layout = Layout::open_unpacked(&folder, path)?;
-        let contents = layout.resolve(tag)?;
-        let rootfs = self.materialize(&contents, &layout, progress)?;
-        self.remember(&seen, &contents.digest, &temporary);
-        Ok(rootfs)
-    }
-
-    fn seen(&self, seen: &Path) -> Result<Option<Rootfs>, ImageError> {
-        let hex = fs::read_to_string(seen).unwrap_or_default();
-        Digest::from_hex(&hex).map_or(Ok(None), |digest| self.stored(&digest))
-    }
-
-    /// Saves the next use of the same archive from unpacking it only to find
-    /// that its image is here. Not worth failing for.
-    fn remember(&self, seen: &Path, digest: &Digest, temporary: &TemporaryFolder) {
-        let new = temporary.path().join("seen");
-        let written = fs::write(&new, digest.hex()).and_then(|()| fs::rename(&new, seen));
-        if let Err(error) = written {
-            tracing::debug!(%error, "an archive's image could not be remembered");
-        }
-    }
-}
-
-/// Names an archive's state: any change to the file changes the name.
-fn seen_key(path: &Path, metadata: &fs::Metadata, tag: Option<&str>) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let state = (
-        metadata.dev(),
-        metadata.ino(),
-        metadata.size(),
-        (metadata.mtime(), metadata.mtime_nsec()),
-        (metadata.ctime(), metadata.ctime_nsec()),
-    );
-    let key = format!("{path:?} {state:?} {tag:?} {}", layout::architecture());
-    format!("seen-{}", Digest::of(key.as_bytes()).hex())
-}
-
-/// An archive may be compressed as a whole; which way, its first bytes say.
-fn decompressed(file: File) -> io::Result<Box<dyn Read>> {
-    use std::io::BufRead;
-    let mut file = BufReader::with_capacity(128 * 1024, file);
-    Ok(match file.fill_buf()? {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file)?),
-        _ => Box::new(file),
-    })
+        })
 }

@@ -12,6 +12,7 @@ async fn it_says_what_isolation_it_has() {
     let sandbox = sandbox().await;
     let expected = match Engine::chosen() {
         Engine::Namespace => Isolation::Namespace,
+        Engine::Microvm => Isolation::Microvm,
     };
     assert_eq!(sandbox.isolation(), expected);
     assert_eq!(sandbox.sh("true").await.isolation, expected);

@@ -19,12 +19,14 @@ const ENGINE_VARIABLE: &str = "BLINK_TEST_ENGINE";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     Namespace,
+    Microvm,
 }
 
 impl Engine {
     pub(crate) fn chosen() -> Engine {
         match std::env::var(ENGINE_VARIABLE).as_deref() {
             Err(_) | Ok("namespace") => Engine::Namespace,
+            Ok("microvm") => Engine::Microvm,
             Ok(other) => panic!("{ENGINE_VARIABLE} names {other:?}, which is no engine"),
         }
     }
@@ -32,6 +34,7 @@ impl Engine {
     pub(crate) fn isolation(self) -> IsolationChoice {
         match self {
             Engine::Namespace => IsolationChoice::Namespace,
+            Engine::Microvm => IsolationChoice::Microvm,
         }
     }
 }
@@ -55,6 +58,9 @@ impl Capability {
         match (Engine::chosen(), self) {
             (Engine::Namespace, Capability::Users | Capability::HostMounts) => root,
             (Engine::Namespace, Capability::Detached | Capability::HostProcesses) => true,
+            (Engine::Microvm, Capability::Users | Capability::Detached) => true,
+            (Engine::Microvm, Capability::HostMounts) => root,
+            (Engine::Microvm, Capability::HostProcesses) => false,
         }
     }
 }

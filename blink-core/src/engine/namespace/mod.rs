@@ -13,7 +13,6 @@ mod entry;
 mod launch;
 mod leftovers;
 mod machine;
-mod skeleton;
 mod userns;
 
 use std::fs;
@@ -22,11 +21,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Engine, Machine, MachineSpec};
+use super::host_root::{self, HostRoot};
+use super::{Engine, Machine, MachineSpec, RootForm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
-use crate::isolation::Isolation;
+use crate::sandbox::Network;
 
 pub(crate) use leftovers::Leftovers;
 pub(crate) use userns::id_base;
@@ -41,7 +41,7 @@ pub(crate) struct Tools {
     home: PathBuf,
     bubblewrap: PathBuf,
     guest: PathBuf,
-    host_root: skeleton::HostRoot,
+    host_root: HostRoot,
     /// The first host id of the sandboxes' users, where Blink is root.
     id_base: Option<u32>,
 }
@@ -78,7 +78,7 @@ impl NamespaceEngine {
                 )
             })?;
         }
-        let host_root = skeleton::prepare(home, id_base)?;
+        let host_root = host_root::prepare(home, id_base)?;
         let tools = Tools {
             home: home.path().to_owned(),
             bubblewrap,
@@ -94,11 +94,18 @@ impl NamespaceEngine {
 
 #[async_trait]
 impl Engine for NamespaceEngine {
-    fn isolation(&self) -> Isolation {
-        Isolation::Namespace
+    fn root_form(&self) -> RootForm {
+        RootForm::Folder
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>> {
+        if let Network::Hosts(_) = spec.network {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "namespaces cannot limit the network to named hosts; ask for micro-VMs, or for all of the network or \
+                 none",
+            ));
+        }
         let (tools, spec) = (self.tools.clone(), spec.clone());
         let booting = tokio::task::spawn_blocking(move || launch::launch(&tools, &spec));
         let machine = booting

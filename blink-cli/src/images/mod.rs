@@ -1,0 +1,142 @@
+//! `blink pull`, `blink images`, `blink rmi` and `blink image prune`.
+
+mod list;
+mod time;
+
+use std::path::PathBuf;
+
+use blink_core::Blink;
+use blink_core::image::{Removed, StoredImage};
+use indicatif::HumanBytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::arguments::RegistryArguments;
+use crate::failure::{Failure, print_to_stdout};
+use crate::progress::{self, Sign};
+
+/// Fetches an image.
+pub(crate) async fn pull(
+    image: String,
+    registry: RegistryArguments,
+    json: bool,
+    home: Option<PathBuf>,
+) -> Result<i32, Failure> {
+    let blink = registry.open(home).await?;
+    let sign = Sign::new(format!("fetching {image}"));
+    let pull = blink.pull(image).progress(sign.image()).run();
+    let image = sign.shown(pull).await?;
+    let told = Told::new(&image);
+    if json {
+        return print_event("image_pulled", &told);
+    }
+    let name = told.reference.unwrap_or("(without a name)");
+    let size = HumanBytes(image.size_bytes);
+    print_to_stdout(format!("{name}\n{} ({size})\n", image.digest).as_bytes())
+}
+
+/// Lists the stored images.
+pub(crate) async fn list(json: bool, home: Option<PathBuf>) -> Result<i32, Failure> {
+    let images = open(home).await?.images().await?;
+    let text = if json {
+        let told: Vec<_> = images.iter().map(Told::new).collect();
+        format!("{}\n", to_json(&told)?)
+    } else {
+        list::table(&images, std::time::SystemTime::now())
+    };
+    print_to_stdout(text.as_bytes())
+}
+
+/// Removes stored images. What can be removed is, whatever becomes of the rest.
+pub(crate) async fn remove(
+    names: Vec<String>,
+    json: bool,
+    home: Option<PathBuf>,
+) -> Result<i32, Failure> {
+    let blink = open(home).await?;
+    let mut failure = None;
+    for name in names {
+        match blink.remove_image(name).await {
+            Ok(removed) => {
+                let code = print_removed("image_removed", &removed, json)?;
+                if code != 0 {
+                    return Ok(code);
+                }
+            }
+            Err(error) => {
+                let error = Failure::from(error);
+                match failure {
+                    None => failure = Some(error),
+                    Some(_) => drop(error.report(json)),
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(0), Err)
+}
+
+/// Removes what nothing refers to.
+pub(crate) async fn prune(json: bool, home: Option<PathBuf>) -> Result<i32, Failure> {
+    let blink = open(home).await?;
+    let removed = progress::shown("removing what is not used", blink.prune_images()).await?;
+    print_removed("images_pruned", &removed, json)
+}
+
+async fn open(home: Option<PathBuf>) -> Result<Blink, Failure> {
+    Ok(RegistryArguments::default().open(home).await?)
+}
+
+fn print_removed(event: &str, removed: &Removed, json: bool) -> Result<i32, Failure> {
+    if json {
+        let told = json!({
+            "references": removed.references,
+            "digests": removed.digests,
+            "freed_bytes": removed.freed_bytes,
+        });
+        return print_event(event, &told);
+    }
+    let mut text = String::new();
+    for reference in &removed.references {
+        text += &format!("removed the name {reference}\n");
+    }
+    for digest in &removed.digests {
+        text += &format!("removed {digest}\n");
+    }
+    text += &format!("{} are free again\n", HumanBytes(removed.freed_bytes));
+    print_to_stdout(text.as_bytes())
+}
+
+/// An image as the user is told of it.
+#[derive(Serialize)]
+struct Told<'a> {
+    reference: Option<&'a str>,
+    digest: &'a str,
+    size_bytes: u64,
+    pulled_at: String,
+    used_at: String,
+}
+
+impl<'a> Told<'a> {
+    fn new(image: &'a StoredImage) -> Told<'a> {
+        Told {
+            reference: image.reference.as_deref(),
+            digest: &image.digest,
+            size_bytes: image.size_bytes,
+            pulled_at: time::rfc_3339(image.pulled_at),
+            used_at: time::rfc_3339(image.used_at),
+        }
+    }
+}
+
+fn print_event(event: &str, content: &impl Serialize) -> Result<i32, Failure> {
+    let mut line = json!({ "event": event });
+    if let (Value::Object(line), Value::Object(content)) = (&mut line, to_json(content)?) {
+        line.extend(content);
+    }
+    print_to_stdout(format!("{line}\n").as_bytes())
+}
+
+fn to_json(content: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(content)
+        .map_err(|error| Failure::internal(format!("the result could not be written: {error}")))
+}

@@ -1,0 +1,146 @@
+//! The engines of a home, each opened when the first sandbox asks for it: a machine that cannot have one can still use
+//! another, and what nobody asks for is not touched.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
+
+#[cfg(feature = "microvm")]
+use super::microvm::{self, MicrovmEngine};
+use super::namespace::{Leftovers, NamespaceEngine};
+use super::{Engine, Machine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::isolation::{Isolation, IsolationChoice};
+
+/// The engines of one home.
+pub(crate) struct Engines {
+    home: Home,
+    namespace: OnceCell<Arc<NamespaceEngine>>,
+    #[cfg(feature = "microvm")]
+    microvm: tokio::sync::OnceCell<Arc<MicrovmEngine>>,
+}
+
+impl Engines {
+    pub(crate) fn new(home: Home) -> Engines {
+        Engines {
+            home,
+            namespace: OnceCell::new(),
+            #[cfg(feature = "microvm")]
+            microvm: tokio::sync::OnceCell::new(),
+        }
+    }
+
+    /// The isolation that a choice comes to on this machine. Opens no engine.
+    ///
+    /// # Errors
+    /// `IsolationUnavailable` with the reason, and the words that ask for less.
+    pub(crate) async fn choose(&self, choice: IsolationChoice) -> Result<Isolation> {
+        if choice == IsolationChoice::Namespace {
+            return Ok(Isolation::Namespace);
+        }
+        match (self.try_microvms().await?, choice) {
+            (Ok(()), _) => Ok(Isolation::Microvm),
+            (Err(reason), IsolationChoice::Auto) => {
+                tracing::info!(reason, "taking namespaces");
+                Ok(Isolation::Namespace)
+            }
+            (Err(reason), _) => Err(Error::new(
+                ErrorKind::IsolationUnavailable,
+                format!(
+                    "micro-VMs cannot run here: {reason}; to accept namespaces, which share the host's kernel, ask for \
+                     isolation \"namespace\", or \"auto\" for the strongest that works (--isolation auto)"
+                ),
+            )),
+        }
+    }
+
+    /// Opens the engine of an isolation.
+    pub(crate) async fn open(&self, isolation: Isolation) -> Result<Arc<dyn Engine>> {
+        match isolation {
+            Isolation::Namespace => Ok(self.namespace()?),
+            Isolation::Microvm => self.microvm().await,
+        }
+    }
+
+    /// Takes over the machine of a sandbox that an earlier process has made, if it runs.
+    pub(crate) async fn adopt(
+        &self,
+        folder: &Path,
+    ) -> Result<Option<(Box<dyn Machine>, Isolation)>> {
+        let isolation = isolation_of(folder);
+        let engine = self.open(isolation).await?;
+        let adopted = engine.adopt(folder).await?;
+        if adopted.is_none() {
+            engine.discard(folder).await?;
+        }
+        Ok(adopted.map(|machine| (machine, isolation)))
+    }
+
+    #[cfg(feature = "microvm")]
+    async fn try_microvms(&self) -> Result<std::result::Result<(), String>> {
+        let home = self.home.path().to_owned();
+        tokio::task::spawn_blocking(move || crate::hypervisor::usable(&home))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
+    }
+
+    #[cfg(not(feature = "microvm"))]
+    #[expect(clippy::unused_async, reason = "the same as with the feature")]
+    async fn try_microvms(&self) -> Result<std::result::Result<(), String>> {
+        Ok(Err(
+            "this Blink was built without its feature microvm".into()
+        ))
+    }
+
+    #[cfg(feature = "microvm")]
+    async fn microvm(&self) -> Result<Arc<dyn Engine>> {
+        let opening = || async { MicrovmEngine::open(&self.home).await.map(Arc::new) };
+        Ok(self.microvm.get_or_try_init(opening).await?.clone())
+    }
+
+    #[cfg(not(feature = "microvm"))]
+    async fn microvm(&self) -> Result<Arc<dyn Engine>> {
+        let isolation = self.choose(IsolationChoice::Microvm).await?;
+        Err(Error::new(
+            ErrorKind::Internal,
+            format!("{isolation} has no engine"),
+        ))
+    }
+
+    fn namespace(&self) -> Result<Arc<NamespaceEngine>> {
+        self.namespace
+            .get_or_try_init(|| NamespaceEngine::open(&self.home).map(Arc::new))
+            .cloned()
+    }
+}
+
+fn isolation_of(folder: &Path) -> Isolation {
+    #[cfg(feature = "microvm")]
+    if microvm::Record::read(folder).is_some() {
+        return Isolation::Microvm;
+    }
+    let _ = folder;
+    Isolation::Namespace
+}
+
+/// Whether the machine of a sandbox whose owner is gone still runs. Opens no engine.
+pub(crate) fn is_alive(folder: &Path) -> bool {
+    #[cfg(feature = "microvm")]
+    if let Some(record) = microvm::Record::read(folder) {
+        return record.is_alive();
+    }
+    Leftovers.is_alive(folder)
+}
+
+/// Ends what still runs of a sandbox whose owner is gone. Opens no engine; what only an engine can remove, it removes
+/// when it is next opened.
+pub(crate) async fn end(folder: &Path) {
+    #[cfg(feature = "microvm")]
+    if let Some(record) = microvm::Record::read(folder) {
+        record.kill();
+        return;
+    }
+    Leftovers.end(folder).await;
+}

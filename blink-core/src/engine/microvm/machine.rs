@@ -1,0 +1,296 @@
+//! A booted machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use boxlite::{BoxOptions, BoxStatus, BoxliteRuntime, LiteBox};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use super::record::Record;
+use super::runtime::{self, Runtime};
+use super::tree::Tree;
+use super::{console, failure, link};
+use crate::engine::{Machine, MachineSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::LinkIo;
+
+/// How long a broken link waits for the machine's end, to be able to say how it ended.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(700);
+
+/// How often a machine that is no child of this process, on a kernel without process handles, is looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(20);
+
+/// A machine of this engine.
+pub(super) struct MicrovmMachine {
+    /// BoxLite ends what it has booted when the last of its handles is dropped.
+    _handle: Arc<LiteBox>,
+    runtime: Arc<Runtime>,
+    record: Record,
+    /// The engine's folder for it.
+    folder: PathBuf,
+    ended: watch::Receiver<bool>,
+    removal: watch::Sender<bool>,
+    killed: AtomicBool,
+}
+
+impl MicrovmMachine {
+    /// Boots a machine. One that is not up in time is ended and removed.
+    pub(super) async fn boot(
+        runtime: &Arc<Runtime>,
+        spec: &MachineSpec,
+        options: BoxOptions,
+        secret: String,
+    ) -> Result<MicrovmMachine> {
+        let boxlite = runtime.boxlite()?.clone();
+        let name = spec.id.clone();
+        let created = runtime.run(async move {
+            boxlite
+                .create(options, Some(name))
+                .await
+                .map_err(|error| failure::translate("the micro-VM could not be made", &error))
+        });
+        let handle = Arc::new(created.await?);
+        let mut record = Record {
+            machine: handle.id().as_str().to_owned(),
+            secret,
+            process: None,
+        };
+        let mut unfinished = Unfinished {
+            runtime: runtime.clone(),
+            machine: Some(record.machine.clone()),
+        };
+        let noted =
+            |error: std::io::Error| Error::io("the sandbox's folder cannot be written", &error);
+        record.write(&spec.folder).map_err(noted)?;
+        let folder = runtime.machine_folder(&record.machine);
+        let starting = {
+            let handle = handle.clone();
+            runtime.run(async move { Ok(handle.start().await) })
+        };
+        let started = tokio::time::timeout(spec.boot_timeout, starting).await;
+        match started {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => {
+                tracing::debug!(console = console::tail(&folder), "a micro-VM did not boot");
+                return Err(not_booted(&error, &console::tail(&folder)));
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(late(spec.boot_timeout, &console::tail(&folder))),
+        }
+        record.process = process_of(&handle).await;
+        record.write(&spec.folder).map_err(noted)?;
+        unfinished.machine = None;
+        Ok(Self::watched(runtime, handle, record, folder))
+    }
+
+    /// A machine that an earlier process has booted, if it runs.
+    pub(super) async fn adopt(
+        runtime: &Arc<Runtime>,
+        folder: &Path,
+    ) -> Result<Option<MicrovmMachine>> {
+        let Some(record) = Record::read(folder) else {
+            return Ok(None);
+        };
+        let boxlite = runtime.boxlite()?.clone();
+        let machine = record.machine.clone();
+        let found = runtime.run(async move {
+            let found = boxlite.get(&machine).await;
+            found.map_err(|error| failure::translate("the micro-VM could not be found", &error))
+        });
+        let Some(handle) = found.await? else {
+            return Ok(None);
+        };
+        let handle = Arc::new(handle);
+        let info = handle.info().await.map_err(|error| {
+            failure::translate("the micro-VM's state could not be read", &error)
+        })?;
+        let folder = runtime.machine_folder(&record.machine);
+        let running = info.status == BoxStatus::Running && record.is_alive();
+        Ok(running.then(|| Self::watched(runtime, handle, record, folder)))
+    }
+
+    fn watched(
+        runtime: &Arc<Runtime>,
+        handle: Arc<LiteBox>,
+        record: Record,
+        folder: PathBuf,
+    ) -> MicrovmMachine {
+        let (sender, ended) = watch::channel(false);
+        let process = record.process;
+        runtime.spawn(async move {
+            watch_end(process).await;
+            let _ = sender.send(true);
+        });
+        let (removal, _) = watch::channel(false);
+        MicrovmMachine {
+            runtime: runtime.clone(),
+            _handle: handle,
+            record,
+            folder,
+            ended,
+            removal,
+            killed: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Removes a machine whose boot was given up, by a failure or by the caller.
+struct Unfinished {
+    runtime: Arc<Runtime>,
+    machine: Option<String>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let (Some(machine), Ok(boxlite)) = (self.machine.take(), self.runtime.boxlite().cloned())
+        else {
+            return;
+        };
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            // Its process may be hung, and then does not listen to the engine's requests to end.
+            if let Ok(Some(info)) = boxlite.get_info(&machine).await {
+                kill_process(info.pid);
+            }
+            kill_process(pid_in(&runtime.machine_folder(&machine)));
+            discard(&boxlite, &machine).await;
+            drop(runtime);
+        });
+    }
+}
+
+fn kill_process(pid: Option<u32>) {
+    if let Some(tree) = pid.and_then(|pid| Tree::of(i32::try_from(pid).ok()?)) {
+        tree.kill();
+    }
+}
+
+/// What the engine has written down while it boots: its database knows the process only afterwards.
+fn pid_in(folder: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(folder.join("shim.pid")).ok()?;
+    text.lines().next()?.trim().parse().ok()
+}
+
+async fn discard(boxlite: &BoxliteRuntime, machine: &str) {
+    if let Err(error) = runtime::remove(boxlite, machine).await {
+        tracing::warn!(%error, machine, "a micro-VM goes with the next start");
+    }
+}
+
+async fn process_of(handle: &LiteBox) -> Option<Tree> {
+    let pid = handle.info().await.ok()?.pid?;
+    Tree::of(i32::try_from(pid).ok()?)
+}
+
+async fn watch_end(process: Option<Tree>) {
+    let Some(process) = process else {
+        return;
+    };
+    let registered = process.handle().map(|handle| {
+        // SAFETY: the descriptor is owned by what it is registered with, and closed only with it.
+        unsafe { AsyncFd::register(handle) }
+    });
+    match registered {
+        // It becomes readable when the process ends.
+        Some(Ok(handle)) => {
+            let _ = handle.readable().await;
+        }
+        _ => {
+            while process.is_alive() {
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        }
+    }
+}
+
+fn not_booted(error: &boxlite::BoxliteError, console: &str) -> Error {
+    let error = failure::translate("the micro-VM did not boot", error);
+    match console {
+        "" => error,
+        console => Error::new(
+            error.kind(),
+            format!("{error}; its console says: {console}"),
+        ),
+    }
+}
+
+fn late(deadline: Duration, console: &str) -> Error {
+    let told = match console {
+        "" => "it printed nothing on its console",
+        console => console,
+    };
+    let message = format!(
+        "the micro-VM did not boot within {deadline:.1?}, and was ended; its console: {told}"
+    );
+    Error::new(ErrorKind::Timeout, message)
+}
+
+#[async_trait]
+impl Machine for MicrovmMachine {
+    async fn open_link(&self) -> Result<LinkIo> {
+        let sockets = self.folder.join("sockets");
+        let stream = tokio::select! {
+            accepted = link::accept(&sockets, &self.record.secret) => accepted?,
+            () = self.gone() => {
+                let message = format!("the micro-VM has ended: {}", console::tail(&self.folder));
+                return Err(Error::new(ErrorKind::SandboxDied, message));
+            }
+        };
+        let (reader, writer) = stream.into_split();
+        Ok(LinkIo {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+        })
+    }
+
+    async fn last_words(&self) -> Option<String> {
+        let mut ended = self.ended.clone();
+        let end = ended.wait_for(|ended| *ended);
+        tokio::time::timeout(LAST_WORDS_WAIT, end)
+            .await
+            .ok()?
+            .ok()?;
+        let tail = console::tail(&self.folder);
+        Some(match tail.as_str() {
+            "" => "it printed nothing on its console".into(),
+            _ => tail,
+        })
+    }
+
+    async fn boot_failure(&self) -> Option<Error> {
+        None
+    }
+
+    fn kill(&self) {
+        if self.killed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.record.kill();
+        let Ok(boxlite) = self.runtime.boxlite().cloned() else {
+            return;
+        };
+        let (machine, removal) = (self.record.machine.clone(), self.removal.clone());
+        // The runtime, and with it the task, goes on until this is done.
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            discard(&boxlite, &machine).await;
+            removal.send_replace(true);
+            drop(boxlite);
+            drop(runtime);
+        });
+    }
+
+    async fn gone(&self) {
+        let mut ended = self.ended.clone();
+        // An error means that the watching task is over: the runtime is ending.
+        let _ = ended.wait_for(|ended| *ended).await;
+        if self.killed.load(Ordering::Acquire) {
+            let mut removal = self.removal.subscribe();
+            let _ = removal.wait_for(|removed| *removed).await;
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A machine in BoxLite's words.
+
+use std::path::{Path, PathBuf};
+
+use boxlite::runtime::options::VolumeSpec;
+use boxlite::{
+    AdvancedBoxOptions, BoxOptions, ContainerCapabilities, NetworkSpec, RootfsSpec, SecurityOptions,
+};
+
+use super::failure::translate;
+use super::link::{PORT, SECRET_VARIABLE};
+use crate::engine::MachineSpec;
+use crate::error::{Error, Result};
+use crate::sandbox::{Network, Resources};
+
+/// Where the guest agent's folder is mounted.
+const AGENT_FOLDER: &str = "/.blink";
+
+/// Processors of a machine that does not say: enough for a build beside a server, and quick to start.
+const DEFAULT_CPUS: u8 = 2;
+
+/// Memory of a machine that does not say. It is the host's only once it is used.
+const DEFAULT_MEMORY_MIB: u64 = 2048;
+
+/// What the machine's own kernel and the engine's agent need beside the sandbox's programs.
+const MACHINE_MEMORY_MIB: u64 = 128;
+
+/// The largest disk that a machine can have, in GiB: a file of ext4's default block size.
+const LARGEST_DISK_GIB: u64 = 16 * 1024;
+
+/// What the agent needs beyond what programs have; it takes these away from every program.
+const AGENT_CAPABILITIES: [&str; 3] = ["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
+
+/// What the hypervisor's process may open at once: each file that a program has open on a mount is one.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// What every machine sees of the host.
+pub(super) struct Mounts<'a> {
+    /// The folder with the guest agent.
+    pub(super) agent: &'a Path,
+    /// Folders that are shown, read-only, where they are on the host.
+    pub(super) shown: &'a [PathBuf],
+}
+
+/// Describes the machine of a sandbox.
+pub(super) fn describe(
+    spec: &MachineSpec,
+    layout: &Path,
+    mounts: &Mounts<'_>,
+    secret: &str,
+) -> Result<BoxOptions> {
+    let mut volumes = vec![volume(mounts.agent, Path::new(AGENT_FOLDER), true)?];
+    for folder in mounts.shown {
+        volumes.push(volume(folder, folder, true)?);
+    }
+    for mount in &spec.mounts {
+        volumes.push(volume(&mount.host, &mount.guest, mount.read_only)?);
+    }
+    Ok(BoxOptions {
+        cpus: Some(cpus(&spec.resources)),
+        memory_mib: Some(memory_mib(&spec.resources)),
+        disk_size_gb: Some(disk_gib(&spec.resources)),
+        rootfs: RootfsSpec::RootfsPath(text(layout)?),
+        volumes,
+        network: network(&spec.network),
+        // The engine starts no program without a path; Blink's commands have their own environment.
+        env: vec![
+            (SECRET_VARIABLE.into(), secret.into()),
+            ("PATH".into(), "/usr/bin:/bin".into()),
+        ],
+        entrypoint: Some(entrypoint(spec)),
+        user: Some("0:0".into()),
+        working_dir: Some("/".into()),
+        // Blink removes it: what is removed by itself when it stops cannot go on when this process ends.
+        auto_delete: Some(0),
+        detach: spec.detached,
+        advanced: advanced()?,
+        ..BoxOptions::default()
+    })
+}
+
+fn advanced() -> Result<AdvancedBoxOptions> {
+    let mut advanced = AdvancedBoxOptions::default();
+    let mut security = SecurityOptions::default();
+    security.resource_limits.max_open_files = Some(open_files());
+    // The log's level is this process's affair; the machine would print its own into the output of programs.
+    security.env_allowlist.clear();
+    advanced.security = security;
+    let capabilities = ContainerCapabilities {
+        add: AGENT_CAPABILITIES.map(str::to_owned).to_vec(),
+        drop: Vec::new(),
+    };
+    advanced
+        .set_capabilities(Some(capabilities))
+        .map_err(|error| translate("the micro-VM could not be described", &error))?;
+    Ok(advanced)
+}
+
+/// As many as this process could give itself.
+fn open_files() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .maximum
+        .unwrap_or(OPEN_FILES)
+        .min(OPEN_FILES)
+}
+
+fn network(network: &Network) -> NetworkSpec {
+    match network {
+        Network::None => NetworkSpec::Disabled,
+        Network::Host => NetworkSpec::Enabled {
+            allow_net: Vec::new(),
+        },
+        Network::Hosts(hosts) => NetworkSpec::Enabled {
+            allow_net: hosts.clone(),
+        },
+    }
+}
+
+fn entrypoint(spec: &MachineSpec) -> Vec<String> {
+    let resources = &spec.resources;
+    let disk_bytes = resources.disk_mib.saturating_mul(1 << 20).to_string();
+    let mut words = vec![format!("{AGENT_FOLDER}/blink-guest"), "serve".to_owned()];
+    let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    add("--dial", PORT.to_string());
+    add("--machine", spec.host_name.clone());
+    add("--processes", resources.processes.to_string());
+    add("--file-bytes", disk_bytes.clone());
+    add("--disk-bytes", disk_bytes);
+    if let Some(memory) = resources.memory_mib {
+        add("--memory-bytes", memory.saturating_mul(1 << 20).to_string());
+    }
+    words
+}
+
+fn cpus(resources: &Resources) -> u8 {
+    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let most = u8::try_from(host).unwrap_or(u8::MAX);
+    match resources.cpus {
+        // The number is above 0 and was checked; more than the host has are the host's.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float to an integer ends at the integer's borders"
+        )]
+        Some(cpus) => (cpus.ceil() as u8).clamp(1, most),
+        None => DEFAULT_CPUS.min(most),
+    }
+}
+
+fn memory_mib(resources: &Resources) -> u32 {
+    let wanted = resources.memory_mib.map_or(DEFAULT_MEMORY_MIB, |memory| {
+        memory.saturating_add(MACHINE_MEMORY_MIB)
+    });
+    let most = host_memory_mib().max(MACHINE_MEMORY_MIB);
+    u32::try_from(wanted.min(most)).unwrap_or(u32::MAX)
+}
+
+fn host_memory_mib() -> u64 {
+    let info = rustix::system::sysinfo();
+    #[expect(
+        clippy::unnecessary_cast,
+        reason = "it has another type on other machines"
+    )]
+    let bytes = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
+    bytes >> 20
+}
+
+/// The engine counts in GiB; the agent holds the exact limit.
+fn disk_gib(resources: &Resources) -> u64 {
+    const IMAGE_GIB: u64 = 1;
+    resources
+        .disk_mib
+        .div_ceil(1024)
+        .saturating_add(IMAGE_GIB)
+        .min(LARGEST_DISK_GIB)
+}
+
+fn volume(host: &Path, guest: &Path, read_only: bool) -> Result<VolumeSpec> {
+    // The engine resolves the path in its own time and place.
+    let host = std::path::absolute(host).map_err(|error| Error::io(host.display(), &error))?;
+    let mut volume = VolumeSpec::bind_mount(text(&host)?, text(guest)?);
+    volume.read_only = read_only;
+    Ok(volume)
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::invalid(format!(
+            "the path {} is no text in UTF-8, which micro-VMs need; rename it, or use namespaces",
+            path.display()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_stays_within_what_there_is() {
+        let huge = Resources {
+            cpus: Some(1e30),
+            memory_mib: Some(u64::MAX),
+            disk_mib: u64::MAX,
+            processes: u64::MAX,
+        };
+        let host = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(usize::from(cpus(&huge)), host.min(255));
+        assert!(u64::from(memory_mib(&huge)) <= host_memory_mib());
+        assert_eq!(disk_gib(&huge), LARGEST_DISK_GIB);
+        let small = Resources {
+            cpus: Some(0.2),
+            memory_mib: Some(64),
+            disk_mib: 16,
+            processes: 30,
+        };
+        assert_eq!(
+            (cpus(&small), memory_mib(&small), disk_gib(&small)),
+            (1, 192, 2)
+        );
+        assert!(cpus(&Resources::default()) >= 1);
+        assert_eq!(
+            u64::from(memory_mib(&Resources::default())),
+            2048.min(host_memory_mib())
+        );
+    }
+}

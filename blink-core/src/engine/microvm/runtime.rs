@@ -1,0 +1,182 @@
+//! BoxLite, opened once for each home of this process.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock, Mutex, Weak};
+
+use boxlite::{BoxliteOptions, BoxliteRuntime};
+
+use super::failure::translate;
+use super::owner::{Owner, PATIENCE};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Home;
+use crate::lock;
+
+/// BoxLite lets a home have one runtime, so all users in this process share it.
+static OPEN: LazyLock<Mutex<HashMap<PathBuf, Arc<Slot>>>> = LazyLock::new(Mutex::default);
+
+/// One opens it, the others wait for it.
+type Slot = tokio::sync::Mutex<Weak<Runtime>>;
+
+/// Threads for BoxLite's own tasks: it waits for files at times, which must not hold up the caller's.
+const THREADS: usize = 2;
+
+/// BoxLite with the tasks that belong to it. They outlive whichever runtime asked for them first.
+pub(super) struct Runtime {
+    folder: PathBuf,
+    boxlite: Option<Arc<BoxliteRuntime>>,
+    tasks: Option<tokio::runtime::Runtime>,
+    /// Let go of last.
+    _owner: Owner,
+}
+
+impl Runtime {
+    /// The runtime of a home.
+    pub(super) async fn open(home: &Home) -> Result<Arc<Runtime>> {
+        let folder = folder(home);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|error| Error::io("the micro-VMs' folder could not be made", &error))?;
+        let folder = fs::canonicalize(&folder)
+            .map_err(|error| Error::io("the micro-VMs' folder cannot be used", &error))?;
+        let slot = lock(&OPEN).entry(folder.clone()).or_default().clone();
+        let mut open = slot.lock().await;
+        if let Some(runtime) = open.upgrade() {
+            return Ok(runtime);
+        }
+        let owner = Owner::become_in(&folder, PATIENCE).await?;
+        let runtime = Arc::new(Self::start(folder, owner).await?);
+        *open = Arc::downgrade(&runtime);
+        runtime.collect(home).await;
+        Ok(runtime)
+    }
+
+    async fn start(folder: PathBuf, owner: Owner) -> Result<Runtime> {
+        let tasks = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("blink-microvm")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::io("the micro-VMs' threads could not be started", &error))?;
+        let options = BoxliteOptions {
+            home_dir: folder.clone(),
+            image_registries: Vec::new(),
+            image_registry_proxy: None,
+        };
+        let opening = tasks.spawn_blocking(move || BoxliteRuntime::new(options));
+        let opened = match opening.await {
+            Ok(opened) => opened
+                .map_err(|error| translate("the micro-VMs' runtime could not be opened", &error)),
+            Err(error) => Err(Error::new(ErrorKind::Internal, error.to_string())),
+        };
+        match opened {
+            Ok(boxlite) => Ok(Runtime {
+                folder,
+                boxlite: Some(Arc::new(boxlite)),
+                tasks: Some(tasks),
+                _owner: owner,
+            }),
+            Err(error) => {
+                tasks.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn boxlite(&self) -> Result<&Arc<BoxliteRuntime>> {
+        self.boxlite.as_ref().ok_or_else(ended)
+    }
+
+    /// Runs a task on BoxLite's own threads, to its end also where the caller gives up.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let tasks = self.tasks.as_ref().ok_or_else(ended)?;
+        tasks
+            .spawn(task)
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    }
+
+    /// Starts a task on BoxLite's own threads.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(tasks) = &self.tasks {
+            tasks.spawn(task);
+        }
+    }
+
+    /// The engine's folder for a machine.
+    pub(super) fn machine_folder(&self, machine: &str) -> PathBuf {
+        self.folder.join("boxes").join(machine)
+    }
+
+    /// Ends a machine and removes its disk; no error where there is none.
+    pub(super) async fn remove(&self, machine: &str) -> Result<()> {
+        let boxlite = self.boxlite()?.clone();
+        let machine = machine.to_owned();
+        self.run(async move { remove(&boxlite, &machine).await })
+            .await
+    }
+
+    /// Removes machines whose sandboxes are gone: their host process ended before it could.
+    async fn collect(&self, home: &Home) {
+        let Ok(boxlite) = self.boxlite().cloned() else {
+            return;
+        };
+        let sandboxes = home.sandboxes();
+        let collecting = self.run(async move {
+            let machines = boxlite
+                .list_info()
+                .await
+                .map_err(|error| translate("the micro-VMs could not be listed", &error))?;
+            for machine in machines {
+                let sandbox = machine.name.as_deref().map(|name| sandboxes.join(name));
+                if sandbox.is_some_and(|folder| folder.is_dir()) {
+                    continue;
+                }
+                tracing::info!(
+                    machine = machine.id.as_str(),
+                    "removing a micro-VM whose sandbox is gone"
+                );
+                if let Err(error) = remove(&boxlite, machine.id.as_str()).await {
+                    tracing::warn!(%error, "a left-over micro-VM could not be removed");
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = collecting.await {
+            tracing::warn!(%error, "left-over micro-VMs could not be removed");
+        }
+    }
+}
+
+/// Where BoxLite keeps everything of a home.
+fn folder(home: &Home) -> PathBuf {
+    home.path().join("microvm")
+}
+
+pub(super) async fn remove(boxlite: &BoxliteRuntime, machine: &str) -> Result<()> {
+    match boxlite.remove(machine, true).await {
+        Ok(()) | Err(boxlite::BoxliteError::NotFound(_)) => Ok(()),
+        Err(error) => Err(translate("the micro-VM could not be removed", &error)),
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Internal, "the micro-VMs' runtime has ended")
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // It ends machines that are still there, which takes a moment and needs its tasks.
+        drop(self.boxlite.take());
+        if let Some(tasks) = self.tasks.take() {
+            tasks.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A machine's processes on the host: the one that the engine started, and what that has started.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A process with its start: numbers are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Tree {
+    pid: i32,
+    started: u64,
+}
+
+impl Tree {
+    pub(super) fn of(pid: i32) -> Option<Tree> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let dead = matches!(fields.next()?, "Z" | "X");
+        // The 22nd field of the line; the state was the third.
+        let started = fields.nth(18)?.parse().ok()?;
+        (!dead).then_some(Tree { pid, started })
+    }
+
+    pub(super) fn is_alive(self) -> bool {
+        Tree::of(self.pid) == Some(self)
+    }
+
+    /// A handle that says when the process has ended.
+    pub(super) fn handle(self) -> Option<OwnedFd> {
+        // Held first, then compared: the number cannot change hands in between.
+        let handle = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
+        self.is_alive().then_some(handle)
+    }
+
+    /// Ends the process and all that it has started.
+    pub(super) fn kill(self) {
+        let mut all = vec![self];
+        let mut next = 0;
+        while let Some(parent) = all.get(next) {
+            all.extend(children(parent.pid));
+            next += 1;
+        }
+        // From the leaves up, so that none of them is lost to another parent.
+        for process in all.into_iter().rev() {
+            if let Some(handle) = process.handle() {
+                let _ = pidfd_send_signal(&handle, Signal::KILL);
+            }
+        }
+    }
+}
+
+fn children(pid: i32) -> Vec<Tree> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|text| {
+            let pids = text.split_ascii_whitespace().map(str::parse);
+            pids.flatten().filter_map(Tree::of).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_ends_with_all_that_it_started() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sh -c 'sleep 1000; :' & wait; :"])
+            .spawn()
+            .unwrap();
+        let tree = Tree::of(i32::try_from(child.id()).unwrap()).unwrap();
+        let grandchild = loop {
+            if let Some(found) = children(tree.pid)
+                .into_iter()
+                .flat_map(|child| children(child.pid))
+                .next()
+            {
+                break found;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        assert!(tree.is_alive() && grandchild.is_alive());
+        tree.kill();
+        child.wait().unwrap();
+        while grandchild.is_alive() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(!tree.is_alive() && tree.handle().is_none());
+    }
+}

@@ -1,0 +1,312 @@
+//! Blobs: verified bytes under their digest, and downloads that are not whole yet.
+//!
+//! A download grows in a file of its own, which its writer holds a lock on. When it is whole and its digest is right,
+//! one rename makes it a blob. What a killed process leaves is taken up where it ends; the lock is free then.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::image::contents::{Blob, Blobs};
+use crate::image::digest::{Digest, Hasher};
+use crate::image::error::ImageError;
+use crate::image::manifest;
+
+const BUFFER: usize = 256 * 1024;
+
+/// The two folders.
+#[derive(Debug, Clone)]
+pub(crate) struct BlobFolder {
+    pub(crate) blobs: PathBuf,
+    pub(crate) downloads: PathBuf,
+}
+
+/// How the beginning of a download went.
+pub(crate) enum Begun {
+    /// The blob is there already.
+    Present,
+    /// Somebody else writes it, and has got so far.
+    Elsewhere(u64),
+    /// This one writes it now.
+    Mine(Partial),
+}
+
+impl BlobFolder {
+    pub(crate) fn open(store: &Path) -> io::Result<Self> {
+        let folder = Self {
+            blobs: store.join("blobs/sha256"),
+            downloads: store.join("downloads"),
+        };
+        fs::create_dir_all(&folder.blobs)?;
+        fs::create_dir_all(&folder.downloads)?;
+        Ok(folder)
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    /// Whether the blob is there. What is under its name was verified when it came.
+    pub(crate) fn has(&self, blob: Blob) -> bool {
+        self.path(&blob.digest)
+            .symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
+    }
+
+    /// Reads a small document, verified once more: it decides what else is believed.
+    pub(crate) fn read(&self, digest: &Digest, what: &str) -> Result<Vec<u8>, ImageError> {
+        let failed = |error| ImageError::io(format!("read the stored {what} {digest}"), error);
+        let mut content = Vec::new();
+        File::open(self.path(digest))
+            .map_err(failed)?
+            .take(manifest::LARGEST_JSON + 1)
+            .read_to_end(&mut content)
+            .map_err(failed)?;
+        let size = content.len() as u64;
+        let blob = Blob {
+            digest: *digest,
+            size,
+        };
+        manifest::verify(&content, blob, what).map(|()| content)
+    }
+
+    /// Begins, or takes up, the writing of a blob.
+    pub(crate) fn begin(&self, blob: Blob) -> Result<Begun, ImageError> {
+        let path = self.downloads.join(blob.digest.hex());
+        let failed = |error: io::Error| {
+            ImageError::io(format!("write {} to the image store", blob.digest), error)
+        };
+        loop {
+            if self.has(blob) {
+                return Ok(Begun::Present);
+            }
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(failed)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::INTR) => continue,
+                Err(Errno::WOULDBLOCK) => {
+                    let size = file.metadata().map_err(failed)?.len();
+                    return Ok(Begun::Elsewhere(size));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+            // Between the opening and the locking, it may have become a blob, or been thrown away.
+            if is_at(&file, &path) && !self.has(blob) {
+                return Partial::take_up(self, blob, path, file)
+                    .map(Begun::Mine)
+                    .map_err(failed);
+            }
+        }
+    }
+
+    /// Removes downloads that nobody goes on with; returns how many bytes of disk are free again.
+    pub(crate) fn remove_abandoned(&self) -> u64 {
+        let mut freed = 0;
+        for entry in fs::read_dir(&self.downloads)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(file) = File::open(entry.path()) else {
+                continue;
+            };
+            // The lock is held while the file goes: whoever opened it meanwhile sees that it went.
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let size = file
+                    .metadata()
+                    .map_or(0, |metadata| metadata.blocks() * 512);
+                if fs::remove_file(entry.path()).is_ok() {
+                    freed += size;
+                }
+                let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+            }
+        }
+        freed
+    }
+
+    /// Writes a blob from wherever its bytes are, verified on the way. Does nothing where it is there already.
+    pub(crate) fn insert<'a>(
+        &self,
+        blob: Blob,
+        what: &str,
+        open: impl FnOnce() -> Result<Box<dyn Read + 'a>, ImageError>,
+    ) -> Result<(), ImageError> {
+        let mut partial = loop {
+            match self.begin(blob)? {
+                Begun::Present => return Ok(()),
+                Begun::Mine(partial) => break partial,
+                Begun::Elsewhere(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            }
+        };
+        // Whoever began it may have had it from elsewhere; local bytes are cheap to have again.
+        partial.restart()?;
+        let written = open().and_then(|mut content| partial.copy(&mut content, what));
+        match written.and_then(|()| partial.finish(what)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                partial.discard();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Blobs for BlobFolder {
+    fn open(&self, digest: &Digest) -> Result<Box<dyn Read + '_>, ImageError> {
+        let file = File::open(self.path(digest))
+            .map_err(|error| ImageError::io(format!("read {digest} in the image store"), error))?;
+        Ok(Box::new(file))
+    }
+}
+
+/// A blob that is being written, by this process alone.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    blob: Blob,
+    path: PathBuf,
+    goal: PathBuf,
+    file: File,
+    hasher: Hasher,
+    length: u64,
+    /// Whether some of its bytes were written by an earlier process.
+    resumed: bool,
+}
+
+impl Partial {
+    fn take_up(folder: &BlobFolder, blob: Blob, path: PathBuf, file: File) -> io::Result<Self> {
+        let mut partial = Self {
+            blob,
+            path,
+            goal: folder.path(&blob.digest),
+            hasher: Hasher::default(),
+            length: 0,
+            resumed: false,
+            file,
+        };
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = partial.file.read_at(&mut buffer, partial.length)?;
+            if read == 0 {
+                break;
+            }
+            partial.hasher.update(&buffer[..read]);
+            partial.length += read as u64;
+        }
+        partial.resumed = partial.length > 0;
+        if partial.length > blob.size {
+            partial.truncate()?;
+        }
+        Ok(partial)
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(crate) fn blob(&self) -> Blob {
+        self.blob
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.length == self.blob.size
+    }
+
+    pub(crate) fn was_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Writes what comes next. `what` names the blob in messages.
+    pub(crate) fn append(&mut self, content: &[u8], what: &str) -> Result<(), ImageError> {
+        if content.len() as u64 > self.blob.size - self.length {
+            return Err(self.wrong_size(what, "more"));
+        }
+        self.file
+            .seek(SeekFrom::Start(self.length))
+            .and_then(|_| self.file.write_all(content))
+            .map_err(|error| ImageError::io(format!("write {what} to the image store"), error))?;
+        self.hasher.update(content);
+        self.length += content.len() as u64;
+        Ok(())
+    }
+
+    fn copy(&mut self, content: &mut dyn Read, what: &str) -> Result<(), ImageError> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => self.append(&buffer[..read], what)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ImageError::io(format!("read {what}"), error)),
+            }
+        }
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn restart(&mut self) -> Result<(), ImageError> {
+        self.truncate()
+            .map_err(|error| ImageError::io("write to the image store", error))
+    }
+
+    fn truncate(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.hasher = Hasher::default();
+        self.length = 0;
+        self.resumed = false;
+        Ok(())
+    }
+
+    /// Makes a blob of it, where it is whole and the right one.
+    pub(crate) fn finish(&mut self, what: &str) -> Result<(), ImageError> {
+        if !self.is_whole() {
+            return Err(self.wrong_size(what, "fewer"));
+        }
+        let found = self.hasher.clone().finish();
+        if found != self.blob.digest {
+            return Err(ImageError::corrupt(format!(
+                "{what} is damaged: its content has the digest {found}"
+            )));
+        }
+        let failed = |error| ImageError::io(format!("write {what} to the image store"), error);
+        self.file
+            .set_permissions(Permissions::from_mode(0o444))
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| fs::rename(&self.path, &self.goal))
+            .map_err(failed)
+    }
+
+    /// Throws it away.
+    pub(crate) fn discard(&mut self) {
+        // What cannot be removed now goes with a prune.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn wrong_size(&self, what: &str, more: &str) -> ImageError {
+        ImageError::corrupt(format!(
+            "{what} is damaged: it has {more} than the {} bytes that its manifest states",
+            self.blob.size
+        ))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(here), Ok(there)) = (file.metadata(), path.symlink_metadata()) else {
+        return false;
+    };
+    (here.dev(), here.ino()) == (there.dev(), there.ino())
+}

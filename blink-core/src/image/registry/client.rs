@@ -1,0 +1,379 @@
+//! One registry's answers, bounded.
+
+use std::error::Error;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE, RETRY_AFTER};
+use reqwest::{Certificate, Client, Response, StatusCode, Url};
+
+use crate::image::contents::Blob;
+use crate::image::error::{ImageError, shown};
+use crate::image::manifest::{
+    DOCKER_INDEX, DOCKER_MANIFEST, LARGEST_JSON, OCI_INDEX, OCI_MANIFEST,
+};
+use crate::image::registry::authorize::{self, Challenge};
+use crate::image::registry::credentials::{self, Credentials};
+use crate::image::registry::endpoint::Endpoint;
+use crate::image::registry::options::RegistryOptions;
+
+/// Whoever is there answers sooner, and whoever waits wants to know soon that nobody is.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Nothing at all for so long is the end of a download; a registry that has to fetch a layer itself is slow to begin.
+const SILENT_TIME: Duration = Duration::from_secs(30);
+
+/// A small document, from the first byte of the question to the last of the answer.
+pub(crate) const DOCUMENT_TIME: Duration = Duration::from_secs(10);
+
+/// What a failing registry's own words may take.
+const LARGEST_COMPLAINT: u64 = 16 * 1024;
+
+/// Between two tries, where the registry does not say.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The longest that a registry is believed to be worth waiting for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why one registry did not give what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It has no such thing.
+    Missing(String),
+    /// It wants to know who asks, or does not want to give it to them.
+    Denied(String),
+    /// There is no connection, or what is there cannot answer.
+    Unreachable(String),
+    /// It is another protocol, where that may be.
+    NotEncrypted(String),
+    /// It began, and broke off.
+    Broken(String),
+    /// It gave something that is not what it should be, or this machine cannot keep it.
+    Unusable(ImageError),
+}
+
+impl Failure {
+    /// A connection that failed, with the reason beneath all wrappings.
+    pub(crate) fn connection(url: &Url, error: &reqwest::Error) -> Self {
+        let host = url.host_str().unwrap_or_default();
+        let port = url
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
+        let reason = innermost(error);
+        if error.is_builder() {
+            return Self::Denied(format!(
+                "{host}{port} is not asked over plain HTTP, since the registry is reached over HTTPS"
+            ));
+        }
+        let message = match error.is_timeout() {
+            true => format!("{host}{port} does not answer"),
+            false => format!("no connection to {host}{port}: {reason}"),
+        };
+        if reason.contains("certificate") {
+            return Self::Unreachable(format!(
+                "{message}; where its authority is your own, name it with --registry-ca"
+            ));
+        }
+        // What a server says that takes the beginning of TLS for a request, or hangs up on it.
+        let is_puzzled = ["corrupt message", "eof", "reset"];
+        match error.is_connect() && is_puzzled.iter().any(|word| reason.contains(word)) {
+            true => Self::NotEncrypted(format!(
+                "{message}; if it speaks nothing but plain HTTP, '--insecure-registry {host}{port}' allows that"
+            )),
+            false => Self::Unreachable(message),
+        }
+    }
+}
+
+fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// A registry, or a mirror of one, and one repository of it.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    http: Client,
+    endpoint: Endpoint,
+    repository: String,
+    options: RegistryOptions,
+    /// What it accepted last.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+/// A blob's bytes, and where they begin.
+pub(crate) struct Content {
+    pub(crate) response: Response,
+    pub(crate) offset: u64,
+}
+
+impl Remote {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        repository: &str,
+        options: &RegistryOptions,
+    ) -> Result<Self, ImageError> {
+        Ok(Self {
+            http: http(&endpoint, options)?,
+            endpoint,
+            repository: repository.to_owned(),
+            options: options.clone(),
+            authorization: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The index or manifest behind a tag or digest.
+    pub(crate) async fn manifest(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
+        let url = self.url(&format!("manifests/{name}"))?;
+        let response = self.get(&url, &accept, 0, Some(DOCUMENT_TIME)).await?;
+        read_limited(response, LARGEST_JSON).await
+    }
+
+    /// A blob's bytes, from `offset` on if the registry can do that, otherwise from the start.
+    pub(crate) async fn blob(&self, blob: Blob, offset: u64) -> Result<Content, Failure> {
+        let url = self.url(&format!("blobs/{}", blob.digest))?;
+        let response = self.get(&url, "*/*", offset, None).await?;
+        let begins = match response.status() {
+            StatusCode::PARTIAL_CONTENT => range_start(&response),
+            _ => Some(0),
+        };
+        match begins {
+            Some(begins) if begins == offset || begins == 0 => Ok(Content {
+                response,
+                offset: begins,
+            }),
+            _ => Err(Failure::Broken(format!(
+                "{} answers with another part than it was asked for",
+                self.endpoint.shown()
+            ))),
+        }
+    }
+
+    fn url(&self, rest: &str) -> Result<Url, Failure> {
+        let path = format!("v2/{}/{rest}", self.repository);
+        self.endpoint.base.join(&path).map_err(|error| {
+            Failure::Unreachable(format!("{} is no address: {error}", self.endpoint.shown()))
+        })
+    }
+
+    async fn get(
+        &self,
+        url: &Url,
+        accept: &str,
+        offset: u64,
+        time: Option<Duration>,
+    ) -> Result<Response, Failure> {
+        let (mut authorized, mut retried) = (false, false);
+        loop {
+            let mut request = self.http.get(url.clone()).header(ACCEPT, accept);
+            if let Some(time) = time {
+                request = request.timeout(time);
+            }
+            if offset > 0 {
+                request = request.header(RANGE, format!("bytes={offset}-"));
+            }
+            if let Some(value) = crate::lock(&self.authorization).clone() {
+                request = request.header(AUTHORIZATION, value);
+            }
+            let response = request
+                .send()
+                .await
+                .map_err(|error| Failure::connection(url, &error))?;
+            let status = response.status();
+            if status == StatusCode::UNAUTHORIZED && !authorized {
+                authorized = true;
+                self.authorize(&response).await?;
+            } else if (status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS)
+                && !retried
+            {
+                retried = true;
+                tokio::time::sleep(pause(&response)).await;
+            } else {
+                return self.checked(response).await;
+            }
+        }
+    }
+
+    async fn checked(&self, response: Response) -> Result<Response, Failure> {
+        let status = response.status();
+        if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return Ok(response);
+        }
+        let here = self.endpoint.shown();
+        let content = read_limited(response, LARGEST_COMPLAINT)
+            .await
+            .unwrap_or_default();
+        let said = complaint(&content);
+        Err(match status {
+            StatusCode::NOT_FOUND => Failure::Missing(format!("{here} does not have it{said}")),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(format!(
+                "{here} does not give it to you{said}; if it exists, log in ('docker login' keeps the credentials \
+                 that Blink uses too)"
+            )),
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                Failure::Broken(format!("{here} has fewer bytes than were downloaded"))
+            }
+            _ => Failure::Unreachable(format!("{here} answers with {status}{said}")),
+        })
+    }
+
+    async fn authorize(&self, response: &Response) -> Result<(), Failure> {
+        let here = self.endpoint.shown();
+        let Some(challenge) = Challenge::find(response.headers()) else {
+            return Err(Failure::Denied(format!(
+                "{here} asks for a way to log in that Blink does not know"
+            )));
+        };
+        let found = credentials::find(&self.endpoint.account, &self.options).await;
+        let (credentials, trouble) = match found {
+            Ok(credentials) => (credentials, None),
+            Err(trouble) => (None, Some(trouble)),
+        };
+        let answer = match challenge {
+            Challenge::Basic => match &credentials {
+                Some(Credentials::Password(login) | Credentials::Refresh(login)) => {
+                    authorize::basic(&login.user, &login.password).ok_or_else(|| {
+                        Failure::Denied(format!("the credentials for {here} are no text"))
+                    })
+                }
+                None => Err(Failure::Denied(format!(
+                    "{here} asks for a user and a password; 'docker login' keeps the credentials that Blink uses too"
+                ))),
+            },
+            Challenge::Bearer { realm, service } => {
+                let from = (realm.as_str(), service.as_deref());
+                authorize::token(&self.http, from, &self.repository, credentials.as_ref()).await
+            }
+        };
+        match (answer, trouble) {
+            (Ok(value), _) => {
+                *crate::lock(&self.authorization) = Some(value);
+                Ok(())
+            }
+            (Err(Failure::Denied(message)), Some(trouble)) => {
+                Err(Failure::Denied(format!("{message} ({trouble})")))
+            }
+            (Err(failure), _) => Err(failure),
+        }
+    }
+}
+
+fn http(endpoint: &Endpoint, options: &RegistryOptions) -> Result<Client, ImageError> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("blink/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIME)
+        .read_timeout(SILENT_TIME)
+        // What begins encrypted stays so: also where it is sent elsewhere, for a token or by a redirection.
+        .https_only(endpoint.is_encrypted());
+    if endpoint.is_here() {
+        builder = builder.no_proxy();
+    }
+    let mut certificates = Vec::new();
+    for path in &options.ca_files {
+        let unreadable = |why: &dyn std::fmt::Display| {
+            ImageError::invalid(format!(
+                "the certificate authorities in '{}' cannot be used: {why}",
+                shown(path)
+            ))
+        };
+        let content = std::fs::read(path).map_err(|error| unreadable(&error))?;
+        let found = Certificate::from_pem_bundle(&content).map_err(|error| unreadable(&error))?;
+        if found.is_empty() {
+            return Err(unreadable(&"there is no certificate in it"));
+        }
+        certificates.extend(found);
+    }
+    builder = match endpoint.is_encrypted() {
+        true => builder.tls_certs_merge(certificates),
+        // A machine without any authority can still talk over plain HTTP.
+        false => builder.tls_certs_only(certificates),
+    };
+    builder.build().map_err(|error| {
+        ImageError::new(
+            crate::image::error::ImageErrorKind::ImageUnavailable,
+            format!(
+                "HTTPS cannot be set up: {}; Debian's package ca-certificates has what is mostly missing, and \
+                 --registry-ca names a registry's own authority",
+                innermost(&error)
+            ),
+        )
+    })
+}
+
+/// Reads an answer to its end, or to where it is too long.
+pub(crate) async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, Failure> {
+    let host = response.url().host_str().unwrap_or_default().to_owned();
+    let mut content = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Ok(content),
+            Ok(Some(chunk)) if (content.len() + chunk.len()) as u64 <= limit => {
+                content.extend_from_slice(&chunk);
+            }
+            Ok(Some(_)) => {
+                return Err(Failure::Unusable(ImageError::corrupt(format!(
+                    "{host} answers with more than the {limit} bytes accepted"
+                ))));
+            }
+            Err(error) => {
+                let reason = innermost(&error);
+                return Err(Failure::Broken(format!(
+                    "{host} broke off its answer: {reason}"
+                )));
+            }
+        }
+    }
+}
+
+fn range_start(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (start, _) = range.strip_prefix("bytes ")?.split_once('-')?;
+    start.parse().ok()
+}
+
+fn pause(response: &Response) -> Duration {
+    let asked = response.headers().get(RETRY_AFTER);
+    asked
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map_or(RETRY_PAUSE, Duration::from_secs)
+        .min(LONGEST_PAUSE)
+}
+
+/// A registry's own words, on one line, behind a comma.
+fn complaint(content: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Complaints {
+        errors: Vec<Complaint>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Complaint {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(Complaints { errors }) = serde_json::from_slice(content) else {
+        return String::new();
+    };
+    let Some(first) = errors.first() else {
+        return String::new();
+    };
+    let words = match first.message.is_empty() {
+        true => &first.code,
+        false => &first.message,
+    };
+    let words: String = words
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
+    format!(", saying '{words}'")
+}

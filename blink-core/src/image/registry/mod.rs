@@ -1,0 +1,17 @@
+//! Images from registries: the reading half of the OCI distribution protocol.
+//!
+//! A registry is not to be trusted with more than to be asked: every answer is bounded before it is kept, and nothing
+//! is believed but for its digest. (Clients that read a manifest whole, however large it is, are why this is Blink's
+//! own: docs/adr/0005-image-store.md.)
+
+mod authorize;
+mod client;
+mod credentials;
+mod download;
+mod endpoint;
+mod options;
+mod pull;
+
+pub use options::RegistryOptions;
+
+pub(crate) use pull::{Pull, unavailable};

@@ -1,0 +1,91 @@
+//! What a user says about registries.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// How registries are reached: mirrors, plain HTTP, private certificate authorities, and who asks.
+///
+/// A registry is named as in a reference: `registry.example:5000`, or `docker.io`. Credentials that are not given here
+/// are taken from docker's own configuration (`$DOCKER_CONFIG/config.json` or `~/.docker/config.json`), with the
+/// credential helpers that it names. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
+///
+/// # Examples
+///
+/// ```
+/// use blink_core::image::RegistryOptions;
+///
+/// let options = RegistryOptions::default()
+///     .with_mirror("docker.io", "https://mirror.example/docker")
+///     .with_insecure("registry.internal:5000")
+///     .with_ca_file("/etc/ssl/our-ca.pem")
+///     .with_credentials("registry.internal:5000", "robot", "secret");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    pub(crate) mirrors: Vec<(String, String)>,
+    pub(crate) insecure: Vec<String>,
+    pub(crate) ca_files: Vec<PathBuf>,
+    pub(crate) logins: Vec<(String, Login)>,
+    pub(crate) docker_config: Option<PathBuf>,
+}
+
+impl RegistryOptions {
+    /// Asks `url` (`https://HOST[:PORT][/PATH]`, or `http://…`) for `registry`'s images first, and the registry itself
+    /// where that has not got them. Several are asked in the order in which they were given.
+    #[must_use]
+    pub fn with_mirror(mut self, registry: impl Into<String>, url: impl Into<String>) -> Self {
+        self.mirrors.push((registry.into(), url.into()));
+        self
+    }
+
+    /// Talks to `registry` over plain HTTP, which anybody on the way can read and change. A registry on this machine's
+    /// own loopback needs no such permission: where it answers HTTPS it is asked so, and otherwise over HTTP.
+    #[must_use]
+    pub fn with_insecure(mut self, registry: impl Into<String>) -> Self {
+        self.insecure.push(registry.into());
+        self
+    }
+
+    /// Trusts the certificate authorities in a PEM file, beside this machine's own.
+    #[must_use]
+    pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_files.push(path.into());
+        self
+    }
+
+    /// Logs in to `registry`, or to a mirror by its host, when it asks for that.
+    #[must_use]
+    pub fn with_credentials(
+        mut self,
+        registry: impl Into<String>,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        let login = Login {
+            user: user.into(),
+            password: password.into(),
+        };
+        self.logins.push((registry.into(), login));
+        self
+    }
+
+    /// Takes credentials from this file instead of docker's own `config.json`.
+    #[must_use]
+    pub fn with_docker_config(mut self, path: impl Into<PathBuf>) -> Self {
+        self.docker_config = Some(path.into());
+        self
+    }
+}
+
+/// A user and a password, which no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({}, …)", self.user)
+    }
+}

@@ -1,0 +1,277 @@
+//! An image from a registry, or from one of its mirrors, into the store.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use oci_spec::image::ImageManifest;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::image::blobs::BlobFolder;
+use crate::image::contents::{Blob, Contents};
+use crate::image::digest::Digest;
+use crate::image::error::{ImageError, ImageErrorKind};
+use crate::image::layout::Found;
+use crate::image::lease::Lease;
+use crate::image::manifest::{self, DEEPEST_INDEX, Document};
+use crate::image::options::{Progress, Step};
+use crate::image::reference::Reference;
+use crate::image::registry::client::{Failure, Remote};
+use crate::image::registry::download::Download;
+use crate::image::registry::endpoint;
+use crate::image::registry::options::RegistryOptions;
+use crate::image::store::blocking;
+
+/// What docker and containerd do.
+const LAYERS_AT_ONCE: usize = 3;
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One image to fetch.
+pub(crate) struct Pull<'a> {
+    pub(crate) store: &'a Path,
+    pub(crate) blobs: &'a BlobFolder,
+    pub(crate) reference: &'a Reference,
+    pub(crate) options: &'a RegistryOptions,
+    /// The most bytes of all layers together.
+    pub(crate) largest: u64,
+    pub(crate) progress: &'a (dyn Fn(Progress) + Send + Sync),
+}
+
+impl Pull<'_> {
+    /// Fetches whatever of the image is missing, and keeps it from being removed. Its manifest is not in the store yet:
+    /// that is what completes it.
+    pub(crate) async fn run(&self) -> Result<(Found, Lease), ImageError> {
+        let mut remotes = Vec::new();
+        for endpoint in endpoint::endpoints(self.reference, self.options)? {
+            remotes.push(Remote::new(
+                endpoint,
+                self.reference.repository(),
+                self.options,
+            )?);
+        }
+        let (answered, blob, manifest) = self.resolve(&remotes).await?;
+        // Whoever has the manifest probably has the rest; those before it have not.
+        let remotes = Arc::new(remotes.split_off(answered));
+        let parsed = match Document::parse(&manifest, "the image's manifest")? {
+            Document::Manifest(parsed) => parsed,
+            Document::Index(_) => {
+                return Err(ImageError::corrupt("the image's manifest is an index"));
+            }
+        };
+        let lease = self.lease(&parsed).await?;
+        let what = "the configuration";
+        let configuration = manifest::document(parsed.config(), "configuration")?;
+        self.download(&remotes, &[(configuration, what.to_owned())], None)
+            .await?;
+        let configuration = self.blobs.read(&configuration.digest, "configuration")?;
+        let contents = manifest::contents(blob, &parsed, &configuration)?;
+        self.layers(&remotes, &contents).await?;
+        let found = Found {
+            contents,
+            manifest,
+            configuration,
+        };
+        Ok((found, lease))
+    }
+
+    async fn lease(&self, manifest: &ImageManifest) -> Result<Lease, ImageError> {
+        let layers = manifest.layers().iter();
+        let blobs: Vec<_> = layers
+            .chain([manifest.config()])
+            .map(|descriptor| Digest::parse(descriptor.digest().as_ref(), "a layer"))
+            .collect::<Result<_, _>>()?;
+        let store = self.store.to_path_buf();
+        blocking(move || Lease::new(&store, blobs.into_iter())).await
+    }
+
+    /// Finds the manifest for this machine, in the first registry that has it.
+    async fn resolve(&self, remotes: &[Remote]) -> Result<(usize, Blob, Vec<u8>), ImageError> {
+        let mut failures = Vec::new();
+        let mut index = 0;
+        while let Some(remote) = remotes.get(index) {
+            match self.resolve_at(remote).await {
+                Ok((blob, manifest)) => return Ok((index, blob, manifest)),
+                Err(Failure::NotEncrypted(_)) if remote.endpoint().may_be_plain => {}
+                Err(failure) => {
+                    tracing::debug!(?failure, "a registry did not give the manifest");
+                    failures.push(failure);
+                    // Plain HTTP is for a registry that speaks nothing else.
+                    index += usize::from(remote.endpoint().may_be_plain);
+                }
+            }
+            index += 1;
+        }
+        Err(self.failed(failures))
+    }
+
+    async fn resolve_at(&self, remote: &Remote) -> Result<(Blob, Vec<u8>), Failure> {
+        let mut expected = self.reference.pinned();
+        let mut size = None;
+        for _ in 0..=DEEPEST_INDEX {
+            let name = match expected {
+                Some(digest) => digest.to_string(),
+                None => self.reference.tag().unwrap_or("latest").to_owned(),
+            };
+            let content = remote.manifest(&name).await?;
+            let digest = expected.unwrap_or_else(|| Digest::of(&content));
+            let blob = Blob {
+                digest,
+                size: size.unwrap_or(content.len() as u64),
+            };
+            manifest::verify(&content, blob, "manifest").map_err(Failure::Unusable)?;
+            let document = Document::parse(&content, &format!("the manifest {digest}"));
+            match document.map_err(Failure::Unusable)? {
+                Document::Manifest(_) => return Ok((blob, content)),
+                Document::Index(index) => {
+                    let whose = self.reference.to_string();
+                    let chosen = manifest::choose_platform(&index, &whose)
+                        .and_then(|descriptor| manifest::document(&descriptor, "manifest"))
+                        .map_err(Failure::Unusable)?;
+                    (expected, size) = (Some(chosen.digest), Some(chosen.size));
+                }
+            }
+        }
+        Err(Failure::Unusable(ImageError::corrupt(format!(
+            "'{}' has indexes within indexes more than {DEEPEST_INDEX} deep",
+            self.reference
+        ))))
+    }
+
+    async fn layers(
+        &self,
+        remotes: &Arc<Vec<Remote>>,
+        contents: &Contents,
+    ) -> Result<(), ImageError> {
+        let count = contents.layers.len();
+        let total = contents
+            .layers
+            .iter()
+            .fold(0, |sum: u64, layer| sum.saturating_add(layer.blob.size));
+        if total > self.largest {
+            return Err(ImageError::new(
+                ImageErrorKind::ResourceExhausted,
+                format!(
+                    "the image '{}' is said to have {total} bytes, and more than {} are not accepted",
+                    self.reference, self.largest
+                ),
+            ));
+        }
+        let named: Vec<_> = contents
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, layer)| {
+                let digest = layer.blob.digest;
+                (
+                    layer.blob,
+                    format!("layer {} of {count} ({digest})", index + 1),
+                )
+            })
+            .collect();
+        self.download(remotes, &named, Some(total)).await
+    }
+
+    /// Brings several blobs, some at once. Tells of the progress where `total` is their bytes.
+    async fn download(
+        &self,
+        remotes: &Arc<Vec<Remote>>,
+        wanted: &[(Blob, String)],
+        total: Option<u64>,
+    ) -> Result<(), ImageError> {
+        let done: Vec<_> = wanted.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
+        let turns = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
+        // Dropped with this future, it ends them all.
+        let mut running = JoinSet::new();
+        for ((blob, what), done) in wanted.iter().zip(&done) {
+            let download = Download {
+                blobs: self.blobs.clone(),
+                remotes: remotes.clone(),
+                blob: *blob,
+                what: what.clone(),
+                done: done.clone(),
+            };
+            let turns = turns.clone();
+            running.spawn(async move {
+                let _turn = turns.acquire().await;
+                download.run().await
+            });
+        }
+        let tell = |finished: usize| {
+            if let Some(total) = total {
+                (self.progress)(Progress {
+                    step: Step::Download,
+                    bytes_done: done.iter().map(|done| done.load(Ordering::Relaxed)).sum(),
+                    bytes_total: total,
+                    layer: finished,
+                    layers: wanted.len(),
+                });
+            }
+        };
+        let mut finished = 0;
+        tell(finished);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                ended = running.join_next() => match ended {
+                    None => return Ok(()),
+                    Some(Ok(Ok(()))) => finished += 1,
+                    Some(Ok(Err(Failure::Missing(message)))) => {
+                        // The image is there, and not whole.
+                        return Err(unavailable(self.reference, &message));
+                    }
+                    Some(Ok(Err(failure))) => return Err(self.failed(vec![failure])),
+                    Some(Err(error)) => return Err(ImageError::new(
+                        ImageErrorKind::Internal,
+                        format!("a download ended by itself: {error}"),
+                    )),
+                },
+                _ = tick.tick() => {}
+            }
+            tell(finished);
+        }
+    }
+
+    /// What came of all registries, as one error.
+    fn failed(&self, failures: Vec<Failure>) -> ImageError {
+        let mut messages = Vec::new();
+        let all_miss = failures
+            .iter()
+            .all(|failure| matches!(failure, Failure::Missing(_)));
+        for failure in failures {
+            match failure {
+                Failure::Unusable(error) => return error,
+                Failure::Missing(message)
+                | Failure::Denied(message)
+                | Failure::Unreachable(message)
+                | Failure::NotEncrypted(message)
+                | Failure::Broken(message) => messages.push(message),
+            }
+        }
+        let reason = messages.join("; ");
+        if all_miss {
+            return ImageError::not_found(format!(
+                "there is no image '{}': {reason}; look for another name or tag",
+                self.reference
+            ));
+        }
+        unavailable(self.reference, &reason)
+    }
+}
+
+/// The error for an image that is not stored and cannot be fetched.
+pub(crate) fn unavailable(reference: &Reference, reason: &str) -> ImageError {
+    let registry = reference.registry();
+    ImageError::new(
+        ImageErrorKind::ImageUnavailable,
+        format!(
+            "the image '{reference}' is not stored here and could not be fetched: {reason}. Ways without it: the image \
+             'host' for this machine's own programs (--image host); the path of an OCI layout folder, or of a tar from \
+             'docker save' or 'skopeo copy docker://{reference} oci-archive:image.tar'; a mirror (--mirror \
+             {registry}=URL)"
+        ),
+    )
+}

@@ -1,0 +1,159 @@
+//! An image as a root folder, for engines that mount one.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use blink_archive::{Ownership, Root};
+
+use crate::image::config::ImageConfig;
+use crate::image::contents::Contents;
+use crate::image::digest::Digest;
+use crate::image::error::ImageError;
+use crate::image::flatten::Flatten;
+use crate::image::options::Progress;
+use crate::image::options::StoredImage;
+use crate::image::store::{ImageStore, removed_meanwhile};
+use crate::image::temporary::TemporaryFolder;
+
+/// The largest id that an image may use: a range of 65 536 is what systems set
+/// aside for one user's sandboxes.
+const LARGEST_ID: u32 = 65_535;
+
+/// Who owns the files of unpacked images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMap {
+    /// Where `single` is false: what is added to each user and group id, so that
+    /// the image's root is not this machine's. Ids above 65 535 are refused.
+    pub uid_base: u32,
+    /// Everything belongs to the user who runs this, as for an ordinary user it must.
+    pub single: bool,
+}
+
+impl IdMap {
+    pub(crate) fn ownership(self) -> Ownership {
+        if self.single {
+            Ownership::Ignore
+        } else {
+            Ownership::Preserve {
+                uid_base: self.uid_base,
+                gid_base: self.uid_base,
+                max_id: LARGEST_ID,
+            }
+        }
+    }
+
+    /// Who may enter the store. An image's set-user-id programs belong to a user
+    /// of this machine: others must not be able to reach them. Only where that
+    /// user is nobody's may others pass through, as the sandbox itself has to.
+    pub(crate) fn store_mode(self) -> u32 {
+        if self.single || self.uid_base == 0 {
+            0o700
+        } else {
+            0o711
+        }
+    }
+}
+
+/// An image's root folder, ready to be mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rootfs {
+    /// The root folder. Shared by all sandboxes of the image: mount it read-only.
+    pub path: PathBuf,
+    /// How the image wants its programs to be run.
+    pub config: ImageConfig,
+    /// The manifest's digest, as `sha256:…`.
+    pub digest: String,
+}
+
+impl ImageStore {
+    /// The image's root folder, unpacked now where it is not. Blocks while another process unpacks the same image.
+    ///
+    /// # Errors
+    /// `NotFound` where the image was removed meanwhile; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image
+    /// deserves. On an error nothing unpacked stays.
+    pub fn rootfs(
+        &self,
+        image: &StoredImage,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Rootfs, ImageError> {
+        let _span = tracing::info_span!("unpack", digest = %image.digest).entered();
+        let digest = Digest::parse(&image.digest, "the image")?;
+        if let Some(rootfs) = self.unpacked(&digest)? {
+            return Ok(rootfs);
+        }
+        let _store = self.lock_shared()?;
+        let _lock = self.lock_image(&digest)?;
+        // Another may have unpacked it while this one waited.
+        if let Some(rootfs) = self.unpacked(&digest)? {
+            return Ok(rootfs);
+        }
+        let contents = self.contents_still_there(&digest)?;
+        let temporary = TemporaryFolder::new(&self.shared.folder)?;
+        let folder = temporary.path().join("image");
+        self.unpack(&folder, &contents, progress)?;
+        self.publish(
+            &folder,
+            &self.shared.folder.join("rootfs").join(digest.hex()),
+        )?;
+        tracing::info!("unpacked an image");
+        self.unpacked(&digest)?
+            .ok_or_else(|| removed_meanwhile(&digest))
+    }
+
+    fn unpack(
+        &self,
+        folder: &Path,
+        contents: &Contents,
+        progress: &dyn Fn(Progress),
+    ) -> Result<(), ImageError> {
+        let ids = self.shared.ids;
+        let failed = |error| ImageError::io("write to the image store", error);
+        let rootfs = folder.join("rootfs");
+        fs::create_dir_all(&rootfs).map_err(failed)?;
+        fs::set_permissions(folder, Permissions::from_mode(ids.store_mode())).map_err(failed)?;
+        fs::set_permissions(&rootfs, Permissions::from_mode(0o755)).map_err(failed)?;
+        if !ids.single {
+            std::os::unix::fs::chown(&rootfs, Some(ids.uid_base), Some(ids.uid_base))
+                .map_err(failed)?;
+        }
+        let root = Root::open(&rootfs).map_err(|error| ImageError::archive("an image", error))?;
+        Flatten {
+            contents,
+            blobs: &self.shared.blobs,
+            ownership: ids.ownership(),
+            limits: self.shared.limits,
+            progress,
+        }
+        .run(&root)?;
+        let config =
+            serde_json::to_vec_pretty(&contents.config).map_err(|error| failed(error.into()))?;
+        fs::write(folder.join("image.json"), config).map_err(failed)
+    }
+
+    fn unpacked(&self, digest: &Digest) -> Result<Option<Rootfs>, ImageError> {
+        let folder = self.shared.folder.join("rootfs").join(digest.hex());
+        let config = match fs::read(folder.join("image.json")) {
+            Ok(config) => config,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(ImageError::io(
+                    format!("read the stored image {digest}"),
+                    error,
+                ));
+            }
+        };
+        let config = serde_json::from_slice(&config).map_err(|error| {
+            ImageError::corrupt(format!(
+                "the configuration of the stored image {digest} is damaged: {error}"
+            ))
+        })?;
+        Ok(Some(Rootfs {
+            path: folder.join("rootfs"),
+            config,
+            digest: digest.to_string(),
+        }))
+    }
+}

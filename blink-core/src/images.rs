@@ -1,0 +1,152 @@
+//! The images of a [`Blink`]: fetched, listed, removed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::blink::Blink;
+use crate::engine::RootForm;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::SandboxFolder;
+use crate::image::{ImageSource, ImageStore, Progress, PullPolicy, Removed, StoredImage};
+
+/// An image to fetch, from [`Blink::pull`].
+#[must_use = "nothing is fetched before `run`"]
+pub struct Pull {
+    blink: Blink,
+    image: String,
+    progress: Box<dyn Fn(Progress) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Pull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pull({})", self.image)
+    }
+}
+
+impl Pull {
+    /// Calls `progress` as the image comes in, some ten times a second.
+    pub fn progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Pull {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Fetches it. Given up half-way, what came so far is kept for the next time.
+    ///
+    /// # Errors
+    /// `ImageUnavailable`, with the ways that are left; `NotFound`; `Corrupt`, `Unsupported` and `ResourceExhausted` as
+    /// the image deserves; `InvalidArgument` for what names no image, and for `host`, which is always there.
+    pub async fn run(self) -> Result<StoredImage> {
+        let source = ImageSource::parse(&self.image)?;
+        let mut options = self.blink.pull_options().clone();
+        if options.policy == PullPolicy::Missing {
+            options = options.with_policy(PullPolicy::Always);
+        }
+        let store = self.blink.image_store().await?;
+        Ok(store.obtain(&source, &options, &*self.progress).await?)
+    }
+}
+
+impl Blink {
+    /// Fetches an image into the home, so that sandboxes can have it at once and without a network: a registry's
+    /// reference, a folder in OCI layout, or a tar of one or of `docker save`.
+    ///
+    /// Unlike a sandbox, which takes what is stored under a reference, this asks the registry each time: a tag that
+    /// has moved is followed. What it meant before stays until [`Blink::prune_images`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(blink: blink_core::Blink) -> blink_core::Result<()> {
+    /// let image = blink
+    ///     .pull("alpine:3.20")
+    ///     .progress(|progress| eprintln!("{} of {}", progress.bytes_done, progress.bytes_total))
+    ///     .run()
+    ///     .await?;
+    /// println!("{}", image.digest);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pull(&self, image: impl Into<String>) -> Pull {
+        Pull {
+            blink: self.clone(),
+            image: image.into(),
+            progress: Box::new(|_| {}),
+        }
+    }
+
+    /// The stored images, each once for every name that it has, the one that was fetched last first.
+    ///
+    /// # Errors
+    /// `Corrupt` where the list of images is damaged.
+    pub async fn images(&self) -> Result<Vec<StoredImage>> {
+        let store = self.image_store().await?;
+        on_thread(move || Ok(store.list()?)).await
+    }
+
+    /// Removes a stored image, by a reference or by a digest, of which 12 digits are enough. Of an image with several
+    /// names, a reference removes just that name.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` where a sandbox uses it, which the message names.
+    pub async fn remove_image(&self, name: impl Into<String>) -> Result<Removed> {
+        let (store, name) = (self.image_store().await?, name.into());
+        on_thread(move || Ok(store.remove(&name)?)).await
+    }
+
+    /// Removes what no name and no sandbox refers to: images whose name has moved on, images from folders and files,
+    /// what was unpacked from them, and downloads that were given up.
+    ///
+    /// # Errors
+    /// `Busy` while another process unpacks an image.
+    pub async fn prune_images(&self) -> Result<Removed> {
+        let store = self.image_store().await?;
+        on_thread(move || Ok(store.prune()?)).await
+    }
+
+    /// The image for a sandbox; `None` for the host's own programs.
+    pub(crate) async fn image(
+        &self,
+        source: &ImageSource,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Option<StoredImage>> {
+        if *source == ImageSource::Host {
+            return Ok(None);
+        }
+        let store = self.image_store().await?;
+        let image = store.obtain(source, self.pull_options(), progress).await?;
+        Ok(Some(image))
+    }
+
+    /// A sandbox's image in the engine's form, which nobody removes while the sandbox is there.
+    pub(crate) async fn rootfs(
+        &self,
+        image: &StoredImage,
+        form: RootForm,
+        folder: &SandboxFolder,
+        progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    ) -> Result<PathBuf> {
+        let store = self.image_store().await?;
+        let (image, folder) = (image.clone(), folder.path().to_owned());
+        on_thread(move || {
+            store.claim(&image, &folder)?;
+            Ok(match form {
+                RootForm::Folder => store.rootfs(&image, &*progress)?.path,
+                RootForm::Layout => store.layout(&image)?,
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn image_store(&self) -> Result<Arc<ImageStore>> {
+        let blink = self.clone();
+        on_thread(move || blink.open_image_store()).await
+    }
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+}

@@ -1,0 +1,94 @@
+//! What the agent does to a micro-VM before its first program: the machine is the sandbox's own, and the agent is the one
+//! who may change it.
+
+use std::ffi::{CStr, c_ulong};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::confine;
+
+/// Capabilities that the agent needs and programs must not have: with one of them a program could leave the tree that it
+/// is ended with, or look into the agent.
+const AGENT_ONLY: [c_ulong; 3] = [
+    19, // CAP_SYS_PTRACE
+    21, // CAP_SYS_ADMIN
+    24, // CAP_SYS_RESOURCE
+];
+
+/// Threads of the agent's own that count towards the machine's processes: its loop, its guard, its dialer.
+const OWN_THREADS: u64 = 3;
+
+const GROUP: &str = "/run/blink/group";
+
+/// What `serve` was told about the machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) host_name: String,
+    pub(crate) processes: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+/// Which limits the kernel holds from here on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Held {
+    pub(crate) memory: bool,
+}
+
+impl Machine {
+    /// Makes the machine what a sandbox is.
+    pub(crate) fn set_up(&self) -> io::Result<Held> {
+        show_temporary_files_on_disk()?;
+        rustix::system::sethostname(self.host_name.as_bytes())?;
+        confine::raise_open_files();
+        for capability in AGENT_ONLY {
+            confine::drop_from_bounding_set(capability);
+        }
+        // A kernel without these controllers has no such limits; resource limits and the guard are there still.
+        Ok(self.limit().unwrap_or_default())
+    }
+
+    /// The limits of the control group that everything in the machine is in.
+    fn limit(&self) -> io::Result<Held> {
+        fs::create_dir_all(GROUP)?;
+        mount(
+            c"cgroup2",
+            GROUP,
+            c"cgroup2",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+            None::<&CStr>,
+        )?;
+        let set = |file: &str, limit: Option<u64>| {
+            limit.is_some_and(|limit| {
+                fs::write(Path::new(GROUP).join(file), limit.to_string()).is_ok()
+            })
+        };
+        set(
+            "pids.max",
+            self.processes
+                .map(|limit| limit.saturating_add(OWN_THREADS).min(PIDS_MAX)),
+        );
+        let memory = set("memory.max", self.memory_bytes);
+        unmount(GROUP, UnmountFlags::DETACH)?;
+        let _ = fs::remove_dir(GROUP);
+        Ok(Held { memory })
+    }
+}
+
+/// The kernel knows no more processes, and refuses larger numbers.
+const PIDS_MAX: u64 = 4_194_304;
+
+/// The hypervisor's agent mounts a file system in memory over `/tmp`. The sandbox's disk is larger, is what limits and
+/// checkpoints are about, and its files are still there after a restart.
+fn show_temporary_files_on_disk() -> io::Result<()> {
+    const TEMPORARY: &str = "/tmp";
+    // It may not be mounted, which is as well.
+    let _ = unmount(TEMPORARY, UnmountFlags::DETACH);
+    fs::create_dir_all(TEMPORARY)?;
+    fs::set_permissions(
+        TEMPORARY,
+        std::os::unix::fs::PermissionsExt::from_mode(0o1777),
+    )
+}
