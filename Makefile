@@ -13,7 +13,7 @@ export BLINK_RUNTIME_DIR
 FUZZ_SECONDS ?= 30
 export FUZZ_SECONDS
 
-.PHONY: help setup build demo test bench lint fuzz clean
+.PHONY: help setup build demo test vm-test bench lint fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test: setup ## Run every test
 	    set -x; cargo test --workspace --lib --bins --tests; \
 	fi
 	@if [[ -x scripts/test-as-user ]]; then scripts/test-as-user; fi
+	@tests/vm-lab/run-tests
+
+vm-test: setup ## Run the tests of micro-VMs, on an emulated host where this one cannot
+	@tests/vm-lab/run-tests
 
 bench: setup ## Run the benchmarks
 	@scripts/setup bench

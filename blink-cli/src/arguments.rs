@@ -225,7 +225,7 @@ pub(crate) struct RunOptions {
     pub(crate) registry: RegistryArguments,
     /// What stands between the sandbox and this machine: microvm, namespace or auto
     ///
-    /// 'microvm' is a kernel of its own (this version has none yet, and says so). 'namespace' shares this machine's
+    /// 'microvm' is a kernel of its own, behind the processor's virtualisation. 'namespace' shares this machine's
     /// kernel. 'auto' takes the strongest that works here, and says which on standard error.
     #[arg(long, default_value = "microvm", value_name = "ISOLATION", value_parser = isolation_values())]
     pub(crate) isolation: IsolationChoice,

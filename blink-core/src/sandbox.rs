@@ -285,12 +285,18 @@ impl SandboxBuilder {
         let defaults = self.defaults(&config);
         let started = std::time::Instant::now();
         let span = tracing::info_span!("boot", sandbox = folder.id(), %isolation);
-        let machine: Arc<dyn Machine> = {
+        let booted = {
             let _entered = span.enter();
             engine.boot(&spec)
         }
-        .await?
-        .into();
+        .await;
+        let machine: Arc<dyn Machine> = match booted {
+            Ok(machine) => machine.into(),
+            Err(error) => {
+                folder.remove()?;
+                return Err(error);
+            }
+        };
         let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
         let left = self.boot_timeout.saturating_sub(started.elapsed());
         if let Err(error) = sandbox.connect(left).await {

@@ -32,6 +32,10 @@ pub(crate) struct MachineSpec {
     /// Goes on when this process ends.
     pub(crate) detached: bool,
     /// How long it may take until it is up.
+    #[cfg_attr(
+        not(feature = "microvm"),
+        expect(dead_code, reason = "only micro-VMs take long")
+    )]
     pub(crate) boot_timeout: Duration,
 }
 
@@ -41,6 +45,10 @@ pub(crate) enum RootForm {
     /// A folder that can be mounted.
     Folder,
     /// A folder in OCI layout.
+    #[cfg_attr(
+        not(feature = "microvm"),
+        expect(dead_code, reason = "only micro-VMs need it")
+    )]
     Layout,
 }
 

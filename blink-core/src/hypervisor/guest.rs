@@ -430,6 +430,24 @@ impl Memory {
         memory
     }
 
+    /// With a program that never ends.
+    #[cfg(test)]
+    pub(super) fn endless() -> Memory {
+        let memory = Memory::new();
+        // A jump to itself.
+        memory.put_bytes(KERNEL_CODE, &[0xEB, 0xFE]);
+        memory
+    }
+
+    /// With a program whose first instruction is undefined.
+    #[cfg(test)]
+    pub(super) fn undefined() -> Memory {
+        let memory = Memory::new();
+        // Which is what ud2 is there for.
+        memory.put_bytes(KERNEL_CODE, &[0x0F, 0x0B]);
+        memory
+    }
+
     /// Where it is in this process, aligned to a page.
     pub(super) fn host_address(&self) -> u64 {
         self.0.as_ptr().addr() as u64

@@ -108,8 +108,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     let mut content = Vec::new();
-    file.take(LIMIT_BYTES).read_to_end(&mut content)?;
-    Ok(content)
+    match file.take(LIMIT_BYTES + 1).read_to_end(&mut content)? as u64 {
+        ..=LIMIT_BYTES => Ok(content),
+        _ => Err(io::ErrorKind::FileTooLarge.into()),
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +182,6 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let mut longer = whole.clone();
         longer.resize(1 << 20, b' ');
-        longer.push(b'x');
         for content in [
             &b""[..],
             b"usable",
@@ -191,6 +192,7 @@ mod tests {
             &[&whole[..], b"}"].concat(),
             &[b"[", &whole[..], b"]"].concat(),
             &whole[1..],
+            &longer,
         ] {
             fs::write(&path, content).unwrap();
             assert_eq!(Kept::read(home.path(), &key()), None);
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_home_that_cannot_be_used_is_no_answer() {
         let home = home_with(&Hypervisor::Usable);
-        fs::set_permissions(home.path().join(FILE), PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(home.path().join(FILE), PermissionsExt::from_mode(0o000)).unwrap();
         if !rustix::process::geteuid().is_root() {
             assert_eq!(Kept::read(home.path(), &key()), None);
         }

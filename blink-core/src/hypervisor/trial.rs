@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -42,7 +42,11 @@ const END_WAIT: Duration = Duration::from_millis(500);
 
 /// Tries the hypervisor behind `device`, an open `/dev/kvm`.
 pub(super) fn run(device: File) -> Finding {
-    let (machine, processor) = match make(device) {
+    run_guest(device, Memory::new())
+}
+
+fn run_guest(device: File, memory: Memory) -> Finding {
+    let (machine, processor) = match make(device, memory) {
         Ok(made) => made,
         Err(refused) => return Finding::Failed(refused.to_string()),
     };
@@ -79,15 +83,15 @@ struct Machine {
     step: AtomicU8,
 }
 
-fn make(device: File) -> Result<(Machine, VcpuFd), Refused> {
+fn make(device: File, memory: Memory) -> Result<(Machine, VcpuFd), Refused> {
     // SAFETY: the descriptor is open, it is /dev/kvm's, and from here on nobody else's.
-    let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(device.into_raw_fd()) };
+    let kvm = unsafe { Kvm::from_raw_fd(device.into_raw_fd()) };
     let vm = kvm
         .create_vm()
         .map_err(Refused::at("making a virtual machine"))?;
     let machine = Machine {
         vm,
-        memory: Memory::new(),
+        memory,
         step: AtomicU8::new(Step::Start as u8),
     };
     machine
@@ -293,5 +297,50 @@ impl Running {
             u64::try_from(time.tv_sec).unwrap_or(0),
             u32::try_from(time.tv_nsec).unwrap_or(0),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> Option<File> {
+        let device = File::options().read(true).write(true).open("/dev/kvm");
+        device.ok()
+    }
+
+    /// Also a host that cannot run a kernel can run a jump.
+    #[test]
+    fn a_guest_that_does_not_end_is_ended() {
+        let Some(device) = open() else { return };
+        let (machine, processor) = make(device, Memory::endless()).unwrap();
+        let machine = Arc::new(machine);
+        let running = Running::start(machine.clone(), processor).unwrap();
+        let finding = running.finish();
+        assert!(
+            matches!(&finding, Finding::Failed(reason) | Finding::Undecided(reason) if reason.contains("would hang")),
+            "{finding:?}"
+        );
+        assert_eq!(Arc::strong_count(&machine), 1, "the thread has ended");
+    }
+
+    #[test]
+    fn a_guest_that_fails_is_told_from_one_that_ends() {
+        let Some(device) = open() else { return };
+        // Its first instruction is undefined, and no handler waits for that.
+        let finding = run_guest(device, Memory::undefined());
+        assert!(
+            matches!(&finding, Finding::Failed(reason) if reason.contains("its first instruction")),
+            "{finding:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_hypervisor_is_refused() {
+        let finding = run(File::open("/dev/null").unwrap());
+        assert!(
+            matches!(&finding, Finding::Failed(reason) if reason.contains("making a virtual machine")),
+            "{finding:?}"
+        );
     }
 }

@@ -10,8 +10,13 @@ use blink_core::{
 };
 use tempfile::TempDir;
 
-/// Nothing here takes so long unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing here takes so long unless it hangs. On an emulated host everything takes some thirty times longer.
+fn patience() -> Duration {
+    match Engine::chosen() {
+        Engine::Namespace => Duration::from_secs(60),
+        Engine::Microvm => Duration::from_secs(300),
+    }
+}
 
 const ENGINE_VARIABLE: &str = "BLINK_TEST_ENGINE";
 
@@ -76,7 +81,7 @@ pub(crate) fn has(capability: Capability) -> bool {
 
 /// Waits, but not for ever.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(patience(), future).await {
         Ok(value) => value,
         Err(_) => panic!("it hangs"),
     }
@@ -108,7 +113,7 @@ pub(crate) async fn fails<T>(
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "never came: {what}");
+        assert!(started.elapsed() < patience(), "never came: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

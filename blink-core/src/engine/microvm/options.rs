@@ -157,10 +157,6 @@ fn memory_mib(resources: &Resources) -> u32 {
 
 fn host_memory_mib() -> u64 {
     let info = rustix::system::sysinfo();
-    #[expect(
-        clippy::unnecessary_cast,
-        reason = "it has another type on other machines"
-    )]
     let bytes = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
     bytes >> 20
 }
