@@ -145,7 +145,7 @@ pub(crate) struct RegistryArguments {
     /// Use no network: only images that are stored, folders and tars
     #[arg(long, env = "BLINK_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) offline: bool,
-    /// Ask a mirror for a registry's images first: docker.io=https://mirror.example. May be repeated
+    /// Ask a mirror for a registry's images first. May be repeated
     #[arg(
         long,
         value_name = "REGISTRY=URL",
