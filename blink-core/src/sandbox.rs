@@ -457,7 +457,7 @@ impl Sandbox {
         Ok(())
     }
 
-    fn link(&self) -> Result<&Link> {
+    pub(crate) fn link(&self) -> Result<&Link> {
         self.link
             .as_ref()
             .ok_or_else(|| Error::new(ErrorKind::SandboxDied, "the sandbox was never booted"))

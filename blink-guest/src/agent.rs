@@ -19,7 +19,7 @@ use crate::link::{Broken, Caller, Link, Stream};
 use crate::poll::{Poll, Ready, Token};
 use crate::process::{self, Processes};
 use crate::sources::Sources;
-use crate::{files, guard, signals};
+use crate::{files, freeze, guard, signals};
 
 /// Links at once: a host process has one, and few host processes share a sandbox.
 const LINKS_LIMIT: usize = 64;
@@ -389,6 +389,8 @@ impl Agent {
     fn handle_request(&mut self, caller: Caller, request: Request) {
         let opened = match request {
             Request::Ping => Ok((Some(Response::Done), None)),
+            Request::Freeze => freeze::freeze().map(|()| (Some(Response::Done), None)),
+            Request::Thaw => freeze::thaw().map(|()| (Some(Response::Done), None)),
             Request::Spawn(spawn) => self.spawn(&spawn, caller),
             Request::Attach(attach) => {
                 self.sources

@@ -9,6 +9,7 @@ mod confine;
 mod connect;
 mod dial;
 mod files;
+mod freeze;
 mod guard;
 mod job;
 mod link;

@@ -146,6 +146,13 @@ pub enum Request {
     /// Kills every process and ends the agent, and with it the sandbox.
     #[n(48)]
     Shutdown,
+    /// Writes all that is not on the disk yet to it, and lets nothing change it until [`Request::Thaw`]; for at most ten
+    /// seconds.
+    #[n(49)]
+    Freeze,
+    /// Lets the disk change again.
+    #[n(50)]
+    Thaw,
 }
 
 /// What the agent answers (frame type RpcResponse).

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command as HostCommand;
 use std::time::Duration;
 
-use blink_core::{Blink, Command, ErrorKind, IsolationChoice, Mount, SandboxBuilder};
+use blink_core::{Blink, Command, ErrorKind, Isolation, IsolationChoice, Mount, SandboxBuilder};
 use serde_json::json;
 
 use crate::child;
-use crate::support::{Capability, TestBlink, agent_pid, blink, fails, has, ok, sha256, until};
+use crate::support::{
+    Capability, Engine, TestBlink, blink, fails, has, host_pid, ok, sha256, until,
+};
 
 async fn refused(
     kind: ErrorKind,
@@ -147,7 +149,16 @@ async fn a_user_or_folder_that_is_missing_is_told_by_the_first_command() {
 
 #[tokio::test]
 async fn microvms_are_refused_with_the_way_to_less() {
+    if !has(Capability::Bubblewrap) {
+        return;
+    }
     let blink = blink().await;
+    let auto = ok(blink.sandbox().isolation(IsolationChoice::Auto).create()).await;
+    if auto.isolation() == Isolation::Microvm {
+        eprintln!("skipped: micro-VMs work here");
+        return;
+    }
+    ok(auto.remove()).await;
     let creating = blink.sandbox().isolation(IsolationChoice::Microvm).create();
     let error = fails(ErrorKind::IsolationUnavailable, creating).await;
     assert!(error.message().contains("namespace"), "{error:?}");
@@ -159,8 +170,6 @@ async fn microvms_are_refused_with_the_way_to_less() {
     .await;
     assert!(error.message().contains("--isolation auto"), "{error:?}");
     assert!(blink.folders().is_empty());
-    let auto = ok(blink.sandbox().isolation(IsolationChoice::Auto).create()).await;
-    assert_eq!(auto.isolation().name(), "namespace");
 }
 
 #[tokio::test]
@@ -196,6 +205,9 @@ fn one_shot(home: &Path, prepare: impl FnOnce(&mut HostCommand)) -> String {
 
 #[tokio::test]
 async fn without_bubblewrap_it_says_so() {
+    if !has(Capability::Bubblewrap) {
+        return;
+    }
     let blink = blink().await;
     assert_eq!(one_shot(blink.home(), |_| {}), "ok");
     let report = one_shot(blink.home(), |command| {
@@ -242,6 +254,9 @@ async fn without_bubblewrap_it_says_so() {
 
 #[tokio::test]
 async fn a_bubblewrap_that_fails_is_told_with_its_words() {
+    if !has(Capability::Bubblewrap) {
+        return;
+    }
     let blink = blink().await;
     let broken = blink.home().join("broken-bwrap");
     fs::write(&broken, "#!/bin/sh\n[ \"$1\" = --version ] && echo bubblewrap 0.11.0 && exit\necho 'bwrap: the walls fell down' >&2\nexit 1\n").unwrap();
@@ -255,7 +270,7 @@ async fn a_bubblewrap_that_fails_is_told_with_its_words() {
 
 #[tokio::test]
 async fn where_user_namespaces_are_forbidden_it_says_so() {
-    if !has(Capability::HostMounts) {
+    if !has(Capability::HostMounts) || !has(Capability::Bubblewrap) {
         return;
     }
     let blink = blink().await;
@@ -444,7 +459,7 @@ async fn an_image_in_a_folder_boots_and_a_damaged_one_does_not() {
     let process =
         ok(sandbox.spawn(Command::new("tool").args(["serve", "--listen", "/tmp/s"]))).await;
     let folders = blink.folders();
-    assert!(crate::support::is_alive(agent_pid(&folders[0])));
+    assert!(crate::support::is_alive(host_pid(&folders[0])));
     // Its environment and folder are the image's.
     let pid = process.pid();
     let environment = ok(sandbox.exec(Command::new("/bin/missing").env("B", "x"))).await;
@@ -494,6 +509,24 @@ async fn an_image_in_a_folder_boots_and_a_damaged_one_does_not() {
     assert!(other.folders().is_empty());
 }
 
+/// A program in Python that greets as an agent does, where one does, and then sends what is no frame.
+fn speaks_noise() -> &'static str {
+    match Engine::chosen() {
+        Engine::Namespace => "import os, sys\nos.write(int(sys.argv[3]), os.urandom(1 << 20))",
+        Engine::Microvm => {
+            "import os, socket, time\n\
+             greeted = b''\n\
+             while not greeted:\n  \
+               time.sleep(0.1)\n  \
+               link = socket.socket(socket.AF_VSOCK)\n  \
+               link.connect((2, 2696))\n  \
+               link.sendall(os.environ['BLINK_LINK_SECRET'].encode() + b'\\n')\n  \
+               greeted = link.recv(1)\n\
+             link.sendall(b'+' + os.urandom(1 << 20))"
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_agent_that_is_none_is_told() {
     let blink = blink().await;
@@ -508,7 +541,14 @@ async fn an_agent_that_is_none_is_told() {
     assert!(report.starts_with("SandboxDied"), "{report}");
     let folder = tempfile::tempdir().unwrap();
     let agent = folder.path().join("agent");
-    fs::write(&agent, "#!/bin/bash\nexec python3 -c \"import os, sys; os.write(int(sys.argv[3]), os.urandom(1 << 20)); import time; time.sleep(100)\" \"$@\"\n").unwrap();
+    fs::write(
+        &agent,
+        format!(
+            "#!/usr/bin/env python3\n{}\nimport time; time.sleep(100)\n",
+            speaks_noise()
+        ),
+    )
+    .unwrap();
     fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let report = one_shot(blink.home(), |command| {
         command.env("BLINK_GUEST_BINARY", &agent);

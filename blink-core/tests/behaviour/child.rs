@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use blink_core::{Blink, Error};
 
-use crate::support::{Engine, blink_in, ok};
+use crate::support::{Engine, blink_in, describe_in, ok, rounds};
 
 const TASK: &str = "BLINK_TEST_TASK";
 const HOME: &str = "BLINK_TEST_HOME";
@@ -98,14 +98,15 @@ async fn one_shot(home: &Path) -> Result<(), Error> {
         .isolation(isolation)
         .build()
         .await?;
-    let output = blink.run(blink_core::Command::new("true")).await?;
+    let sandbox = describe_in(&blink).create().await?;
+    let output = sandbox.exec(blink_core::Command::new("true")).await?;
     assert!(output.status.success());
-    Ok(())
+    sandbox.remove().await
 }
 
 async fn make_detached(home: &Path) {
     let blink = blink_in(home).await;
-    let sandbox = ok(blink.sandbox().detached().create()).await;
+    let sandbox = ok(describe_in(&blink).detached().create()).await;
     let script = "echo one; while ! [ -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5";
     let process = ok(sandbox.spawn(blink_core::Command::shell(script).key("kept"))).await;
     ok(sandbox.files().unwrap().write("/tmp/file", "kept")).await;
@@ -117,7 +118,7 @@ async fn make_three(home: &Path) {
     let blink = blink_in(home).await;
     let mut kept = Vec::new();
     for _ in 0..3 {
-        let sandbox = ok(blink.sandbox().create()).await;
+        let sandbox = ok(describe_in(&blink).create()).await;
         let command = blink_core::Command::shell("setsid sleep 54321 & sleep 54321");
         kept.push((ok(sandbox.spawn(command)).await, sandbox));
     }
@@ -134,10 +135,10 @@ async fn hold(home: &Path) {
 }
 
 async fn churn(home: &Path) {
-    for round in 0..15 {
+    for round in 0..rounds(15) {
         let blink = blink_in(home).await;
-        let first = ok(blink.sandbox().create()).await;
-        let second = ok(blink.sandbox().create()).await;
+        let first = ok(describe_in(&blink).create()).await;
+        let second = ok(describe_in(&blink).create()).await;
         for sandbox in [&first, &second] {
             let command = blink_core::Command::shell(format!("echo {round}"));
             assert_eq!(ok(sandbox.exec(command)).await.text(), format!("{round}\n"));
@@ -160,7 +161,7 @@ async fn fill(home: &Path) {
         Ok(blink) => blink,
         Err(error) => return tell(Err(error)),
     };
-    let sandbox = match blink.sandbox().create().await {
+    let sandbox = match describe_in(&blink).create().await {
         Ok(sandbox) => sandbox,
         Err(error) => return tell(Err(error)),
     };

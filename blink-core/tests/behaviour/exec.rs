@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 use blink_core::{Command, ErrorKind};
 
 use crate::support::{
-    Capability, fails, has, noise, ok, python, sandbox, sandbox_with, sha256, shown, until, within,
+    Capability, Engine, fails, has, noise, ok, python, sandbox, sandbox_with, sha256, shown, until,
+    within,
 };
 
 #[tokio::test]
@@ -496,7 +497,7 @@ async fn one_shot_runs_leave_nothing() {
     let output = ok(blink.run(Command::shell("echo hi; echo there >&2; exit 3"))).await;
     assert_eq!((output.status.code, output.text().as_ref()), (3, "hi\n"));
     assert_eq!(&output.stderr[..], b"there\n");
-    assert_eq!(output.isolation.name(), "namespace");
+    assert_eq!(output.isolation.name(), Engine::chosen().name());
     until("no folder", || blink.folders().is_empty()).await;
 }
 

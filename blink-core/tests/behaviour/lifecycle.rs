@@ -7,7 +7,7 @@ use blink_core::{Command, ErrorKind};
 
 use crate::child;
 use crate::support::{
-    Capability, agent_pid, blink, blink_in, fails, folders, has, is_alive, kill, ok, sandbox,
+    Capability, Engine, blink, blink_in, fails, folders, has, host_pid, is_alive, kill, ok, rounds,
     sandbox_with, until, within,
 };
 
@@ -32,13 +32,14 @@ fn processes_with(text: &str) -> Vec<i32> {
 
 #[tokio::test]
 async fn removing_leaves_nothing() {
-    let (sandbox, blink) = sandbox().await.into_parts();
+    let blink = blink().await;
+    let sandbox = ok(blink.sandbox().create()).await;
     let folder = blink.home().join("sandboxes").join(sandbox.id());
     ok(sandbox.exec(Command::shell(
         "mkdir -p /tmp/a/b; chmod 000 /tmp/a; touch /etc/x; setsid sleep 1000 & true",
     )))
     .await;
-    let agent = agent_pid(&folder);
+    let agent = host_pid(&folder);
     assert!(is_alive(agent));
     let home = blink.home().to_str().unwrap().to_owned();
     assert!(!processes_with(&home).is_empty());
@@ -51,14 +52,15 @@ async fn removing_leaves_nothing() {
 
 #[tokio::test]
 async fn dropping_leaves_nothing() {
-    for round in 0..10 {
-        let (sandbox, blink) = sandbox().await.into_parts();
+    let blink = blink().await;
+    for round in 0..rounds(10) {
+        let sandbox = ok(blink.sandbox().create()).await;
         let folder = blink.home().join("sandboxes").join(sandbox.id());
         let script =
             "i=0; while :; do i=$((i + 1)); mkdir -p /tmp/$i/x; echo x > /tmp/$i/x/f; done";
         let writing = ok(sandbox.spawn(Command::shell(script))).await;
         ok(sandbox.exec(Command::new("true"))).await;
-        let agent = agent_pid(&folder);
+        let agent = host_pid(&folder);
         let files = sandbox.files().unwrap();
         drop(sandbox);
         fails(ErrorKind::SandboxDied, files.read("/etc/passwd")).await;
@@ -76,7 +78,8 @@ async fn dropping_leaves_nothing() {
 
 #[tokio::test]
 async fn a_handle_outlives_its_sandbox_harmlessly() {
-    let (sandbox, _blink) = sandbox().await.into_parts();
+    let blink = blink().await;
+    let sandbox = ok(blink.sandbox().create()).await;
     let mut process = ok(sandbox.spawn(
         Command::new("sleep")
             .arg("1000")
@@ -98,11 +101,9 @@ async fn a_handle_outlives_its_sandbox_harmlessly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_is_killed_fails_everything_that_waits() {
-    if !has(Capability::HostProcesses) {
-        return;
-    }
-    let sandbox = sandbox().await;
-    let agent = agent_pid(&sandbox.blink.folders()[0]);
+    let blink = blink().await;
+    let sandbox = ok(blink.sandbox().create()).await;
+    let agent = host_pid(&blink.folders()[0]);
     let mut process = ok(sandbox.spawn(Command::new("sleep").arg("1000"))).await;
     let mut stdout = process.take_stdout().unwrap();
     let died = |result: Result<(), blink_core::Error>| {
@@ -154,13 +155,16 @@ async fn an_agent_that_is_killed_fails_everything_that_waits() {
     fails(ErrorKind::SandboxDied, process.kill()).await;
     fails(ErrorKind::SandboxDied, sandbox.exec(Command::new("true"))).await;
     fails(ErrorKind::SandboxDied, sandbox.spawn(Command::new("true"))).await;
-    fails(ErrorKind::SandboxDied, sandbox.files().read("/etc/passwd")).await;
+    fails(
+        ErrorKind::SandboxDied,
+        sandbox.files().unwrap().read("/etc/passwd"),
+    )
+    .await;
     fails(ErrorKind::SandboxDied, sandbox.processes()).await;
     fails(ErrorKind::SandboxDied, sandbox.ping()).await;
     fails(ErrorKind::SandboxDied, sandbox.connect_tcp("127.0.0.1", 1)).await;
     let death = sandbox.death().unwrap();
     assert_eq!(death.kind(), ErrorKind::SandboxDied);
-    let (sandbox, blink) = sandbox.into_parts();
     ok(sandbox.remove()).await;
     assert!(blink.folders().is_empty());
 }
@@ -170,9 +174,13 @@ async fn giving_up_a_boot_leaves_nothing() {
     let blink = blink().await;
     // The first one makes what all share.
     ok(ok(blink.sandbox().create()).await.remove()).await;
-    for round in 0..40_u32 {
-        let patience = Duration::from_micros(u64::from(round) * 400);
-        let _ = tokio::time::timeout(patience, blink.sandbox().create()).await;
+    // From before it begins to where it is nearly up.
+    let step = match Engine::chosen() {
+        Engine::Namespace => Duration::from_micros(400),
+        Engine::Microvm => Duration::from_millis(1200),
+    };
+    for round in 0..rounds(40) {
+        let _ = tokio::time::timeout(step * round, blink.sandbox().create()).await;
     }
     let home = blink.home().to_str().unwrap().to_owned();
     until("the processes' end", || processes_with(&home).is_empty()).await;
@@ -229,7 +237,7 @@ async fn a_detached_sandbox_outlives_its_process() {
     // Left and taken up again, in one process.
     drop(sandbox);
     let sandbox = ok(blink.open(id)).await;
-    let agent = agent_pid(&blink.folders()[0]);
+    let agent = host_pid(&blink.folders()[0]);
     ok(sandbox.exec(Command::new("true"))).await;
     ok(sandbox.remove()).await;
     assert!(!is_alive(agent));
@@ -269,7 +277,7 @@ async fn a_detached_sandbox_that_was_killed_is_gone() {
     let sandbox = ok(blink.sandbox().detached().create()).await;
     let id = sandbox.id().to_owned();
     drop(sandbox);
-    let agent = agent_pid(&blink.folders()[0]);
+    let agent = host_pid(&blink.folders()[0]);
     assert!(is_alive(agent));
     kill(agent);
     until("its end", || !is_alive(agent)).await;
@@ -289,7 +297,7 @@ async fn a_killed_host_process_leaves_nothing_behind_the_next_start() {
     let (mut child, _) = child::start("three", blink.home());
     let folders: Vec<PathBuf> = blink.folders();
     assert_eq!(folders.len(), 3);
-    let agents: Vec<i32> = folders.iter().map(|folder| agent_pid(folder)).collect();
+    let agents: Vec<i32> = folders.iter().map(|folder| host_pid(folder)).collect();
     assert!(agents.iter().all(|agent| is_alive(*agent)));
     // Another start leaves the sandboxes of the living alone.
     let _other = blink_in(blink.home()).await;
@@ -310,6 +318,9 @@ async fn a_killed_host_process_leaves_nothing_behind_the_next_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_processes_share_a_home() {
+    if !has(Capability::SharedHome) {
+        return;
+    }
     let blink = blink().await;
     let running: Vec<_> = (0..4)
         .map(|_| {
@@ -330,7 +341,7 @@ async fn several_processes_share_a_home() {
 async fn many_sandboxes_at_once() {
     let blink = blink().await;
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..20 {
+    for number in 0..rounds(20) {
         let creating = blink.sandbox().env("NUMBER", number.to_string()).create();
         tasks.spawn(async move {
             let sandbox = ok(creating).await;

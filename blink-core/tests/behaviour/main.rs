@@ -12,6 +12,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod process;
+mod shared;
 mod support;
 mod terminal;
 mod timeout;

@@ -10,6 +10,8 @@ use blink_core::{
 };
 use tempfile::TempDir;
 
+use crate::shared;
+
 /// Nothing here takes so long unless it hangs. On an emulated host everything takes some thirty times longer.
 fn patience() -> Duration {
     match Engine::chosen() {
@@ -36,6 +38,13 @@ impl Engine {
         }
     }
 
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Engine::Namespace => "namespace",
+            Engine::Microvm => "microvm",
+        }
+    }
+
     pub(crate) fn isolation(self) -> IsolationChoice {
         match self {
             Engine::Namespace => IsolationChoice::Namespace,
@@ -51,21 +60,23 @@ pub(crate) enum Capability {
     Users,
     /// Sandboxes that outlive the process that made them.
     Detached,
-    /// Programs of a sandbox are processes of the host, which can be looked at there.
-    HostProcesses,
     /// This process may make mounts of its own.
     HostMounts,
+    /// Sandboxes are made by bubblewrap, with what it needs of the host.
+    Bubblewrap,
+    /// Several processes use one home at once.
+    SharedHome,
 }
 
 impl Capability {
     fn is_there(self) -> bool {
         let root = rustix::process::geteuid().is_root();
         match (Engine::chosen(), self) {
-            (Engine::Namespace, Capability::Users | Capability::HostMounts) => root,
-            (Engine::Namespace, Capability::Detached | Capability::HostProcesses) => true,
-            (Engine::Microvm, Capability::Users | Capability::Detached) => true,
-            (Engine::Microvm, Capability::HostMounts) => root,
-            (Engine::Microvm, Capability::HostProcesses) => false,
+            (Engine::Namespace, Capability::Users) | (_, Capability::HostMounts) => root,
+            (_, Capability::Users | Capability::Detached) => true,
+            (engine, Capability::Bubblewrap | Capability::SharedHome) => {
+                engine == Engine::Namespace
+            }
         }
     }
 }
@@ -77,6 +88,14 @@ pub(crate) fn has(capability: Capability) -> bool {
         eprintln!("skipped: {capability:?} is not to be had here");
     }
     there
+}
+
+/// How often something is done that is done often: less where each time takes seconds.
+pub(crate) fn rounds(many: u32) -> u32 {
+    match Engine::chosen() {
+        Engine::Namespace => many,
+        Engine::Microvm => many.div_ceil(10),
+    }
 }
 
 /// Waits, but not for ever.
@@ -139,15 +158,11 @@ impl Drop for TestBlink {
             return;
         };
         for folder in entries.flatten().map(|entry| entry.path()) {
-            let record = std::fs::read(folder.join("machine.json")).unwrap_or_default();
-            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
-            let agent = record["agent"]["pid"].as_i64();
-            let agent =
-                agent.and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
-            if let Some(agent) = agent
-                && folder.join("detached").exists()
+            if folder.join("detached").exists()
+                && let Some(pid) = find_host_pid(&folder)
+                && let Some(pid) = rustix::process::Pid::from_raw(pid)
             {
-                let _ = rustix::process::kill_process(agent, rustix::process::Signal::KILL);
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
     }
@@ -163,15 +178,25 @@ impl TestBlink {
         folders(self.home())
     }
 
+    /// A sandbox to make.
+    pub(crate) fn sandbox(&self) -> SandboxBuilder {
+        describe_in(&self.blink)
+    }
+
     pub(crate) async fn create(
-        self,
+        &self,
         describe: impl FnOnce(SandboxBuilder) -> SandboxBuilder,
     ) -> TestSandbox {
-        let sandbox = ok(describe(self.blink.sandbox()).create()).await;
-        TestSandbox {
-            sandbox,
-            blink: self,
-        }
+        let sandbox = ok(describe(self.sandbox()).create()).await;
+        TestSandbox::new(sandbox, Origin::Borrowed)
+    }
+}
+
+/// A sandbox to make, no larger than tests need: an emulated host boots a small machine in half the time.
+pub(crate) fn describe_in(blink: &Blink) -> SandboxBuilder {
+    match Engine::chosen() {
+        Engine::Namespace => blink.sandbox(),
+        Engine::Microvm => blink.sandbox().cpus(1.0).memory_mib(1024),
     }
 }
 
@@ -201,28 +226,61 @@ pub(crate) async fn blink() -> TestBlink {
     }
 }
 
-/// A sandbox, and what it lives in.
+/// A sandbox of a test.
 pub(crate) struct TestSandbox {
-    // Dropped first: its home must be there until it is gone.
-    sandbox: Sandbox,
-    pub(crate) blink: TestBlink,
+    /// There until the end.
+    sandbox: Option<Sandbox>,
+    origin: Origin,
+}
+
+/// Where a test's sandbox is from, and where it goes.
+pub(crate) enum Origin {
+    /// From a home that somebody else holds.
+    Borrowed,
+    /// From a home of its own, which goes after it.
+    Own(#[expect(dead_code, reason = "held until the sandbox is gone")] TestBlink),
+    /// From those that tests use one after another; what they were like is known since a moment.
+    Shared(shared::Moment),
 }
 
 impl Deref for TestSandbox {
     type Target = Sandbox;
 
     fn deref(&self) -> &Sandbox {
-        &self.sandbox
+        self.sandbox.as_ref().unwrap()
+    }
+}
+
+impl Drop for TestSandbox {
+    fn drop(&mut self) {
+        let origin = std::mem::replace(&mut self.origin, Origin::Borrowed);
+        match (self.sandbox.take(), origin) {
+            (Some(sandbox), Origin::Shared(since)) if !std::thread::panicking() => {
+                shared::give_back(sandbox, since);
+            }
+            // The home goes after what is in it.
+            (sandbox, origin) => {
+                drop(sandbox);
+                drop(origin);
+            }
+        }
     }
 }
 
 impl TestSandbox {
-    pub(crate) fn files(&self) -> Files {
-        self.sandbox.files().unwrap()
+    pub(crate) fn new(sandbox: Sandbox, origin: Origin) -> TestSandbox {
+        TestSandbox {
+            sandbox: Some(sandbox),
+            origin,
+        }
     }
 
-    pub(crate) fn into_parts(self) -> (Sandbox, TestBlink) {
-        (self.sandbox, self.blink)
+    pub(crate) fn files(&self) -> Files {
+        self.deref().files().unwrap()
+    }
+
+    pub(crate) async fn remove(mut self) {
+        ok(self.sandbox.take().unwrap().remove()).await;
     }
 
     /// Runs a shell script.
@@ -231,7 +289,7 @@ impl TestSandbox {
     }
 
     pub(crate) async fn run(&self, command: Command) -> Output {
-        ok(self.sandbox.exec(command)).await
+        ok(self.exec(command)).await
     }
 
     /// Runs a Python program.
@@ -270,15 +328,30 @@ pub(crate) fn shown(output: &Output) -> String {
     )
 }
 
-/// A running sandbox with no wishes.
+/// A running sandbox with no wishes, as it was made.
 pub(crate) async fn sandbox() -> TestSandbox {
-    sandbox_with(|builder| builder).await
+    match Engine::chosen() {
+        Engine::Namespace => sandbox_with(|builder| builder).await,
+        Engine::Microvm => shared::sandbox().await,
+    }
 }
 
+/// A running sandbox that nobody else uses before or after.
 pub(crate) async fn sandbox_with(
     describe: impl FnOnce(SandboxBuilder) -> SandboxBuilder,
 ) -> TestSandbox {
-    blink().await.create(describe).await
+    match Engine::chosen() {
+        Engine::Namespace => {
+            let blink = blink().await;
+            let sandbox = ok(describe(blink.sandbox()).create()).await;
+            TestSandbox::new(sandbox, Origin::Own(blink))
+        }
+        Engine::Microvm => {
+            let blink = shared::blink().await;
+            let sandbox = ok(describe(describe_in(&blink)).create()).await;
+            TestSandbox::new(sandbox, Origin::Borrowed)
+        }
+    }
 }
 
 /// Bytes that do not repeat, the same each time.
@@ -308,11 +381,19 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap()[..64].to_owned()
 }
 
-/// The agent's number on the host, from the sandbox's record.
-pub(crate) fn agent_pid(folder: &Path) -> i32 {
-    let record = std::fs::read(folder.join("machine.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    i32::try_from(record["agent"]["pid"].as_i64().unwrap()).unwrap()
+/// The process on the host that holds the sandbox: the agent, or the machine that it is in.
+pub(crate) fn host_pid(folder: &Path) -> i32 {
+    find_host_pid(folder).unwrap()
+}
+
+fn find_host_pid(folder: &Path) -> Option<i32> {
+    let (record, holder) = match Engine::chosen() {
+        Engine::Namespace => ("machine.json", "agent"),
+        Engine::Microvm => ("microvm.json", "process"),
+    };
+    let record = std::fs::read(folder.join(record)).ok()?;
+    let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+    i32::try_from(record[holder]["pid"].as_i64()?).ok()
 }
 
 pub(crate) fn is_alive(pid: i32) -> bool {

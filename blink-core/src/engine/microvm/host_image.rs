@@ -20,22 +20,39 @@ pub(super) fn prepare(home: &Home) -> Result<(PathBuf, Vec<PathBuf>)> {
     let root = host_root::prepare(home, id_base)?;
     let name = root.path.file_name().unwrap_or_default().to_string_lossy();
     let layout = home.path().join(format!("{name}.oci"));
-    if !layout.is_dir() {
-        let failed =
-            |error: std::io::Error| Error::io("the image 'host' could not be made", &error);
-        let temporary = tempfile::tempdir_in(home.path()).map_err(failed)?;
-        write(temporary.path(), &root.path, id_base)?;
-        match fs::rename(temporary.path(), &layout) {
-            // Another process was faster.
-            Err(_) if layout.is_dir() => {}
-            Err(error) => return Err(failed(error)),
-            Ok(()) => drop(temporary.keep()),
-        }
-    }
+    make_once(home, &layout, || layer(&root.path, id_base))?;
     Ok((layout, root.shown))
 }
 
-fn write(layout: &Path, root: &Path, id_base: Option<u32>) -> Result<()> {
+/// A folder in OCI layout with nothing in it, for a machine that has its disk already: the engine asks for an image all
+/// the same.
+pub(super) fn blank(home: &Home) -> Result<PathBuf> {
+    /// The end of a tar.
+    const NOTHING: usize = 1024;
+    let layout = home.path().join("blank.oci");
+    make_once(home, &layout, || Ok(vec![0; NOTHING]))?;
+    Ok(layout)
+}
+
+fn make_once(home: &Home, layout: &Path, layer: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+    if layout.is_dir() {
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| Error::io("a micro-VM's image could not be made", &error);
+    let temporary = tempfile::tempdir_in(home.path()).map_err(failed)?;
+    write(temporary.path(), &layer()?)?;
+    match fs::rename(temporary.path(), layout) {
+        // Another process was faster.
+        Err(_) if layout.is_dir() => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(()) => {
+            drop(temporary.keep());
+            Ok(())
+        }
+    }
+}
+
+fn write(layout: &Path, layer: &[u8]) -> Result<()> {
     let failed = |error: std::io::Error| Error::io("the image 'host' could not be made", &error);
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(failed)?;
@@ -51,7 +68,7 @@ fn write(layout: &Path, root: &Path, id_base: Option<u32>) -> Result<()> {
         blob["mediaType"] = json!(format!("application/vnd.oci.image.{media_type}"));
         blob
     };
-    let layer = put(&layer(root, id_base)?)?;
+    let layer = put(layer)?;
     let architecture = match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",

@@ -10,10 +10,11 @@ use boxlite::{BoxOptions, BoxStatus, BoxliteRuntime, LiteBox};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::disk::Disk;
 use super::record::Record;
 use super::runtime::{self, Runtime};
 use super::tree::Tree;
-use super::{console, failure, link};
+use super::{archive, console, failure, link};
 use crate::engine::{Machine, MachineSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
@@ -30,6 +31,7 @@ pub(super) struct MicrovmMachine {
     _handle: Arc<LiteBox>,
     runtime: Arc<Runtime>,
     record: Record,
+    disk: Disk,
     /// The engine's folder for it.
     folder: PathBuf,
     ended: watch::Receiver<bool>,
@@ -45,15 +47,17 @@ impl MicrovmMachine {
         options: BoxOptions,
         secret: String,
     ) -> Result<MicrovmMachine> {
-        let boxlite = runtime.boxlite()?.clone();
-        let name = spec.id.clone();
-        let created = runtime.run(async move {
-            boxlite
-                .create(options, Some(name))
-                .await
-                .map_err(|error| failure::translate("the micro-VM could not be made", &error))
-        });
-        let handle = Arc::new(created.await?);
+        let disk = Disk::of(&spec.folder);
+        let noted =
+            |error: std::io::Error| Error::io("the sandbox's folder cannot be written", &error);
+        let is_new = !disk.exists();
+        let handle = if is_new {
+            create(runtime, options, spec.id.clone()).await?
+        } else {
+            let size_bytes = disk.size_bytes().map_err(noted)?;
+            archive::provision(runtime, options, Some(spec.id.clone()), size_bytes).await?
+        };
+        let handle = Arc::new(handle);
         let mut record = Record {
             machine: handle.id().as_str().to_owned(),
             secret,
@@ -63,9 +67,11 @@ impl MicrovmMachine {
             runtime: runtime.clone(),
             machine: Some(record.machine.clone()),
         };
-        let noted =
-            |error: std::io::Error| Error::io("the sandbox's folder cannot be written", &error);
         record.write(&spec.folder).map_err(noted)?;
+        let place = runtime.disk_place(&record.machine);
+        if !is_new {
+            disk.lend(&place).map_err(noted)?;
+        }
         let folder = runtime.machine_folder(&record.machine);
         let starting = {
             let handle = handle.clone();
@@ -81,10 +87,13 @@ impl MicrovmMachine {
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(late(spec.boot_timeout, &console::tail(&folder))),
         }
+        if is_new {
+            disk.adopt(&place).map_err(noted)?;
+        }
         record.process = process_of(&handle).await;
         record.write(&spec.folder).map_err(noted)?;
         unfinished.machine = None;
-        Ok(Self::watched(runtime, handle, record, folder))
+        Ok(Self::watched(runtime, handle, record, disk, folder))
     }
 
     /// A machine that an earlier process has booted, if it runs.
@@ -108,15 +117,16 @@ impl MicrovmMachine {
         let info = handle.info().await.map_err(|error| {
             failure::translate("the micro-VM's state could not be read", &error)
         })?;
-        let folder = runtime.machine_folder(&record.machine);
+        let (disk, folder) = (Disk::of(folder), runtime.machine_folder(&record.machine));
         let running = info.status == BoxStatus::Running && record.is_alive();
-        Ok(running.then(|| Self::watched(runtime, handle, record, folder)))
+        Ok(running.then(|| Self::watched(runtime, handle, record, disk, folder)))
     }
 
     fn watched(
         runtime: &Arc<Runtime>,
         handle: Arc<LiteBox>,
         record: Record,
+        disk: Disk,
         folder: PathBuf,
     ) -> MicrovmMachine {
         let (sender, ended) = watch::channel(false);
@@ -130,12 +140,54 @@ impl MicrovmMachine {
             runtime: runtime.clone(),
             _handle: handle,
             record,
+            disk,
             folder,
             ended,
             removal,
             killed: AtomicBool::new(false),
         }
     }
+}
+
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "sessions are to come, and nobody else has checkpoints"
+    )
+)]
+impl MicrovmMachine {
+    /// Makes a layer of what the disk holds at this moment, in which the machine is paused. What programs have not
+    /// written to the disk yet is not in it, unless the agent was asked to freeze the disk before.
+    pub(super) async fn snapshot(&self, layer: &Path) -> Result<()> {
+        let Some(process) = self.record.process else {
+            return Err(Error::new(ErrorKind::SandboxDied, "the micro-VM has ended"));
+        };
+        let (disk, layer) = (self.disk.clone(), layer.to_owned());
+        let copying = self.runtime.run(async move {
+            let copying = tokio::task::spawn_blocking(move || {
+                let _paused = process.pause();
+                disk.copy_to(&layer)
+            });
+            copying
+                .await
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
+        });
+        copying
+            .await?
+            .map_err(|error| Error::io("the sandbox's disk could not be kept", &error))
+    }
+}
+
+async fn create(runtime: &Runtime, options: BoxOptions, name: String) -> Result<LiteBox> {
+    let boxlite = runtime.boxlite()?.clone();
+    let created = runtime.run(async move {
+        boxlite
+            .create(options, Some(name))
+            .await
+            .map_err(|error| failure::translate("the micro-VM could not be made", &error))
+    });
+    created.await
 }
 
 /// Removes a machine whose boot was given up, by a failure or by the caller.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use boxlite::{BoxliteOptions, BoxliteRuntime};
@@ -108,6 +108,16 @@ impl Runtime {
         if let Some(tasks) = &self.tasks {
             tasks.spawn(task);
         }
+    }
+
+    /// Everything of the engine, and what must be on the same file system.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the engine looks for a machine's disk.
+    pub(super) fn disk_place(&self, machine: &str) -> PathBuf {
+        self.machine_folder(machine).join("disks/disk.qcow2")
     }
 
     /// The engine's folder for a machine.

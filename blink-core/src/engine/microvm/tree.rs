@@ -2,8 +2,14 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// How long threads are waited for that have been told to stop: one that the kernel holds longer does not write.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A process with its start: numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,17 +41,66 @@ impl Tree {
 
     /// Ends the process and all that it has started.
     pub(super) fn kill(self) {
+        // From the leaves up, so that none of them is lost to another parent.
+        for process in self.all().into_iter().rev() {
+            process.signal(Signal::KILL);
+        }
+    }
+
+    /// Stops the process and all that it has started, until what is returned is dropped.
+    pub(super) fn pause(self) -> Paused {
+        let all = self.all();
+        for process in &all {
+            process.signal(Signal::STOP);
+        }
+        // A thread stops once it is back from what it does in the kernel, which may be running the machine.
+        let deadline = Instant::now() + STOPS_WITHIN;
+        while !all.iter().all(|process| process.is_stopped()) && Instant::now() < deadline {
+            thread::sleep(LOOK_EVERY);
+        }
+        Paused { all }
+    }
+
+    fn is_stopped(self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            let state = stat
+                .rsplit_once(')')
+                .and_then(|(_, rest)| rest.trim_start().chars().next());
+            !matches!(state, Some('R' | 'S' | 'D'))
+        })
+    }
+
+    fn signal(self, signal: Signal) {
+        if let Some(handle) = self.handle() {
+            let _ = pidfd_send_signal(&handle, signal);
+        }
+    }
+
+    /// Itself and all that it has started, from the root down.
+    fn all(self) -> Vec<Tree> {
         let mut all = vec![self];
         let mut next = 0;
         while let Some(parent) = all.get(next) {
             all.extend(children(parent.pid));
             next += 1;
         }
-        // From the leaves up, so that none of them is lost to another parent.
-        for process in all.into_iter().rev() {
-            if let Some(handle) = process.handle() {
-                let _ = pidfd_send_signal(&handle, Signal::KILL);
-            }
+        all
+    }
+}
+
+/// Processes that go on when this is dropped.
+pub(super) struct Paused {
+    all: Vec<Tree>,
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        for process in self.all.iter().rev() {
+            process.signal(Signal::CONT);
         }
     }
 }
@@ -86,6 +141,12 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(5));
         };
         assert!(tree.is_alive() && grandchild.is_alive());
+        let paused = tree.pause();
+        assert!(tree.is_stopped() && grandchild.is_stopped());
+        drop(paused);
+        while tree.is_stopped() || grandchild.is_stopped() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         tree.kill();
         child.wait().unwrap();
         while grandchild.is_alive() {

@@ -1,0 +1,195 @@
+//! What no engine but this has, on real machines: with `BLINK_TEST_ENGINE=microvm`.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blink_wire::Request;
+
+use super::*;
+use crate::home::SandboxFolder;
+use crate::sandbox::{DEFAULT_DISK_MIB, Network, Resources, Sandbox};
+use crate::{Command, Isolation};
+
+const ENGINE: &str = "BLINK_TEST_ENGINE";
+
+fn has_machines() -> bool {
+    let there = std::env::var(ENGINE).is_ok_and(|engine| engine == "microvm");
+    if !there {
+        eprintln!("skipped: {ENGINE} is not microvm");
+    }
+    there
+}
+
+/// A sandbox whose machine is at hand.
+struct Running {
+    sandbox: Sandbox,
+    machine: Arc<MicrovmMachine>,
+}
+
+impl Running {
+    async fn says(&self, script: &str) -> String {
+        let output = self.sandbox.exec(Command::shell(script)).await.unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        output.text().trim_end().to_owned()
+    }
+
+    async fn ask(&self, request: Request) {
+        self.sandbox.link().unwrap().call(&request).await.unwrap();
+    }
+
+    /// Ends the machine as a power cut would; the sandbox's folder stays.
+    async fn cut(self) {
+        self.machine.kill();
+        self.machine.gone().await;
+        drop(self.sandbox);
+    }
+}
+
+fn new_folder(home: &Home) -> SandboxFolder {
+    home.new_sandbox(true).unwrap()
+}
+
+async fn boot(engine: &MicrovmEngine, home: &Home, id: &str) -> Running {
+    let mut resources = Resources {
+        cpus: Some(1.0),
+        memory_mib: Some(512),
+        ..Resources::default()
+    };
+    resources.disk_mib = DEFAULT_DISK_MIB;
+    let folder = home.open_sandbox(id).unwrap();
+    let spec = MachineSpec {
+        id: id.to_owned(),
+        host_name: id.to_owned(),
+        folder: folder.path().to_owned(),
+        rootfs: None,
+        resources,
+        network: Network::None,
+        mounts: Vec::new(),
+        detached: false,
+        boot_timeout: Duration::from_secs(120),
+    };
+    let machine = Arc::new(engine.boot_machine(&spec).await.unwrap());
+    let defaults = crate::command::Defaults::default();
+    let mut sandbox = Sandbox::assemble(folder, machine.clone(), Isolation::Microvm, defaults);
+    sandbox.connect(Duration::from_secs(120)).await.unwrap();
+    Running { sandbox, machine }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_outlive_machines_and_layers_do_not_change() {
+    if !has_machines() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let home = Home::open(Some(scratch.path().join("home"))).unwrap();
+    let engine = MicrovmEngine::open(&home).await.unwrap();
+    let folder = new_folder(&home);
+    let (id, path) = (folder.id().to_owned(), folder.path().to_owned());
+    drop(folder);
+    let layers = scratch.path().join("layers");
+    fs::create_dir(&layers).unwrap();
+    let (first, second) = (layers.join("first"), layers.join("second"));
+
+    // While it runs: what it writes later is not in the layer, and programs wait no longer than the freeze.
+    let running = boot(&engine, &home, &id).await;
+    running.says("mkdir /data; echo one >/data/one").await;
+    running.ask(Request::Freeze).await;
+    running.machine.snapshot(&first).await.unwrap();
+    running.ask(Request::Thaw).await;
+    running.ask(Request::Thaw).await;
+    running
+        .says("echo two >/data/two; head -c 20000000 /dev/urandom >/data/large; sync /data/*")
+        .await;
+    running.cut().await;
+
+    // A power cut loses nothing that was written to the disk.
+    let running = boot(&engine, &home, &id).await;
+    assert_eq!(
+        running
+            .says("ls /data; cat /data/one /data/two; hostname")
+            .await,
+        format!("large\none\ntwo\none\ntwo\n{id}")
+    );
+    running.says("rm /data/large; sync /data").await;
+    running.cut().await;
+
+    // While it does not run.
+    MicrovmEngine::snapshot(&path, &second).unwrap();
+    MicrovmEngine::restore(&path, &first).unwrap();
+    let running = boot(&engine, &home, &id).await;
+    assert_eq!(running.says("ls /data").await, "one");
+    running
+        .says("echo changed >/data/one; sync /data/one")
+        .await;
+    running.cut().await;
+
+    // Another sandbox begins with a layer, and is another machine.
+    let fork = new_folder(&home);
+    let (fork_id, fork_path) = (fork.id().to_owned(), fork.path().to_owned());
+    drop(fork);
+    MicrovmEngine::restore(&fork_path, &second).unwrap();
+    let running = boot(&engine, &home, &fork_id).await;
+    assert_eq!(
+        running.says("cat /data/*; hostname").await,
+        format!("one\ntwo\n{fork_id}")
+    );
+    running.says("echo forked >/data/two; sync /data/two").await;
+    running.cut().await;
+
+    let archive = scratch.path().join("fork.boxlite");
+    engine.export(&fork_path, &archive).await.unwrap();
+    let imported = new_folder(&home);
+    let (imported_id, imported_path) = (imported.id().to_owned(), imported.path().to_owned());
+    drop(imported);
+    damaged_archives_leave_nothing(&archive, &imported_path).await;
+    MicrovmEngine::import(&archive, &imported_path)
+        .await
+        .unwrap();
+    // It stands alone.
+    for layer in [&first, &second] {
+        fs::remove_file(layer).unwrap();
+    }
+    let running = boot(&engine, &home, &imported_id).await;
+    assert_eq!(running.says("cat /data/*").await, "one\nforked");
+    running.cut().await;
+    let boxes: Vec<_> = fs::read_dir(home.path().join("microvm/boxes"))
+        .unwrap()
+        .collect();
+    assert_eq!(boxes.len(), 0, "{boxes:?}");
+}
+
+async fn damaged_archives_leave_nothing(good: &Path, folder: &Path) {
+    let before = names(folder);
+    let archive = folder.with_extension("damaged");
+    let bytes = fs::read(good).unwrap();
+    let mut altered = bytes.clone();
+    let middle = bytes.len() / 2;
+    altered[middle] ^= 1;
+    let cases = [
+        &bytes[..bytes.len() - 100],
+        &bytes[..100],
+        &bytes[..2],
+        b"no archive at all",
+        &altered,
+    ];
+    for case in cases {
+        fs::write(&archive, case).unwrap();
+        let error = MicrovmEngine::import(&archive, folder).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(names(folder), before);
+    }
+    fs::remove_file(&archive).unwrap();
+    let error = MicrovmEngine::import(&archive, folder).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    names
+}
