@@ -19,6 +19,7 @@ use crate::image::{ImageSource, Progress};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::link::Link;
 use crate::process::{self, Process};
+use crate::publish::{self, Bound, Published, PublishedPort};
 
 /// Processes of a sandbox at once, unless told otherwise: a parallel build fits, a fork bomb ends soon.
 pub const DEFAULT_PROCESSES: u64 = 1024;
@@ -108,6 +109,7 @@ pub struct SandboxBuilder {
     pub(crate) resources: Resources,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<Mount>,
+    publish: Vec<PublishedPort>,
     env: Vec<(OsString, OsString)>,
     current_dir: Option<OsString>,
     user: Option<String>,
@@ -125,6 +127,7 @@ impl SandboxBuilder {
             resources: Resources::default(),
             network: Network::None,
             mounts: Vec::new(),
+            publish: Vec::new(),
             env: Vec::new(),
             current_dir: None,
             user: None,
@@ -192,6 +195,15 @@ impl SandboxBuilder {
         self
     }
 
+    /// Lets programs of the host reach a TCP port inside it, whatever its network; only those of this machine unless
+    /// the port [says otherwise](PublishedPort::at). The host listens from before the boot until the sandbox ends: who
+    /// connects too early waits for the boot. Where nothing in the sandbox listens, a connection is reset. At most 256 are
+    /// carried at once, over all ports of a sandbox; more wait until one ends.
+    pub fn publish(mut self, port: PublishedPort) -> SandboxBuilder {
+        self.publish.push(port);
+        self
+    }
+
     /// Sets an environment variable for all its programs, over the image's.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> SandboxBuilder {
         self.env.push((name.into(), value.into()));
@@ -242,15 +254,26 @@ impl SandboxBuilder {
     /// Makes and boots the sandbox.
     ///
     /// # Errors
-    /// `InvalidArgument` for options that cannot be right; `IsolationUnavailable` and `ImageUnavailable` with the ways
+    /// `InvalidArgument` for options that cannot be right; `Busy` where a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
     /// that are left; `ResourceExhausted`; `Timeout` where it does not boot in time.
     pub async fn create(self) -> Result<Sandbox> {
         self.check()?;
         let isolation = self.blink.choose(self.isolation).await?;
+        // First of all: nothing needs to be undone where one is taken.
+        let ports = Bound::bind(&self.publish)?;
+        if isolation == Isolation::Namespace && self.network == Network::Host {
+            publish::check_for_loops(&ports)?;
+        }
         let engine = self.blink.engine(isolation).await?;
         let source = ImageSource::parse(&self.image)?;
         let image = self.blink.image(&source, &*self.image_progress).await?;
         let folder = self.blink.home().new_sandbox(self.detached)?;
+        if self.detached
+            && let Err(error) = publish::record(folder.path(), &self.publish)
+        {
+            folder.remove()?;
+            return Err(error);
+        }
         let rootfs = match &image {
             Some(image) => match self
                 .blink
@@ -305,6 +328,7 @@ impl SandboxBuilder {
                 _ => error,
             });
         }
+        sandbox.publish(ports)?;
         tracing::debug!(sandbox = sandbox.id(), elapsed = ?started.elapsed(), "booted");
         Ok(sandbox)
     }
@@ -363,7 +387,7 @@ impl SandboxBuilder {
         for mount in &self.mounts {
             check_mount(mount)?;
         }
-        Ok(())
+        publish::check(&self.publish)
     }
 }
 
@@ -405,6 +429,7 @@ pub struct Sandbox {
     link: Option<Link>,
     isolation: Isolation,
     defaults: Defaults,
+    published: Published,
     /// An earlier process has made it: failing to reach it is no reason to end it.
     adopted: bool,
 }
@@ -422,6 +447,7 @@ impl Sandbox {
             link: None,
             isolation,
             defaults,
+            published: Published::default(),
             adopted: false,
         }
     }
@@ -454,6 +480,12 @@ impl Sandbox {
             words
         });
         self.link = Some(Link::connect(io, deadline, obituary).await?);
+        Ok(())
+    }
+
+    /// Leads ports of the host into it.
+    pub(crate) fn publish(&mut self, ports: Bound) -> Result<()> {
+        self.published = ports.lead(self.link()?);
         Ok(())
     }
 
@@ -590,6 +622,11 @@ impl Sandbox {
         Connection::open(self.link()?, Address::Unix(path.into())).await
     }
 
+    /// Its published ports in the order in which they were asked for, each with the port that the host really has.
+    pub fn published(&self) -> &[PublishedPort] {
+        self.published.ports()
+    }
+
     /// Asks the agent for a sign of life.
     ///
     /// # Errors
@@ -616,6 +653,7 @@ impl Sandbox {
     /// # Errors
     /// `Internal` where something of it could not be removed; the message names it.
     pub async fn remove(mut self) -> Result<()> {
+        std::mem::take(&mut self.published).end().await;
         self.machine.kill();
         if let Some(link) = self.link.take() {
             link.close(Error::new(
@@ -635,6 +673,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        drop(std::mem::take(&mut self.published));
         let Some(folder) = self.folder.take() else {
             return;
         };
