@@ -33,6 +33,7 @@ pub mod image;
 mod images;
 mod isolation;
 mod link;
+mod network;
 mod process;
 mod publish;
 mod sandbox;

@@ -66,7 +66,8 @@ pub enum Network {
     /// it; a micro-VM has an address of its own, and reaches the host's loopback services at `host.boxlite.internal`.
     Host,
     /// These hosts and no others: names such as `pypi.org`, all names below one such as `*.pypi.org`, IPv4 addresses,
-    /// and networks such as `10.1.0.0/16`. In micro-VMs only; `Unsupported` elsewhere.
+    /// and networks such as `10.1.0.0/16`; a list of none is [`None`](Network::None). In micro-VMs only; `Unsupported`
+    /// elsewhere.
     Hosts(Vec<String>),
 }
 
@@ -299,7 +300,7 @@ impl SandboxBuilder {
             folder: folder.path().to_owned(),
             rootfs,
             resources: self.resources,
-            network: self.network.clone(),
+            network: self.network.effective(),
             mounts: self.mounts.clone(),
             detached: self.detached,
             boot_timeout: self.boot_timeout,
@@ -387,6 +388,7 @@ impl SandboxBuilder {
         for mount in &self.mounts {
             check_mount(mount)?;
         }
+        self.network.check()?;
         publish::check(&self.publish)
     }
 }
