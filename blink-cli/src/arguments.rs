@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blink_core::image::RegistryOptions;
-use blink_core::{Blink, IsolationChoice, Mount};
+use blink_core::{Blink, IsolationChoice, Mount, PublishedPort};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -198,6 +198,10 @@ const RUN_EXAMPLES: &str = "Examples:
       The same with limits. A timeout kills everything that was started, and exits with 124.
   blink run --isolation auto --mount ./data:/data:ro -- sh -c 'wc -l /data/*'
       A command of the image, which sees a folder of this machine.
+  blink run --isolation auto --image python:3.12 --publish 8080:8000 -- python3 -m http.server 8000
+      A server, which this machine reaches at http://127.0.0.1:8080/.
+  blink run --allow-host dl-cdn.alpinelinux.org -- apk add git
+      A network of named hosts, in a micro-VM.
   blink run --isolation auto --tty -- sh
       A terminal in a sandbox.
   blink run --isolation auto --json -- echo hello
@@ -255,6 +259,23 @@ pub(crate) struct RunOptions {
     /// What it can reach: nothing, or all that this machine can
     #[arg(long, value_enum, default_value_t = NetworkOption::None)]
     pub(crate) network: NetworkOption,
+    /// Let it reach a host, and no others but those named so: pypi.org, *.pypi.org, 192.0.2.1 or 10.1.0.0/16. May be
+    /// repeated
+    ///
+    /// In micro-VMs only: namespaces have the whole network, or none.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+    /// Let programs of this machine reach one of its TCP ports. May be repeated
+    ///
+    /// This machine listens on 127.0.0.1 unless another of its addresses is named; with 0.0.0.0, other machines reach
+    /// the port too. HOST_PORT 0 is any that is free, which is said on standard error. It works with every --network.
+    #[arg(
+        short,
+        long,
+        value_name = "[HOST_ADDRESS:]HOST_PORT:PORT",
+        value_parser = values::published_port
+    )]
+    pub(crate) publish: Vec<PublishedPort>,
     /// Give it a terminal; standard input must be one
     #[arg(long, conflicts_with = "json")]
     pub(crate) tty: bool,

@@ -1,11 +1,12 @@
 //! The values of options.
 
 use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use blink_core::Mount;
+use blink_core::{Mount, PublishedPort};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 
@@ -59,6 +60,47 @@ pub(crate) fn mirror(text: &str) -> Result<(String, String), String> {
             "give a registry and an address, such as docker.io=https://mirror.example".to_owned(),
         ),
     }
+}
+
+/// A port of this machine that leads to one of a sandbox: `HOST_PORT:PORT`, or `HOST_ADDRESS:HOST_PORT:PORT` with an
+/// IPv6 address in brackets.
+pub(crate) fn published_port(text: &str) -> Result<PublishedPort, String> {
+    const FORMS: &str = "give a port of this machine and one of the sandbox, such as 8080:80, or 0:80 for any that is \
+                         free, or with an address of this machine 0.0.0.0:8080:80";
+    let (host, guest) = text.rsplit_once(':').ok_or(FORMS)?;
+    let (address, host) = match host.rsplit_once(':') {
+        Some((address, port)) => (Some(address), port),
+        None => (None, host),
+    };
+    let port = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        false => Err(FORMS.to_owned()),
+        true if text.is_empty() => Err(FORMS.to_owned()),
+        true => text
+            .parse::<u16>()
+            .map_err(|_| format!("{text} is no port; they go up to 65535")),
+    };
+    let (host, guest) = (port(host)?, port(guest)?);
+    if guest == 0 {
+        return Err("name the port that the program in the sandbox listens on; 0 is none".into());
+    }
+    let published = PublishedPort::new(host, guest);
+    match address {
+        Some(address) => Ok(published.at(ip_address(address)?)),
+        None => Ok(published),
+    }
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    let in_brackets = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let parsed = match in_brackets {
+        Some(text) => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+        None => text.parse::<Ipv4Addr>().ok().map(IpAddr::from),
+    };
+    parsed.ok_or_else(|| {
+        format!("{text:?} is no IP address of this machine; give one such as 127.0.0.1, 0.0.0.0 or [::1]")
+    })
 }
 
 /// A mount: `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. Paths need not be text.
@@ -182,6 +224,46 @@ mod tests {
         assert_eq!(parse("x:/b"), Ok(Mount::new(here.join("x"), "/b")));
         for text in ["", "/a", "/a:", ":/b", "/a:b", "/a:/b:sideways", "/a:ro"] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn published_ports() {
+        let good = [
+            ("8080:80", PublishedPort::new(8080, 80)),
+            ("0:65535", PublishedPort::new(0, 65535)),
+            ("127.0.0.1:1:2", PublishedPort::new(1, 2)),
+            (
+                "0.0.0.0:1:2",
+                PublishedPort::new(1, 2).at([0, 0, 0, 0].into()),
+            ),
+            (
+                "[::1]:0:2",
+                PublishedPort::new(0, 2).at(Ipv6Addr::LOCALHOST.into()),
+            ),
+        ];
+        for (text, port) in good {
+            assert_eq!(published_port(text), Ok(port), "{text}");
+        }
+        for text in [
+            "",
+            "80",
+            ":",
+            "80:",
+            ":80",
+            "80:0",
+            "80:65536",
+            "80:+1",
+            "80: 80",
+            "80:80/tcp",
+            "::1:80:80",
+            "localhost:80:80",
+            ":80:80",
+            "1.2.3:80:80",
+            "[127.0.0.1]:80:80",
+            "80-90:80-90",
+        ] {
+            assert!(published_port(text).is_err(), "{text}");
         }
     }
 

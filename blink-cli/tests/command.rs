@@ -263,6 +263,50 @@ fn options_reach_the_sandbox() {
 }
 
 #[test]
+fn a_published_port_is_reached_from_this_machine() {
+    use std::io::{BufRead, BufReader, Read};
+    let home = Home::new();
+    let server = "import socket\ns = socket.create_server(('127.0.0.1', 8000))\nprint('ready', flush=True)\n\
+                  c, _ = s.accept()\nc.sendall(c.recv(100) + b'!')\nc.recv(1)";
+    let mut child = home
+        .blink()
+        .args(RUN)
+        .args(["--publish", "0:8000", "--", "python3", "-c", server])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = |stream: &mut dyn BufRead| {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        line
+    };
+    let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    assert_eq!(line(&mut BufReader::new(stdout)), "ready\n");
+    let told = line(&mut BufReader::new(stderr));
+    let address = told
+        .strip_prefix("blink: ")
+        .and_then(|told| told.strip_suffix(" leads to port 8000 of the sandbox\n"))
+        .unwrap_or_else(|| panic!("{told}"));
+
+    // While it has the port, nobody else gets it.
+    let second = home.run(&["-p", &format!("{address}:80"), "--", "true"]);
+    assert_eq!(second.status.code(), Some(125));
+    assert!(said(&second).contains(address), "{}", said(&second));
+
+    let mut client = std::net::TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello!");
+    drop(client);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    assert!(std::net::TcpStream::connect(address).is_err());
+    assert!(home.is_clean());
+}
+
+#[test]
 fn isolation_is_never_weakened_silently() {
     let home = Home::new();
     let refused = finish(home.blink().args(["run", "--", "true"]), b"");
@@ -313,6 +357,31 @@ fn bad_input_is_refused_by_name() {
         (&["--env", "=x", "--", "true"], "environment"),
         (&["--mount", "/nowhere:/mnt", "--", "true"], "/nowhere"),
         (&["--mount", "nonsense", "--", "true"], "nonsense"),
+        (&["--publish", "8080", "--", "true"], "8080:80"),
+        (&["-p", "80:70000", "--", "true"], "70000"),
+        (&["-p", "80:0", "--", "true"], "80:0"),
+        (&["-p", "here:80:80", "--", "true"], "here"),
+        (&["-p", "192.0.2.1:0:80", "--", "true"], "192.0.2.1"),
+        (
+            &["-p", "4000:80", "-p", "4000:81", "--", "true"],
+            "127.0.0.1:4000",
+        ),
+        (
+            &["--allow-host", "http://pypi.org", "--", "true"],
+            "http://pypi.org",
+        ),
+        (&["--allow-host", "pypi.org", "--", "true"], "micro-VMs"),
+        (
+            &[
+                "--network",
+                "host",
+                "--allow-host",
+                "pypi.org",
+                "--",
+                "true",
+            ],
+            "pypi.org",
+        ),
         (&["--workdir", "/nowhere", "--", "true"], "/nowhere"),
         (&["--user", "nobody-here", "--", "true"], "nobody-here"),
         (&["--tty", "--", "true"], "terminal"),

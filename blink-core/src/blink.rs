@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, SandboxFolder};
 use crate::image::{IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions};
 use crate::isolation::{Isolation, IsolationChoice};
+use crate::publish::{self, Bound};
 use crate::sandbox::{Sandbox, SandboxBuilder};
 
 /// Everything that Blink does begins here. Cheap to clone; all clones are one.
@@ -137,9 +138,10 @@ impl Blink {
     /// Takes up a detached sandbox that an earlier process has made.
     ///
     /// Its programs run as before; the environment, folder and user that it was made with no longer apply to new ones.
+    /// Its ports are published again; where any port of the host was asked for, it may be another than before.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` while another process has it; `SandboxDied` where it has ended.
+    /// `NotFound`; `Busy` while another process has it, or a port to publish; `SandboxDied` where it has ended.
     pub async fn open(&self, id: &str) -> Result<Sandbox> {
         let folder = self.take_folder(id).await?;
         let Some((machine, isolation)) = self.shared.engines.adopt(folder.path()).await? else {
@@ -147,11 +149,14 @@ impl Blink {
             let message = format!("the sandbox {id} has ended, and was removed");
             return Err(Error::new(ErrorKind::SandboxDied, message));
         };
+        let ports = publish::recorded(folder.path());
         let mut sandbox =
             Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
+        let ports = Bound::bind(&ports?)?;
         sandbox
             .connect(crate::sandbox::DEFAULT_BOOT_TIMEOUT)
             .await?;
+        sandbox.publish(ports)?;
         Ok(sandbox)
     }
 

@@ -17,7 +17,8 @@ const WRITE_BYTES: usize = 64 << 10;
 type Sending = Pin<Box<dyn Future<Output = Result<bool>> + Send + Sync>>;
 
 /// A connection to a port or socket inside a sandbox: a byte stream in both directions. Shutting down the writing side
-/// ends it for the peer; dropping it closes both.
+/// ends it for the peer; dropping it closes both. Where the peer takes no more, writing fails with `BrokenPipe`, but
+/// not at once: what was written before is lost, as with any socket.
 pub struct Connection {
     reading: Reading,
     stream: Stream,
@@ -43,7 +44,8 @@ impl Connection {
         };
         let sent = ready!(sending.as_mut().poll(context));
         self.sending = None;
-        Poll::Ready(sent.map(drop).map_err(std::io::Error::other))
+        let broken = |error| std::io::Error::new(std::io::ErrorKind::BrokenPipe, error);
+        Poll::Ready(sent.map(drop).map_err(broken))
     }
 }
 

@@ -33,7 +33,9 @@ pub mod image;
 mod images;
 mod isolation;
 mod link;
+mod network;
 mod process;
+mod publish;
 mod sandbox;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,6 +50,7 @@ pub use hypervisor::Hypervisor;
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
 pub use process::{Process, ProcessOutput, ProcessStdin};
+pub use publish::PublishedPort;
 pub use sandbox::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, ProcessInfo,
     Resources, Sandbox, SandboxBuilder,

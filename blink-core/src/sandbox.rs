@@ -19,6 +19,7 @@ use crate::image::{ImageSource, Progress};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::link::Link;
 use crate::process::{self, Process};
+use crate::publish::{self, Bound, Published, PublishedPort};
 
 /// Processes of a sandbox at once, unless told otherwise: a parallel build fits, a fork bomb ends soon.
 pub const DEFAULT_PROCESSES: u64 = 1024;
@@ -65,7 +66,8 @@ pub enum Network {
     /// it; a micro-VM has an address of its own, and reaches the host's loopback services at `host.boxlite.internal`.
     Host,
     /// These hosts and no others: names such as `pypi.org`, all names below one such as `*.pypi.org`, IPv4 addresses,
-    /// and networks such as `10.1.0.0/16`. In micro-VMs only; `Unsupported` elsewhere.
+    /// and networks such as `10.1.0.0/16`; a list of none is [`None`](Network::None). In micro-VMs only; `Unsupported`
+    /// elsewhere.
     Hosts(Vec<String>),
 }
 
@@ -108,6 +110,7 @@ pub struct SandboxBuilder {
     pub(crate) resources: Resources,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<Mount>,
+    publish: Vec<PublishedPort>,
     env: Vec<(OsString, OsString)>,
     current_dir: Option<OsString>,
     user: Option<String>,
@@ -125,6 +128,7 @@ impl SandboxBuilder {
             resources: Resources::default(),
             network: Network::None,
             mounts: Vec::new(),
+            publish: Vec::new(),
             env: Vec::new(),
             current_dir: None,
             user: None,
@@ -192,6 +196,15 @@ impl SandboxBuilder {
         self
     }
 
+    /// Lets programs of the host reach a TCP port inside it, whatever its network; only those of this machine unless
+    /// the port [says otherwise](PublishedPort::at). The host listens from before the boot until the sandbox ends: who
+    /// connects too early waits for the boot. Where nothing in the sandbox listens, a connection is reset. At most 256 are
+    /// carried at once, over all ports of a sandbox; more wait until one ends.
+    pub fn publish(mut self, port: PublishedPort) -> SandboxBuilder {
+        self.publish.push(port);
+        self
+    }
+
     /// Sets an environment variable for all its programs, over the image's.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> SandboxBuilder {
         self.env.push((name.into(), value.into()));
@@ -242,15 +255,26 @@ impl SandboxBuilder {
     /// Makes and boots the sandbox.
     ///
     /// # Errors
-    /// `InvalidArgument` for options that cannot be right; `IsolationUnavailable` and `ImageUnavailable` with the ways
+    /// `InvalidArgument` for options that cannot be right; `Busy` where a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
     /// that are left; `ResourceExhausted`; `Timeout` where it does not boot in time.
     pub async fn create(self) -> Result<Sandbox> {
         self.check()?;
         let isolation = self.blink.choose(self.isolation).await?;
+        // First of all: nothing needs to be undone where one is taken.
+        let ports = Bound::bind(&self.publish)?;
+        if isolation == Isolation::Namespace && self.network == Network::Host {
+            publish::check_for_loops(&ports)?;
+        }
         let engine = self.blink.engine(isolation).await?;
         let source = ImageSource::parse(&self.image)?;
         let image = self.blink.image(&source, &*self.image_progress).await?;
         let folder = self.blink.home().new_sandbox(self.detached)?;
+        if self.detached
+            && let Err(error) = publish::record(folder.path(), &self.publish)
+        {
+            folder.remove()?;
+            return Err(error);
+        }
         let rootfs = match &image {
             Some(image) => match self
                 .blink
@@ -276,7 +300,7 @@ impl SandboxBuilder {
             folder: folder.path().to_owned(),
             rootfs,
             resources: self.resources,
-            network: self.network.clone(),
+            network: self.network.effective(),
             mounts: self.mounts.clone(),
             detached: self.detached,
             boot_timeout: self.boot_timeout,
@@ -305,6 +329,7 @@ impl SandboxBuilder {
                 _ => error,
             });
         }
+        sandbox.publish(ports)?;
         tracing::debug!(sandbox = sandbox.id(), elapsed = ?started.elapsed(), "booted");
         Ok(sandbox)
     }
@@ -363,7 +388,8 @@ impl SandboxBuilder {
         for mount in &self.mounts {
             check_mount(mount)?;
         }
-        Ok(())
+        self.network.check()?;
+        publish::check(&self.publish)
     }
 }
 
@@ -405,6 +431,7 @@ pub struct Sandbox {
     link: Option<Link>,
     isolation: Isolation,
     defaults: Defaults,
+    published: Published,
     /// An earlier process has made it: failing to reach it is no reason to end it.
     adopted: bool,
 }
@@ -422,6 +449,7 @@ impl Sandbox {
             link: None,
             isolation,
             defaults,
+            published: Published::default(),
             adopted: false,
         }
     }
@@ -454,6 +482,12 @@ impl Sandbox {
             words
         });
         self.link = Some(Link::connect(io, deadline, obituary).await?);
+        Ok(())
+    }
+
+    /// Leads ports of the host into it.
+    pub(crate) fn publish(&mut self, ports: Bound) -> Result<()> {
+        self.published = ports.lead(self.link()?);
         Ok(())
     }
 
@@ -590,6 +624,11 @@ impl Sandbox {
         Connection::open(self.link()?, Address::Unix(path.into())).await
     }
 
+    /// Its published ports in the order in which they were asked for, each with the port that the host really has.
+    pub fn published(&self) -> &[PublishedPort] {
+        self.published.ports()
+    }
+
     /// Asks the agent for a sign of life.
     ///
     /// # Errors
@@ -616,6 +655,7 @@ impl Sandbox {
     /// # Errors
     /// `Internal` where something of it could not be removed; the message names it.
     pub async fn remove(mut self) -> Result<()> {
+        std::mem::take(&mut self.published).end().await;
         self.machine.kill();
         if let Some(link) = self.link.take() {
             link.close(Error::new(
@@ -635,6 +675,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        drop(std::mem::take(&mut self.published));
         let Some(folder) = self.folder.take() else {
             return;
         };

@@ -543,6 +543,9 @@ impl Agent {
                         link.streams.remove(&caller.request);
                     }
                 }
+                connect::Notice::Broken(caller, error) => {
+                    self.end(caller, FrameType::ERROR, &error.to_body())
+                }
             }
         }
     }

@@ -36,6 +36,8 @@ struct Connection {
     queued: usize,
     queue_end: bool,
     write_over: bool,
+    /// The other end took no more before the host had ended its direction.
+    refused: bool,
     consumed: u32,
 }
 
@@ -47,6 +49,8 @@ pub(crate) enum Notice {
     Credit(Caller, u32),
     /// Both directions are over.
     Closed(Caller),
+    /// Both directions are over, and the host may not know: the other end takes no more of what it sends.
+    Broken(Caller, ErrorBody),
 }
 
 /// All connections.
@@ -99,6 +103,7 @@ impl Connections {
                 queued: 0,
                 queue_end: false,
                 write_over: false,
+                refused: false,
                 consumed: 0,
             },
         );
@@ -204,7 +209,16 @@ impl Connections {
             && connection.end_sent
             && connection.write_over
         {
-            self.notices.push(Notice::Closed(connection.caller));
+            self.notices.push(match connection.refused {
+                true => Notice::Broken(
+                    connection.caller,
+                    ErrorBody::new(
+                        ErrorKind::NotFound,
+                        "the other end of the connection was closed",
+                    ),
+                ),
+                false => Notice::Closed(connection.caller),
+            });
             self.table.remove(&id);
         }
     }
@@ -261,6 +275,7 @@ impl Connection {
                     self.queued = 0;
                     self.queue.clear();
                     self.write_over = true;
+                    self.refused = !self.queue_end;
                 }
             }
         }

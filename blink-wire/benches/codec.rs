@@ -1,11 +1,11 @@
 //! The codec's speed, with the copy of the same bytes beside it.
 //!
-//! `cargo bench -p blink-wire`. Throughput counts raw bytes: bodies for frames, the decoded side for armor.
+//! `cargo bench -p blink-wire`. Throughput counts the bytes of bodies.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::hint::black_box;
 
-use blink_wire::{ArmorDecoder, Decoder, Frame, FrameType, LINK_BODY_LIMIT, armor, armor_encode};
+use blink_wire::{Decoder, Frame, FrameType, LINK_BODY_LIMIT};
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -109,41 +109,11 @@ fn decode_alone(criterion: &mut Criterion, name: &str, body_len: usize) {
     group.finish();
 }
 
-fn armored(criterion: &mut Criterion, name: &str, raw_len: usize) {
-    let raw = pattern(raw_len);
-    let mut text = BytesMut::new();
-    armor_encode(&raw, &mut text);
-    let mut group = criterion.benchmark_group(name);
-    group.throughput(Throughput::Bytes(raw_len as u64));
-
-    let mut out = BytesMut::with_capacity(armor::encoded_len(raw_len));
-    group.bench_function("encode", |b| {
-        b.iter(|| {
-            out.clear();
-            armor_encode(black_box(&raw), &mut out);
-            black_box(&out);
-        });
-    });
-    let mut decoder = ArmorDecoder::new();
-    group.bench_function("decode", |b| {
-        b.iter(|| {
-            out.clear();
-            decoder
-                .push(black_box(&text), &mut out)
-                .expect("the text is whole");
-            black_box(&out);
-        });
-    });
-    group.finish();
-}
-
 fn codec(criterion: &mut Criterion) {
     frames(criterion, "frames of 64 KiB", BULK);
     decode_alone(criterion, "frames of 64 KiB", BULK);
     frames(criterion, "frames of 64 bytes", SMALL);
     decode_alone(criterion, "frames of 64 bytes", SMALL);
-    armored(criterion, "armor of 64 KiB", BULK);
-    armored(criterion, "armor of 64 bytes", SMALL);
 }
 
 criterion_group!(benches, codec);

@@ -9,7 +9,6 @@
 //! - [`Header`] and [`FrameType`]: the 20 bytes before each body.
 //! - [`Frame`] and [`Decoder`]: whole frames, and frames out of a byte stream cut anywhere.
 //! - [`WindowUpdate`] and [`TtySize`]: the bodies that are not messages.
-//! - [`armor_encode`] and [`ArmorDecoder`]: the same byte stream over a channel that carries only text.
 //!
 //! # Examples
 //!
@@ -27,7 +26,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod armor;
 mod body;
 pub mod frame;
 pub mod header;
@@ -36,14 +34,10 @@ mod message;
 pub mod tty;
 pub mod window;
 
-pub use armor::{ArmorDecoder, ArmorError, encode as armor_encode};
 pub use body::BodyError;
 pub use frame::{Decoder, Frame, Truncated};
 pub use header::{FrameType, HEADER_LEN, Header, HeaderError, MAGIC, VERSION};
-pub use limits::{
-    ARMOR_LINE_RAW_LIMIT, ARMOR_LINE_TEXT_LIMIT, INITIAL_WINDOW, LINK_BODY_LIMIT, TTY_BODY_LIMIT,
-    VHUB_BODY_LIMIT,
-};
+pub use limits::{INITIAL_WINDOW, LINK_BODY_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT};
 pub use message::*;
 pub use tty::TtySize;
 pub use window::WindowUpdate;
@@ -56,6 +50,4 @@ const _: () = {
     crosses_threads::<Frame>();
     crosses_threads::<Decoder>();
     crosses_threads::<BodyError>();
-    crosses_threads::<ArmorDecoder>();
-    crosses_threads::<ArmorError>();
 };

@@ -25,16 +25,6 @@ pub const INITIAL_WINDOW: u32 = 1 << 20;
 /// The two numbers need less than 32; the rest is room for fields that a newer peer may add.
 pub const TTY_BODY_LIMIT: usize = 256;
 
-/// The most raw bytes that one line of armor carries: 48 KiB.
-///
-/// Large enough that a line's cost vanishes in its bytes, and a multiple of 3, so that only the last line of a long
-/// text has padding.
-pub const ARMOR_LINE_RAW_LIMIT: usize = 48 << 10;
-
-/// The most characters before an armored line's end: 64 KiB, which is what [`ARMOR_LINE_RAW_LIMIT`] bytes become.
-pub const ARMOR_LINE_TEXT_LIMIT: usize = ARMOR_LINE_RAW_LIMIT / 3 * 4;
-
 /// A frame of the longest link body fits the window that its stream starts with.
 const _: () = assert!(LINK_BODY_LIMIT <= INITIAL_WINDOW);
-const _: () = assert!(ARMOR_LINE_RAW_LIMIT.is_multiple_of(3));
 const _: () = assert!(HEADER_LEN == 20);

@@ -1,11 +1,10 @@
 //! Round trips, arbitrary bytes, arbitrary cuts, and memory that follows what came.
 
 use blink_wire::{
-    ARMOR_LINE_RAW_LIMIT, ARMOR_LINE_TEXT_LIMIT, ArmorDecoder, ArmorError, BodyError, Decoder,
-    Frame, FrameType, HEADER_LEN, Header, HeaderError, LINK_BODY_LIMIT, Truncated, TtySize,
-    VHUB_BODY_LIMIT, WindowUpdate, armor, armor_encode,
+    BodyError, Decoder, Frame, FrameType, HEADER_LEN, Header, HeaderError, LINK_BODY_LIMIT,
+    Truncated, TtySize, VHUB_BODY_LIMIT, WindowUpdate,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use proptest::{collection::vec, prelude::*};
 
 /// What a decoder made of an input: the frames, and how it ended.
@@ -188,54 +187,6 @@ proptest! {
     ) {
         let _ = TtySize::decode(&body);
     }
-
-    #[test]
-    fn armor_survives_the_round_trip_however_it_is_cut(
-        flushes in vec(vec(any::<u8>(), 0..5000), 0..6),
-        pieces in vec(1usize..700, 1..8),
-        carriage_returns: bool,
-    ) {
-        let mut text = Vec::new();
-        for flush in &flushes {
-            let before = text.len();
-            armor_encode(flush, &mut text);
-            prop_assert_eq!(text.len() - before, armor::encoded_len(flush.len()));
-        }
-        prop_assert!(text.is_ascii());
-        if carriage_returns {
-            text = String::from_utf8(text).unwrap().replace('\n', "\r\n").into_bytes();
-        }
-        prop_assert_eq!(unarmor(&text, &pieces), (Bytes::from(flushes.concat()), Ok(())));
-    }
-
-    #[test]
-    fn arbitrary_text_is_armor_or_not_however_it_is_cut(
-        text in prop_oneof![vec(any::<u8>(), 0..80), "[A-Z+/=\r\n]{0,80}".prop_map(String::into_bytes)],
-        pieces in vec(1usize..9, 1..8),
-    ) {
-        let (at_once, result) = unarmor(&text, &[usize::MAX]);
-        let (in_pieces, result_in_pieces) = unarmor(&text, &pieces);
-        prop_assert_eq!(result.is_ok(), result_in_pieces.is_ok());
-        if result.is_ok() {
-            prop_assert_eq!(at_once, in_pieces);
-        }
-    }
-}
-
-fn unarmor(mut text: &[u8], pieces: &[usize]) -> (Bytes, Result<(), ArmorError>) {
-    let mut decoder = ArmorDecoder::new();
-    let mut raw = BytesMut::new();
-    let mut pieces = pieces.iter().cycle();
-    while !text.is_empty() {
-        let len = (*pieces.next().expect("there is a piece")).min(text.len());
-        if let Err(error) = decoder.push(&text[..len], &mut raw) {
-            assert_eq!(decoder.push(b"\n", &mut raw), Err(error), "it stays failed");
-            assert_eq!(decoder.finish(), Err(error));
-            return (raw.freeze(), Err(error));
-        }
-        text = &text[len..];
-    }
-    (raw.freeze(), decoder.finish())
 }
 
 #[test]
@@ -356,41 +307,6 @@ fn an_input_that_ends_inside_a_frame_says_where() {
     );
     let (_, end) = decode_at_once(&stream[..3], LINK_BODY_LIMIT);
     assert_eq!(end.unwrap().unwrap_err().expected, HEADER_LEN);
-}
-
-#[test]
-fn a_long_flush_becomes_several_lines() {
-    let raw = vec![0xa5; 2 * ARMOR_LINE_RAW_LIMIT + 1];
-    let mut text = BytesMut::new();
-    armor_encode(&raw, &mut text);
-    let lengths: Vec<usize> = text[..]
-        .split(|&byte| byte == b'\n')
-        .map(<[u8]>::len)
-        .collect();
-    assert_eq!(
-        lengths,
-        [ARMOR_LINE_TEXT_LIMIT, ARMOR_LINE_TEXT_LIMIT, 4, 0]
-    );
-    assert_eq!(unarmor(&text, &[usize::MAX]).0, raw);
-}
-
-#[test]
-fn a_line_without_end_is_refused() {
-    for piece in [1, 1000, usize::MAX] {
-        let text = vec![b'A'; ARMOR_LINE_TEXT_LIMIT + 4];
-        assert_eq!(unarmor(&text, &[piece]).1, Err(ArmorError::LineTooLong));
-        let text = vec![b'A'; ARMOR_LINE_TEXT_LIMIT];
-        assert_eq!(unarmor(&text, &[piece]).1, Err(ArmorError::Truncated));
-    }
-}
-
-#[test]
-fn padding_is_refused_wherever_groups_are_translated_in_one_piece_or_two() {
-    for before in (0..9000).step_by(4) {
-        let mut text = vec![b'A'; before];
-        text.extend_from_slice(b"QQ==QQ==\n");
-        assert_eq!(unarmor(&text, &[usize::MAX]).1, Err(ArmorError::BadGroup));
-    }
 }
 
 #[test]

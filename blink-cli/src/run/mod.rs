@@ -36,13 +36,14 @@ pub(crate) async fn run(
     };
     let mut signals = Signals::catch()?;
     let blink = std::mem::take(&mut options.registry).open(home).await?;
-    let sandbox = match boot(describe(&blink, &options), &mut signals).await? {
+    let sandbox = match boot(describe(&blink, &options)?, &mut signals).await? {
         Ok(sandbox) => sandbox,
         Err(ended_by) => return Ok(ended_by),
     };
     if options.isolation == IsolationChoice::Auto {
         say_isolation(&sandbox);
     }
+    say_ports(&sandbox, &options);
     let ending = session::hold(&sandbox, &target, options, terminal, &mut signals).await;
     let removed = signals.ends_at_once_while(sandbox.remove()).await;
     let code = ending.and_then(Ending::tell);
@@ -52,15 +53,22 @@ pub(crate) async fn run(
     code
 }
 
-fn describe(blink: &Blink, options: &RunOptions) -> SandboxBuilder {
+fn describe(blink: &Blink, options: &RunOptions) -> Result<SandboxBuilder, Failure> {
+    let network = match (options.network, &options.allow_host[..]) {
+        (NetworkOption::None, []) => Network::None,
+        (NetworkOption::None, hosts) => Network::Hosts(hosts.to_vec()),
+        (NetworkOption::Host, []) => Network::Host,
+        (NetworkOption::Host, [host, ..]) => {
+            return Err(Failure::invalid(format!(
+                "--network host lets the sandbox reach everything; for {host} and nothing else, leave it out"
+            )));
+        }
+    };
     let mut builder = blink
         .sandbox()
         .image(options.image.as_str())
         .isolation(options.isolation)
-        .network(match options.network {
-            NetworkOption::None => Network::None,
-            NetworkOption::Host => Network::Host,
-        });
+        .network(network);
     if let Some(cpus) = options.cpus {
         builder = builder.cpus(cpus);
     }
@@ -73,7 +81,10 @@ fn describe(blink: &Blink, options: &RunOptions) -> SandboxBuilder {
     for mount in &options.mount {
         builder = builder.mount(mount.clone());
     }
-    builder
+    for port in &options.publish {
+        builder = builder.publish(*port);
+    }
+    Ok(builder)
 }
 
 /// Boots, or returns the exit code where a signal came first.
@@ -109,6 +120,18 @@ async fn boot(
         }
         (Err(_), Some(signal)) => Ok(Err(signals::exit_code(signal))),
         (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Where any port was asked for, nobody else knows which it is.
+fn say_ports(sandbox: &Sandbox, options: &RunOptions) {
+    for (asked, port) in options.publish.iter().zip(sandbox.published()) {
+        if asked.host.port() == 0 {
+            warn(format_args!(
+                "{} leads to port {} of the sandbox",
+                port.host, port.guest
+            ));
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Hypervisor {
 ///
 /// Blocks for some 20 ms the first time after the machine's start, and for microseconds afterwards.
 #[cfg_attr(
-    not(feature = "microvm"),
+    not(any(feature = "microvm", test)),
     expect(dead_code, reason = "only micro-VMs need it")
 )]
 pub(crate) fn usable(home: &Path) -> Result<(), String> {
@@ -69,10 +69,6 @@ pub(crate) fn usable(home: &Path) -> Result<(), String> {
 }
 
 /// What is known of the hypervisor; it is tried where nothing is known yet.
-#[cfg_attr(
-    not(feature = "microvm"),
-    expect(dead_code, reason = "only micro-VMs need it")
-)]
 pub(crate) fn ask(home: &Path) -> Hypervisor {
     answer(home, Knowledge::Use)
 }

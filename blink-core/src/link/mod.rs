@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use blink_wire::{FrameType, Hello, Message, Request, Response, VERSION};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
@@ -50,6 +51,7 @@ struct Shared {
     outbox: Arc<Outbox>,
     /// Why the link has ended.
     dead: OnceLock<Error>,
+    ended: Notify,
     agent: OnceLock<Hello>,
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
 }
@@ -69,6 +71,7 @@ impl Link {
             routes: Mutex::new(HashMap::new()),
             outbox: Arc::new(Outbox::new()),
             dead: OnceLock::new(),
+            ended: Notify::new(),
             agent: OnceLock::new(),
             tasks: Mutex::new(Vec::new()),
         });
@@ -158,6 +161,16 @@ impl Link {
         self.shared.dead.get()
     }
 
+    /// Waits until the link has ended.
+    pub(crate) async fn ended(&self) {
+        let ended = self.shared.ended.notified();
+        tokio::pin!(ended);
+        ended.as_mut().enable();
+        if self.dead().is_none() {
+            ended.await;
+        }
+    }
+
     /// What the agent said about itself.
     pub(crate) fn agent(&self) -> Option<&Hello> {
         self.shared.agent.get()
@@ -194,6 +207,7 @@ impl Shared {
             let _ = self.dead.set(error);
             std::mem::take(&mut *routes)
         };
+        self.ended.notify_waiters();
         self.outbox.close();
         // Also a writer that waits for a guest that does not read.
         for task in lock(&self.tasks).drain(..) {

@@ -106,6 +106,7 @@ impl Outbox {
         if state.closed {
             return;
         }
+        state.queued += 1;
         state.bulk.push_back(Bulk {
             header,
             body,

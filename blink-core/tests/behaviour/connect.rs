@@ -110,6 +110,31 @@ async fn names_and_nonsense_are_refused() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_other_end_has_closed_takes_no_more() {
+    let sandbox = sandbox().await;
+    let hang_up = "import socket\ns = socket.create_server(('127.0.0.1', 4245))\nprint('ready', flush=True)\n\
+                   while True:\n  c, _ = s.accept()\n  c.recv(1)\n  c.sendall(b'bye')\n  c.close()";
+    let mut server = ok(sandbox.spawn(python(hang_up))).await;
+    let mut stdout = server.take_stdout().unwrap();
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"ready\n");
+    let connection = ok(sandbox.connect_tcp("127.0.0.1", 4245)).await;
+    let (mut reader, mut writer) = tokio::io::split(connection);
+    within(writer.write_all(b"x")).await.unwrap();
+    let mut got = Vec::new();
+    within(reader.read_to_end(&mut got)).await.unwrap();
+    assert_eq!(got, b"bye");
+    let failed = within(async {
+        loop {
+            if let Err(error) = writer.write_all(&[0; 4096]).await {
+                return error;
+            }
+        }
+    })
+    .await;
+    assert_eq!(failed.kind(), std::io::ErrorKind::BrokenPipe, "{failed}");
+}
+
+#[tokio::test]
 async fn a_connection_that_nobody_reads_holds_back_nobody_else() {
     let sandbox = sandbox().await;
     let flood = "import socket\ns = socket.create_server(('127.0.0.1', 4244))\nprint('ready', flush=True)\n\

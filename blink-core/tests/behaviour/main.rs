@@ -11,6 +11,7 @@ mod files;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod ports;
 mod process;
 mod shared;
 mod support;
