@@ -34,9 +34,10 @@ pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Resources {
-    /// Processors; all of the host's where there is none. A part of one is possible where control groups divide time.
+    /// Processors; where there is none, all of the host's for namespaces, and two for a micro-VM, or half of the host's
+    /// where that is less. A part of one is possible where control groups divide time.
     pub cpus: Option<f64>,
-    /// Memory in MiB; no limit where there is none.
+    /// Memory in MiB; where there is none, no limit for namespaces, and 2048 for a micro-VM.
     pub memory_mib: Option<u64>,
     /// What it may write, in MiB.
     pub disk_mib: u64,
@@ -160,13 +161,14 @@ impl SandboxBuilder {
         self
     }
 
-    /// Processors that it may use; all by default.
+    /// Processors that it may use; by default all of the host's for namespaces, and two for a micro-VM, or half of the
+    /// host's where that is less.
     pub fn cpus(mut self, cpus: f64) -> SandboxBuilder {
         self.resources.cpus = Some(cpus);
         self
     }
 
-    /// Memory that it may use, in MiB; no limit by default.
+    /// Memory that it may use, in MiB; by default there is no limit for namespaces, and a micro-VM has 2048.
     pub fn memory_mib(mut self, memory_mib: u64) -> SandboxBuilder {
         self.resources.memory_mib = Some(memory_mib);
         self

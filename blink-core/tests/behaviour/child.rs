@@ -24,6 +24,8 @@ pub(crate) fn command(task: &str, home: &Path) -> Command {
         ])
         .env(TASK, task)
         .env(HOME, home)
+        // Whatever an engine's own parts have to say, a program that has Blink in it is not to say.
+        .env("RUST_LOG", "debug")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0);
@@ -55,6 +57,8 @@ pub(crate) fn report(mut command: Command) -> Vec<String> {
         "{text} {}",
         String::from_utf8_lossy(&output.stderr)
     );
+    let noise = String::from_utf8_lossy(&output.stderr);
+    assert!(noise.trim().is_empty(), "{noise}");
     text.lines()
         .filter_map(|line| Some(line.split_once("report ")?.1.to_owned()))
         .collect()

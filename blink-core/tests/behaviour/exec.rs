@@ -218,7 +218,12 @@ async fn an_unknown_user_or_group_is_named() {
 #[tokio::test]
 async fn every_exit_code_arrives() {
     let sandbox = sandbox().await;
-    for code in 0..=255 {
+    // Where each takes its time, those at the borders of what shells and kernels mean by them.
+    let codes: Vec<i32> = match Engine::chosen() {
+        Engine::Namespace => (0..=255).collect(),
+        Engine::Microvm => vec![0, 1, 2, 125, 126, 127, 128, 129, 137, 143, 254, 255],
+    };
+    for code in codes {
         let output = sandbox.sh(&format!("exit {code}")).await;
         assert_eq!(
             (

@@ -183,3 +183,19 @@ async fn limits_of_one_sandbox_are_not_anothers() {
     assert_eq!(second.says("echo fine").await, "fine");
     ok(first.remove()).await;
 }
+
+#[tokio::test]
+async fn many_of_the_hosts_files_can_be_open_at_once() {
+    let sandbox = crate::support::sandbox().await;
+    let program = "import os, resource\n\
+                   limit = resource.getrlimit(resource.RLIMIT_NOFILE)\n\
+                   resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))\n\
+                   held = []\n\
+                   for folder, _, names in os.walk('/usr/share'):\n  \
+                     held += [os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)\n    \
+                       for name in names if not os.path.islink(os.path.join(folder, name))]\n  \
+                     if len(held) > 3000: break\n\
+                   print(len(held) > 3000)";
+    let output = sandbox.python(program).await;
+    assert_eq!(output.text(), "True\n", "{}", shown(&output));
+}

@@ -192,11 +192,17 @@ impl TestBlink {
     }
 }
 
+/// Processes of a sandbox in which a fork bomb goes off; two hundred commands of two processes each fit.
+const FORK_BOMB_ENDS_AT: u64 = 450;
+
 /// A sandbox to make, no larger than tests need: an emulated host boots a small machine in half the time.
 pub(crate) fn describe_in(blink: &Blink) -> SandboxBuilder {
     match Engine::chosen() {
         Engine::Namespace => blink.sandbox(),
-        Engine::Microvm => blink.sandbox().cpus(1.0).memory_mib(1024),
+        Engine::Microvm => {
+            let small = blink.sandbox().cpus(1.0).memory_mib(1024);
+            small.processes(FORK_BOMB_ENDS_AT)
+        }
     }
 }
 
@@ -351,6 +357,14 @@ pub(crate) async fn sandbox_with(
             let sandbox = ok(describe(describe_in(&blink)).create()).await;
             TestSandbox::new(sandbox, Origin::Borrowed)
         }
+    }
+}
+
+/// A running sandbox in which a fork bomb soon comes to its end.
+pub(crate) async fn sandbox_for_bombs() -> TestSandbox {
+    match Engine::chosen() {
+        Engine::Namespace => sandbox_with(|builder| builder.processes(FORK_BOMB_ENDS_AT)).await,
+        Engine::Microvm => sandbox().await,
     }
 }
 

@@ -4,9 +4,17 @@ use std::time::Duration;
 
 use blink_core::{Command, ErrorKind};
 
-use crate::support::{TestSandbox, fails, ok, python, sandbox, sandbox_with, shown, within};
+use crate::support::{
+    Engine, TestSandbox, fails, ok, python, sandbox, sandbox_for_bombs, shown, within,
+};
 
-const SHORT: Duration = Duration::from_millis(300);
+/// Too short for what is to be ended, long enough for it to begin.
+fn short() -> Duration {
+    match Engine::chosen() {
+        Engine::Namespace => Duration::from_millis(300),
+        Engine::Microvm => Duration::from_secs(2),
+    }
+}
 
 async fn assert_nothing_runs(sandbox: &TestSandbox) {
     let mut seen = Vec::new();
@@ -21,8 +29,8 @@ async fn assert_nothing_runs(sandbox: &TestSandbox) {
 }
 
 async fn dies_in_time(command: Command) {
-    let sandbox = sandbox_with(|builder| builder.processes(200)).await;
-    let output = sandbox.run(command.timeout(SHORT)).await;
+    let sandbox = sandbox_for_bombs().await;
+    let output = sandbox.run(command.timeout(short())).await;
     assert!(output.status.timed_out, "{}", shown(&output));
     assert_eq!(output.status.code, 137, "{}", shown(&output));
     assert!(output.text().starts_with("begun"), "{}", shown(&output));
@@ -33,7 +41,7 @@ async fn dies_in_time(command: Command) {
 #[tokio::test]
 async fn what_was_written_until_then_is_kept() {
     let sandbox = sandbox().await;
-    let command = Command::shell("echo out; echo err >&2; sleep 1000").timeout(SHORT);
+    let command = Command::shell("echo out; echo err >&2; sleep 1000").timeout(short());
     let output = sandbox.run(command).await;
     assert!(output.status.timed_out && !output.status.success());
     assert_eq!(
@@ -64,7 +72,7 @@ async fn who_is_in_time_is_not_told() {
 async fn the_time_covers_a_program_that_reads_and_writes() {
     let sandbox = sandbox().await;
     let output = sandbox
-        .run(Command::new("yes").timeout(SHORT).output_limit_bytes(10))
+        .run(Command::new("yes").timeout(short()).output_limit_bytes(10))
         .await;
     assert!(output.status.timed_out && output.truncated());
     assert_eq!(&output.stdout[..], b"y\ny\ny\ny\ny\n");
@@ -142,7 +150,7 @@ async fn programs_of_others_are_left_alone() {
     let mut other = ok(sandbox.spawn(Command::shell("sleep 1.5; echo here"))).await;
     let mut stdout = other.take_stdout().unwrap();
     let output = sandbox
-        .run(Command::shell("setsid sleep 1000 & wait").timeout(SHORT))
+        .run(Command::shell("setsid sleep 1000 & wait").timeout(short()))
         .await;
     assert!(output.status.timed_out);
     assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"here\n");

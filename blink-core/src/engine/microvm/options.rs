@@ -16,7 +16,8 @@ use crate::sandbox::{Network, Resources};
 /// Where the guest agent's folder is mounted.
 const AGENT_FOLDER: &str = "/.blink";
 
-/// Processors of a machine that does not say: enough for a build beside a server, and quick to start.
+/// Processors of a machine that does not say: enough for a build beside a server, and quick to start. At most half of the
+/// host's: a machine that has all of them waits for itself.
 const DEFAULT_CPUS: u8 = 2;
 
 /// Memory of a machine that does not say. It is the host's only once it is used.
@@ -143,7 +144,7 @@ fn cpus(resources: &Resources) -> u8 {
             reason = "a cast of a float to an integer ends at the integer's borders"
         )]
         Some(cpus) => (cpus.ceil() as u8).clamp(1, most),
-        None => DEFAULT_CPUS.min(most),
+        None => DEFAULT_CPUS.min((most / 2).max(1)),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use boxlite::{BoxliteOptions, BoxliteRuntime};
 
@@ -62,15 +63,10 @@ impl Runtime {
             .enable_all()
             .build()
             .map_err(|error| Error::io("the micro-VMs' threads could not be started", &error))?;
-        let options = BoxliteOptions {
-            home_dir: folder.clone(),
-            image_registries: Vec::new(),
-            image_registry_proxy: None,
-        };
-        let opening = tasks.spawn_blocking(move || BoxliteRuntime::new(options));
+        let home = folder.clone();
+        let opening = tasks.spawn_blocking(move || open_patiently(&home));
         let opened = match opening.await {
-            Ok(opened) => opened
-                .map_err(|error| translate("the micro-VMs' runtime could not be opened", &error)),
+            Ok(opened) => opened,
             Err(error) => Err(Error::new(ErrorKind::Internal, error.to_string())),
         };
         match opened {
@@ -162,6 +158,39 @@ impl Runtime {
         if let Err(error) = collecting.await {
             tracing::warn!(%error, "left-over micro-VMs could not be removed");
         }
+    }
+}
+
+/// BoxLite has a lock of its own beneath the owner's. A process that has ended, or a child that it was just forking, holds
+/// it for a moment longer; so does a program that uses BoxLite there without Blink.
+fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
+    const LOOK_EVERY: Duration = Duration::from_millis(25);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let opened = BoxliteRuntime::new(BoxliteOptions {
+            home_dir: folder.to_owned(),
+            image_registries: Vec::new(),
+            image_registry_proxy: None,
+        });
+        let error = match opened {
+            Ok(boxlite) => return Ok(boxlite),
+            Err(error) => error,
+        };
+        if !error.to_string().contains("already using directory") {
+            return Err(translate(
+                "the micro-VMs' runtime could not be opened",
+                &error,
+            ));
+        }
+        if Instant::now() >= deadline {
+            let message = format!(
+                "another program uses {} as its BoxLite home, and did for all of {PATIENCE:.0?}; wait for it, or use \
+                 another home (BLINK_HOME)",
+                folder.display()
+            );
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

@@ -7,12 +7,20 @@ use std::time::Duration;
 
 use blink_wire::Request;
 
+use super::tree::Tree;
 use super::*;
 use crate::home::SandboxFolder;
-use crate::sandbox::{DEFAULT_DISK_MIB, Network, Resources, Sandbox};
+use crate::sandbox::{Network, Resources, Sandbox};
 use crate::{Command, Isolation};
 
 const ENGINE: &str = "BLINK_TEST_ENGINE";
+
+/// Nothing here takes so long unless it hangs.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), future)
+        .await
+        .expect("it hangs")
+}
 
 fn has_machines() -> bool {
     let there = std::env::var(ENGINE).is_ok_and(|engine| engine == "microvm");
@@ -47,21 +55,21 @@ impl Running {
     }
 }
 
-fn new_folder(home: &Home) -> SandboxFolder {
-    home.new_sandbox(true).unwrap()
+/// The name and the folder of a sandbox that nobody holds.
+fn new_sandbox(home: &Home) -> (String, PathBuf) {
+    let folder = home.new_sandbox(true).unwrap();
+    (folder.id().to_owned(), folder.path().to_owned())
 }
 
-async fn boot(engine: &MicrovmEngine, home: &Home, id: &str) -> Running {
-    let mut resources = Resources {
+fn spec(folder: &SandboxFolder) -> MachineSpec {
+    let resources = Resources {
         cpus: Some(1.0),
         memory_mib: Some(512),
         ..Resources::default()
     };
-    resources.disk_mib = DEFAULT_DISK_MIB;
-    let folder = home.open_sandbox(id).unwrap();
-    let spec = MachineSpec {
-        id: id.to_owned(),
-        host_name: id.to_owned(),
+    MachineSpec {
+        id: folder.id().to_owned(),
+        host_name: folder.id().to_owned(),
         folder: folder.path().to_owned(),
         rootfs: None,
         resources,
@@ -69,7 +77,12 @@ async fn boot(engine: &MicrovmEngine, home: &Home, id: &str) -> Running {
         mounts: Vec::new(),
         detached: false,
         boot_timeout: Duration::from_secs(120),
-    };
+    }
+}
+
+async fn boot(engine: &MicrovmEngine, home: &Home, id: &str) -> Running {
+    let folder = home.open_sandbox(id).unwrap();
+    let spec = spec(&folder);
     let machine = Arc::new(engine.boot_machine(&spec).await.unwrap());
     let defaults = crate::command::Defaults::default();
     let mut sandbox = Sandbox::assemble(folder, machine.clone(), Isolation::Microvm, defaults);
@@ -85,9 +98,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     let scratch = tempfile::tempdir().unwrap();
     let home = Home::open(Some(scratch.path().join("home"))).unwrap();
     let engine = MicrovmEngine::open(&home).await.unwrap();
-    let folder = new_folder(&home);
-    let (id, path) = (folder.id().to_owned(), folder.path().to_owned());
-    drop(folder);
+    let (id, path) = new_sandbox(&home);
     let layers = scratch.path().join("layers");
     fs::create_dir(&layers).unwrap();
     let (first, second) = (layers.join("first"), layers.join("second"));
@@ -96,6 +107,8 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     let running = boot(&engine, &home, &id).await;
     running.says("mkdir /data; echo one >/data/one").await;
     running.ask(Request::Freeze).await;
+    let again = running.sandbox.link().unwrap().call(&Request::Freeze).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Busy);
     running.machine.snapshot(&first).await.unwrap();
     running.ask(Request::Thaw).await;
     running.ask(Request::Thaw).await;
@@ -126,9 +139,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     running.cut().await;
 
     // Another sandbox begins with a layer, and is another machine.
-    let fork = new_folder(&home);
-    let (fork_id, fork_path) = (fork.id().to_owned(), fork.path().to_owned());
-    drop(fork);
+    let (fork_id, fork_path) = new_sandbox(&home);
     MicrovmEngine::restore(&fork_path, &second).unwrap();
     let running = boot(&engine, &home, &fork_id).await;
     assert_eq!(
@@ -140,9 +151,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
 
     let archive = scratch.path().join("fork.boxlite");
     engine.export(&fork_path, &archive).await.unwrap();
-    let imported = new_folder(&home);
-    let (imported_id, imported_path) = (imported.id().to_owned(), imported.path().to_owned());
-    drop(imported);
+    let (imported_id, imported_path) = new_sandbox(&home);
     damaged_archives_leave_nothing(&archive, &imported_path).await;
     MicrovmEngine::import(&archive, &imported_path)
         .await
@@ -192,4 +201,82 @@ fn names(folder: &Path) -> Vec<std::ffi::OsString> {
         .collect();
     names.sort();
     names
+}
+
+/// An engine with a program of this test's in the agent's place.
+async fn engine_with_agent(home: &Home, scratch: &Path, script: &str) -> MicrovmEngine {
+    use std::os::unix::fs::PermissionsExt;
+    let mut engine = MicrovmEngine::open(home).await.unwrap();
+    engine.agent = scratch.join("agent");
+    fs::create_dir(&engine.agent).unwrap();
+    let program = engine.agent.join("blink-guest");
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    engine
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kernel_that_panics_is_told_with_its_words() {
+    if !has_machines() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let home = Home::open(Some(scratch.path().join("home"))).unwrap();
+    // Out of memory, where that is more than a program's end.
+    let script = "mkdir /run/proc && mount -t proc proc /run/proc && echo 2 >/run/proc/sys/vm/panic_on_oom && \
+                  sleep 2 && exec tail /dev/zero";
+    let engine = engine_with_agent(&home, scratch.path(), script).await;
+    let folder = home.new_sandbox(false).unwrap();
+    let machine = engine.boot_machine(&spec(&folder)).await.unwrap();
+    let error = within(machine.open_link()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::SandboxDied, "{error}");
+    assert!(error.message().contains("panic"), "{error}");
+    let words = machine.last_words().await.unwrap();
+    assert!(words.contains("panic"), "{words}");
+    machine.kill();
+    within(machine.gone()).await;
+    folder.remove().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boot_that_hangs_is_ended_in_time() {
+    if !has_machines() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let home = Home::open(Some(scratch.path().join("home"))).unwrap();
+    let engine = MicrovmEngine::open(&home).await.unwrap();
+    let folder = home.new_sandbox(false).unwrap();
+    let mut spec = spec(&folder);
+    spec.boot_timeout = Duration::from_secs(8);
+    let boxes = home.path().join("microvm/boxes");
+    let there = boxes.clone();
+    let stopping = tokio::task::spawn_blocking(move || stop_the_first_machine(&there));
+    let error = engine.boot_machine(&spec).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let stopped = stopping.await.unwrap();
+    while stopped.is_alive()
+        || fs::read_dir(home.path().join("microvm/boxes"))
+            .unwrap()
+            .count()
+            > 0
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    folder.remove().unwrap();
+}
+
+/// Stops the hypervisor as soon as it is there.
+fn stop_the_first_machine(boxes: &Path) -> Tree {
+    loop {
+        let machines = fs::read_dir(boxes).into_iter().flatten().flatten();
+        let process = machines
+            .filter_map(|machine| fs::read_to_string(machine.path().join("shim.pid")).ok())
+            .find_map(|text| Tree::of(text.lines().next()?.trim().parse().ok()?));
+        if let Some(process) = process {
+            std::mem::forget(process.pause());
+            return process;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
