@@ -1,7 +1,7 @@
 //! The way in.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
@@ -10,11 +10,12 @@ use crate::command::{Command, Defaults, Output};
 use crate::engine::Engine;
 use crate::engine::engines::{self, Engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::{Home, SandboxFolder};
+use crate::home::{Home, Lifetime, SandboxFolder};
 use crate::image::{IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound};
 use crate::sandbox::{Sandbox, SandboxBuilder};
+use crate::session::Registry;
 
 /// Everything that Blink does begins here. Cheap to clone; all clones are one.
 ///
@@ -41,6 +42,7 @@ struct Shared {
     isolation: IsolationChoice,
     engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
+    registry: OnceCell<Arc<Mutex<Registry>>>,
     pull: PullOptions,
 }
 
@@ -95,6 +97,7 @@ impl BlinkBuilder {
             home,
             isolation: self.isolation,
             images: OnceCell::new(),
+            registry: OnceCell::new(),
             pull: PullOptions::default()
                 .with_policy(policy)
                 .with_registry(self.registry),
@@ -144,7 +147,12 @@ impl Blink {
     /// `NotFound`; `Busy` while another process has it, or a port to publish; `SandboxDied` where it has ended.
     pub async fn open(&self, id: &str) -> Result<Sandbox> {
         let folder = self.take_folder(id).await?;
-        let Some((machine, isolation)) = self.shared.engines.adopt(folder.path()).await? else {
+        let Some((machine, isolation)) = self
+            .shared
+            .engines
+            .adopt(folder.path(), folder.path())
+            .await?
+        else {
             folder.remove()?;
             let message = format!("the sandbox {id} has ended, and was removed");
             return Err(Error::new(ErrorKind::SandboxDied, message));
@@ -165,12 +173,12 @@ impl Blink {
         const TRIES: u32 = 50;
         const PAUSE: Duration = Duration::from_millis(10);
         for _ in 0..TRIES {
-            match self.shared.home.open_sandbox(id) {
+            match self.shared.home.open_sandbox(id, Lifetime::Detached) {
                 Err(error) if error.kind() == ErrorKind::Busy => tokio::time::sleep(PAUSE).await,
                 other => return other,
             }
         }
-        self.shared.home.open_sandbox(id)
+        self.shared.home.open_sandbox(id, Lifetime::Detached)
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -185,6 +193,15 @@ impl Blink {
 
     pub(crate) async fn engine(&self, isolation: Isolation) -> Result<Arc<dyn Engine>> {
         self.shared.engines.open(isolation).await
+    }
+
+    /// The list of sessions; it may take a moment to open it.
+    pub(crate) fn registry(&self) -> Result<Arc<Mutex<Registry>>> {
+        let open = || {
+            let registry = Registry::open(self.shared.home.path())?;
+            Ok::<_, Error>(Arc::new(Mutex::new(registry)))
+        };
+        self.shared.registry.get_or_try_init(open).cloned()
     }
 
     pub(crate) fn pull_options(&self) -> &PullOptions {
@@ -214,7 +231,11 @@ impl Blink {
     /// Removes what processes that are gone have left. What fails here is tried again at the next start.
     async fn sweep(&self) {
         for folder in self.shared.home.orphans() {
-            if folder.detached() && engines::is_alive(folder.path()) {
+            let outlives = folder.lifetime() != Lifetime::Process;
+            if outlives && engines::is_alive(folder.path()) {
+                continue;
+            }
+            if folder.lifetime() == Lifetime::Session && self.is_session(folder.id()).await {
                 continue;
             }
             engines::end(folder.path()).await;

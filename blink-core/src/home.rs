@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,6 +16,40 @@ use crate::error::{Error, ErrorKind, Result};
 
 const OWNER_LOCK: &str = "owner.lock";
 const DETACHED_MARK: &str = "detached";
+const SESSION_MARK: &str = "session";
+
+/// How long what a sandbox's folder stands for is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// As long as its process.
+    Process,
+    /// Until it is removed, or has ended.
+    Detached,
+    /// Until its session is removed.
+    Session,
+}
+
+impl Lifetime {
+    fn mark(self) -> Option<&'static str> {
+        match self {
+            Lifetime::Process => None,
+            Lifetime::Detached => Some(DETACHED_MARK),
+            Lifetime::Session => Some(SESSION_MARK),
+        }
+    }
+
+    fn of(folder: &Path) -> Lifetime {
+        let marked = |lifetime: &Lifetime| {
+            lifetime
+                .mark()
+                .is_some_and(|mark| folder.join(mark).exists())
+        };
+        [Lifetime::Detached, Lifetime::Session]
+            .into_iter()
+            .find(marked)
+            .unwrap_or(Lifetime::Process)
+    }
+}
 
 /// The folder of everything.
 #[derive(Debug, Clone)]
@@ -42,7 +77,12 @@ impl Home {
                 .join(".blink"),
         };
         let home = Home { path };
-        for folder in [home.path.clone(), home.sandboxes(), home.images()] {
+        for folder in [
+            home.path.clone(),
+            home.sandboxes(),
+            home.layers(),
+            home.images(),
+        ] {
             make_private_folder(&folder).map_err(|error| {
                 Error::io(
                     format!(
@@ -64,12 +104,16 @@ impl Home {
         self.path.join("sandboxes")
     }
 
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
     pub(crate) fn images(&self) -> PathBuf {
         self.path.join("images")
     }
 
     /// Makes a folder for a new sandbox, which this process owns.
-    pub(crate) fn new_sandbox(&self, detached: bool) -> Result<SandboxFolder> {
+    pub(crate) fn new_sandbox(&self, lifetime: Lifetime) -> Result<SandboxFolder> {
         let id = new_id()?;
         let path = self.sandboxes().join(&id);
         // No sweep may find the folder between its making and its locking.
@@ -79,18 +123,13 @@ impl Home {
             let lock = lock_file(&path)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
             std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())?;
-            if detached {
-                File::create(path.join(DETACHED_MARK))?;
+            if let Some(mark) = lifetime.mark() {
+                File::create(path.join(mark))?;
             }
             Ok(lock)
         };
         match made() {
-            Ok(lock) => Ok(SandboxFolder {
-                id,
-                path,
-                detached,
-                lock,
-            }),
+            Ok(lock) => Ok(SandboxFolder::owned(id, path, lifetime, lock)),
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&path);
                 Err(Error::io("the sandbox's folder could not be made", &error))
@@ -98,8 +137,8 @@ impl Home {
         }
     }
 
-    /// Takes over the folder of a detached sandbox.
-    pub(crate) fn open_sandbox(&self, id: &str) -> Result<SandboxFolder> {
+    /// Takes over the folder of a sandbox that outlives its process.
+    pub(crate) fn open_sandbox(&self, id: &str, lifetime: Lifetime) -> Result<SandboxFolder> {
         let missing = || {
             Error::new(
                 ErrorKind::NotFound,
@@ -123,18 +162,13 @@ impl Home {
                 ));
             }
         }
-        if !path.join(DETACHED_MARK).exists() {
+        if lifetime == Lifetime::Process || Lifetime::of(&path) != lifetime {
             return Err(missing());
         }
         // Whoever finds it busy is told by whom.
         std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())
             .map_err(|error| Error::io("the sandbox's folder cannot be used", &error))?;
-        Ok(SandboxFolder {
-            id: id.to_owned(),
-            path,
-            detached: true,
-            lock,
-        })
+        Ok(SandboxFolder::owned(id.to_owned(), path, lifetime, lock))
     }
 
     /// The folders whose owner is gone, locked.
@@ -151,14 +185,9 @@ impl Home {
                 let path = entry.path();
                 let lock = lock_file(&path).ok()?;
                 flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
-                let detached = path.join(DETACHED_MARK).exists();
                 let id = entry.file_name().to_str()?.to_owned();
-                Some(SandboxFolder {
-                    id,
-                    path,
-                    detached,
-                    lock,
-                })
+                let lifetime = Lifetime::of(&path);
+                Some(SandboxFolder::owned(id, path, lifetime, lock))
             })
             .collect()
     }
@@ -186,16 +215,35 @@ impl Home {
     }
 }
 
-/// A sandbox's folder, owned by this process while this lives.
-#[derive(Debug)]
+/// A sandbox's folder, owned by this process while this or a clone of it lives.
+#[derive(Debug, Clone)]
 pub(crate) struct SandboxFolder {
     id: String,
     path: PathBuf,
-    detached: bool,
-    lock: File,
+    lifetime: Lifetime,
+    _lock: Arc<OwnerLock>,
+}
+
+#[derive(Debug)]
+struct OwnerLock(File);
+
+impl Drop for OwnerLock {
+    fn drop(&mut self) {
+        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl SandboxFolder {
+    fn owned(id: String, path: PathBuf, lifetime: Lifetime, lock: File) -> SandboxFolder {
+        SandboxFolder {
+            id,
+            path,
+            lifetime,
+            _lock: Arc::new(OwnerLock(lock)),
+        }
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -204,8 +252,8 @@ impl SandboxFolder {
         &self.path
     }
 
-    pub(crate) fn detached(&self) -> bool {
-        self.detached
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.lifetime
     }
 
     /// Removes the folder with all that is in it.
@@ -229,13 +277,6 @@ impl SandboxFolder {
     }
 }
 
-impl Drop for SandboxFolder {
-    fn drop(&mut self) {
-        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
-        let _ = flock(&self.lock, FlockOperation::Unlock);
-    }
-}
-
 fn lock_file(folder: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -252,7 +293,7 @@ fn owner(folder: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn make_private_folder(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private_folder(path: &Path) -> std::io::Result<()> {
     match std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -264,7 +305,7 @@ fn make_private_folder(path: &Path) -> std::io::Result<()> {
 }
 
 /// Twelve random hexadecimal digits: enough that no two sandboxes of a home meet, short enough to type.
-fn new_id() -> Result<String> {
+pub(crate) fn new_id() -> Result<String> {
     let mut bytes = [0; 6];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
         |error| {

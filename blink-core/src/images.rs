@@ -137,6 +137,35 @@ impl Blink {
         .await
     }
 
+    /// A stored image by its digest; `None` for the host's own programs.
+    pub(crate) async fn stored_image(&self, digest: Option<&str>) -> Result<Option<StoredImage>> {
+        let Some(digest) = digest.map(str::to_owned) else {
+            return Ok(None);
+        };
+        let store = self.image_store().await?;
+        on_thread(move || {
+            let image = store.get(&digest)?.ok_or_else(|| {
+                let message = format!("the image {digest} is not stored any more; fetch it again");
+                Error::new(ErrorKind::ImageUnavailable, message)
+            })?;
+            Ok(Some(image))
+        })
+        .await
+    }
+
+    /// Says that a sandbox uses an image, which nobody removes then.
+    pub(crate) async fn claim_image(
+        &self,
+        image: Option<&StoredImage>,
+        folder: &SandboxFolder,
+    ) -> Result<()> {
+        let Some(image) = image.cloned() else {
+            return Ok(());
+        };
+        let (store, folder) = (self.image_store().await?, folder.path().to_owned());
+        on_thread(move || Ok(store.claim(&image, &folder)?)).await
+    }
+
     pub(crate) async fn image_store(&self) -> Result<Arc<ImageStore>> {
         let blink = self.clone();
         on_thread(move || blink.open_image_store()).await

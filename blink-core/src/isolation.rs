@@ -38,6 +38,14 @@ impl Isolation {
     }
 }
 
+impl Isolation {
+    pub(crate) fn from_name(name: &str) -> Option<Isolation> {
+        [Isolation::Microvm, Isolation::Namespace]
+            .into_iter()
+            .find(|isolation| isolation.name() == name)
+    }
+}
+
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -55,6 +63,15 @@ impl FromStr for IsolationChoice {
             _ => Err(Error::invalid(format!(
                 "{text:?} is not an isolation; choose microvm, namespace or auto"
             ))),
+        }
+    }
+}
+
+impl From<Isolation> for IsolationChoice {
+    fn from(isolation: Isolation) -> IsolationChoice {
+        match isolation {
+            Isolation::Microvm => IsolationChoice::Microvm,
+            Isolation::Namespace => IsolationChoice::Namespace,
         }
     }
 }

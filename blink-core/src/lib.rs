@@ -37,6 +37,7 @@ mod network;
 mod process;
 mod publish;
 mod sandbox;
+mod session;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -44,6 +45,7 @@ pub use blink::{Blink, BlinkBuilder};
 pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, ExitStatus, Output, Stdin};
 pub use connection::Connection;
 pub use doctor::{Check, Report, doctor};
+pub use engine::Consistency;
 pub use error::{Error, ErrorKind, Result};
 pub use files::{DirEntry, FileType, Files, Metadata, WriteOptions};
 pub use hypervisor::Hypervisor;
@@ -54,6 +56,9 @@ pub use publish::PublishedPort;
 pub use sandbox::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, ProcessInfo,
     Resources, Sandbox, SandboxBuilder,
+};
+pub use session::{
+    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Lineage, Session, SessionBuilder, SessionInfo,
 };
 
 /// Locks, also after a panic of another thread: what the locks here protect is whole between any two statements.

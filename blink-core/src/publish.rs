@@ -49,7 +49,7 @@ const GUEST_HOST: &str = "localhost";
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct PublishedPort {
     /// Where the host listens. Port 0 asks for any that is free; a sandbox that was made says which it is.

@@ -11,11 +11,11 @@ use blink_wire::{Address, Attach, ProcessId, Request, Response};
 use crate::blink::Blink;
 use crate::command::{Command, Defaults, Output, check_variable, set_variable};
 use crate::connection::Connection;
-use crate::engine::{Machine, MachineSpec};
+use crate::engine::{Consistency, Engine, Machine, MachineSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Files;
-use crate::home::SandboxFolder;
-use crate::image::{ImageSource, Progress};
+use crate::home::{Lifetime, SandboxFolder};
+use crate::image::{ImageSource, Progress, StoredImage};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::link::Link;
 use crate::process::{self, Process};
@@ -31,7 +31,7 @@ pub const DEFAULT_DISK_MIB: u64 = 10 * 1024;
 pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a sandbox can use of the machine.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Resources {
     /// Processors; where there is none, all of the host's for namespaces, and two for a micro-VM, or half of the host's
@@ -57,7 +57,7 @@ impl Default for Resources {
 }
 
 /// What a sandbox can reach.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Network {
     /// Nothing but itself. The default.
@@ -73,7 +73,7 @@ pub enum Network {
 }
 
 /// A file or folder of the host that a sandbox sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Mount {
     /// What the sandbox sees.
@@ -111,10 +111,10 @@ pub struct SandboxBuilder {
     pub(crate) resources: Resources,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<Mount>,
-    publish: Vec<PublishedPort>,
-    env: Vec<(OsString, OsString)>,
-    current_dir: Option<OsString>,
-    user: Option<String>,
+    pub(crate) publish: Vec<PublishedPort>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) current_dir: Option<OsString>,
+    pub(crate) user: Option<String>,
     pub(crate) boot_timeout: Duration,
     pub(crate) detached: bool,
 }
@@ -260,6 +260,41 @@ impl SandboxBuilder {
     /// `InvalidArgument` for options that cannot be right; `Busy` where a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
     /// that are left; `ResourceExhausted`; `Timeout` where it does not boot in time.
     pub async fn create(self) -> Result<Sandbox> {
+        let parts = self.prepare().await?;
+        let lifetime = match self.detached {
+            true => Lifetime::Detached,
+            false => Lifetime::Process,
+        };
+        let folder = self.blink.home().new_sandbox(lifetime)?;
+        let recorded = match self.detached {
+            true => publish::record(folder.path(), &self.publish),
+            false => Ok(()),
+        };
+        let place = Place {
+            folder: folder.clone(),
+            disk: folder.path().to_owned(),
+            layers: Vec::new(),
+            outlives: self.detached,
+        };
+        let booted = match recorded {
+            Ok(()) => self.boot(parts, place).await,
+            Err(error) => Err(error),
+        };
+        if booted.is_err() && folder.path().exists() {
+            folder.remove()?;
+        }
+        booted
+    }
+
+    /// Checks what is asked for, and gets what a boot needs.
+    pub(crate) async fn prepare(&self) -> Result<Parts> {
+        let mut parts = self.prepare_without_image().await?;
+        let source = ImageSource::parse(&self.image)?;
+        parts.image = self.blink.image(&source, &*self.image_progress).await?;
+        Ok(parts)
+    }
+
+    pub(crate) async fn prepare_without_image(&self) -> Result<Parts> {
         self.check()?;
         let isolation = self.blink.choose(self.isolation).await?;
         // First of all: nothing needs to be undone where one is taken.
@@ -268,43 +303,42 @@ impl SandboxBuilder {
             publish::check_for_loops(&ports)?;
         }
         let engine = self.blink.engine(isolation).await?;
-        let source = ImageSource::parse(&self.image)?;
-        let image = self.blink.image(&source, &*self.image_progress).await?;
-        let folder = self.blink.home().new_sandbox(self.detached)?;
-        if self.detached
-            && let Err(error) = publish::record(folder.path(), &self.publish)
-        {
-            folder.remove()?;
-            return Err(error);
-        }
+        Ok(Parts {
+            isolation,
+            engine,
+            image: None,
+            ports,
+        })
+    }
+
+    /// Boots a machine in a place that was made for it. What a boot that fails has left there stays.
+    pub(crate) async fn boot(&self, parts: Parts, place: Place) -> Result<Sandbox> {
+        let Parts {
+            isolation,
+            engine,
+            image,
+            ports,
+        } = parts;
+        let folder = place.folder;
         let rootfs = match &image {
-            Some(image) => match self
-                .blink
-                .rootfs(
-                    image,
-                    engine.root_form(),
-                    &folder,
-                    self.image_progress.clone(),
-                )
-                .await
-            {
-                Ok(rootfs) => Some(rootfs),
-                Err(error) => {
-                    folder.remove()?;
-                    return Err(error);
-                }
-            },
+            Some(image) => {
+                let progress = self.image_progress.clone();
+                let form = engine.root_form();
+                Some(self.blink.rootfs(image, form, &folder, progress).await?)
+            }
             None => None,
         };
         let spec = MachineSpec {
             id: folder.id().to_owned(),
             host_name: folder.id().to_owned(),
             folder: folder.path().to_owned(),
+            disk: place.disk,
+            layers: place.layers,
             rootfs,
             resources: self.resources,
             network: self.network.effective(),
             mounts: self.mounts.clone(),
-            detached: self.detached,
+            detached: place.outlives,
             boot_timeout: self.boot_timeout,
         };
         let config = image.map(|image| image.config).unwrap_or_default();
@@ -316,13 +350,7 @@ impl SandboxBuilder {
             engine.boot(&spec)
         }
         .await;
-        let machine: Arc<dyn Machine> = match booted {
-            Ok(machine) => machine.into(),
-            Err(error) => {
-                folder.remove()?;
-                return Err(error);
-            }
-        };
+        let machine: Arc<dyn Machine> = booted?.into();
         let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
         let left = self.boot_timeout.saturating_sub(started.elapsed());
         if let Err(error) = sandbox.connect(left).await {
@@ -331,12 +359,13 @@ impl SandboxBuilder {
                 _ => error,
             });
         }
+        sandbox.outlives = place.outlives;
         sandbox.publish(ports)?;
         tracing::debug!(sandbox = sandbox.id(), elapsed = ?started.elapsed(), "booted");
         Ok(sandbox)
     }
 
-    fn defaults(&self, config: &crate::image::ImageConfig) -> Defaults {
+    pub(crate) fn defaults(&self, config: &crate::image::ImageConfig) -> Defaults {
         let mut env: Vec<(OsString, OsString)> = Vec::new();
         for variable in &config.env {
             if let Some((name, value)) = variable.split_once('=') {
@@ -356,7 +385,7 @@ impl SandboxBuilder {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         /// Less than this and nothing starts.
         const LEAST_MEMORY_MIB: u64 = 4;
         const LEAST_PROCESSES: u64 = 4;
@@ -393,6 +422,25 @@ impl SandboxBuilder {
         self.network.check()?;
         publish::check(&self.publish)
     }
+}
+
+/// What a boot needs that is the same for each.
+pub(crate) struct Parts {
+    pub(crate) isolation: Isolation,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) image: Option<StoredImage>,
+    pub(crate) ports: Bound,
+}
+
+/// Where a machine is booted.
+pub(crate) struct Place {
+    pub(crate) folder: SandboxFolder,
+    /// The folder of what it writes.
+    pub(crate) disk: PathBuf,
+    /// The folders of the layers beneath, the lowest first.
+    pub(crate) layers: Vec<PathBuf>,
+    /// The machine goes on when this process ends.
+    pub(crate) outlives: bool,
 }
 
 fn check_mount(mount: &Mount) -> Result<()> {
@@ -434,8 +482,8 @@ pub struct Sandbox {
     isolation: Isolation,
     defaults: Defaults,
     published: Published,
-    /// An earlier process has made it: failing to reach it is no reason to end it.
-    adopted: bool,
+    /// It goes on when this is dropped.
+    outlives: bool,
 }
 
 impl Sandbox {
@@ -452,13 +500,62 @@ impl Sandbox {
             isolation,
             defaults,
             published: Published::default(),
-            adopted: false,
+            outlives: false,
         }
     }
 
+    /// Failing to reach a machine that an earlier process has made is no reason to end it.
     pub(crate) fn adopted(mut self) -> Sandbox {
-        self.adopted = true;
+        self.outlives = true;
         self
+    }
+
+    /// Opens the link to a machine that an earlier process has left, and publishes its ports.
+    pub(crate) async fn reached(mut self, ports: &[PublishedPort]) -> Result<Sandbox> {
+        let ports = Bound::bind(ports)?;
+        self.connect(DEFAULT_BOOT_TIMEOUT).await?;
+        self.publish(ports)?;
+        Ok(self)
+    }
+
+    /// Has everything written to the disk, before an end that leaves no time for it.
+    pub(crate) async fn settle(&self) {
+        if let Ok(link) = self.link()
+            && self.isolation == Isolation::Microvm
+        {
+            let _ = link.call(&Request::Freeze).await;
+        }
+    }
+
+    /// Ends the machine. Its folder stays.
+    pub(crate) async fn end(&self, reason: &str) {
+        self.machine.kill();
+        if let Some(link) = &self.link {
+            link.close(Error::new(ErrorKind::SandboxDied, reason));
+        }
+        self.machine.gone().await;
+    }
+
+    /// Copies what the disk holds at this moment to a layer's folder.
+    pub(crate) async fn snapshot(&self, layer: &Path, must_freeze: bool) -> Result<Consistency> {
+        let link = self.link()?;
+        let frozen = match link.call(&Request::Freeze).await {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::SandboxDied => return Err(error),
+            // In a namespace nothing needs to be frozen: its disk is the host's own files.
+            Err(error) if must_freeze && self.isolation != Isolation::Namespace => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::debug!(sandbox = self.id(), %error, "the disk is not frozen");
+                false
+            }
+        };
+        let copied = self.machine.snapshot(layer, frozen).await;
+        if frozen {
+            link.call(&Request::Thaw).await?;
+        }
+        copied
     }
 
     /// Opens the link; a machine that does not answer is ended by the drop that follows.
@@ -681,7 +778,7 @@ impl Drop for Sandbox {
         let Some(folder) = self.folder.take() else {
             return;
         };
-        if folder.detached() && (self.link.is_some() || self.adopted) {
+        if self.outlives {
             return;
         }
         self.machine.kill();
@@ -692,7 +789,9 @@ impl Drop for Sandbox {
             ));
         }
         // What cannot be removed now, because its processes are still ending, goes with the next start.
-        let _ = folder.remove();
+        if folder.lifetime() != Lifetime::Session {
+            let _ = folder.remove();
+        }
     }
 }
 

@@ -68,10 +68,11 @@ impl Engines {
     pub(crate) async fn adopt(
         &self,
         folder: &Path,
+        disk: &Path,
     ) -> Result<Option<(Box<dyn Machine>, Isolation)>> {
         let isolation = isolation_of(folder);
         let engine = self.open(isolation).await?;
-        let adopted = engine.adopt(folder).await?;
+        let adopted = engine.adopt(folder, disk).await?;
         if adopted.is_none() {
             engine.discard(folder).await?;
         }

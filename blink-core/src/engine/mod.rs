@@ -1,7 +1,7 @@
 //! What provides sandboxes. An engine makes, boots and ends machines and opens links to their agents; everything else
 //! goes through the agent, the same for every engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ mod host_root;
 #[cfg(feature = "microvm")]
 pub(crate) mod microvm;
 pub(crate) mod namespace;
+pub(crate) mod tree;
 
 /// A machine to boot.
 #[derive(Debug, Clone)]
@@ -24,6 +25,10 @@ pub(crate) struct MachineSpec {
     pub(crate) host_name: String,
     /// The machine's own folder, which exists.
     pub(crate) folder: PathBuf,
+    /// The folder of what it writes, which [`Engine::make_disk`] has made, or which is empty.
+    pub(crate) disk: PathBuf,
+    /// The folders of the layers between the image and the disk, the lowest first.
+    pub(crate) layers: Vec<PathBuf>,
     /// The image, in the engine's form; `None` is the host's own programs.
     pub(crate) rootfs: Option<PathBuf>,
     pub(crate) resources: Resources,
@@ -52,6 +57,32 @@ pub(crate) enum RootForm {
     Layout,
 }
 
+/// What a copy of a disk is worth.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Consistency {
+    /// As after a power cut: what programs had not written to the disk is not there.
+    Crash,
+    /// All that programs had written at one moment is there.
+    Frozen,
+    /// No program ran.
+    Stopped,
+}
+
+impl Consistency {
+    /// `stopped`, `frozen` or `crash`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Consistency::Crash => "crash",
+            Consistency::Frozen => "frozen",
+            Consistency::Stopped => "stopped",
+        }
+    }
+}
+
 /// Boots machines of one kind.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync {
@@ -60,11 +91,21 @@ pub(crate) trait Engine: Send + Sync {
     /// Boots a machine; it is ready when its first link answers.
     async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>>;
 
+    /// Makes a disk in an empty folder that begins with what a layer holds. Neither may be in use by a machine; the
+    /// layer's disk is never written to again.
+    async fn make_disk(&self, disk: &Path, over: &Path) -> Result<()>;
+
+    /// Writes a disk and all layers beneath it, the lowest first, to a file. No machine may use it.
+    async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()>;
+
+    /// Reads a disk from a file into an empty folder. It stands alone, but for the image.
+    async fn import(&self, archive: &Path, disk: &Path) -> Result<()>;
+
     /// Takes over a machine that an earlier process has booted; `None` where it does not run.
-    async fn adopt(&self, folder: &std::path::Path) -> Result<Option<Box<dyn Machine>>>;
+    async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>>;
 
     /// Ends whatever runs of a machine whose process is gone, and removes its folder.
-    async fn discard(&self, folder: &std::path::Path) -> Result<()>;
+    async fn discard(&self, folder: &Path) -> Result<()>;
 }
 
 /// One machine that was booted.
@@ -79,6 +120,10 @@ pub(crate) trait Machine: Send + Sync {
     /// Why the machine did not boot, where it ended before its first link was answered; `None` where it goes on, or
     /// the engine knows no more than its last words.
     async fn boot_failure(&self) -> Option<Error>;
+
+    /// Copies what the disk holds at this moment to an empty folder, while the machine stands still. Its parent is the
+    /// disk's own. `frozen` says that the agent has written everything to the disk.
+    async fn snapshot(&self, layer: &Path, frozen: bool) -> Result<Consistency>;
 
     /// Ends the machine now. Does not wait.
     fn kill(&self);

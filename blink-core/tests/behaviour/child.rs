@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use blink_core::{Blink, Error};
 
+use crate::session::describe;
 use crate::support::{Engine, blink_in, describe_in, ok, rounds};
 
 const TASK: &str = "BLINK_TEST_TASK";
@@ -91,6 +92,9 @@ async fn performs_its_task() {
         "hold" => hold(&home).await,
         "one shot" => tell(one_shot(&home).await),
         "fill" => fill(&home).await,
+        "hold session" => hold_session(&home).await,
+        "warm session" => make_warm_session(&home).await,
+        "churn sessions" => churn_sessions(&home).await,
         other => panic!("unknown task {other}"),
     }
 }
@@ -149,6 +153,37 @@ async fn churn(home: &Path) {
         }
         ok(first.remove()).await;
         ok(second.remove()).await;
+    }
+    tell(Ok(()));
+}
+
+async fn hold_session(home: &Path) {
+    let blink = blink_in(home).await;
+    let session = ok(describe(&blink, "held").open()).await;
+    let script = "echo kept >/var/blink/memory/file; sync /var/blink/memory/file /var/blink/memory";
+    ok(session.exec(blink_core::Command::shell(script))).await;
+    println!("ready .");
+    std::future::pending::<()>().await;
+}
+
+async fn make_warm_session(home: &Path) {
+    let blink = blink_in(home).await;
+    let session = ok(describe(&blink, "warm").env("A", "1").warm(true).open()).await;
+    let script = "echo one; while ! [ -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5";
+    let process = ok(session.spawn(blink_core::Command::shell(script).key("job"))).await;
+    println!("ready {}", process.id());
+    std::future::pending::<()>().await;
+}
+
+async fn churn_sessions(home: &Path) {
+    for round in 0..15 {
+        let blink = blink_in(home).await;
+        let name = format!("shared-{}", round % 3);
+        let opening = describe(&blink, &name).patience(std::time::Duration::from_secs(50));
+        let session = ok(opening.open()).await;
+        let script = "echo line >> /var/blink/memory/lines";
+        let output = ok(session.exec(blink_core::Command::shell(script))).await;
+        assert!(output.status.success());
     }
     tell(Ok(()));
 }

@@ -13,6 +13,7 @@ mod lifecycle;
 mod limits;
 mod ports;
 mod process;
+mod session;
 mod shared;
 mod support;
 mod terminal;

@@ -102,6 +102,18 @@ pub(crate) struct Processes {
     pub(crate) notices: Vec<Notice>,
 }
 
+/// Numbers of one life of the agent are not those of another: who comes back with one from before the sandbox was booted
+/// again finds no process, and not another one. Every number is exact in a double, as JSON's readers have it.
+fn first_id() -> u64 {
+    const PROCESSES_BITS: u32 = 24;
+    const LIVES_BITS: u32 = 28;
+    let mut bytes = [0; 8];
+    // Without random bytes, lives are told apart by their sandboxes' other numbers.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
+    let life = u64::from_le_bytes(bytes) & ((1 << LIVES_BITS) - 1);
+    (life << PROCESSES_BITS) + 1
+}
+
 const CHANNELS: [FrameType; 2] = [FrameType::STDOUT, FrameType::STDERR];
 
 impl Processes {
@@ -109,7 +121,7 @@ impl Processes {
         Ok(Processes {
             table: BTreeMap::new(),
             by_pid: HashMap::new(),
-            next_id: 1,
+            next_id: first_id(),
             proc: Proc::open()?,
             confinement,
             stack: Stack::new(),

@@ -1,8 +1,8 @@
-//! A machine's disk: a file in its sandbox's folder that holds what differs from the layers beneath it.
+//! A machine's disk: a file in a layer's folder that holds what differs from the layers beneath it.
 //!
-//! A layer is a disk that nobody writes to any more. Blink keeps disks and layers itself, and lends a disk to the engine
-//! while a machine runs: the engine's own snapshot of a running machine renames the file that the machine goes on writing
-//! to, so that what is written afterwards is in the snapshot (`docs/adr/0006-disks-of-micro-vms.md`).
+//! Blink keeps disks itself, and lends one to the engine while a machine runs: the engine's own snapshot of a running machine
+//! renames the file that the machine goes on writing to, so that what is written afterwards is in the snapshot
+//! (`docs/adr/0006-disks-of-micro-vms.md`).
 
 use std::fs::{self, File};
 use std::io;
@@ -12,14 +12,13 @@ use super::qcow2::Header;
 
 const NAME: &str = "disk.qcow2";
 
-/// The disk of the machine of one sandbox.
+/// The disk in one layer's folder, whether it is there or not.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
-    /// The disk in a sandbox's folder, whether it is there or not.
     pub(super) fn of(folder: &Path) -> Disk {
         Disk {
             path: folder.join(NAME),
@@ -47,54 +46,33 @@ impl Disk {
         sync_folder(&self.path)
     }
 
-    /// Makes a layer of a disk that no machine writes to; the disk goes on as an empty one over it. Until the last step
-    /// the layer is but another name of the disk, and only the disk counts.
-    pub(super) fn turn_into(&self, layer: &Path) -> io::Result<()> {
-        let size_bytes = self.size_bytes()?;
-        File::open(&self.path)?.sync_all()?;
-        remove_if_there(layer)?;
-        fs::hard_link(&self.path, layer)?;
-        sync_folder(layer)?;
-        self.lay_over(layer, size_bytes)
-    }
-
-    /// Makes a layer of a disk whose machine is paused, as a copy: the machine goes on writing to the same file. Shares
-    /// what it can with it where the file system knows how.
-    pub(super) fn copy_to(&self, layer: &Path) -> io::Result<()> {
-        let new = with_suffix(layer);
-        remove_if_there(&new)?;
-        let source = File::open(&self.path)?;
-        let mut copy = File::options().write(true).create_new(true).open(&new)?;
-        if rustix::fs::ioctl_ficlone(&copy, &source).is_err() {
-            io::copy(&mut &source, &mut copy)?;
-        }
-        copy.sync_all()?;
-        fs::rename(&new, layer)?;
-        sync_folder(layer)
-    }
-
-    /// Puts the disk back to what a layer holds. What the disk held is lost with the last step, and not before.
-    pub(super) fn reset_to(&self, layer: &Path) -> io::Result<()> {
-        self.lay_over(layer, Header::read(layer)?.size_bytes)
-    }
-
-    fn lay_over(&self, layer: &Path, size_bytes: u64) -> io::Result<()> {
+    /// Makes an empty disk over another, which is never written to again.
+    pub(super) fn lay_over(&self, layer: &Disk) -> io::Result<()> {
+        File::open(&layer.path)?.sync_all()?;
         let header = Header {
-            size_bytes,
-            backing: Some(std::path::absolute(layer)?),
+            size_bytes: layer.size_bytes()?,
+            backing: Some(std::path::absolute(&layer.path)?),
         };
-        let new = with_suffix(&self.path);
-        remove_if_there(&new)?;
-        header.write_new(&new)?;
-        fs::rename(&new, &self.path)?;
+        remove_if_there(&self.path)?;
+        header.write_new(&self.path)?;
         sync_folder(&self.path)
     }
-}
 
-fn with_suffix(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
+    /// Copies the disk of a machine that stands still; the machine goes on writing to the same file. Shares what it can
+    /// with it where the file system knows how.
+    pub(super) fn copy_to(&self, copy: &Disk) -> io::Result<()> {
+        remove_if_there(&copy.path)?;
+        let source = File::open(&self.path)?;
+        let mut target = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&copy.path)?;
+        if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
+            io::copy(&mut &source, &mut target)?;
+        }
+        target.sync_all()?;
+        sync_folder(&copy.path)
+    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -113,8 +91,14 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn disk(folder: &Path) -> Disk {
-        let disk = Disk::of(folder);
+    fn folder(parent: &Path, name: &str) -> Disk {
+        let folder = parent.join(name);
+        fs::create_dir(&folder).unwrap();
+        Disk::of(&folder)
+    }
+
+    fn new_disk(parent: &Path, name: &str) -> Disk {
+        let disk = folder(parent, name);
         let header = Header {
             size_bytes: 1 << 30,
             backing: None,
@@ -123,55 +107,35 @@ mod tests {
         disk
     }
 
-    fn beneath(path: &Path) -> Option<PathBuf> {
-        Header::read(path).unwrap().backing
+    fn beneath(disk: &Disk) -> Option<PathBuf> {
+        Header::read(&disk.path).unwrap().backing
     }
 
     #[test]
-    fn a_layer_is_what_the_disk_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(folder.path());
-        let was = fs::read(&disk.path).unwrap();
-        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-        disk.turn_into(&first).unwrap();
-        assert_eq!(fs::read(&first).unwrap(), was);
-        assert_eq!(beneath(&disk.path), Some(first.clone()));
-
-        // A copy has the same beneath it, and the disk goes on as it is.
-        disk.copy_to(&second).unwrap();
-        assert_eq!(fs::read(&second).unwrap(), fs::read(&disk.path).unwrap());
-        assert_eq!(beneath(&second), Some(first.clone()));
-
-        disk.reset_to(&second).unwrap();
-        assert_eq!(beneath(&disk.path), Some(second));
-        assert_eq!(disk.size_bytes().unwrap(), 1 << 30);
-        let mut names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["disk.qcow2", "first", "second"]);
-    }
-
-    #[test]
-    fn what_a_crash_has_left_is_in_nobodys_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(folder.path());
-        let layer = folder.path().join("layer");
-        for path in [&layer, &with_suffix(&disk.path), &with_suffix(&layer)] {
-            fs::write(path, "half").unwrap();
-        }
-        disk.turn_into(&layer).unwrap();
-        disk.copy_to(&layer).unwrap();
-        disk.reset_to(&layer).unwrap();
-        assert_eq!(beneath(&disk.path), Some(layer));
+    fn a_disk_lies_over_another_and_a_copy_over_the_same() {
+        let home = tempfile::tempdir().unwrap();
+        let lower = new_disk(home.path(), "lower");
+        let (upper, copy) = (folder(home.path(), "upper"), folder(home.path(), "copy"));
+        assert!(!upper.exists());
+        // What a crash has left is in nobody's way.
+        fs::write(&upper.path, "half").unwrap();
+        fs::write(&copy.path, "half").unwrap();
+        upper.lay_over(&lower).unwrap();
+        assert_eq!(beneath(&upper), Some(lower.path.clone()));
+        assert_eq!(upper.size_bytes().unwrap(), 1 << 30);
+        upper.copy_to(&copy).unwrap();
+        assert_eq!(
+            fs::read(&copy.path).unwrap(),
+            fs::read(&upper.path).unwrap()
+        );
+        assert_eq!(beneath(&copy), Some(lower.path));
     }
 
     #[test]
     fn a_lent_disk_outlives_its_second_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(folder.path());
-        let place = folder.path().join("place");
+        let home = tempfile::tempdir().unwrap();
+        let disk = new_disk(home.path(), "disk");
+        let place = home.path().join("place");
         fs::write(&place, "the engine's own").unwrap();
         disk.lend(&place).unwrap();
         fs::write(&place, "written by the machine").unwrap();

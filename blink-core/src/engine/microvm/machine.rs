@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use super::disk::Disk;
 use super::record::Record;
 use super::runtime::{self, Runtime};
-use super::tree::Tree;
 use super::{archive, console, failure, link};
-use crate::engine::{Machine, MachineSpec};
+use crate::engine::tree::Tree;
+use crate::engine::{Consistency, Machine, MachineSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 
@@ -47,7 +47,7 @@ impl MicrovmMachine {
         options: BoxOptions,
         secret: String,
     ) -> Result<MicrovmMachine> {
-        let disk = Disk::of(&spec.folder);
+        let disk = Disk::of(&spec.disk);
         let noted =
             |error: std::io::Error| Error::io("the sandbox's folder cannot be written", &error);
         let is_new = !disk.exists();
@@ -100,6 +100,7 @@ impl MicrovmMachine {
     pub(super) async fn adopt(
         runtime: &Arc<Runtime>,
         folder: &Path,
+        disk: &Path,
     ) -> Result<Option<MicrovmMachine>> {
         let Some(record) = Record::read(folder) else {
             return Ok(None);
@@ -117,7 +118,7 @@ impl MicrovmMachine {
         let info = handle.info().await.map_err(|error| {
             failure::translate("the micro-VM's state could not be read", &error)
         })?;
-        let (disk, folder) = (Disk::of(folder), runtime.machine_folder(&record.machine));
+        let (disk, folder) = (Disk::of(disk), runtime.machine_folder(&record.machine));
         let running = info.status == BoxStatus::Running && record.is_alive();
         Ok(running.then(|| Self::watched(runtime, handle, record, disk, folder)))
     }
@@ -146,36 +147,6 @@ impl MicrovmMachine {
             removal,
             killed: AtomicBool::new(false),
         }
-    }
-}
-
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "sessions are to come, and nobody else has checkpoints"
-    )
-)]
-impl MicrovmMachine {
-    /// Makes a layer of what the disk holds at this moment, in which the machine is paused. What programs have not
-    /// written to the disk yet is not in it, unless the agent was asked to freeze the disk before.
-    pub(super) async fn snapshot(&self, layer: &Path) -> Result<()> {
-        let Some(process) = self.record.process else {
-            return Err(Error::new(ErrorKind::SandboxDied, "the micro-VM has ended"));
-        };
-        let (disk, layer) = (self.disk.clone(), layer.to_owned());
-        let copying = self.runtime.run(async move {
-            let copying = tokio::task::spawn_blocking(move || {
-                let _paused = process.pause();
-                disk.copy_to(&layer)
-            });
-            copying
-                .await
-                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
-        });
-        copying
-            .await?
-            .map_err(|error| Error::io("the sandbox's disk could not be kept", &error))
     }
 }
 
@@ -315,6 +286,29 @@ impl Machine for MicrovmMachine {
 
     async fn boot_failure(&self) -> Option<Error> {
         None
+    }
+
+    async fn snapshot(&self, layer: &Path, frozen: bool) -> Result<Consistency> {
+        let Some(process) = self.record.process else {
+            return Err(Error::new(ErrorKind::SandboxDied, "the micro-VM has ended"));
+        };
+        let (disk, layer) = (self.disk.clone(), Disk::of(layer));
+        let copying = self.runtime.run(async move {
+            let copying = tokio::task::spawn_blocking(move || {
+                let _paused = process.pause();
+                disk.copy_to(&layer)
+            });
+            copying
+                .await
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
+        });
+        copying
+            .await?
+            .map_err(|error| Error::io("the sandbox's disk could not be kept", &error))?;
+        Ok(match frozen {
+            true => Consistency::Frozen,
+            false => Consistency::Crash,
+        })
     }
 
     fn kill(&self) {

@@ -17,7 +17,6 @@ mod record;
 mod runtime;
 #[cfg(test)]
 mod tests;
-mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +65,7 @@ impl MicrovmEngine {
             Some(layout) => (layout.clone(), Vec::new()),
             None => self.prepare(host_image::prepare).await?,
         };
-        if Disk::of(&spec.folder).exists() {
+        if Disk::of(&spec.disk).exists() {
             root = self.prepare(host_image::blank).await?;
         }
         let secret = link::new_secret()?;
@@ -88,41 +87,6 @@ impl MicrovmEngine {
     }
 }
 
-/// The disks of sandboxes, by their folders. No machine may use the disk meanwhile.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "sessions are to come, and nobody else has checkpoints"
-    )
-)]
-impl MicrovmEngine {
-    /// Makes a layer of what the disk holds; the disk goes on over it.
-    fn snapshot(folder: &Path, layer: &Path) -> Result<()> {
-        Disk::of(folder).turn_into(layer).map_err(not_kept)
-    }
-
-    /// Puts the disk back to what a layer holds, or makes one that begins with it.
-    fn restore(folder: &Path, layer: &Path) -> Result<()> {
-        Disk::of(folder).reset_to(layer).map_err(not_kept)
-    }
-
-    /// Writes the disk, with all that is beneath it, to a file that [`import`](MicrovmEngine::import) reads, and BoxLite
-    /// as well.
-    async fn export(&self, folder: &Path, archive: &Path) -> Result<()> {
-        let image = self.prepare(host_image::blank).await?;
-        archive::export(&self.runtime, &Disk::of(folder), &image, archive).await
-    }
-
-    /// Reads a disk into the folder of a sandbox that has none.
-    async fn import(archive: &Path, folder: &Path) -> Result<()> {
-        let (archive, folder) = (archive.to_owned(), folder.to_owned());
-        tokio::task::spawn_blocking(move || archive::import(&archive, &folder))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
-    }
-}
-
 fn not_kept(error: std::io::Error) -> Error {
     Error::io("the sandbox's disk could not be kept", &error)
 }
@@ -137,15 +101,37 @@ impl Engine for MicrovmEngine {
         Ok(Box::new(self.boot_machine(spec).await?))
     }
 
-    async fn adopt(&self, folder: &Path) -> Result<Option<Box<dyn Machine>>> {
-        let adopted = MicrovmMachine::adopt(&self.runtime, folder).await?;
+    async fn make_disk(&self, disk: &Path, over: &Path) -> Result<()> {
+        // A layer that no machine has booted from holds nothing: the image is to come.
+        match Disk::of(over) {
+            layer if layer.exists() => Disk::of(disk).lay_over(&layer).map_err(not_kept),
+            _ => Ok(()),
+        }
+    }
+
+    async fn export(&self, disk: &Path, _layers: &[PathBuf], archive: &Path) -> Result<()> {
+        let image = self.prepare(host_image::blank).await?;
+        archive::export(&self.runtime, &Disk::of(disk), &image, archive).await
+    }
+
+    async fn import(&self, archive: &Path, disk: &Path) -> Result<()> {
+        let (archive, disk) = (archive.to_owned(), disk.to_owned());
+        tokio::task::spawn_blocking(move || archive::import(&archive, &disk))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    }
+
+    async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {
+        let adopted = MicrovmMachine::adopt(&self.runtime, folder, disk).await?;
         Ok(adopted.map(|machine| Box::new(machine) as Box<dyn Machine>))
     }
 
     async fn discard(&self, folder: &Path) -> Result<()> {
-        match Record::read(folder) {
-            Some(record) => self.runtime.remove(&record.machine).await,
-            None => Ok(()),
+        if let Some(record) = Record::read(folder) {
+            record.kill();
+            self.runtime.remove(&record.machine).await?;
+            record::remove(folder);
         }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::tree::Tree;
+use crate::engine::tree::Tree;
 
 const RECORD: &str = "microvm.json";
 
@@ -48,4 +48,9 @@ impl Record {
             process.kill();
         }
     }
+}
+
+/// There is no machine any more.
+pub(super) fn remove(folder: &Path) {
+    let _ = fs::remove_file(folder.join(RECORD));
 }

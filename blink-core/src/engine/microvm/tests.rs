@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use blink_wire::Request;
 
-use super::tree::Tree;
 use super::*;
-use crate::home::SandboxFolder;
+use crate::engine::tree::Tree;
+use crate::home::{Lifetime, SandboxFolder};
 use crate::sandbox::{Network, Resources, Sandbox};
 use crate::{Command, Isolation};
 
@@ -51,17 +51,19 @@ impl Running {
     async fn cut(self) {
         self.machine.kill();
         self.machine.gone().await;
-        drop(self.sandbox);
+        drop(self.sandbox.adopted());
     }
 }
 
-/// The name and the folder of a sandbox that nobody holds.
-fn new_sandbox(home: &Home) -> (String, PathBuf) {
-    let folder = home.new_sandbox(true).unwrap();
-    (folder.id().to_owned(), folder.path().to_owned())
+/// A sandbox that nobody holds.
+fn new_sandbox(home: &Home) -> String {
+    home.new_sandbox(Lifetime::Detached)
+        .unwrap()
+        .id()
+        .to_owned()
 }
 
-fn spec(folder: &SandboxFolder) -> MachineSpec {
+fn spec(folder: &SandboxFolder, disk: &Path) -> MachineSpec {
     let resources = Resources {
         cpus: Some(1.0),
         memory_mib: Some(512),
@@ -71,6 +73,8 @@ fn spec(folder: &SandboxFolder) -> MachineSpec {
         id: folder.id().to_owned(),
         host_name: folder.id().to_owned(),
         folder: folder.path().to_owned(),
+        disk: disk.to_owned(),
+        layers: Vec::new(),
         rootfs: None,
         resources,
         network: Network::None,
@@ -80,9 +84,9 @@ fn spec(folder: &SandboxFolder) -> MachineSpec {
     }
 }
 
-async fn boot(engine: &MicrovmEngine, home: &Home, id: &str) -> Running {
-    let folder = home.open_sandbox(id).unwrap();
-    let spec = spec(&folder);
+async fn boot(engine: &MicrovmEngine, home: &Home, id: &str, disk: &Path) -> Running {
+    let folder = home.open_sandbox(id, Lifetime::Detached).unwrap();
+    let spec = spec(&folder, disk);
     let machine = Arc::new(engine.boot_machine(&spec).await.unwrap());
     let defaults = crate::command::Defaults::default();
     let mut sandbox = Sandbox::assemble(folder, machine.clone(), Isolation::Microvm, defaults);
@@ -98,18 +102,22 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     let scratch = tempfile::tempdir().unwrap();
     let home = Home::open(Some(scratch.path().join("home"))).unwrap();
     let engine = MicrovmEngine::open(&home).await.unwrap();
-    let (id, path) = new_sandbox(&home);
-    let layers = scratch.path().join("layers");
-    fs::create_dir(&layers).unwrap();
-    let (first, second) = (layers.join("first"), layers.join("second"));
+    let layer = |name: &str| {
+        let folder = scratch.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    };
+    let (first, second) = (layer("first"), layer("second"));
+    let (id, disk) = (new_sandbox(&home), layer("disk"));
 
     // While it runs: what it writes later is not in the layer, and programs wait no longer than the freeze.
-    let running = boot(&engine, &home, &id).await;
+    let running = boot(&engine, &home, &id, &disk).await;
     running.says("mkdir /data; echo one >/data/one").await;
     running.ask(Request::Freeze).await;
     let again = running.sandbox.link().unwrap().call(&Request::Freeze).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Busy);
-    running.machine.snapshot(&first).await.unwrap();
+    let kept = running.machine.snapshot(&first, true).await.unwrap();
+    assert_eq!(kept, Consistency::Frozen);
     running.ask(Request::Thaw).await;
     running.ask(Request::Thaw).await;
     running
@@ -118,7 +126,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     running.cut().await;
 
     // A power cut loses nothing that was written to the disk.
-    let running = boot(&engine, &home, &id).await;
+    let running = boot(&engine, &home, &id, &disk).await;
     assert_eq!(
         running
             .says("ls /data; cat /data/one /data/two; hostname")
@@ -128,10 +136,10 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     running.says("rm /data/large; sync /data").await;
     running.cut().await;
 
-    // While it does not run.
-    MicrovmEngine::snapshot(&path, &second).unwrap();
-    MicrovmEngine::restore(&path, &first).unwrap();
-    let running = boot(&engine, &home, &id).await;
+    // While it does not run: a layer is what the disk was, and the disk goes on over it or over another.
+    let (third, fourth) = (layer("third"), layer("fourth"));
+    engine.make_disk(&third, &first).await.unwrap();
+    let running = boot(&engine, &home, &id, &third).await;
     assert_eq!(running.says("ls /data").await, "one");
     running
         .says("echo changed >/data/one; sync /data/one")
@@ -139,28 +147,25 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     running.cut().await;
 
     // Another sandbox begins with a layer, and is another machine.
-    let (fork_id, fork_path) = new_sandbox(&home);
-    MicrovmEngine::restore(&fork_path, &second).unwrap();
-    let running = boot(&engine, &home, &fork_id).await;
+    let fork = new_sandbox(&home);
+    engine.make_disk(&fourth, &disk).await.unwrap();
+    let running = boot(&engine, &home, &fork, &fourth).await;
     assert_eq!(
         running.says("cat /data/*; hostname").await,
-        format!("one\ntwo\n{fork_id}")
+        format!("one\ntwo\n{fork}")
     );
     running.says("echo forked >/data/two; sync /data/two").await;
     running.cut().await;
 
     let archive = scratch.path().join("fork.boxlite");
-    engine.export(&fork_path, &archive).await.unwrap();
-    let (imported_id, imported_path) = new_sandbox(&home);
-    damaged_archives_leave_nothing(&archive, &imported_path).await;
-    MicrovmEngine::import(&archive, &imported_path)
-        .await
-        .unwrap();
+    engine.export(&fourth, &[], &archive).await.unwrap();
+    damaged_archives_leave_nothing(&engine, &archive, &second).await;
+    engine.import(&archive, &second).await.unwrap();
     // It stands alone.
-    for layer in [&first, &second] {
-        fs::remove_file(layer).unwrap();
+    for layer in [&first, &third, &disk, &fourth] {
+        fs::remove_dir_all(layer).unwrap();
     }
-    let running = boot(&engine, &home, &imported_id).await;
+    let running = boot(&engine, &home, &new_sandbox(&home), &second).await;
     assert_eq!(running.says("cat /data/*").await, "one\nforked");
     running.cut().await;
     let boxes: Vec<_> = fs::read_dir(home.path().join("microvm/boxes"))
@@ -169,7 +174,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     assert_eq!(boxes.len(), 0, "{boxes:?}");
 }
 
-async fn damaged_archives_leave_nothing(good: &Path, folder: &Path) {
+async fn damaged_archives_leave_nothing(engine: &MicrovmEngine, good: &Path, folder: &Path) {
     let before = names(folder);
     let archive = folder.with_extension("damaged");
     let bytes = fs::read(good).unwrap();
@@ -185,12 +190,12 @@ async fn damaged_archives_leave_nothing(good: &Path, folder: &Path) {
     ];
     for case in cases {
         fs::write(&archive, case).unwrap();
-        let error = MicrovmEngine::import(&archive, folder).await.unwrap_err();
+        let error = engine.import(&archive, folder).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert_eq!(names(folder), before);
     }
     fs::remove_file(&archive).unwrap();
-    let error = MicrovmEngine::import(&archive, folder).await.unwrap_err();
+    let error = engine.import(&archive, folder).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
@@ -226,8 +231,11 @@ async fn a_kernel_that_panics_is_told_with_its_words() {
     let script = "mkdir /run/proc && mount -t proc proc /run/proc && echo 2 >/run/proc/sys/vm/panic_on_oom && \
                   sleep 2 && exec tail /dev/zero";
     let engine = engine_with_agent(&home, scratch.path(), script).await;
-    let folder = home.new_sandbox(false).unwrap();
-    let machine = engine.boot_machine(&spec(&folder)).await.unwrap();
+    let folder = home.new_sandbox(Lifetime::Process).unwrap();
+    let machine = engine
+        .boot_machine(&spec(&folder, folder.path()))
+        .await
+        .unwrap();
     let error = within(machine.open_link()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::SandboxDied, "{error}");
     assert!(error.message().contains("panic"), "{error}");
@@ -246,8 +254,8 @@ async fn a_boot_that_hangs_is_ended_in_time() {
     let scratch = tempfile::tempdir().unwrap();
     let home = Home::open(Some(scratch.path().join("home"))).unwrap();
     let engine = MicrovmEngine::open(&home).await.unwrap();
-    let folder = home.new_sandbox(false).unwrap();
-    let mut spec = spec(&folder);
+    let folder = home.new_sandbox(Lifetime::Process).unwrap();
+    let mut spec = spec(&folder, folder.path());
     spec.boot_timeout = Duration::from_secs(8);
     let boxes = home.path().join("microvm/boxes");
     let there = boxes.clone();

@@ -11,6 +11,9 @@ use super::cgroup::ControlGroup;
 use crate::engine::MachineSpec;
 use crate::error::{Error, Result};
 
+/// Names of what mounts are put at, in the sandbox's folder.
+pub(super) const MOUNT_PREFIX: &str = "mount-";
+
 /// What is to be mounted, as bubblewrap will find it, and how it gets there.
 ///
 /// Where the sandbox has users of its own, they could not reach it where it is, and it would belong to nobody that they
@@ -31,7 +34,7 @@ pub(crate) fn show_mounts(
         let failed = |error: std::io::Error| {
             Error::io(format!("the mount {}", mount.host.display()), &error)
         };
-        let target = spec.folder.join(format!("mount-{index}"));
+        let target = spec.folder.join(format!("{MOUNT_PREFIX}{index}"));
         match mount.host.is_dir() {
             true => fs::create_dir(&target).map_err(failed)?,
             false => drop(File::create(&target).map_err(failed)?),

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use super::cgroup::ControlGroup;
 use super::entry::{self, Entry, Passed};
 use super::machine::{NamespaceMachine, Record};
-use super::{Tools, userns};
+use super::{Tools, disk, machine, userns};
 use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::Network;
@@ -46,7 +46,9 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let failed = |what: &str, error: std::io::Error| {
         Error::io(format!("the sandbox could not be booted: {what}"), &error)
     };
-    make_disk(&spec.folder, tools.id_base).map_err(|error| failed("its disk", error))?;
+    disk::make(&spec.disk, tools.id_base).map_err(|error| failed("its disk", error))?;
+    userns::open_to_sandboxes(&spec.folder, tools.id_base)
+        .map_err(|error| failed("its folder", error))?;
     let namespace = match tools.id_base {
         Some(_) => Some(userns::create().map_err(|error| forbidden(&error))?),
         None => None,
@@ -120,6 +122,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         .map_err(|error| failed("its record", error))?;
     Ok(NamespaceMachine::started(
         spec.folder.clone(),
+        spec.disk.clone(),
         child,
         record,
         link,
@@ -133,18 +136,6 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
 struct Info {
     #[serde(rename = "child-pid")]
     child_pid: i32,
-}
-
-fn make_disk(folder: &Path, id_base: Option<u32>) -> std::io::Result<()> {
-    for name in ["upper", "work"] {
-        let path = folder.join(name);
-        fs::create_dir(&path)?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        if let Some(id) = id_base {
-            std::os::unix::fs::chown(&path, Some(id), Some(id))?;
-        }
-    }
-    userns::open_to_sandboxes(folder, id_base)
 }
 
 /// The socket for further links. A path of any length works: it is bound through its folder's descriptor.
@@ -209,7 +200,10 @@ fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsStri
     ]);
     let lower = spec.rootfs.as_deref().unwrap_or(&tools.host_root.path);
     add(&[os("--overlay-src"), lower.as_os_str()]);
-    let (upper, work) = (spec.folder.join("upper"), spec.folder.join("work"));
+    for layer in &spec.layers {
+        add(&[os("--overlay-src"), layer.join(disk::UPPER).as_os_str()]);
+    }
+    let (upper, work) = (spec.disk.join(disk::UPPER), spec.disk.join(disk::WORK));
     add(&[
         os("--overlay"),
         upper.as_os_str(),
@@ -279,6 +273,21 @@ fn forbidden(error: &std::io::Error) -> Error {
          another isolation"
     );
     Error::new(ErrorKind::IsolationUnavailable, message)
+}
+
+/// Removes what a boot has left in a sandbox's folder, so that it can boot again.
+pub(super) fn tidy(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        match name.to_str() {
+            Some(SOCKET | CONSOLE | machine::RECORD) => drop(fs::remove_file(path)),
+            // Only a name to put a mount at: a folder with something in it is not removed.
+            Some(name) if name.starts_with(entry::MOUNT_PREFIX) => {
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(path));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Where a boot's console is.

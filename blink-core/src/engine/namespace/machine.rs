@@ -8,19 +8,19 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::bubblewrap;
 use super::cgroup::ControlGroup;
 use super::launch::{SOCKET, console};
-use crate::engine::Machine;
+use super::{bubblewrap, disk};
+use crate::engine::tree::Tree;
+use crate::engine::{Consistency, Machine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 use crate::lock;
 
-const RECORD: &str = "machine.json";
+pub(super) const RECORD: &str = "machine.json";
 
 /// How long a broken link waits for the machine's end, to be able to say how it ended.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(500);
@@ -35,51 +35,17 @@ const WATCH_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Record {
     /// The agent, as the host numbers it.
-    agent: Option<Numbered>,
+    agent: Option<Tree>,
     /// The bubblewrap that waits for it.
-    monitor: Option<Numbered>,
+    monitor: Option<Tree>,
     group: Option<PathBuf>,
-}
-
-/// A process, with its start: numbers are used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Numbered {
-    pid: i32,
-    started: u64,
-}
-
-impl Numbered {
-    fn of(pid: i32) -> Option<Numbered> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let dead = matches!(fields.next()?, "Z" | "X");
-        // The 22nd field of the line; the state was the third.
-        let started = fields.nth(18)?.parse().ok()?;
-        (!dead).then_some(Numbered { pid, started })
-    }
-
-    fn is_alive(self) -> bool {
-        Numbered::of(self.pid) == Some(self)
-    }
-
-    fn kill(self) {
-        let Some(pid) = Pid::from_raw(self.pid) else {
-            return;
-        };
-        // Held first, then compared: the number cannot change hands in between.
-        if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
-            && self.is_alive()
-        {
-            let _ = pidfd_send_signal(&handle, Signal::KILL);
-        }
-    }
 }
 
 impl Record {
     pub(crate) fn new(agent: Option<i32>, monitor: Option<u32>, group: Option<&Path>) -> Record {
-        let monitor = monitor.and_then(|pid| Numbered::of(i32::try_from(pid).ok()?));
+        let monitor = monitor.and_then(|pid| Tree::of(i32::try_from(pid).ok()?));
         Record {
-            agent: agent.and_then(Numbered::of),
+            agent: agent.and_then(Tree::of),
             monitor,
             group: group.map(Path::to_owned),
         }
@@ -97,14 +63,14 @@ impl Record {
         [self.agent, self.monitor]
             .into_iter()
             .flatten()
-            .any(Numbered::is_alive)
+            .any(Tree::is_alive)
     }
 
     /// Ends the agent, and with it everything in its namespace; the monitor ends after it.
     pub(crate) fn kill(&self) {
         match self.agent {
-            Some(agent) => agent.kill(),
-            None => self.monitor.into_iter().for_each(Numbered::kill),
+            Some(agent) => agent.kill_alone(),
+            None => self.monitor.into_iter().for_each(Tree::kill_alone),
         }
         if let Some(group) = &self.group {
             ControlGroup::from_path(group.clone()).kill();
@@ -121,6 +87,7 @@ impl Record {
 /// A machine of this engine.
 pub(crate) struct NamespaceMachine {
     folder: PathBuf,
+    disk: PathBuf,
     record: Record,
     /// The first link, until it is taken.
     link: Mutex<Option<UnixStream>>,
@@ -132,6 +99,7 @@ pub(crate) struct NamespaceMachine {
 impl NamespaceMachine {
     pub(crate) fn started(
         folder: PathBuf,
+        disk: PathBuf,
         mut child: Child,
         record: Record,
         link: UnixStream,
@@ -150,6 +118,7 @@ impl NamespaceMachine {
         });
         NamespaceMachine {
             folder,
+            disk,
             record,
             link: Mutex::new(Some(link)),
             leash: Mutex::new(leash),
@@ -158,7 +127,7 @@ impl NamespaceMachine {
     }
 
     /// A machine that an earlier process has booted, if it runs.
-    pub(crate) fn adopt(folder: &Path) -> Option<NamespaceMachine> {
+    pub(crate) fn adopt(folder: &Path, disk: &Path) -> Option<NamespaceMachine> {
         let record = Record::read(folder).filter(Record::is_alive)?;
         let (sender, ended) = watch::channel(false);
         let watched = record.clone();
@@ -171,6 +140,7 @@ impl NamespaceMachine {
         });
         Some(NamespaceMachine {
             folder: folder.to_owned(),
+            disk: disk.to_owned(),
             record,
             link: Mutex::new(None),
             leash: Mutex::new(None),
@@ -249,6 +219,22 @@ impl Machine for NamespaceMachine {
             .lines()
             .rev()
             .find_map(|line| Some(bubblewrap::failure(line.strip_prefix("bwrap: ")?)))
+    }
+
+    async fn snapshot(&self, layer: &Path, _frozen: bool) -> Result<Consistency> {
+        let Some(agent) = self.record.agent else {
+            return Err(Error::new(ErrorKind::SandboxDied, "the sandbox has ended"));
+        };
+        let (disk, layer) = (self.disk.clone(), layer.to_owned());
+        let copying = tokio::task::spawn_blocking(move || {
+            let _paused = agent.pause();
+            disk::copy(&disk, &layer)
+        });
+        copying
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        // The programs' kernel is this one: what they have written is what is read.
+        Ok(Consistency::Frozen)
     }
 
     fn kill(&self) {

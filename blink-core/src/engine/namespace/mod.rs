@@ -9,6 +9,7 @@
 
 mod bubblewrap;
 mod cgroup;
+mod disk;
 mod entry;
 mod launch;
 mod leftovers;
@@ -68,6 +69,7 @@ impl NamespaceEngine {
         for folder in [
             home.path(),
             &home.sandboxes(),
+            &home.layers(),
             &home.images(),
             &home.path().join("guest"),
         ] {
@@ -114,15 +116,36 @@ impl Engine for NamespaceEngine {
         Ok(Box::new(machine))
     }
 
-    async fn adopt(&self, folder: &Path) -> Result<Option<Box<dyn Machine>>> {
-        Ok(machine::NamespaceMachine::adopt(folder)
+    async fn make_disk(&self, disk: &Path, _over: &Path) -> Result<()> {
+        disk::make(disk, self.tools.id_base)
+            .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
+    }
+
+    async fn export(&self, _disk: &Path, _layers: &[PathBuf], _archive: &Path) -> Result<()> {
+        Err(not_yet())
+    }
+
+    async fn import(&self, _archive: &Path, _disk: &Path) -> Result<()> {
+        Err(not_yet())
+    }
+
+    async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {
+        Ok(machine::NamespaceMachine::adopt(folder, disk)
             .map(|machine| Box::new(machine) as Box<dyn Machine>))
     }
 
     async fn discard(&self, folder: &Path) -> Result<()> {
         Leftovers.end(folder).await;
+        launch::tidy(folder);
         Ok(())
     }
+}
+
+fn not_yet() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "sandboxes in namespaces cannot be exported or imported yet",
+    )
 }
 
 /// Whether this process may make control groups for its sandboxes.

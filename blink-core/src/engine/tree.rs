@@ -1,4 +1,4 @@
-//! A machine's processes on the host: the one that the engine started, and what that has started.
+//! A machine's processes on the host: the one that an engine has started, and what that has started.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn of(pid: i32) -> Option<Tree> {
+    pub(crate) fn of(pid: i32) -> Option<Tree> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let dead = matches!(fields.next()?, "Z" | "X");
@@ -28,19 +28,24 @@ impl Tree {
         (!dead).then_some(Tree { pid, started })
     }
 
-    pub(super) fn is_alive(self) -> bool {
+    pub(crate) fn is_alive(self) -> bool {
         Tree::of(self.pid) == Some(self)
     }
 
     /// A handle that says when the process has ended.
-    pub(super) fn handle(self) -> Option<OwnedFd> {
+    pub(crate) fn handle(self) -> Option<OwnedFd> {
         // Held first, then compared: the number cannot change hands in between.
         let handle = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
         self.is_alive().then_some(handle)
     }
 
+    /// Ends the process. Where it is the first of its namespace, the kernel ends the others.
+    pub(crate) fn kill_alone(self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Ends the process and all that it has started.
-    pub(super) fn kill(self) {
+    pub(crate) fn kill(self) {
         // From the leaves up, so that none of them is lost to another parent.
         for process in self.all().into_iter().rev() {
             process.signal(Signal::KILL);
@@ -48,17 +53,28 @@ impl Tree {
     }
 
     /// Stops the process and all that it has started, until what is returned is dropped.
-    pub(super) fn pause(self) -> Paused {
-        let all = self.all();
-        for process in &all {
-            process.signal(Signal::STOP);
-        }
-        // A thread stops once it is back from what it does in the kernel, which may be running the machine.
+    pub(crate) fn pause(self) -> Paused {
+        let mut paused = Paused { all: Vec::new() };
         let deadline = Instant::now() + STOPS_WITHIN;
-        while !all.iter().all(|process| process.is_stopped()) && Instant::now() < deadline {
+        loop {
+            // Some may have started others before they stopped. What was stopped by somebody else stays so.
+            let moving: Vec<Tree> = self
+                .all()
+                .into_iter()
+                .filter(|process| !process.is_stopped())
+                .collect();
+            if moving.is_empty() || Instant::now() >= deadline {
+                return paused;
+            }
+            for process in moving {
+                if !paused.all.contains(&process) {
+                    process.signal(Signal::STOP);
+                    paused.all.push(process);
+                }
+            }
+            // A thread stops once it is back from what it does in the kernel, which may be running a machine.
             thread::sleep(LOOK_EVERY);
         }
-        Paused { all }
     }
 
     fn is_stopped(self) -> bool {
@@ -93,7 +109,7 @@ impl Tree {
 }
 
 /// Processes that go on when this is dropped.
-pub(super) struct Paused {
+pub(crate) struct Paused {
     all: Vec<Tree>,
 }
 

@@ -1,0 +1,327 @@
+//! How a session is opened.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::options::{Asked, SessionOptions};
+use super::registry::{LayerRow, SessionRow};
+use super::{DEFAULT_PATIENCE, Session, name};
+use crate::blink::Blink;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Lifetime;
+use crate::image::Progress;
+use crate::isolation::{Isolation, IsolationChoice};
+use crate::publish::PublishedPort;
+use crate::sandbox::{Mount, Network, Parts, SandboxBuilder};
+
+/// A session to open, from [`Blink::session`].
+///
+/// What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
+/// with anything else: `InvalidArgument` shows the difference.
+#[derive(Clone)]
+#[must_use = "it does nothing until it is opened"]
+pub struct SessionBuilder {
+    blink: Blink,
+    name: String,
+    sandbox: SandboxBuilder,
+    labels: BTreeMap<String, String>,
+    idle_stop: Option<Duration>,
+    warm: bool,
+    patience: Duration,
+}
+
+impl SessionBuilder {
+    pub(super) fn new(blink: Blink, name: String) -> SessionBuilder {
+        SessionBuilder {
+            sandbox: blink.sandbox(),
+            blink,
+            name,
+            labels: BTreeMap::new(),
+            idle_stop: None,
+            warm: false,
+            patience: DEFAULT_PATIENCE,
+        }
+    }
+
+    fn sandbox(
+        mut self,
+        describe: impl FnOnce(SandboxBuilder) -> SandboxBuilder,
+    ) -> SessionBuilder {
+        self.sandbox = describe(self.sandbox);
+        self
+    }
+
+    /// As [`SandboxBuilder::image`].
+    pub fn image(self, image: impl Into<String>) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.image(image))
+    }
+
+    /// As [`SandboxBuilder::image_progress`].
+    pub fn image_progress(
+        self,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.image_progress(progress))
+    }
+
+    /// As [`SandboxBuilder::isolation`]. A session has the same each time that it runs.
+    pub fn isolation(self, isolation: IsolationChoice) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.isolation(isolation))
+    }
+
+    /// As [`SandboxBuilder::cpus`].
+    pub fn cpus(self, cpus: f64) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.cpus(cpus))
+    }
+
+    /// As [`SandboxBuilder::memory_mib`].
+    pub fn memory_mib(self, memory_mib: u64) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.memory_mib(memory_mib))
+    }
+
+    /// As [`SandboxBuilder::disk_mib`].
+    pub fn disk_mib(self, disk_mib: u64) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.disk_mib(disk_mib))
+    }
+
+    /// As [`SandboxBuilder::processes`].
+    pub fn processes(self, processes: u64) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.processes(processes))
+    }
+
+    /// As [`SandboxBuilder::network`].
+    pub fn network(self, network: Network) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.network(network))
+    }
+
+    /// As [`SandboxBuilder::mount`].
+    pub fn mount(self, mount: Mount) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.mount(mount))
+    }
+
+    /// As [`SandboxBuilder::env`]; both must be text.
+    pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.env(name, value))
+    }
+
+    /// As [`SandboxBuilder::current_dir`]; it must be text.
+    pub fn current_dir(self, dir: impl Into<OsString>) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.current_dir(dir))
+    }
+
+    /// As [`SandboxBuilder::user`].
+    pub fn user(self, user: impl Into<String>) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.user(user))
+    }
+
+    /// As [`SandboxBuilder::publish`], whenever it runs and this process has it.
+    pub fn publish(self, port: PublishedPort) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.publish(port))
+    }
+
+    /// As [`SandboxBuilder::boot_timeout`], for this time.
+    pub fn boot_timeout(self, timeout: Duration) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.boot_timeout(timeout))
+    }
+
+    /// Labels it, for its owner's own use.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> SessionBuilder {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Stops its machine after so long without a call, a process or a reader; never by default. It starts again with the
+    /// next call.
+    pub fn idle_stop(mut self, after: Duration) -> SessionBuilder {
+        self.idle_stop = Some(after);
+        self
+    }
+
+    /// Keeps its machine running when its host process ends, however it ends: the next one finds its processes. `false` by
+    /// default.
+    pub fn warm(mut self, warm: bool) -> SessionBuilder {
+        self.warm = warm;
+        self
+    }
+
+    /// How long another process that has the session is waited for; 10 s by default.
+    pub fn patience(mut self, patience: Duration) -> SessionBuilder {
+        self.patience = patience;
+        self
+    }
+
+    /// Opens the session and starts it, or makes it where there is none: [`Session::was_created`] says which.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is none, and for options that the session was not made with; `Busy` while another
+    /// process has it, with that process; otherwise as for [`SandboxBuilder::create`].
+    pub async fn open(self) -> Result<Session> {
+        let session = self.take_or_make().await?;
+        match session.start().await {
+            Err(error) if session.was_created() => {
+                // Nothing is left of what could not begin.
+                let _ = session.remove().await;
+                Err(error)
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(session),
+        }
+    }
+
+    /// Makes a session whose disk is read from an archive that [`Session::export`] has written; it is not started.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `Corrupt` for what is no whole archive, and `Unsupported` for one of the future, with nothing left
+    /// behind; otherwise as for [`open`](SessionBuilder::open).
+    pub async fn import(self, archive: impl AsRef<Path>) -> Result<Session> {
+        self.check()?;
+        self.make(Some(archive.as_ref())).await
+    }
+
+    async fn take_or_make(&self) -> Result<Session> {
+        self.check()?;
+        let deadline = tokio::time::Instant::now() + self.patience;
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            match self.blink.take_session(&self.name, left).await {
+                Ok(session) => {
+                    self.compare(&session).await?;
+                    return Ok(session);
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            match self.make(None).await {
+                // Another process was faster.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        name::check("session", &self.name)?;
+        self.sandbox.check()?;
+        self.asked().map(drop)
+    }
+
+    fn asked(&self) -> Result<Asked> {
+        asked(&self.sandbox, &self.labels, self.idle_stop, self.warm)
+    }
+
+    async fn compare(&self, session: &Session) -> Result<()> {
+        let state = session.state.lock().await;
+        let stored = &state.row;
+        let defaults = asked(&self.blink.sandbox(), &BTreeMap::new(), None, false)?;
+        let mut differences = self.asked()?.differences(&stored.options.asked, &defaults);
+        let isolation = match self.sandbox.isolation {
+            Some(IsolationChoice::Microvm) => Some(Isolation::Microvm),
+            Some(IsolationChoice::Namespace) => Some(Isolation::Namespace),
+            _ => None,
+        };
+        if let Some(isolation) = isolation
+            && isolation != stored.isolation
+        {
+            differences.push(format!(
+                "isolation is {}, not {isolation}",
+                stored.isolation
+            ));
+        }
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(Error::invalid(format!(
+                "the session {:?} was made with other options: {}; leave them out, or remove the session first",
+                self.name,
+                differences.join("; ")
+            ))),
+        }
+    }
+
+    async fn make(&self, archive: Option<&Path>) -> Result<Session> {
+        // Its ports are bound when it starts.
+        let Parts {
+            isolation,
+            engine,
+            image,
+            ..
+        } = self.sandbox.prepare().await?;
+        let folder = self.blink.home().new_sandbox(Lifetime::Session)?;
+        let claimed = self.blink.claim_image(image.as_ref(), &folder).await;
+        let made = async {
+            claimed?;
+            let layers = self.blink.layers();
+            let making = layers.making()?;
+            let head = layers.new_layer(&making)?;
+            if let Some(archive) = archive {
+                engine.import(archive, &layers.folder(&head)).await?;
+            }
+            let row = SessionRow {
+                id: folder.id().to_owned(),
+                name: self.name.clone(),
+                isolation,
+                options: SessionOptions {
+                    asked: self.asked()?,
+                    digest: image.as_ref().map(|image| image.digest.clone()),
+                    config: image.map(|image| image.config).unwrap_or_default(),
+                },
+                head: head.clone(),
+                checkpoint: None,
+                forked_from: None,
+                created_at: SystemTime::now(),
+            };
+            let written = row.clone();
+            let layer = LayerRow {
+                id: head,
+                parent: None,
+            };
+            self.blink
+                .with_registry(move |registry| registry.add_session(&written, &[layer]))
+                .await?;
+            Ok(row)
+        };
+        match made.await {
+            Ok(row) => Ok(Session::held(&self.blink, folder, row, true)),
+            Err(error) => {
+                folder.remove()?;
+                self.blink.collect_layers().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn asked(
+    sandbox: &SandboxBuilder,
+    labels: &BTreeMap<String, String>,
+    idle_stop: Option<Duration>,
+    warm: bool,
+) -> Result<Asked> {
+    let text = |what: &str, value: &OsString| {
+        value.to_str().map(str::to_owned).ok_or_else(|| {
+            Error::invalid(format!(
+                "the session's {what} {} is no text in UTF-8",
+                value.display()
+            ))
+        })
+    };
+    let env = sandbox.env.iter().map(|(name, value)| {
+        let what = "environment";
+        Ok((text(what, name)?, text(what, value)?))
+    });
+    let dir = sandbox.current_dir.as_ref();
+    Ok(Asked {
+        image: sandbox.image.clone(),
+        resources: sandbox.resources,
+        network: sandbox.network.clone(),
+        mounts: sandbox.mounts.clone(),
+        env: env.collect::<Result<_>>()?,
+        current_dir: dir.map(|dir| text("working directory", dir)).transpose()?,
+        user: sandbox.user.clone(),
+        publish: sandbox.publish.clone(),
+        labels: labels.clone(),
+        idle_stop,
+        warm,
+    })
+}

@@ -1,0 +1,105 @@
+//! The folders of layers. A layer's folder is made before the registry knows it, and removed after the registry has
+//! forgotten it; whatever is in between when a process ends is collected later.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::registry::Registry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::{Home, new_id};
+
+/// The layers of a home.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    folder: PathBuf,
+}
+
+/// While this lives, no process collects layers: some are not written down yet.
+#[derive(Debug)]
+pub(crate) struct Making {
+    _lock: File,
+}
+
+impl Layers {
+    pub(crate) fn of(home: &Home) -> Layers {
+        Layers {
+            folder: home.layers(),
+        }
+    }
+
+    pub(crate) fn folder(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    pub(crate) fn making(&self) -> Result<Making> {
+        self.lock(FlockOperation::LockShared)?
+            .map(|lock| Making { _lock: lock })
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the layers cannot be locked"))
+    }
+
+    /// A folder for a new layer.
+    pub(crate) fn new_layer(&self, _making: &Making) -> Result<String> {
+        let id = new_id()?;
+        crate::home::make_private_folder(&self.folder(&id))
+            .map_err(|error| Error::io("a layer's folder could not be made", &error))?;
+        Ok(id)
+    }
+
+    /// Removes what nothing needs; not while another process makes layers, whose turn comes again.
+    pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
+        let Some(_alone) = self.lock(FlockOperation::NonBlockingLockExclusive)? else {
+            return Ok(());
+        };
+        let needed = registry.collect_layers()?;
+        let failed = |error: std::io::Error| Error::io("layers could not be collected", &error);
+        let parent = File::open(&self.folder).map_err(failed)?;
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if needed
+                .iter()
+                .any(|id| name.as_encoded_bytes() == id.as_bytes())
+            {
+                continue;
+            }
+            if let Err(error) = blink_archive::remove_tree(parent.as_fd(), &name) {
+                tracing::warn!(%error, layer = ?name, "a layer goes later");
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self, operation: FlockOperation) -> Result<Option<File>> {
+        let folder = File::open(&self.folder)
+            .map_err(|error| Error::io("the folder of layers cannot be used", &error))?;
+        match flock(&folder, operation) {
+            Ok(()) => Ok(Some(folder)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(Error::io(
+                "the folder of layers cannot be locked",
+                &error.into(),
+            )),
+        }
+    }
+}
+
+/// What files occupy, in bytes.
+pub(crate) fn size_of(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = entry.path().symlink_metadata().ok()?;
+            let below = match metadata.is_dir() {
+                true => size_of(&entry.path()),
+                false => 0,
+            };
+            Some(metadata.blocks() * 512 + below)
+        })
+        .sum()
+}

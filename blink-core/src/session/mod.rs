@@ -1,0 +1,525 @@
+//! Sessions: named sandboxes that outlive the process, with checkpoints of their disks.
+//!
+//! A disk is a tree of layers. A session writes to one, its head, and what it sees is the head over all that is beneath
+//! it. A checkpoint names a layer that nobody writes to any more; a fork and a restored session begin with a new, empty head
+//! over one. So each change is the making of a folder, and then one transaction of the registry.
+
+mod builder;
+mod checkpoint;
+mod idle;
+mod layers;
+mod name;
+mod options;
+mod registry;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{Mutex, MutexGuard};
+
+pub use self::builder::SessionBuilder;
+pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
+pub(crate) use self::layers::Layers;
+use self::options::SessionOptions;
+pub(crate) use self::registry::Registry;
+use self::registry::SessionRow;
+use crate::blink::Blink;
+use crate::command::{Command, Output};
+use crate::engine::engines;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::Files;
+use crate::home::{Lifetime, SandboxFolder};
+use crate::isolation::Isolation;
+use crate::process::Process;
+use crate::sandbox::{Place, ProcessInfo, Sandbox};
+
+/// How long a session or a home that another process has is waited for, unless told otherwise.
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A session, held by this process: no other can open it meanwhile.
+///
+/// Dropping it lets go of the session. Its machine ends with that, unless the session is [warm](SessionBuilder::warm); its
+/// disk stays until the session is [removed](Session::remove). Its methods can be used from several tasks at once.
+pub struct Session {
+    blink: Blink,
+    folder: SandboxFolder,
+    was_created: bool,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    row: SessionRow,
+    sandbox: Option<Arc<Sandbox>>,
+    used_at: Instant,
+}
+
+/// What there is to say about a session.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Names it in this home.
+    pub name: String,
+    /// Stays the same when it is renamed.
+    pub id: String,
+    /// The isolation that it has each time that it runs.
+    pub isolation: Isolation,
+    /// What it was made from.
+    pub image: String,
+    /// Whether its machine runs.
+    pub running: bool,
+    /// Whether its machine goes on when its host process ends.
+    pub warm: bool,
+    /// What it was labelled with.
+    pub labels: BTreeMap<String, String>,
+    /// The session that it was forked from, as `session` or `session@checkpoint`.
+    pub forked_from: Option<String>,
+    /// The checkpoint that its disk was last at.
+    pub checkpoint: Option<String>,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// What its disk occupies beyond its checkpoints.
+    pub disk_bytes: u64,
+}
+
+impl Blink {
+    /// Describes a session to open, or to make where there is none of that name.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(blink: blink_core::Blink) -> blink_core::Result<()> {
+    /// use blink_core::Command;
+    /// let session = blink.session("notebook").image("host").open().await?;
+    /// session.exec(Command::shell("echo 1 >> /var/blink/memory/runs")).await?;
+    /// session.checkpoint("begun").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn session(&self, name: impl Into<String>) -> SessionBuilder {
+        SessionBuilder::new(self.clone(), name.into())
+    }
+
+    /// All sessions of this home, by name.
+    ///
+    /// # Errors
+    /// `Corrupt` and `Unsupported` for what is no list of sessions of this Blink.
+    pub async fn sessions(&self) -> Result<Vec<SessionInfo>> {
+        let rows = self.with_registry(|registry| registry.sessions()).await?;
+        Ok(rows.iter().map(|row| self.describe(row)).collect())
+    }
+
+    /// What there is to say about a session, whoever has it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn session_info(&self, name: &str) -> Result<SessionInfo> {
+        let wanted = name.to_owned();
+        let row = self
+            .with_registry(move |registry| registry.session(&wanted))
+            .await?;
+        row.map(|row| self.describe(&row))
+            .ok_or_else(|| missing(name))
+    }
+
+    fn describe(&self, row: &SessionRow) -> SessionInfo {
+        let asked = &row.options.asked;
+        let head = self.layers().folder(&row.head);
+        SessionInfo {
+            name: row.name.clone(),
+            id: row.id.clone(),
+            isolation: row.isolation,
+            image: asked.image.clone(),
+            running: engines::is_alive(&self.home().sandboxes().join(&row.id)),
+            warm: asked.warm,
+            labels: asked.labels.clone(),
+            forked_from: row.forked_from.clone(),
+            checkpoint: row.checkpoint.clone(),
+            created_at: row.created_at,
+            disk_bytes: layers::size_of(&head),
+        }
+    }
+
+    /// Takes a session that is there, without starting it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` where another process has it for longer than `patience`.
+    pub async fn take_session(&self, name: &str, patience: Duration) -> Result<Session> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let wanted = name.to_owned();
+            let row = self
+                .with_registry(move |registry| registry.session(&wanted))
+                .await?
+                .ok_or_else(|| missing(name))?;
+            let error = match self.claim(row).await? {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(CLAIM_EVERY).await;
+        }
+    }
+
+    /// Takes a session now; says why not where that cannot be.
+    async fn claim(&self, row: SessionRow) -> Result<std::result::Result<Session, Error>> {
+        let folder = match self.home().open_sandbox(&row.id, Lifetime::Session) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                let message = error.message().replace(
+                    &format!("the sandbox {}", row.id),
+                    &format!("the session {:?}", row.name),
+                );
+                return Ok(Err(Error::new(ErrorKind::Busy, message)));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Err(missing(&row.name)));
+            }
+            Err(error) => return Err(error),
+        };
+        // It may have been changed before it was taken.
+        let id = row.id.clone();
+        let now = self
+            .with_registry(move |registry| registry.session_by_id(&id))
+            .await?;
+        Ok(match now {
+            Some(now) if now.name == row.name => Ok(Session::held(self, folder, now, false)),
+            _ => Err(missing(&row.name)),
+        })
+    }
+}
+
+const CLAIM_EVERY: Duration = Duration::from_millis(5);
+
+fn missing(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("there is no session {name:?}; `sessions` lists those that there are"),
+    )
+}
+
+impl Session {
+    fn held(blink: &Blink, folder: SandboxFolder, row: SessionRow, was_created: bool) -> Session {
+        Session {
+            blink: blink.clone(),
+            folder,
+            was_created,
+            state: Arc::new(Mutex::new(State {
+                row,
+                sandbox: None,
+                used_at: Instant::now(),
+            })),
+        }
+    }
+
+    /// Stays the same when it is renamed.
+    pub fn id(&self) -> &str {
+        self.folder.id()
+    }
+
+    /// Whether opening it has made it.
+    pub fn was_created(&self) -> bool {
+        self.was_created
+    }
+
+    /// What there is to say about it.
+    pub async fn info(&self) -> SessionInfo {
+        let state = self.state.lock().await;
+        SessionInfo {
+            running: state
+                .sandbox
+                .as_ref()
+                .is_some_and(|sandbox| sandbox.death().is_none()),
+            ..self.blink.describe(&state.row)
+        }
+    }
+
+    /// The sandbox that it runs in; it is started where it does not run.
+    ///
+    /// # Errors
+    /// As for [`SessionBuilder::open`].
+    pub async fn sandbox(&self) -> Result<Arc<Sandbox>> {
+        let mut state = self.state.lock().await;
+        state.used_at = Instant::now();
+        self.running(&mut state).await
+    }
+
+    /// Starts it from its disk, or takes up the machine that still runs. Does nothing where it runs already.
+    ///
+    /// # Errors
+    /// As for [`SessionBuilder::open`].
+    pub async fn start(&self) -> Result<()> {
+        self.sandbox().await.map(drop)
+    }
+
+    /// Ends its machine; what its programs have written to its disk stays. Does nothing where it does not run.
+    ///
+    /// # Errors
+    /// `Internal` where the machine cannot be ended.
+    pub async fn stop(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.halt(&mut state).await.map(drop)
+    }
+
+    /// Runs a command to its end and captures its output.
+    ///
+    /// # Errors
+    /// As for [`Sandbox::exec`].
+    pub async fn exec(&self, command: Command) -> Result<Output> {
+        self.sandbox().await?.exec(command).await
+    }
+
+    /// Starts a command and streams its input and output. Its number stays its own, also in later processes.
+    ///
+    /// # Errors
+    /// As for [`Sandbox::spawn`].
+    pub async fn spawn(&self, command: Command) -> Result<Process> {
+        self.sandbox().await?.spawn(command).await
+    }
+
+    /// Attaches to a process that was spawned earlier, also by an earlier host process: its output goes on at the offsets
+    /// that the caller has, or at the oldest byte of its last MiB.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released, or its machine has ended since.
+    pub async fn process(
+        &self,
+        id: u64,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Process> {
+        let sandbox = self.sandbox().await?;
+        sandbox.process(id, stdout_offset, stderr_offset).await
+    }
+
+    /// The spawned processes that were not released.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the machine has ended.
+    pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        self.sandbox().await?.processes().await
+    }
+
+    /// Its files.
+    ///
+    /// # Errors
+    /// As for [`Session::start`].
+    pub async fn files(&self) -> Result<Files> {
+        self.sandbox().await?.files()
+    }
+
+    /// Gives it another name.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; `AlreadyExists`.
+    pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
+        let name = name.into();
+        name::check("session", &name)?;
+        let mut state = self.state.lock().await;
+        let (id, new) = (state.row.id.clone(), name.clone());
+        self.blink
+            .with_registry(move |registry| registry.rename_session(&id, &new))
+            .await?;
+        state.row.name = name;
+        Ok(())
+    }
+
+    /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole.
+    ///
+    /// # Errors
+    /// `Internal` where something of it could not be removed; the message names it.
+    pub async fn remove(self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        self.halt(&mut state).await?;
+        let id = state.row.id.clone();
+        drop(state);
+        // From here on it is gone, whatever happens: what is left is nobody's.
+        self.blink
+            .with_registry(move |registry| registry.remove_session(&id))
+            .await?;
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || folder.remove())
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        self.blink.collect_layers().await
+    }
+
+    async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {
+        if let Some(sandbox) = &state.sandbox {
+            if sandbox.death().is_none() {
+                return Ok(sandbox.clone());
+            }
+            tracing::info!(
+                session = self.id(),
+                "its machine has died; starting it again from its disk"
+            );
+            sandbox.end("the machine has ended").await;
+            state.sandbox = None;
+        }
+        let row = &state.row;
+        let (disk, layers) = self.disk(&row.head).await?;
+        let engine = self.blink.engine(row.isolation).await?;
+        if row.options.asked.warm
+            && let Some(machine) = engine.adopt(self.folder.path(), &disk).await?
+        {
+            let described = self.described(&row.options);
+            let defaults = described.defaults(&row.options.config);
+            let sandbox =
+                Sandbox::assemble(self.folder.clone(), machine.into(), row.isolation, defaults)
+                    .adopted();
+            let sandbox = sandbox.reached(&row.options.asked.publish).await;
+            match sandbox {
+                Ok(sandbox) => {
+                    let sandbox = Arc::new(sandbox);
+                    state.sandbox = Some(sandbox.clone());
+                    return Ok(sandbox);
+                }
+                Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
+                Err(error) => {
+                    tracing::info!(session = self.id(), %error, "its machine does not answer");
+                }
+            }
+        }
+        engine.discard(self.folder.path()).await?;
+        let described = self.described(&row.options).isolation(row.isolation.into());
+        let mut parts = described.prepare_without_image().await?;
+        parts.image = self
+            .blink
+            .stored_image(row.options.digest.as_deref())
+            .await?;
+        let place = Place {
+            folder: self.folder.clone(),
+            disk,
+            layers,
+            outlives: row.options.asked.warm,
+        };
+        let sandbox = Arc::new(described.boot(parts, place).await?);
+        identify(&sandbox, self.id()).await;
+        state.sandbox = Some(sandbox.clone());
+        if let Some(after) = state.row.options.asked.idle_stop {
+            idle::watch(&self.state, &sandbox, after);
+        }
+        Ok(sandbox)
+    }
+
+    fn described(&self, options: &SessionOptions) -> crate::sandbox::SandboxBuilder {
+        options.asked.describe(self.blink.sandbox())
+    }
+
+    /// Ends the machine; says whether there was one.
+    async fn halt(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+        if let Some(sandbox) = state.sandbox.take() {
+            let was_running = sandbox.death().is_none();
+            sandbox.settle().await;
+            sandbox.end("the session was stopped").await;
+            let engine = self.blink.engine(state.row.isolation).await?;
+            engine.discard(self.folder.path()).await?;
+            return Ok(was_running);
+        }
+        // One that an earlier process has left running, or has not ended.
+        let runs = engines::is_alive(self.folder.path());
+        if runs {
+            let row = &state.row;
+            let engine = self.blink.engine(row.isolation).await?;
+            let (disk, _) = self.disk(&row.head).await?;
+            if let Some(machine) = engine.adopt(self.folder.path(), &disk).await? {
+                let defaults = crate::command::Defaults::default();
+                let sandbox =
+                    Sandbox::assemble(self.folder.clone(), machine.into(), row.isolation, defaults);
+                if let Ok(sandbox) = sandbox.reached(&[]).await {
+                    sandbox.settle().await;
+                    sandbox.end("the session was stopped").await;
+                }
+            }
+            engine.discard(self.folder.path()).await?;
+        }
+        Ok(runs)
+    }
+
+    /// The folders of a head, and of the layers beneath it.
+    async fn disk(&self, head: &str) -> Result<(PathBuf, Vec<PathBuf>)> {
+        let head = head.to_owned();
+        let chain = self
+            .blink
+            .with_registry(move |registry| registry.chain(&head))
+            .await?;
+        let layers = self.blink.layers();
+        let mut folders: Vec<PathBuf> = chain.iter().map(|id| layers.folder(id)).collect();
+        let disk = folders
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the session has no disk"))?;
+        Ok((disk, folders))
+    }
+}
+
+/// What a machine is known by, and must not share with one that it was forked from.
+async fn identify(sandbox: &Sandbox, id: &str) {
+    const MACHINE_ID: &str = "/etc/machine-id";
+    const SEEDS: [&str; 2] = [
+        "/var/lib/systemd/random-seed",
+        "/var/lib/urandom/random-seed",
+    ];
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(format!("blink machine {id}"));
+    let mut text: String = digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    text.push('\n');
+    let Ok(files) = sandbox.files() else {
+        return;
+    };
+    if files
+        .read(MACHINE_ID)
+        .await
+        .is_ok_and(|known| known == text.as_bytes())
+    {
+        return;
+    }
+    if let Err(error) = files.write(MACHINE_ID, text).await {
+        tracing::debug!(%error, "the image takes no machine-id");
+    }
+    for seed in SEEDS {
+        // Most have none.
+        let _ = files.remove(seed).await;
+    }
+}
+
+impl Blink {
+    /// Works with the registry, on a thread that may wait.
+    pub(crate) async fn with_registry<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Registry) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let blink = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let registry = blink.registry()?;
+            work(&mut crate::lock(&registry))
+        })
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    }
+
+    pub(crate) fn layers(&self) -> Layers {
+        Layers::of(self.home())
+    }
+
+    /// Removes what no session needs any more.
+    pub(crate) async fn collect_layers(&self) -> Result<()> {
+        let layers = self.layers();
+        self.with_registry(move |registry| layers.collect(registry))
+            .await
+    }
+
+    /// Whether the folder of a session that nobody has is a session's indeed. One that cannot be told stays.
+    pub(crate) async fn is_session(&self, id: &str) -> bool {
+        let id = id.to_owned();
+        let row = self
+            .with_registry(move |registry| registry.session_by_id(&id))
+            .await;
+        !matches!(row, Ok(None))
+    }
+}

@@ -1,0 +1,525 @@
+//! What there is of sessions, checkpoints and layers: a SQLite database in the home, which several processes use at once.
+//!
+//! A change of what a session is, is one transaction here. Files are made before it and removed after it, so that a crash
+//! leaves at most files that nothing here refers to, which [`Layers`](super::layers::Layers) collects.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::options::SessionOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::isolation::Isolation;
+
+const FILE: &str = "blink.db";
+
+/// Another process writes for milliseconds; one that is stopped in the middle is not waited for longer.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Each brings the database from the version that is its index to the next.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE layers (
+        id TEXT PRIMARY KEY,
+        parent TEXT REFERENCES layers (id),
+        isolation TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        isolation TEXT NOT NULL,
+        options TEXT NOT NULL,
+        head TEXT NOT NULL REFERENCES layers (id),
+        checkpoint TEXT,
+        forked_from TEXT,
+        created_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE checkpoints (
+        session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        layer TEXT NOT NULL REFERENCES layers (id),
+        parent TEXT,
+        consistency TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        PRIMARY KEY (session, name)
+    ) STRICT;
+    CREATE INDEX layers_by_parent ON layers (parent);
+    CREATE INDEX checkpoints_by_layer ON checkpoints (layer);
+"];
+
+/// The database, opened by this process.
+pub(crate) struct Registry {
+    connection: Connection,
+}
+
+/// A session, as it is written down.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionRow {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) isolation: Isolation,
+    pub(crate) options: SessionOptions,
+    /// The layer that it writes to.
+    pub(crate) head: String,
+    /// The checkpoint that its head began with.
+    pub(crate) checkpoint: Option<String>,
+    /// `session` or `session@checkpoint`.
+    pub(crate) forked_from: Option<String>,
+    pub(crate) created_at: SystemTime,
+}
+
+/// A checkpoint, as it is written down.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointRow {
+    pub(crate) name: String,
+    pub(crate) layer: String,
+    /// The checkpoint that came before it in the session's life.
+    pub(crate) parent: Option<String>,
+    pub(crate) consistency: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) created_at: SystemTime,
+}
+
+/// A layer: what a disk holds beyond its parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LayerRow {
+    pub(crate) id: String,
+    pub(crate) parent: Option<String>,
+}
+
+impl Registry {
+    /// # Errors
+    /// `Unsupported` for a database of a later Blink; `Corrupt`.
+    pub(crate) fn open(home: &Path) -> Result<Registry> {
+        let connection = Connection::open(home.join(FILE)).map_err(failed)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+            )
+            .map_err(failed)?;
+        let mut registry = Registry { connection };
+        registry.migrate()?;
+        Ok(registry)
+    }
+
+    fn migrate(&mut self) -> Result<()> {
+        self.change(|transaction| {
+            let version: u32 =
+                transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            for (number, migration) in (1_u32..).zip(MIGRATIONS) {
+                if number > version {
+                    transaction.execute_batch(migration)?;
+                    transaction.pragma_update(None, "user_version", number)?;
+                }
+            }
+            Ok(version)
+        })
+        .and_then(|version| match version as usize <= MIGRATIONS.len() {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Unsupported,
+                "the sessions of this home were written by a later Blink; use that, or another home (BLINK_HOME)",
+            )),
+        })
+    }
+
+    /// Does all of a change, or nothing.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let value = change(&transaction).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(value)
+    }
+
+    /// Writes a new session down, with the layer that it writes to.
+    ///
+    /// # Errors
+    /// `AlreadyExists`.
+    pub(crate) fn add_session(&mut self, session: &SessionRow, layers: &[LayerRow]) -> Result<()> {
+        self.add_sessions(std::slice::from_ref(session), layers, None)
+    }
+
+    /// Writes sessions down, with their layers; a session that they were forked from may have a new head.
+    pub(crate) fn add_sessions(
+        &mut self,
+        sessions: &[SessionRow],
+        layers: &[LayerRow],
+        head_of: Option<(&str, &str)>,
+    ) -> Result<()> {
+        let Some(first) = sessions.first() else {
+            return Ok(());
+        };
+        let names = sessions.iter().map(|session| session.name.clone());
+        let taken = |error: Error| match error.message().contains("sessions.name") {
+            true => Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "there is a session {:?} already",
+                    names.collect::<Vec<_>>().join(", ")
+                ),
+            ),
+            false => error,
+        };
+        self.change(|transaction| {
+            insert_layers(transaction, layers, first.isolation)?;
+            for session in sessions {
+                transaction.execute(
+                    "INSERT INTO sessions (id, name, isolation, options, head, checkpoint, forked_from, created_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    params![
+                        session.id,
+                        session.name,
+                        session.isolation.name(),
+                        session.options.to_json(),
+                        session.head,
+                        session.checkpoint,
+                        session.forked_from,
+                        seconds(session.created_at),
+                    ],
+                )?;
+            }
+            if let Some((session, head)) = head_of {
+                set_head(transaction, session, head)?;
+            }
+            Ok(())
+        })
+        .map_err(taken)
+    }
+
+    pub(crate) fn session(&self, name: &str) -> Result<Option<SessionRow>> {
+        let query = format!("{SESSION_COLUMNS} WHERE name = ?1");
+        self.connection
+            .query_row(&query, [name], read_session)
+            .optional()
+            .map_err(failed)
+    }
+
+    pub(crate) fn session_by_id(&self, id: &str) -> Result<Option<SessionRow>> {
+        let query = format!("{SESSION_COLUMNS} WHERE id = ?1");
+        self.connection
+            .query_row(&query, [id], read_session)
+            .optional()
+            .map_err(failed)
+    }
+
+    /// By name.
+    pub(crate) fn sessions(&self) -> Result<Vec<SessionRow>> {
+        let query = format!("{SESSION_COLUMNS} ORDER BY name");
+        let mut statement = self.connection.prepare(&query).map_err(failed)?;
+        let rows = statement.query_map([], read_session).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    pub(crate) fn remove_session(&mut self, id: &str) -> Result<()> {
+        self.change(|transaction| {
+            transaction
+                .execute("DELETE FROM sessions WHERE id = ?1", [id])
+                .map(drop)
+        })
+    }
+
+    /// # Errors
+    /// `AlreadyExists`.
+    pub(crate) fn rename_session(&mut self, id: &str, name: &str) -> Result<()> {
+        let taken = |error: Error| match error.message().contains("sessions.name") {
+            true => Error::new(
+                ErrorKind::AlreadyExists,
+                format!("there is a session {name:?} already"),
+            ),
+            false => error,
+        };
+        self.change(|transaction| {
+            transaction
+                .execute("UPDATE sessions SET name = ?2 WHERE id = ?1", [id, name])
+                .map(drop)
+        })
+        .map_err(taken)
+    }
+
+    /// Writes a checkpoint down, with the layers that are new; the session may have a new head.
+    ///
+    /// # Errors
+    /// `AlreadyExists`.
+    pub(crate) fn add_checkpoint(
+        &mut self,
+        session: &SessionRow,
+        checkpoint: &CheckpointRow,
+        layers: &[LayerRow],
+        head: Option<&str>,
+    ) -> Result<()> {
+        let taken = |error: Error| match error.message().contains("checkpoints.session") {
+            true => Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "the session {:?} has a checkpoint {:?} already",
+                    session.name, checkpoint.name
+                ),
+            ),
+            false => error,
+        };
+        self.change(|transaction| {
+            insert_layers(transaction, layers, session.isolation)?;
+            transaction.execute(
+                "INSERT INTO checkpoints (session, name, layer, parent, consistency, size_bytes, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    session.id,
+                    checkpoint.name,
+                    checkpoint.layer,
+                    checkpoint.parent,
+                    checkpoint.consistency,
+                    i64::try_from(checkpoint.size_bytes).unwrap_or(i64::MAX),
+                    seconds(checkpoint.created_at),
+                ],
+            )?;
+            if let Some(head) = head {
+                set_head(transaction, &session.id, head)?;
+            }
+            set_checkpoint(transaction, &session.id, &checkpoint.name)
+        })
+        .map_err(taken)
+    }
+
+    /// Gives a session a new head that begins with a checkpoint.
+    pub(crate) fn restore(
+        &mut self,
+        session: &SessionRow,
+        checkpoint: &str,
+        head: &LayerRow,
+    ) -> Result<()> {
+        self.change(|transaction| {
+            insert_layers(transaction, std::slice::from_ref(head), session.isolation)?;
+            set_head(transaction, &session.id, &head.id)?;
+            set_checkpoint(transaction, &session.id, checkpoint)
+        })
+    }
+
+    /// Gives a session a head that goes on where the old one, now its parent, ends.
+    pub(crate) fn set_session_head(
+        &mut self,
+        session: &SessionRow,
+        layers: &[LayerRow],
+        head: &str,
+    ) -> Result<()> {
+        self.change(|transaction| {
+            insert_layers(transaction, layers, session.isolation)?;
+            set_head(transaction, &session.id, head)
+        })
+    }
+
+    pub(crate) fn checkpoint(&self, session: &str, name: &str) -> Result<Option<CheckpointRow>> {
+        self.connection
+            .query_row(
+                &format!("{CHECKPOINT_COLUMNS} WHERE session = ?1 AND name = ?2"),
+                [session, name],
+                read_checkpoint,
+            )
+            .optional()
+            .map_err(failed)
+    }
+
+    /// In the order in which they were made.
+    pub(crate) fn checkpoints(&self, session: &str) -> Result<Vec<CheckpointRow>> {
+        let query = format!("{CHECKPOINT_COLUMNS} WHERE session = ?1 ORDER BY rowid");
+        let mut statement = self.connection.prepare(&query).map_err(failed)?;
+        let rows = statement
+            .query_map([session], read_checkpoint)
+            .map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    /// Those that followed it follow the one before it.
+    pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<bool> {
+        self.change(|transaction| {
+            let parent: Option<Option<String>> = transaction
+                .query_row(
+                    "SELECT parent FROM checkpoints WHERE session = ?1 AND name = ?2",
+                    [session, name],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let Some(parent) = parent else {
+                return Ok(false);
+            };
+            transaction.execute(
+                "UPDATE checkpoints SET parent = ?3 WHERE session = ?1 AND parent = ?2",
+                params![session, name, parent],
+            )?;
+            transaction.execute(
+                "UPDATE sessions SET checkpoint = ?3 WHERE id = ?1 AND checkpoint = ?2",
+                params![session, name, parent],
+            )?;
+            transaction.execute(
+                "DELETE FROM checkpoints WHERE session = ?1 AND name = ?2",
+                [session, name],
+            )?;
+            Ok(true)
+        })
+    }
+
+    pub(crate) fn layer(&self, id: &str) -> Result<Option<LayerRow>> {
+        self.connection
+            .query_row(
+                "SELECT id, parent FROM layers WHERE id = ?1",
+                [id],
+                read_layer,
+            )
+            .optional()
+            .map_err(failed)
+    }
+
+    /// The layer and all beneath it, the lowest first.
+    pub(crate) fn chain(&self, id: &str) -> Result<Vec<String>> {
+        let mut chain = Vec::new();
+        let mut next = Some(id.to_owned());
+        while let Some(id) = next {
+            let layer = self.layer(&id)?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("the layer {id} is not written down"),
+                )
+            })?;
+            next = layer.parent;
+            chain.push(layer.id);
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    /// Forgets the layers that nothing needs; says which remain.
+    pub(crate) fn collect_layers(&mut self) -> Result<Vec<String>> {
+        self.change(|transaction| {
+            transaction.execute_batch(
+                "CREATE TEMP TABLE IF NOT EXISTS needed (id TEXT PRIMARY KEY);
+                 DELETE FROM needed;
+                 WITH RECURSIVE reached (id) AS (
+                     SELECT head FROM sessions UNION SELECT layer FROM checkpoints
+                     UNION SELECT layers.parent FROM layers JOIN reached ON layers.id = reached.id
+                         WHERE layers.parent IS NOT NULL
+                 ) INSERT INTO needed SELECT id FROM reached;
+                 PRAGMA defer_foreign_keys = ON;
+                 DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed);",
+            )?;
+            let mut statement = transaction.prepare("SELECT id FROM layers")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+}
+
+const SESSION_COLUMNS: &str = "SELECT id, name, isolation, options, head, checkpoint, forked_from, created_at \
+                               FROM sessions";
+const CHECKPOINT_COLUMNS: &str =
+    "SELECT name, layer, parent, consistency, size_bytes, created_at FROM checkpoints";
+
+fn insert_layers(
+    transaction: &Transaction<'_>,
+    layers: &[LayerRow],
+    isolation: Isolation,
+) -> rusqlite::Result<()> {
+    for layer in layers {
+        transaction.execute(
+            "INSERT INTO layers (id, parent, isolation) VALUES (?1, ?2, ?3)",
+            params![layer.id, layer.parent, isolation.name()],
+        )?;
+    }
+    Ok(())
+}
+
+fn set_head(transaction: &Transaction<'_>, session: &str, head: &str) -> rusqlite::Result<()> {
+    transaction
+        .execute(
+            "UPDATE sessions SET head = ?2 WHERE id = ?1",
+            [session, head],
+        )
+        .map(drop)
+}
+
+fn set_checkpoint(
+    transaction: &Transaction<'_>,
+    session: &str,
+    checkpoint: &str,
+) -> rusqlite::Result<()> {
+    transaction
+        .execute(
+            "UPDATE sessions SET checkpoint = ?2 WHERE id = ?1",
+            [session, checkpoint],
+        )
+        .map(drop)
+}
+
+fn read_session(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
+    let text = |index: usize, error: String| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
+    };
+    let isolation: String = row.get(2)?;
+    let options: String = row.get(3)?;
+    Ok(SessionRow {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        isolation: Isolation::from_name(&isolation)
+            .ok_or_else(|| text(2, format!("{isolation:?} is no isolation")))?,
+        options: SessionOptions::from_json(&options).map_err(|error| text(3, error.to_string()))?,
+        head: row.get(4)?,
+        checkpoint: row.get(5)?,
+        forked_from: row.get(6)?,
+        created_at: time(row.get(7)?),
+    })
+}
+
+fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<CheckpointRow> {
+    let size_bytes: i64 = row.get(4)?;
+    Ok(CheckpointRow {
+        name: row.get(0)?,
+        layer: row.get(1)?,
+        parent: row.get(2)?,
+        consistency: row.get(3)?,
+        size_bytes: size_bytes.unsigned_abs(),
+        created_at: time(row.get(5)?),
+    })
+}
+
+fn read_layer(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRow> {
+    Ok(LayerRow {
+        id: row.get(0)?,
+        parent: row.get(1)?,
+    })
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn time(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
+}
+
+fn failed(error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    let code = error.sqlite_error_code();
+    let (kind, advice) = match code {
+        Some(ErrorCode::DiskFull) => (
+            ErrorKind::ResourceExhausted,
+            "; make room on the disk of Blink's home",
+        ),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Busy, "; another process is writing it")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (ErrorKind::Corrupt, "; its file is blink.db in Blink's home")
+        }
+        _ => (ErrorKind::Internal, ""),
+    };
+    Error::new(
+        kind,
+        format!("the list of sessions cannot be used: {error}{advice}"),
+    )
+}

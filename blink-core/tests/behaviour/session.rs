@@ -1,0 +1,366 @@
+//! Sessions: what stays when machines and processes go.
+
+use std::time::Duration;
+
+use blink_core::{
+    Blink, CheckpointOptions, Command, Consistency, ErrorKind, Session, SessionBuilder,
+};
+
+use crate::child;
+use crate::support::{
+    Engine, TestBlink, blink, blink_in, fails, host_pid, is_alive, kill, ok, shown, until,
+};
+
+/// No larger than tests need.
+pub(crate) fn describe(blink: &Blink, name: &str) -> SessionBuilder {
+    match Engine::chosen() {
+        Engine::Namespace => blink.session(name),
+        Engine::Microvm => blink.session(name).cpus(1.0).memory_mib(512),
+    }
+}
+
+async fn open(blink: &Blink, name: &str) -> Session {
+    ok(describe(blink, name).open()).await
+}
+
+async fn says(session: &Session, script: &str) -> String {
+    let output = ok(session.exec(Command::shell(script))).await;
+    assert!(output.status.success(), "{script}: {}", shown(&output));
+    output.text().trim_end().to_owned()
+}
+
+fn layers(blink: &TestBlink) -> usize {
+    std::fs::read_dir(blink.home().join("layers"))
+        .unwrap()
+        .count()
+}
+
+async fn nothing_is_left(blink: &TestBlink) {
+    assert!(ok(blink.sessions()).await.is_empty());
+    assert_eq!((blink.folders().len(), layers(blink)), (0, 0));
+}
+
+#[tokio::test]
+async fn what_a_session_holds_is_there_again() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    assert!(session.was_created());
+    says(
+        &session,
+        "echo kept >/var/blink/memory/file; rm -rf /home; sync",
+    )
+    .await;
+    let machine = says(&session, "cat /etc/machine-id; hostname").await;
+    ok(session.stop()).await;
+    assert!(!session.info().await.running);
+    // A call starts it.
+    assert_eq!(
+        says(&session, "cat /var/blink/memory/file; ls -d /home || true").await,
+        "kept"
+    );
+    assert!(session.info().await.running);
+    let (id, agent) = (session.id().to_owned(), host_pid(&blink.folders()[0]));
+    drop(session);
+    until("the machine's end", || !is_alive(agent)).await;
+
+    let session = open(&blink, "one").await;
+    assert!(!session.was_created());
+    assert_eq!(session.id(), id);
+    assert_eq!(
+        says(&session, "cat /etc/machine-id; hostname").await,
+        machine
+    );
+    assert_eq!(says(&session, "cat /var/blink/memory/file").await, "kept");
+    let listed = ok(blink.sessions()).await;
+    assert_eq!(
+        (listed.len(), listed[0].name.as_str(), listed[0].running),
+        (1, "one", true)
+    );
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
+    fails(ErrorKind::NotFound, blink.session_info("one")).await;
+}
+
+#[tokio::test]
+async fn a_session_is_opened_with_what_it_was_made_with() {
+    let blink = blink().await;
+    let making = describe(&blink, "one")
+        .env("A", "1")
+        .label("owner", "me")
+        .processes(300);
+    drop(ok(making.open()).await);
+    let other = describe(&blink, "one").env("A", "2").processes(301);
+    let error = fails(ErrorKind::InvalidArgument, other.open()).await;
+    for part in ["env", "\"1\"", "\"2\"", "processes is 300, not 301"] {
+        assert!(error.message().contains(part), "{error:?}");
+    }
+    let session = open(&blink, "one").await;
+    assert_eq!(says(&session, "echo $A").await, "1");
+    let info = session.info().await;
+    assert_eq!(info.labels["owner"], "me");
+    assert_eq!(info.isolation.name(), Engine::chosen().name());
+    for name in ["", "a/b", "..", "-x", "a b"] {
+        fails(ErrorKind::InvalidArgument, describe(&blink, name).open()).await;
+        fails(ErrorKind::InvalidArgument, session.rename(name)).await;
+    }
+    ok(session.rename("two")).await;
+    fails(ErrorKind::NotFound, blink.session_info("one")).await;
+    assert_eq!(ok(blink.session_info("two")).await.id, session.id());
+}
+
+#[tokio::test]
+async fn checkpoints_and_forks_are_what_the_disk_was() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    says(
+        &session,
+        "mkdir /data; echo 1 >/data/file; touch /data/gone",
+    )
+    .await;
+    // While it runs, and a program with it.
+    let busy = "while :; do echo x >/data/x; mv /data/x /data/y; done";
+    let writing = ok(session.spawn(Command::shell(busy))).await;
+    let require = CheckpointOptions::default().require_frozen();
+    let first = ok(session.checkpoint_with("first", require)).await;
+    assert_eq!(
+        (first.consistency, first.parent),
+        (Consistency::Frozen, None)
+    );
+    assert!(first.size_bytes > 0);
+    ok(writing.release()).await;
+    says(
+        &session,
+        "echo 2 >/data/file; rm /data/gone; head -c 3000000 /dev/urandom >/data/large; sync",
+    )
+    .await;
+    ok(session.stop()).await;
+    let second = ok(session.checkpoint("second")).await;
+    assert_eq!(second.consistency, Consistency::Stopped);
+    assert_eq!(second.parent.as_deref(), Some("first"));
+    let error = fails(ErrorKind::AlreadyExists, session.checkpoint("first")).await;
+    assert!(error.message().contains("first"), "{error:?}");
+    fails(ErrorKind::InvalidArgument, session.checkpoint("a/b")).await;
+
+    // Back, and on from there.
+    ok(session.restore("first")).await;
+    assert!(!session.info().await.running);
+    assert_eq!(
+        says(
+            &session,
+            "cat /data/file; ls -d /data/gone /data/large 2>/dev/null || true"
+        )
+        .await,
+        "1\n/data/gone"
+    );
+    says(&session, "echo 3 >/data/file; sync").await;
+    fails(ErrorKind::NotFound, session.restore("third")).await;
+
+    // A fork of the session as it is, and one of a checkpoint.
+    let fork = ok(session.fork("fork")).await;
+    let older = ok(session.fork_from("second", "older")).await;
+    fails(ErrorKind::AlreadyExists, session.fork("older")).await;
+    fails(ErrorKind::NotFound, session.fork_from("third", "x")).await;
+    assert_eq!(
+        says(&fork, "cat /data/file; echo 4 >/data/file; sync").await,
+        "3"
+    );
+    assert_eq!(
+        says(&older, "cat /data/file; wc -c </data/large").await,
+        "2\n3000000"
+    );
+    assert_eq!(says(&session, "cat /data/file").await, "3");
+    let mut identities = Vec::new();
+    for one in [&session, &fork, &older] {
+        identities.push(says(one, "cat /etc/machine-id").await);
+        identities.push(says(one, "hostname").await);
+    }
+    identities.sort();
+    identities.dedup();
+    assert_eq!(identities.len(), 6, "{identities:?}");
+    assert_eq!(fork.info().await.forked_from.as_deref(), Some("one"));
+    assert_eq!(
+        older.info().await.forked_from.as_deref(),
+        Some("one@second")
+    );
+
+    // A tree, of which any part can go.
+    let lineage = ok(session.lineage()).await;
+    assert_eq!(lineage.current.as_deref(), Some("first"));
+    let tree: Vec<_> = lineage
+        .checkpoints
+        .iter()
+        .map(|checkpoint| (checkpoint.name.as_str(), checkpoint.parent.as_deref()))
+        .collect();
+    assert_eq!(tree, [("first", None), ("second", Some("first"))]);
+    ok(session.remove_checkpoint("first")).await;
+    fails(ErrorKind::NotFound, session.remove_checkpoint("first")).await;
+    assert_eq!(ok(session.checkpoints()).await[0].parent, None);
+    ok(session.remove()).await;
+    ok(older.stop()).await;
+    assert_eq!(says(&older, "cat /data/file").await, "2");
+    assert_eq!(says(&fork, "cat /data/file").await, "4");
+    ok(fork.remove()).await;
+    ok(older.remove()).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
+async fn several_forks_are_made_at_once_or_none() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    says(&session, "echo 1 >/tmp/file; sync").await;
+    ok(session.stop()).await;
+    let before = layers(&blink);
+    let error = fails(
+        ErrorKind::AlreadyExists,
+        session.fork_many(["a", "b", "one"]),
+    )
+    .await;
+    assert!(error.message().contains("one"), "{error:?}");
+    assert_eq!(ok(blink.sessions()).await.len(), 1);
+    let forks = ok(session.fork_many((0..4).map(|number| format!("fork-{number}")))).await;
+    assert_eq!(forks.len(), 4);
+    let last = forks.into_iter().next_back().unwrap();
+    assert_eq!(says(&last, "cat /tmp/file").await, "1");
+    drop(last);
+    for info in ok(blink.sessions()).await {
+        if info.name != "one" {
+            let fork = ok(blink.take_session(&info.name, Duration::from_secs(10))).await;
+            ok(fork.remove()).await;
+        }
+    }
+    assert!(layers(&blink) <= before + 1);
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
+async fn a_session_of_another_process_is_busy_and_names_it() {
+    let blink = blink().await;
+    let (mut holder, _) = child::start("hold session", blink.home());
+    let taking = blink.take_session("held", Duration::from_millis(100));
+    let error = fails(ErrorKind::Busy, taking).await;
+    for part in ["held", &holder.id().to_string()] {
+        assert!(error.message().contains(part), "{error:?}");
+    }
+    // Who waits gets it once it is free.
+    let waiting = tokio::spawn(
+        blink
+            .session("held")
+            .patience(Duration::from_secs(200))
+            .open(),
+    );
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let session = match Engine::chosen() {
+        Engine::Namespace => ok(async { waiting.await.unwrap() }).await,
+        // There the other process has all of the home: its engine is waited for, and no longer than usual.
+        Engine::Microvm => match ok(async { Ok(waiting.await.unwrap()) }).await {
+            Ok(session) => session,
+            Err(_) => open(&blink, "held").await,
+        },
+    };
+    assert!(!session.was_created());
+    assert_eq!(says(&session, "cat /var/blink/memory/file").await, "kept");
+}
+
+#[tokio::test]
+async fn processes_of_a_warm_session_outlive_a_killed_host() {
+    let blink = blink().await;
+    let (mut host, said) = child::start("warm session", blink.home());
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let id: u64 = said.parse().unwrap();
+    // A start in between leaves it alone.
+    drop(blink_in(blink.home()).await);
+    let session = open(&blink, "warm").await;
+    let agent = host_pid(&blink.folders()[0]);
+    let listed = ok(session.processes()).await;
+    assert_eq!((listed.len(), listed[0].id), (1, id));
+    // What was spawned with the same key is the same process.
+    let again = Command::shell("echo another").key("job");
+    assert_eq!(ok(session.spawn(again)).await.id(), id);
+    let process = ok(session.process(id, 4, 0)).await;
+    says(&session, "touch /tmp/go").await;
+    let output = ok(process.wait_with_output()).await;
+    assert_eq!((output.status.code, output.text().as_ref()), (5, "two\n"));
+    // Its options came back with it.
+    assert_eq!(says(&session, "echo $A").await, "1");
+    drop(session);
+    assert!(is_alive(agent));
+    let session = open(&blink, "warm").await;
+    ok(session.stop()).await;
+    assert!(!is_alive(agent));
+    // Another machine has other processes.
+    let error = fails(ErrorKind::NotFound, session.process(id, 0, 0)).await;
+    assert!(error.message().contains(&id.to_string()), "{error:?}");
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_died_is_started_again_from_its_disk() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    says(&session, "echo kept >/tmp/file; sync /tmp/file /tmp").await;
+    let agent = host_pid(&blink.folders()[0]);
+    kill(agent);
+    until("its end", || !is_alive(agent)).await;
+    let sandbox = ok(async {
+        loop {
+            let sandbox = session.sandbox().await?;
+            if sandbox.ping().await.is_ok() {
+                return Ok(sandbox);
+            }
+        }
+    })
+    .await;
+    drop(sandbox);
+    assert_eq!(says(&session, "cat /tmp/file").await, "kept");
+}
+
+#[tokio::test]
+async fn an_idle_session_is_stopped_and_starts_again() {
+    let blink = blink().await;
+    let making = describe(&blink, "one").idle_stop(Duration::from_millis(300));
+    let session = ok(making.open()).await;
+    says(&session, "echo kept >/tmp/file").await;
+    // Not while somebody may come back to a process.
+    let process = ok(session.spawn(Command::new("sleep").arg("0.6"))).await;
+    let agent = host_pid(&blink.folders()[0]);
+    let output = ok(process.wait_with_output()).await;
+    assert!(output.status.success(), "{}", shown(&output));
+    until("the machine's end", || !is_alive(agent)).await;
+    assert_eq!(says(&session, "cat /tmp/file").await, "kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_processes_share_the_sessions_of_a_home() {
+    if !crate::support::has(crate::support::Capability::SharedHome) {
+        return;
+    }
+    let blink = blink().await;
+    let running: Vec<_> = (0..8)
+        .map(|_| {
+            let command = child::command("churn sessions", blink.home());
+            std::thread::spawn(move || child::report(command))
+        })
+        .collect();
+    for child in running {
+        let report = tokio::task::spawn_blocking(|| child.join().unwrap()).await;
+        assert_eq!(report.unwrap(), ["ok"]);
+    }
+    let session = open(&blink, "shared-0").await;
+    // Each process has added its lines to each of three sessions.
+    assert_eq!(says(&session, "wc -l </var/blink/memory/lines").await, "40");
+    for name in ["shared-0", "shared-1", "shared-2"] {
+        let session = match name {
+            "shared-0" => continue,
+            name => ok(blink.take_session(name, Duration::from_secs(10))).await,
+        };
+        ok(session.remove()).await;
+    }
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
+}
