@@ -66,6 +66,9 @@ pub(crate) enum Capability {
     Bubblewrap,
     /// Several processes use one home at once.
     SharedHome,
+    /// Programs run on the host's kernel, which is closed to them as far as can be; elsewhere they have one of their own,
+    /// of which they may be root.
+    HostKernel,
 }
 
 impl Capability {
@@ -74,7 +77,10 @@ impl Capability {
         match (Engine::chosen(), self) {
             (Engine::Namespace, Capability::Users) | (_, Capability::HostMounts) => root,
             (_, Capability::Users | Capability::Detached) => true,
-            (engine, Capability::Bubblewrap | Capability::SharedHome) => {
+            (
+                engine,
+                Capability::Bubblewrap | Capability::SharedHome | Capability::HostKernel,
+            ) => {
                 engine == Engine::Namespace
             }
         }
