@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use blink_core::{Command, Sandbox};
 
-use crate::measure::{Rates, Result, Samples, time_text, timed};
+use crate::measure::{Rates, Result, Samples, micros, time_text, timed};
 use crate::peers::{Bubblewrap, Crun, Echo, host_command};
 use crate::report::Row;
 use crate::setting::Setting;
@@ -251,8 +251,4 @@ async fn pings_in_flight(sandbox: &Arc<Sandbox>, in_flight: u64, each: u64) -> R
         done??;
     }
     Ok(())
-}
-
-fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
 }

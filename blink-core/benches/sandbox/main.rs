@@ -5,35 +5,33 @@
 mod bulk;
 mod codec;
 mod latency;
+#[path = "../shared/measure.rs"]
 mod measure;
 mod memory;
+#[path = "../shared/options.rs"]
+mod options;
 mod peers;
+#[path = "../shared/report.rs"]
 mod report;
 mod setting;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use measure::Result;
+use options::{Options, Size};
 use report::{Report, Row};
-use setting::{Setting, Size};
+use setting::Setting;
 
 const USAGE: &str = "\
-Usage: sandbox [--out DIR] [--quick] [--only PART]...
-  --out DIR    write sandbox.json and sandbox.md into DIR; without it, a quick run that writes nothing
-  --quick      few rounds: to see that everything works
-  --only PART  memory, agent, exec, cold, rpc, stdout, files or codec";
+Usage: sandbox [--out DIR] [--folder DIR] [--quick] [--only PART]...
+  --out DIR     write sandbox.json and sandbox.md into DIR; without it, a quick run that writes nothing
+  --folder DIR  where Blink's home is meanwhile; the target folder unless told
+  --quick       few rounds: to see that everything works
+  --only PART   memory, agent, exec, cold, rpc, stdout, files or codec";
 
 const PARTS: [&str; 8] = [
     "memory", "agent", "exec", "cold", "rpc", "stdout", "files", "codec",
 ];
-
-#[derive(Default)]
-struct Options {
-    out: Option<PathBuf>,
-    quick: bool,
-    only: Vec<String>,
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,7 +39,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         [bulk::WRITE_RANDOM, bytes] => bulk::write_random(bytes).map(|()| true),
         [peers::CRUN, bundle] => peers::serve_crun(bundle.as_ref()).map(|()| true),
-        _ => parse(&words).and_then(|options| run(&options)),
+        _ => Options::parse(&words, &PARTS, USAGE).and_then(run),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -53,56 +51,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(words: &[&str]) -> Result<Options> {
-    let mut options = Options::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(USAGE);
-        match *word {
-            "--out" => options.out = Some(value()?.into()),
-            "--quick" => options.quick = true,
-            "--only" => {
-                let part = *value()?;
-                if !PARTS.contains(&part) {
-                    return Err(USAGE.into());
-                }
-                options.only.push(part.to_owned());
-            }
-            // What cargo says to every benchmark.
-            "--bench" => {}
-            _ => return Err(USAGE.into()),
-        }
-    }
-    Ok(options)
-}
-
 /// Measures, and says whether everything could be measured. A missed target is a result, not a failure.
-fn run(options: &Options) -> Result<bool> {
-    let size = match options.quick || options.out.is_none() {
-        true => Size::Quick,
-        false => Size::Full,
-    };
+fn run(options: Options) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let only = options.only.clone();
+    let out = options.out.clone();
     let report = runtime.block_on(async move {
         // In a task, as the calls of a server are; what a blocked thread pays on top has a row of its own.
-        tokio::spawn(measure_all(size, only)).await
+        tokio::spawn(measure_all(options)).await
     })??;
     println!("{}", report.markdown());
-    if let Some(out) = &options.out {
-        report.write(out)?;
+    if let Some(out) = out {
+        report.write(&out, "sandbox")?;
     }
     Ok(report.complete())
 }
 
-async fn measure_all(size: Size, only: Vec<String>) -> Result<Report> {
-    let setting = Setting::new(size).await?;
-    let mut report = Report::new(&setting)?;
+async fn measure_all(options: Options) -> Result<Report> {
+    let setting = Setting::new(&options).await?;
+    let quick = options.size == Size::Quick;
+    let mut report = Report::new("Benchmarks", &setting.home(), quick)?;
     // Memory comes first, while this process has not needed any for another part.
     for part in PARTS {
-        if !only.is_empty() && !only.iter().any(|wanted| wanted == part) {
+        if !options.wants(part) {
             continue;
         }
         eprintln!("measuring: {part}");

@@ -7,13 +7,7 @@ use std::sync::Arc;
 use blink_core::{Blink, IsolationChoice, Sandbox};
 
 use crate::measure::Result;
-
-/// How long to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Size {
-    Quick,
-    Full,
-}
+use crate::options::{Options, Size};
 
 pub(crate) struct Setting {
     pub(crate) size: Size,
@@ -23,12 +17,11 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    pub(crate) async fn new(size: Size) -> Result<Setting> {
-        // In the target folder: on a disk, as a home is; many machines have /tmp in memory.
-        fs::create_dir_all(env!("CARGO_TARGET_TMPDIR"))?;
+    pub(crate) async fn new(options: &Options) -> Result<Setting> {
+        fs::create_dir_all(&options.folder)?;
         let folder = tempfile::Builder::new()
             .prefix("bench-")
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+            .tempdir_in(&options.folder)?;
         let blink = Blink::builder()
             .home(folder.path().join("home"))
             .isolation(IsolationChoice::Namespace)
@@ -36,7 +29,7 @@ impl Setting {
             .await?;
         let sandbox = blink.sandbox().create().await?;
         Ok(Setting {
-            size,
+            size: options.size,
             blink,
             sandbox: Arc::new(sandbox),
             folder,
@@ -45,10 +38,7 @@ impl Setting {
 
     /// So many of something, depending on how long to measure.
     pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
-        match self.size {
-            Size::Full => full,
-            Size::Quick => quick,
-        }
+        self.size.pick(full, quick)
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -74,15 +64,6 @@ impl Setting {
         record[which]["pid"]
             .as_i64()
             .ok_or_else(|| format!("machine.json names no {which}").into())
-    }
-
-    /// The type of the file system that the home is on.
-    pub(crate) fn file_system(&self) -> Result<String> {
-        let output = std::process::Command::new("stat")
-            .args(["--file-system", "--format", "%T"])
-            .arg(self.folder.path())
-            .output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     pub(crate) async fn end(self) -> Result<()> {

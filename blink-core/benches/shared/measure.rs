@@ -91,8 +91,12 @@ pub(crate) fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(Duration, T)
     Ok((start.elapsed(), value))
 }
 
+pub(crate) fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
 pub(crate) fn time_text(time: Duration) -> String {
-    let micros = time.as_secs_f64() * 1e6;
+    let micros = micros(time);
     match micros {
         ..100.0 => format!("{micros:.1} µs"),
         ..1e4 => format!("{:.3} ms", micros / 1e3),

@@ -7,7 +7,6 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::measure::Result;
-use crate::setting::{Setting, Size};
 
 /// One line: what was measured, what it should be, what it is, and what it is for others.
 pub(crate) struct Row {
@@ -90,6 +89,21 @@ impl Row {
         self
     }
 
+    /// For whoever watches.
+    fn summary(&self) -> String {
+        let mut text = format!("{}: {}", self.what, self.reached);
+        for peer in &self.peers {
+            let _ = write!(text, "; {}: {}", peer.name, peer.reached);
+            if let Some(ratio) = peer.ratio {
+                let _ = write!(text, ", ratio {ratio:.2}");
+            }
+        }
+        if !self.note.is_empty() {
+            let _ = write!(text, " ({})", self.note);
+        }
+        text
+    }
+
     fn verdict(&self) -> &'static str {
         match self.met {
             Some(true) => "pass",
@@ -141,6 +155,7 @@ impl Row {
 
 /// Everything of one run.
 pub(crate) struct Report {
+    title: &'static str,
     environment: String,
     load_after: String,
     quick: bool,
@@ -148,16 +163,20 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(setting: &Setting) -> Result<Report> {
+    /// For Blink's home in `folder`.
+    pub(crate) fn new(title: &'static str, folder: &Path, quick: bool) -> Result<Report> {
         Ok(Report {
-            environment: environment(setting)?,
+            title,
+            environment: environment(folder)?,
             load_after: String::new(),
-            quick: setting.size == Size::Quick,
+            quick,
             rows: Vec::new(),
         })
     }
 
     pub(crate) fn add(&mut self, rows: Vec<Row>) {
+        // Said at once, too: a run may not live until its end.
+        rows.iter().for_each(|row| eprintln!("{}", row.summary()));
         self.rows.extend(rows);
     }
 
@@ -171,7 +190,7 @@ impl Report {
     }
 
     pub(crate) fn markdown(&self) -> String {
-        let mut text = String::from("# Benchmarks\n\n");
+        let mut text = format!("# {}\n\n", self.title);
         let _ = writeln!(
             text,
             "{}; afterwards {}.{}\n",
@@ -194,7 +213,8 @@ impl Report {
         text
     }
 
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    /// Writes `NAME.json` and `NAME.md`.
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<()> {
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         let value = json!({
             "environment": self.environment,
@@ -205,13 +225,13 @@ impl Report {
         fs::create_dir_all(folder)?;
         let mut text = serde_json::to_string_pretty(&value)?;
         text.push('\n');
-        fs::write(folder.join("sandbox.json"), text)?;
-        fs::write(folder.join("sandbox.md"), self.markdown())?;
+        fs::write(folder.join(format!("{name}.json")), text)?;
+        fs::write(folder.join(format!("{name}.md")), self.markdown())?;
         Ok(())
     }
 }
 
-fn environment(setting: &Setting) -> Result<String> {
+fn environment(folder: &Path) -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors
@@ -231,9 +251,18 @@ fn environment(setting: &Setting) -> Result<String> {
         "{}; Linux {}; {count} × {model}; {user}; Blink's home on {}; {}",
         String::from_utf8_lossy(&date).trim(),
         kernel.split('.').take(2).collect::<Vec<_>>().join("."),
-        setting.file_system()?,
+        file_system(folder)?,
         load_average(),
     ))
+}
+
+/// The type of the file system that a folder is on.
+fn file_system(folder: &Path) -> Result<String> {
+    let output = std::process::Command::new("stat")
+        .args(["--file-system", "--format", "%T"])
+        .arg(folder)
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn load_average() -> String {

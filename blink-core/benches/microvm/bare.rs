@@ -1,0 +1,94 @@
+//! BoxLite by itself, used as its documentation says.
+
+use std::path::PathBuf;
+
+use boxlite::{
+    BoxCommand, BoxOptions, BoxliteOptions, BoxliteRuntime, CopyOptions, LiteBox, NetworkSpec,
+    RootfsSpec,
+};
+use futures_util::StreamExt;
+
+use crate::measure::Result;
+
+/// What Blink's machines have unless told otherwise.
+const CPUS: usize = 2;
+const MEMORY_MIB: u32 = 2048;
+const DISK_GIB: u64 = 11;
+
+pub(crate) struct Bare {
+    runtime: BoxliteRuntime,
+    layout: PathBuf,
+}
+
+pub(crate) struct BareMachine {
+    handle: LiteBox,
+}
+
+impl Bare {
+    pub(crate) async fn open(home_dir: PathBuf, layout: PathBuf) -> Result<Bare> {
+        let options = BoxliteOptions {
+            home_dir,
+            image_registries: Vec::new(),
+            image_registry_proxy: None,
+        };
+        // It waits for files.
+        let runtime = tokio::task::spawn_blocking(move || BoxliteRuntime::new(options)).await??;
+        Ok(Bare { runtime, layout })
+    }
+
+    pub(crate) async fn boot(&self) -> Result<BareMachine> {
+        let host = std::thread::available_parallelism()?.get();
+        let options = BoxOptions {
+            cpus: Some(u8::try_from(CPUS.min(host))?),
+            memory_mib: Some(MEMORY_MIB),
+            disk_size_gb: Some(DISK_GIB),
+            rootfs: RootfsSpec::RootfsPath(self.layout.to_string_lossy().into_owned()),
+            network: NetworkSpec::Disabled,
+            auto_delete: Some(0),
+            detach: false,
+            ..BoxOptions::default()
+        };
+        let handle = self.runtime.create(options, None).await?;
+        handle.start().await?;
+        Ok(BareMachine { handle })
+    }
+
+    pub(crate) async fn remove(&self, machine: BareMachine) -> Result<()> {
+        let id = machine.handle.id().as_str().to_owned();
+        Ok(self.runtime.remove(&id, true).await?)
+    }
+}
+
+impl BareMachine {
+    /// Runs a command, and returns what came of what it wrote.
+    pub(crate) async fn exec(&self, words: &[&str]) -> Result<Vec<String>> {
+        let command = BoxCommand::new(words[0]).args(words[1..].iter().copied());
+        let mut execution = self.handle.exec(command).await?;
+        let missing = "the command has no output";
+        let stdout = execution.stdout().ok_or(missing)?;
+        let stderr = execution.stderr().ok_or(missing)?;
+        let (result, stdout, _stderr) = tokio::join!(
+            execution.wait(),
+            stdout.collect::<Vec<String>>(),
+            stderr.collect::<Vec<String>>(),
+        );
+        match result?.exit_code {
+            0 => Ok(stdout),
+            code => Err(format!("{} failed in BoxLite: {code}", words[0]).into()),
+        }
+    }
+
+    pub(crate) async fn copy_into(&self, from: &std::path::Path, to: &str) -> Result<()> {
+        Ok(self
+            .handle
+            .copy_into(from, to, CopyOptions::default())
+            .await?)
+    }
+
+    pub(crate) async fn copy_out(&self, from: &str, to: &std::path::Path) -> Result<()> {
+        Ok(self
+            .handle
+            .copy_out(from, to, CopyOptions::default())
+            .await?)
+    }
+}
