@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use libc::{c_long, c_ulong};
 use rustix::fs;
@@ -298,6 +299,29 @@ fn give_up_new_privileges() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Takes a secret out of the agent's own arguments, which every program can read. It came as one because a machine's
+/// environment is in its kernel's command line, and that cannot be changed.
+pub(crate) fn hide_argument(secret: &str) -> io::Result<()> {
+    let fields = std::fs::read_to_string("/proc/self/stat")?;
+    // The 48th field is where the arguments begin; the third is the first behind the name.
+    let begin: u64 = fields
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_ascii_whitespace().nth(45)?.parse().ok())
+        .ok_or_else(|| io::Error::other("the kernel does not tell where the arguments are"))?;
+    let arguments = std::fs::read("/proc/self/cmdline")?;
+    let memory = std::fs::File::options()
+        .write(true)
+        .open("/proc/self/mem")?;
+    let places = arguments
+        .windows(secret.len())
+        .enumerate()
+        .filter(|(_, window)| *window == secret.as_bytes());
+    for (offset, _) in places {
+        memory.write_all_at(&vec![b'x'; secret.len()], begin + offset as u64)?;
+    }
+    Ok(())
 }
 
 /// Makes the agent itself opaque to the programs of the sandbox.

@@ -25,9 +25,6 @@ use std::error::Error;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-/// The variable with the secret that the agent shows when it dials. An argument could be read by every program.
-const SECRET_VARIABLE: &str = "BLINK_LINK_SECRET";
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
@@ -56,19 +53,15 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         dial: None,
         leash: None,
     };
-    let mut host_name = None;
+    let (mut host_name, mut port, mut secret) = (None, None, None);
     let mut arguments = Arguments(arguments);
     while let Some(option) = arguments.0.next() {
         match option.as_str() {
             "--link-fd" => endpoints.link = Some(arguments.descriptor(&option)?),
             "--listen-fd" => endpoints.listener = Some(arguments.descriptor(&option)?),
             "--leash-fd" => endpoints.leash = Some(arguments.descriptor(&option)?),
-            "--dial" => {
-                let port = u32::try_from(arguments.number(&option)?)?;
-                let secret = std::env::var(SECRET_VARIABLE)
-                    .map_err(|_| format!("--dial needs {SECRET_VARIABLE}"))?;
-                endpoints.dial = Some(dial::Dial { port, secret });
-            }
+            "--dial" => port = Some(u32::try_from(arguments.number(&option)?)?),
+            "--secret" => secret = Some(arguments.value(&option)?),
             "--machine" => host_name = Some(arguments.value(&option)?),
             "--confine" => settings.confine = true,
             "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
@@ -80,6 +73,11 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--disk-folder" => limits.disk_folder = Some(arguments.value(&option)?.into()),
             _ => return Err(format!("unknown option {option}").into()),
         }
+    }
+    if let Some(port) = port {
+        let secret = secret.ok_or("--dial needs --secret")?;
+        confine::hide_argument(&secret)?;
+        endpoints.dial = Some(dial::Dial { port, secret });
     }
     if endpoints.link.is_none() && endpoints.dial.is_none() {
         return Err("serve needs --link-fd or --dial".into());

@@ -77,10 +77,7 @@ impl Capability {
         match (Engine::chosen(), self) {
             (Engine::Namespace, Capability::Users) | (_, Capability::HostMounts) => root,
             (_, Capability::Users | Capability::Detached) => true,
-            (
-                engine,
-                Capability::Bubblewrap | Capability::SharedHome | Capability::HostKernel,
-            ) => {
+            (engine, Capability::Bubblewrap | Capability::SharedHome | Capability::HostKernel) => {
                 engine == Engine::Namespace
             }
         }

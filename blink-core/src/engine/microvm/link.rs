@@ -21,9 +21,6 @@ pub(super) const PORT: u32 = 2696;
 
 const SOCKET: &str = "ready.sock";
 
-/// How the agent is told the secret: programs cannot read its environment.
-pub(super) const SECRET_VARIABLE: &str = "BLINK_LINK_SECRET";
-
 const SECRET_BYTES: usize = 16;
 
 /// What each side says once it believes the other.

@@ -8,9 +8,9 @@ use boxlite::{
 };
 
 use super::failure::translate;
-use super::link::{PORT, SECRET_VARIABLE};
+use super::link::PORT;
 use crate::engine::MachineSpec;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::{Network, Resources};
 
 /// Where the guest agent's folder is mounted.
@@ -50,6 +50,7 @@ pub(super) fn describe(
     mounts: &Mounts<'_>,
     secret: &str,
 ) -> Result<BoxOptions> {
+    check_mounts(spec, mounts)?;
     let mut volumes = vec![volume(mounts.agent, Path::new(AGENT_FOLDER), true)?];
     for folder in mounts.shown {
         volumes.push(volume(folder, folder, true)?);
@@ -65,11 +66,9 @@ pub(super) fn describe(
         volumes,
         network: network(&spec.network),
         // The engine starts no program without a path; Blink's commands have their own environment.
-        env: vec![
-            (SECRET_VARIABLE.into(), secret.into()),
-            ("PATH".into(), "/usr/bin:/bin".into()),
-        ],
-        entrypoint: Some(entrypoint(spec)),
+        // All programs can read it: it is in the kernel's command line.
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        entrypoint: Some(entrypoint(spec, secret)),
         user: Some("0:0".into()),
         working_dir: Some("/".into()),
         // Blink removes it: what is removed by itself when it stops cannot go on when this process ends.
@@ -78,6 +77,33 @@ pub(super) fn describe(
         advanced: advanced()?,
         ..BoxOptions::default()
     })
+}
+
+/// The hypervisor has eleven interrupt lines for devices, and each folder that is shown is a device, beside eight that
+/// every machine has and one for a network. It does not say so, but fails.
+fn check_mounts(spec: &MachineSpec, mounts: &Mounts<'_>) -> Result<()> {
+    const LINES: usize = 11;
+    const DEVICES: usize = 8;
+    let network = usize::from(spec.network != Network::None);
+    let own = 1 + mounts.shown.len();
+    let room = LINES.saturating_sub(DEVICES + network + own);
+    if spec.mounts.len() <= room {
+        return Ok(());
+    }
+    let (with, what) = match (network, mounts.shown.len()) {
+        (0, 0) => ("", "an image"),
+        (0, _) => ("", "the image 'host'"),
+        (_, 0) => (" and a network", "an image"),
+        (_, _) => (" and a network", "the image 'host'"),
+    };
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "a micro-VM with {what}{with} has room for {room} mounts, and {} are asked for; mount a folder that has them \
+             all in it, copy files instead, or use namespaces",
+            spec.mounts.len()
+        ),
+    ))
 }
 
 fn advanced() -> Result<AdvancedBoxOptions> {
@@ -117,12 +143,14 @@ fn network(network: &Network) -> NetworkSpec {
     }
 }
 
-fn entrypoint(spec: &MachineSpec) -> Vec<String> {
+fn entrypoint(spec: &MachineSpec, secret: &str) -> Vec<String> {
     let resources = &spec.resources;
     let disk_bytes = resources.disk_mib.saturating_mul(1 << 20).to_string();
     let mut words = vec![format!("{AGENT_FOLDER}/blink-guest"), "serve".to_owned()];
     let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
     add("--dial", PORT.to_string());
+    // The agent takes it out of its arguments before any program is started.
+    add("--secret", secret.to_owned());
     add("--machine", spec.host_name.clone());
     add("--processes", resources.processes.to_string());
     add("--file-bytes", disk_bytes.clone());

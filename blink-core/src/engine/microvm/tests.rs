@@ -11,7 +11,7 @@ use super::*;
 use crate::engine::tree::Tree;
 use crate::home::{Lifetime, SandboxFolder};
 use crate::sandbox::{Network, Resources, Sandbox};
-use crate::{Command, Isolation};
+use crate::{Command, Consistency, Isolation};
 
 const ENGINE: &str = "BLINK_TEST_ENGINE";
 
@@ -113,6 +113,17 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     // While it runs: what it writes later is not in the layer, and programs wait no longer than the freeze.
     let running = boot(&engine, &home, &id, &disk).await;
     running.says("mkdir /data; echo one >/data/one").await;
+    // What opens a link is for no program to read.
+    let secret = super::Record::read(&home.sandboxes().join(&id))
+        .unwrap()
+        .secret;
+    let told = running
+        .says("cat /proc/cmdline /proc/*/cmdline /proc/self/environ | tr '\\0' ' '")
+        .await;
+    assert!(
+        !told.contains(&secret) && told.contains("--secret"),
+        "{told}"
+    );
     running.ask(Request::Freeze).await;
     let again = running.sandbox.link().unwrap().call(&Request::Freeze).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Busy);
