@@ -198,7 +198,11 @@ impl Blink {
     /// The list of sessions; it may take a moment to open it.
     pub(crate) fn registry(&self) -> Result<Arc<Mutex<Registry>>> {
         let open = || {
-            let registry = Registry::open(self.shared.home.path())?;
+            let mut registry = Registry::open(self.shared.home.path())?;
+            // What processes that are gone were making. What cannot be told stays.
+            if let Err(error) = self.layers().collect(&mut registry) {
+                tracing::warn!(%error, "layers that nobody needs stay for now");
+            }
             Ok::<_, Error>(Arc::new(Mutex::new(registry)))
         };
         self.shared.registry.get_or_try_init(open).cloned()

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault;
 
 const OWNER_LOCK: &str = "owner.lock";
 const DETACHED_MARK: &str = "detached";
@@ -119,13 +120,16 @@ impl Home {
         // No sweep may find the folder between its making and its locking.
         let _making = self.lock_sandboxes(FlockOperation::LockShared)?;
         let made = || -> std::io::Result<File> {
+            fault::step();
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+            fault::step();
             let lock = lock_file(&path)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
             std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())?;
             if let Some(mark) = lifetime.mark() {
                 File::create(path.join(mark))?;
             }
+            fault::step();
             Ok(lock)
         };
         match made() {
@@ -258,6 +262,7 @@ impl SandboxFolder {
 
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<()> {
+        fault::step();
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         File::open(parent)
             .and_then(|parent| {

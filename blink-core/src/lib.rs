@@ -25,6 +25,7 @@ mod connection;
 mod doctor;
 mod engine;
 mod error;
+mod fault;
 mod files;
 mod guest_binary;
 mod home;

@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault;
 use crate::home::{Home, new_id};
 
 /// The layers of a home.
@@ -43,8 +44,10 @@ impl Layers {
     /// A folder for a new layer.
     pub(crate) fn new_layer(&self, _making: &Making) -> Result<String> {
         let id = new_id()?;
+        fault::step();
         crate::home::make_private_folder(&self.folder(&id))
             .map_err(|error| Error::io("a layer's folder could not be made", &error))?;
+        fault::step();
         Ok(id)
     }
 
@@ -64,6 +67,7 @@ impl Layers {
             {
                 continue;
             }
+            fault::step();
             if let Err(error) = blink_archive::remove_tree(parent.as_fd(), &name) {
                 tracing::warn!(%error, layer = ?name, "a layer goes later");
             }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::options::SessionOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault;
 use crate::isolation::Isolation;
 
 const FILE: &str = "blink.db";
@@ -135,7 +136,9 @@ impl Registry {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let value = change(&transaction).map_err(failed)?;
+        fault::step();
         transaction.commit().map_err(failed)?;
+        fault::step();
         Ok(value)
     }
 

@@ -94,6 +94,7 @@ async fn performs_its_task() {
         "fill" => fill(&home).await,
         "hold session" => hold_session(&home).await,
         "warm session" => make_warm_session(&home).await,
+        "change session" => crate::crash::change(&home).await,
         "churn sessions" => churn_sessions(&home).await,
         other => panic!("unknown task {other}"),
     }

@@ -6,6 +6,7 @@
 mod bad_input;
 mod child;
 mod connect;
+mod crash;
 mod exec;
 mod files;
 mod isolation;

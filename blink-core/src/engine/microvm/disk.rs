@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::qcow2::Header;
+use crate::fault;
 
 const NAME: &str = "disk.qcow2";
 
@@ -54,7 +55,9 @@ impl Disk {
             backing: Some(std::path::absolute(&layer.path)?),
         };
         remove_if_there(&self.path)?;
+        fault::step();
         header.write_new(&self.path)?;
+        fault::step();
         sync_folder(&self.path)
     }
 
@@ -70,6 +73,7 @@ impl Disk {
         if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
             io::copy(&mut &source, &mut target)?;
         }
+        fault::step();
         target.sync_all()?;
         sync_folder(&copy.path)
     }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::{id_base, userns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault;
 
 /// What the overlay shows over the layers beneath it.
 pub(super) const UPPER: &str = "upper";
@@ -22,6 +23,7 @@ pub(super) fn make(disk: &Path, id_base: Option<u32>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         }
+        fault::step();
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         if let Some(id) = id_base {
             std::os::unix::fs::chown(&path, Some(id), Some(id))?;
@@ -42,6 +44,7 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(&error))?;
+    fault::step();
     if output.status.success() {
         return Ok(());
     }
