@@ -47,4 +47,4 @@ pub use options::{Limits, Ownership, PackOptions, UnpackOptions};
 pub use pack::{PackReport, pack, pack_overlay};
 pub use remove::remove_tree;
 pub use root::{Links, Root};
-pub use unpack::{UnpackReport, unpack};
+pub use unpack::{UnpackReport, unpack, unpack_overlay};

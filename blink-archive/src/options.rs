@@ -99,11 +99,6 @@ pub struct UnpackOptions {
     /// the end may be missing (a layer's digest already says that it is whole).
     /// Default false: a path through a symbolic link is refused.
     pub whiteouts: bool,
-    /// The archive is the upper folder of an overlay, as
-    /// [`pack_overlay`](crate::pack_overlay) writes it: whiteouts and opaque
-    /// folders are made for the kernel, extended attributes of users are kept,
-    /// and files have holes where they are zeros. Default false.
-    pub overlay: bool,
     /// Whether set-user-id, set-group-id and sticky bits are kept. Default
     /// false: a hostile archive must not leave a program on the host that runs
     /// as the user who unpacked it.
@@ -120,7 +115,6 @@ impl Default for UnpackOptions {
             overwrite: true,
             limits: Limits::default(),
             whiteouts: false,
-            overlay: false,
             special_bits: false,
             root_metadata: false,
         }
@@ -159,12 +153,6 @@ impl UnpackOptions {
     /// Sets whether OCI layer rules hold.
     pub fn with_whiteouts(mut self, whiteouts: bool) -> Self {
         self.whiteouts = whiteouts;
-        self
-    }
-
-    /// Sets whether the archive is the upper folder of an overlay.
-    pub fn with_overlay(mut self, overlay: bool) -> Self {
-        self.overlay = overlay;
         self
     }
 

@@ -8,7 +8,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::{Path, PathBuf};
 
 use blink_archive::{
-    ArchiveError, PackOptions, PackReport, Root, UnpackOptions, UnpackReport, pack_overlay, unpack,
+    ArchiveError, PackOptions, PackReport, Root, UnpackOptions, UnpackReport, pack_overlay,
+    unpack_overlay,
 };
 use common::{Arena, Tar, mode};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
@@ -17,7 +18,6 @@ const OPAQUE: &str = "user.overlay.opaque";
 
 fn options() -> UnpackOptions {
     UnpackOptions::default()
-        .with_overlay(true)
         .with_special_bits(true)
         .with_root_metadata(true)
 }
@@ -35,8 +35,20 @@ fn packed(layers: &[&Path]) -> (PackReport, Vec<u8>) {
 fn round_trip(layers: &[&Path]) -> (Arena, UnpackReport) {
     let (_, stream) = packed(layers);
     let arena = Arena::new();
-    let report = arena.unpack_with(&stream, &options()).unwrap();
+    let report = unpack_into(&arena, &stream, None).unwrap();
     (arena, report)
+}
+
+fn unpack_into(
+    arena: &Arena,
+    stream: &[u8],
+    beneath: Option<&Path>,
+) -> Result<UnpackReport, ArchiveError> {
+    let root = Root::open(arena.root()).unwrap();
+    let beneath = beneath.map(|path| Root::open(path).unwrap());
+    let result = unpack_overlay(stream, &root, beneath.as_ref(), &options());
+    arena.assert_untouched();
+    result
 }
 
 fn whiteout(path: impl AsRef<Path>) {
@@ -139,9 +151,11 @@ fn layers_come_to_what_they_show_together() {
         "1/merged/deep",
         "1/hidden",
         "1/replaced",
+        "1/new/folder",
         "2/merged/deep",
         "2/hidden",
         "2/back",
+        "2/new/folder",
         "3/merged",
         "3/replaced",
         "3/back",
@@ -153,6 +167,11 @@ fn layers_come_to_what_they_show_together() {
     layers.write("1/replaced/secret", "secret");
     whiteout(layers.at("1/of the image"));
     layers.write("2/merged/deep/changed", "2");
+    set(layers.at("1/new"), OPAQUE, b"y");
+    for name in ["1/new/file", "1/new/folder/file"] {
+        layers.write(name, "secret");
+        whiteout(layers.at(&name.replace('1', "2")));
+    }
     set(layers.at("2/hidden"), OPAQUE, b"y");
     layers.write("2/hidden/shown", "2");
     fs::remove_dir(layers.at("2/back")).unwrap();
@@ -169,6 +188,9 @@ fn layers_come_to_what_they_show_together() {
     assert_eq!(arena.read("merged/deep/low"), "1");
     assert_eq!(arena.read("merged/deep/changed"), "2");
     assert!(is_whiteout(root.join("merged/removed")));
+    // Nothing is beneath that it could hide.
+    assert!(is_opaque(root.join("new")) && arena.has("new/folder"));
+    assert!(!arena.has("new/file") && !arena.has("new/folder/file"));
     assert_eq!(mode(root.join("merged")), 0o711);
     assert!(!is_opaque(root.join("merged")) && !is_opaque(root.join("merged/deep")));
     assert_eq!(arena.read("hidden/shown"), "2");
@@ -181,6 +203,32 @@ fn layers_come_to_what_they_show_together() {
     // Nothing of what is gone is in the archive.
     let stream = packed(&[&paths[0], &paths[1], &paths[2]]).1;
     assert!(!stream.windows(6).any(|window| window == b"secret"));
+}
+
+#[test]
+fn a_whiteout_of_what_is_not_there_is_left_out() {
+    let layers = Layers::new(&["up/folder", "up/link", "up/file", "image/folder"]);
+    for name in ["gone", "folder/gone", "folder/other", "link/x", "file/x"] {
+        whiteout(layers.at(&format!("up/{name}")));
+    }
+    layers.write("image/gone", "");
+    layers.write("image/folder/gone", "");
+    layers.write("image/folder/x", "");
+    layers.write("image/file", "");
+    symlink("folder", layers.at("image/link")).unwrap();
+    let (_, stream) = packed(&[&layers.at("up")]);
+    let arena = Arena::new();
+    let report = unpack_into(&arena, &stream, Some(&layers.at("image"))).unwrap();
+    assert_eq!(report.whiteouts, 2);
+    for (name, kept) in [
+        ("gone", true),
+        ("folder/gone", true),
+        ("folder/other", false),
+        ("link/x", false),
+        ("file/x", false),
+    ] {
+        assert_eq!(is_whiteout(arena.root().join(name)), kept, "{name}");
+    }
 }
 
 #[test]
@@ -212,7 +260,7 @@ fn what_only_the_kernel_may_say_is_refused() {
     ];
     for archive in hostile {
         let arena = Arena::new();
-        let result = arena.unpack_with(&archive.end(), &options());
+        let result = unpack_into(&arena, &archive.end(), None);
         assert!(
             matches!(result, Err(ArchiveError::Hostile { .. })),
             "{result:?}"
@@ -221,7 +269,7 @@ fn what_only_the_kernel_may_say_is_refused() {
     // Those of others than users are left out.
     let arena = Arena::new();
     let archive = record("trusted.overlay.opaque", b"y").folder("d", 0o755);
-    arena.unpack_with(&archive.end(), &options()).unwrap();
+    unpack_into(&arena, &archive.end(), None).unwrap();
     assert_eq!(get(arena.root().join("d"), "trusted.overlay.opaque"), None);
     // A device that is no whiteout.
     let device = Tar::new().raw(b'3', b"null", b"", 0o666, 0, b"").end();
@@ -231,10 +279,9 @@ fn what_only_the_kernel_may_say_is_refused() {
     let sum: u32 = real[..512].iter().map(|byte| u32::from(*byte)).sum();
     real[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let arena = Arena::new();
-    let report = arena.unpack_with(&real, &options()).unwrap();
+    let report = unpack_into(&arena, &real, None).unwrap();
     assert_eq!((report.skipped_devices, report.whiteouts), (1, 0));
     assert!(!arena.has("null"));
     // Cut off.
-    let root = Root::open(arena.root()).unwrap();
-    assert!(unpack(&device[..600], &root, &options()).is_err());
+    assert!(unpack_into(&arena, &device[..600], None).is_err());
 }

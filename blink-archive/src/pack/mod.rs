@@ -152,9 +152,7 @@ impl<'a, W: Write> Packer<'a, W> {
                 Err(error) => Err(ArchiveError::io(path, "read", error)),
             },
             FileType::Fifo => self.header(b'6', path, b"", &stat, 0),
-            FileType::CharacterDevice if self.overlay && stat.st_rdev == 0 => {
-                self.header(b'3', path, b"", &stat, 0)
-            }
+            _ if self.overlay && is_whiteout(&stat) => self.header(b'3', path, b"", &stat, 0),
             _ => {
                 self.report.skipped_devices += 1;
                 Ok(())
@@ -385,6 +383,11 @@ fn write_failed(source: std::io::Error) -> ArchiveError {
         action: "written",
         source,
     }
+}
+
+/// Whether it is an overlay's mark of a name that is hidden.
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {

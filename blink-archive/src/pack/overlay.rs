@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, Stat};
 use rustix::io::Errno;
 
-use super::{PackReport, Packer, names};
+use super::{PackReport, Packer, is_whiteout, names};
 use crate::attributes::{self, OPAQUE};
 use crate::error::{ArchiveError, LimitKind};
 use crate::options::PackOptions;
@@ -20,9 +20,10 @@ use crate::root::{self, FOLDER, HANDLE, Links, Root};
 ///
 /// A whiteout is a character device 0/0, as in the folders themselves; an opaque
 /// folder has the record `SCHILY.xattr.user.overlay.opaque`, and what else has
-/// extended attributes of users keeps them. [`unpack`](crate::unpack) makes them
-/// again with [`UnpackOptions::overlay`](crate::UnpackOptions::overlay). What is
-/// hidden by a layer above is not in the stream.
+/// extended attributes of users keeps them. [`unpack_overlay`](crate::unpack_overlay)
+/// makes them again. What is
+/// hidden by a layer above is not in the stream, nor a whiteout where nothing
+/// beneath the layers is seen.
 ///
 /// Memory is bounded by the names of a path's folders. Nobody may write to the
 /// layers meanwhile. [`PackOptions::one_file_system`] means nothing here.
@@ -37,7 +38,7 @@ pub fn pack_overlay(
     let mut packer = Packer::new(writer, options, true);
     let all: Vec<usize> = (0..layers.len()).rev().collect();
     if !all.is_empty() {
-        packer.merged_folder(layers, &all, Path::new(""), 0)?;
+        packer.merged_folder(layers, &all, Path::new(""), 0, false)?;
     }
     packer.finish()
 }
@@ -56,12 +57,14 @@ impl Drop for Opened {
 
 impl<W: Write> Packer<'_, W> {
     /// Packs what the folders at `path` in the layers `at`, the topmost first, come to. In the topmost, it is a folder.
+    /// `alone` says that nothing that is beneath the layers is seen there.
     fn merged_folder(
         &mut self,
         layers: &[Root],
         at: &[usize],
         path: &Path,
         depth: usize,
+        alone: bool,
     ) -> Result<(), ArchiveError> {
         if depth > self.options.limits.depth {
             return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
@@ -108,7 +111,7 @@ impl<W: Write> Packer<'_, W> {
         self.header_with(b'5', Path::new(&shown), b"", &stat, 0, &carried)?;
         for (name, at) in entries {
             let path = path.join(name);
-            self.merged_entry(layers, &at, &path, depth)?;
+            self.merged_entry(layers, &at, &path, depth, alone || opaque)?;
         }
         Ok(())
     }
@@ -119,6 +122,7 @@ impl<W: Write> Packer<'_, W> {
         at: &[usize],
         path: &Path,
         depth: usize,
+        alone: bool,
     ) -> Result<(), ArchiveError> {
         let failed = |error| ArchiveError::io(path, "read", error);
         let (parent, name) = layers[at[0]]
@@ -127,7 +131,11 @@ impl<W: Write> Packer<'_, W> {
         let stat = root::stat(&parent, name).map_err(|error| failed(error.into()))?;
         if root::is_folder(&stat) {
             drop(parent);
-            return self.merged_folder(layers, at, path, depth + 1);
+            return self.merged_folder(layers, at, path, depth + 1, alone);
+        }
+        if alone && is_whiteout(&stat) {
+            // It would hide nothing; and where nothing is merged, the kernel lists it as a file.
+            return Ok(());
         }
         self.entry(parent.as_fd(), name, path, depth)
     }

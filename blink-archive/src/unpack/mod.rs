@@ -21,7 +21,7 @@ use crate::error::{ArchiveError, LimitKind};
 use crate::format::{Kind, Member, Reader, Time};
 use crate::options::UnpackOptions;
 use crate::path;
-use crate::root::{self, REAL_FOLDER, Root};
+use crate::root::{self, Links, REAL_FOLDER, Root};
 use folders::{FolderMetadata, Folders};
 use layer::{Given, Marker};
 use owner::Owner;
@@ -57,7 +57,7 @@ pub struct UnpackReport {
 /// Reads up to the archive's end and no further; what follows (tar pads its
 /// archives) is the caller's to read or drop. Memory is bounded whatever the
 /// archive says. Extended attributes and device nodes are left out, but for those
-/// of an [overlay](crate::UnpackOptions::overlay).
+/// of [`unpack_overlay`].
 ///
 /// On an error, the entries before the one at fault are there; a caller that
 /// wants all or nothing unpacks into a folder of its own and renames it.
@@ -73,22 +73,32 @@ pub fn unpack(
     root: &Root,
     options: &UnpackOptions,
 ) -> Result<UnpackReport, ArchiveError> {
-    let mut unpacker = Unpacker {
-        root,
-        options,
-        report: UnpackReport::default(),
-        folders: Folders::default(),
-        given: Given::default(),
-        last_parent: None,
-        buffer: vec![0; BUFFER].into_boxed_slice(),
+    Unpacker::new(root, options).run(reader)
+}
+
+/// Unpacks a tar stream that [`pack_overlay`](crate::pack_overlay) has written
+/// into the upper folder of an overlay: whiteouts and opaque folders are made for
+/// the kernel, extended attributes of users are kept, and files have holes where
+/// they are zeros.
+///
+/// `beneath` is what the overlay shows beneath, where it is known. A whiteout of
+/// what is not there is left out: the kernel would list it as a file.
+///
+/// # Errors
+/// As [`unpack`]. An attribute that only the overlay itself may set is
+/// [`ArchiveError::Hostile`].
+pub fn unpack_overlay(
+    reader: impl Read,
+    root: &Root,
+    beneath: Option<&Root>,
+    options: &UnpackOptions,
+) -> Result<UnpackReport, ArchiveError> {
+    let unpacker = Unpacker {
+        overlay: true,
+        beneath,
+        ..Unpacker::new(root, options)
     };
-    // A layer may lack its end marker: some builders leave it out, and a
-    // layer's digest says whether it is whole.
-    let mut reader = Reader::new(reader, !options.whiteouts);
-    while let Some(member) = reader.next()? {
-        unpacker.entry(&mut reader, &member)?;
-    }
-    unpacker.finish()
+    unpacker.run(reader)
 }
 
 /// Large enough that copying is not bound by system calls.
@@ -97,6 +107,9 @@ const BUFFER: usize = 128 * 1024;
 struct Unpacker<'a> {
     root: &'a Root,
     options: &'a UnpackOptions,
+    /// What is unpacked is the upper folder of an overlay.
+    overlay: bool,
+    beneath: Option<&'a Root>,
     report: UnpackReport,
     folders: Folders,
     given: Given,
@@ -104,7 +117,6 @@ struct Unpacker<'a> {
     last_parent: Option<(std::path::PathBuf, Rc<Parent>)>,
     buffer: Box<[u8]>,
 }
-
 /// An open folder, and its inode.
 struct Parent {
     folder: OwnedFd,
@@ -118,7 +130,31 @@ struct Place<'p> {
     name: &'p OsStr,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(root: &'a Root, options: &'a UnpackOptions) -> Self {
+        Self {
+            root,
+            options,
+            overlay: false,
+            beneath: None,
+            report: UnpackReport::default(),
+            folders: Folders::default(),
+            given: Given::default(),
+            last_parent: None,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+        }
+    }
+
+    fn run(mut self, reader: impl Read) -> Result<UnpackReport, ArchiveError> {
+        // A layer may lack its end marker: some builders leave it out, and a
+        // layer's digest says whether it is whole.
+        let mut reader = Reader::new(reader, !self.options.whiteouts);
+        while let Some(member) = reader.next()? {
+            self.entry(&mut reader, &member)?;
+        }
+        self.finish()
+    }
+
     fn entry<R: Read>(
         &mut self,
         reader: &mut Reader<R>,
@@ -150,7 +186,7 @@ impl Unpacker<'_> {
             }
         }
         match member.kind {
-            Kind::Whiteout if self.options.overlay => {}
+            Kind::Whiteout if self.overlay => {}
             Kind::Device | Kind::Whiteout => {
                 self.report.skipped_devices += 1;
                 return Ok(());
@@ -201,7 +237,7 @@ impl Unpacker<'_> {
         let made = self.make(place, true, |folder, name| {
             rustix::fs::mkdirat(folder, name, Mode::RWXU)
         })?;
-        if self.options.overlay && !member.attributes.is_empty() {
+        if self.overlay && !member.attributes.is_empty() {
             rustix::fs::openat(&place.parent.folder, place.name, REAL_FOLDER, Mode::empty())
                 .map_err(|error| ArchiveError::io(place.path, "opened", error))
                 .and_then(|folder| self.attributes(place.path, folder, member))?;
@@ -278,7 +314,7 @@ impl Unpacker<'_> {
         let failed = |error| ArchiveError::io(path, "written", error);
         let Some(map) = &member.map else {
             self.copy(path, file, member.size, reader)?;
-            return match self.options.overlay {
+            return match self.overlay {
                 // It may end in a hole.
                 true => file.set_len(member.size).map_err(failed),
                 false => Ok(()),
@@ -304,7 +340,7 @@ impl Unpacker<'_> {
                 .min(self.buffer.len());
             let part = &mut self.buffer[..part];
             reader.read_content(part)?;
-            let written = match self.options.overlay && part.iter().all(|byte| *byte == 0) {
+            let written = match self.overlay && part.iter().all(|byte| *byte == 0) {
                 true => i64::try_from(part.len())
                     .map_err(std::io::Error::other)
                     .and_then(|length| file.seek(SeekFrom::Current(length)))
@@ -367,6 +403,12 @@ impl Unpacker<'_> {
         member: &Member,
         owner: Option<Owner>,
     ) -> Result<(), ArchiveError> {
+        if let Some(beneath) = self.beneath
+            && let Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) =
+                beneath.lookup(place.path, root::HANDLE, Links::Refuse)
+        {
+            return Ok(());
+        }
         self.make(place, false, |folder, name| {
             rustix::fs::mknodat(folder, name, FileType::CharacterDevice, Mode::empty(), 0)
         })?;
@@ -380,7 +422,7 @@ impl Unpacker<'_> {
         file: impl AsFd,
         member: &Member,
     ) -> Result<(), ArchiveError> {
-        if !self.options.overlay || member.attributes.is_empty() {
+        if !self.overlay || member.attributes.is_empty() {
             return Ok(());
         }
         let allowed = |(name, value): &(Vec<u8>, Vec<u8>)| {

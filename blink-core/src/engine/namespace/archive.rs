@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use blink_archive::{
     ArchiveError, Limits, Ownership, PackOptions, Root, UnpackOptions, pack_overlay, remove_tree,
-    unpack,
+    unpack_overlay,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -100,11 +100,20 @@ pub(super) fn export(disks: &[PathBuf], archive: &Path, id_base: Option<u32>) ->
     })
 }
 
-/// Reads a disk from a file into an empty folder. Where it fails, nothing is left there.
+/// Where an archive is unpacked.
+pub(super) struct Place<'a> {
+    /// Empty.
+    pub(super) disk: &'a Path,
+    /// The image that will be beneath.
+    pub(super) image: &'a Path,
+    pub(super) id_base: Option<u32>,
+}
+
+/// Reads a disk from a file. Where it fails, nothing is left there.
 ///
 /// # Errors
 /// `Corrupt` for what is no whole archive, `Unsupported` for one of the future, `ResourceExhausted` for a full disk.
-pub(super) fn import(archive: &Path, disk: &Path, id_base: Option<u32>) -> Result<()> {
+pub(super) fn import(archive: &Path, place: &Place<'_>) -> Result<()> {
     let shown = archive.display();
     let opened = OpenOptions::new()
         .read(true)
@@ -121,11 +130,10 @@ pub(super) fn import(archive: &Path, disk: &Path, id_base: Option<u32>) -> Resul
     }
     check(&file)
         .and_then(|(layer, layer_start)| {
-            let made = disk::make(disk, id_base).map_err(Bad::Disk);
-            let unpacked =
-                made.and_then(|()| unpack_layer(&file, &layer, layer_start, disk, id_base));
+            let made = disk::make(place.disk, place.id_base).map_err(Bad::Disk);
+            let unpacked = made.and_then(|()| unpack_layer(&file, &layer, layer_start, place));
             if unpacked.is_err() {
-                clear(disk);
+                clear(place.disk);
             }
             unpacked
         })
@@ -399,10 +407,9 @@ fn unpack_layer(
     mut file: &File,
     layer: &Layer,
     layer_start: u64,
-    disk: &Path,
-    id_base: Option<u32>,
+    place: &Place<'_>,
 ) -> Result<(), Bad> {
-    let room = rustix::fs::statvfs(disk).map_err(|error| Bad::Disk(error.into()))?;
+    let room = rustix::fs::statvfs(place.disk).map_err(|error| Bad::Disk(error.into()))?;
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     if layer.bytes > free {
         return Err(Bad::TooLarge {
@@ -410,8 +417,9 @@ fn unpack_layer(
             free,
         });
     }
-    let upper = disk.join(disk::UPPER);
+    let upper = place.disk.join(disk::UPPER);
     let root = Root::open(&upper).map_err(refused)?;
+    let image = Root::open(place.image).map_err(refused)?;
     file.seek(SeekFrom::Start(layer_start)).map_err(Bad::Read)?;
     let mut compressed = Hashed::new(file.take(layer.compressed_bytes));
     let decoder = zstd::Decoder::new(&mut compressed).map_err(Bad::Read)?;
@@ -419,13 +427,12 @@ fn unpack_layer(
     let limit = layer.bytes.saturating_add(1);
     let mut plain = decoder.take(limit);
     let options = UnpackOptions::default()
-        .with_overlay(true)
         .with_special_bits(true)
         .with_root_metadata(true)
         .with_overwrite(false)
-        .with_ownership(ownership(id_base))
+        .with_ownership(ownership(place.id_base))
         .with_limits(Limits::default().with_total_bytes(layer.bytes));
-    unpack(&mut plain, &root, &options).map_err(refused)?;
+    unpack_overlay(&mut plain, &root, Some(&image), &options).map_err(refused)?;
     io::copy(&mut plain, &mut io::sink()).map_err(|error| Bad::Archive(error.to_string()))?;
     if limit - plain.limit() != layer.bytes {
         return bad(format!(

@@ -130,9 +130,18 @@ impl Engine for NamespaceEngine {
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
-    async fn import(&self, archive: &Path, disk: &Path) -> Result<()> {
+    async fn import(&self, archive: &Path, disk: &Path, rootfs: Option<&Path>) -> Result<()> {
         let (archive, disk, id_base) = (archive.to_owned(), disk.to_owned(), self.tools.id_base);
-        tokio::task::spawn_blocking(move || archive::import(&archive, &disk, id_base))
+        let image = rootfs.unwrap_or(&self.tools.host_root.path).to_owned();
+        let importing = tokio::task::spawn_blocking(move || {
+            let place = archive::Place {
+                disk: &disk,
+                image: &image,
+                id_base,
+            };
+            archive::import(&archive, &place)
+        });
+        importing
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
