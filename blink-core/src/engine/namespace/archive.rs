@@ -553,5 +553,4 @@ impl<T: Read> Read for Hashed<T> {
 }
 
 #[cfg(test)]
-#[path = "archive_tests.rs"]
 mod tests;
