@@ -5,7 +5,8 @@
 //! the kernel beneath a [`Root`], links are never written through, sizes and
 //! counts are bounded by [`Limits`], and memory does not grow with the size of
 //! the files. [`pack`] writes a tree in a fixed order, so the same tree gives
-//! the same bytes. [`remove_tree`] removes what a hostile program built, however
+//! the same bytes; [`pack_overlay`] writes what the layers of an overlay come to.
+//! [`remove_tree`] removes what a hostile program built, however
 //! deep and whatever its modes.
 //!
 //! The format is read and written here rather than by a general tar library,
@@ -31,6 +32,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod error;
 mod format;
 mod options;
@@ -42,7 +44,7 @@ mod unpack;
 
 pub use error::{ArchiveError, LimitKind};
 pub use options::{Limits, Ownership, PackOptions, UnpackOptions};
-pub use pack::{PackReport, pack};
+pub use pack::{PackReport, pack, pack_overlay};
 pub use remove::remove_tree;
 pub use root::{Links, Root};
-pub use unpack::{UnpackReport, unpack};
+pub use unpack::{UnpackReport, unpack, unpack_overlay};

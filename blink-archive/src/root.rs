@@ -154,6 +154,24 @@ pub(crate) fn chmod_handle(handle: impl AsFd, mode: Mode) -> Result<(), Errno> {
     rustix::fs::chmodat(CWD, path, mode, AtFlags::empty())
 }
 
+/// Opens the file `name`, which its owner may not read: the right is given for as long as the opening takes.
+pub(crate) fn open_file_anyway(
+    folder: impl AsFd,
+    name: &OsStr,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let handle = rustix::fs::openat(&folder, name, HANDLE, Mode::empty())?;
+    let stat = rustix::fs::fstat(&handle)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    chmod_handle(&handle, mode | Mode::RUSR)?;
+    let opened = rustix::fs::openat(&folder, name, flags, Mode::empty());
+    chmod_handle(&handle, mode)?;
+    opened
+}
+
 /// Opens the folder `name`, giving its owner the right to where that is missing.
 pub(crate) fn open_folder_anyway(folder: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat(&folder, name, REAL_FOLDER, Mode::empty()) {

@@ -311,6 +311,19 @@ impl SandboxBuilder {
         })
     }
 
+    /// The image in the engine's form; `None` for the host's own programs.
+    pub(crate) async fn rootfs(
+        &self,
+        engine: &dyn Engine,
+        image: Option<&StoredImage>,
+        folder: &SandboxFolder,
+    ) -> Result<Option<PathBuf>> {
+        let Some(image) = image else { return Ok(None) };
+        let (progress, form) = (self.image_progress.clone(), engine.root_form());
+        let rootfs = self.blink.rootfs(image, form, folder, progress).await?;
+        Ok(Some(rootfs))
+    }
+
     /// Boots a machine in a place that was made for it. What a boot that fails has left there stays.
     pub(crate) async fn boot(&self, parts: Parts, place: Place) -> Result<Sandbox> {
         let Parts {
@@ -320,14 +333,7 @@ impl SandboxBuilder {
             ports,
         } = parts;
         let folder = place.folder;
-        let rootfs = match &image {
-            Some(image) => {
-                let progress = self.image_progress.clone();
-                let form = engine.root_form();
-                Some(self.blink.rootfs(image, form, &folder, progress).await?)
-            }
-            None => None,
-        };
+        let rootfs = self.rootfs(&*engine, image.as_ref(), &folder).await?;
         let spec = MachineSpec {
             id: folder.id().to_owned(),
             host_name: folder.id().to_owned(),

@@ -12,6 +12,8 @@
 //! | 156 | 1 | type |
 //! | 157 | 100 | link name |
 //! | 257 | 8 | magic and version |
+//! | 329 | 8 | major number of a device |
+//! | 337 | 8 | minor number of a device |
 //! | 345 | 155 | ustar: the path before the name |
 //! | 386 | 96 | GNU sparse: four pairs of offset and length |
 //! | 482 | 1 | GNU sparse: more pairs follow in a block of their own |
@@ -31,6 +33,8 @@ pub(crate) enum Kind {
     HardLink,
     Symlink,
     Device,
+    /// A character device 0/0, by which an overlay hides a name.
+    Whiteout,
     Directory,
     Fifo,
     GnuSparse,
@@ -64,7 +68,12 @@ impl Kind {
     pub(crate) fn is_header_only(self) -> bool {
         matches!(
             self,
-            Self::HardLink | Self::Symlink | Self::Device | Self::Directory | Self::Fifo
+            Self::HardLink
+                | Self::Symlink
+                | Self::Device
+                | Self::Whiteout
+                | Self::Directory
+                | Self::Fifo
         )
     }
 }
@@ -108,7 +117,16 @@ impl<'a> Header<'a> {
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        Kind::of(self.0[156])
+        match Kind::of(self.0[156]) {
+            Kind::Device if self.is_whiteout() => Kind::Whiteout,
+            kind => kind,
+        }
+    }
+
+    fn is_whiteout(&self) -> bool {
+        self.0[156] == b'3'
+            && number(self.field(329, 8)) == Some(0)
+            && number(self.field(337, 8)) == Some(0)
     }
 
     pub(crate) fn name(&self) -> &'a [u8] {

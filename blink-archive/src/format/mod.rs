@@ -6,5 +6,5 @@ mod reader;
 mod sparse;
 
 pub(crate) use header::{BLOCK, Fields, Kind, encode};
-pub(crate) use pax::{Time, push_record};
-pub(crate) use reader::{Member, Reader};
+pub(crate) use pax::{ATTRIBUTE, Attributes, Time, push_record};
+pub(crate) use reader::{LARGEST_EXTENSION, Member, Reader};

@@ -10,8 +10,8 @@ pub(crate) struct Time {
     pub(crate) nanoseconds: u32,
 }
 
-/// What the records say that matters here. Extended attributes are dropped on
-/// purpose: `user.overlay.*` or `security.*` of a hostile archive would mean
+/// What the records say that matters here. Extended attributes other than those
+/// of users are dropped on purpose: `security.*` of a hostile archive would mean
 /// something to the kernel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
@@ -21,6 +21,8 @@ pub(crate) struct Records {
     pub(crate) uid: Option<u64>,
     pub(crate) gid: Option<u64>,
     pub(crate) mtime: Option<Time>,
+    /// Extended attributes, `user.` and all; used only where they are asked for.
+    pub(crate) attributes: Attributes,
     pub(crate) sparse: SparseRecords,
 }
 
@@ -35,6 +37,12 @@ pub(crate) struct SparseRecords {
     pub(crate) map: Vec<Segment>,
     offset: Option<u64>,
 }
+
+/// Names and values of extended attributes.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What the keys of extended attributes begin with, as all tar programs write them.
+pub(crate) const ATTRIBUTE: &str = "SCHILY.xattr.";
 
 const DAMAGED: ArchiveError = ArchiveError::Corrupt {
     why: "an extension record cannot be read",
@@ -64,6 +72,12 @@ impl Records {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), ArchiveError> {
+        if let Some(name) = key.strip_prefix(ATTRIBUTE.as_bytes()) {
+            if name.starts_with(b"user.") {
+                self.attributes.push((name.to_vec(), value.to_vec()));
+            }
+            return Ok(());
+        }
         if value.is_empty() {
             return Ok(());
         }
@@ -184,14 +198,17 @@ impl Time {
 }
 
 /// Appends one record.
-pub(crate) fn push_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
+pub(crate) fn push_record(records: &mut Vec<u8>, key: impl AsRef<[u8]>, value: &[u8]) {
+    let key = key.as_ref();
     let rest = 1 + key.len() + 1 + value.len() + 1;
     // The length counts its own digits, which may make it one digit longer.
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
         length = rest + length.to_string().len();
     }
-    records.extend_from_slice(format!("{length} {key}=").as_bytes());
+    records.extend_from_slice(format!("{length} ").as_bytes());
+    records.extend_from_slice(key);
+    records.push(b'=');
     records.extend_from_slice(value);
     records.push(b'\n');
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use crate::error::{ArchiveError, LimitKind};
 use crate::format::header::{BLOCK, Header, Kind};
-use crate::format::pax::{Records, Time, decimal};
+use crate::format::pax::{Attributes, Records, Time, decimal};
 use crate::format::sparse::{self, Segment};
 
 /// The largest extension header: names are at most 4 KiB, extended attributes
 /// 64 KiB each, and GNU tar's longest sparse maps stay below this as well.
-const LARGEST_EXTENSION: u64 = 1024 * 1024;
+pub(crate) const LARGEST_EXTENSION: u64 = 1024 * 1024;
 
 /// One entry, its extension headers applied.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Member {
     pub(crate) uid: u64,
     pub(crate) gid: u64,
     pub(crate) mtime: Time,
+    /// Those whose names begin with `user.`.
+    pub(crate) attributes: Attributes,
     /// The size of the file once written.
     pub(crate) size: u64,
     /// Where the content belongs; `None` for all of it from the start.
@@ -140,6 +142,7 @@ impl<R: Read> Reader<R> {
                     nanoseconds: 0,
                 },
             },
+            attributes: own.attributes,
             size: stored,
             map: None,
         };

@@ -16,11 +16,12 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use crate::attributes;
 use crate::error::{ArchiveError, LimitKind};
 use crate::format::{Kind, Member, Reader, Time};
 use crate::options::UnpackOptions;
 use crate::path;
-use crate::root::{self, Root};
+use crate::root::{self, Links, REAL_FOLDER, Root};
 use folders::{FolderMetadata, Folders};
 use layer::{Given, Marker};
 use owner::Owner;
@@ -43,7 +44,7 @@ pub struct UnpackReport {
     pub fifos: u64,
     /// Sum of the sizes of the files written.
     pub bytes: u64,
-    /// Whiteouts applied.
+    /// Whiteouts applied, or made.
     pub whiteouts: u64,
     /// Device nodes left out.
     pub skipped_devices: u64,
@@ -55,7 +56,8 @@ pub struct UnpackReport {
 ///
 /// Reads up to the archive's end and no further; what follows (tar pads its
 /// archives) is the caller's to read or drop. Memory is bounded whatever the
-/// archive says. Extended attributes and device nodes are left out.
+/// archive says. Extended attributes and device nodes are left out, but for those
+/// of [`unpack_overlay`].
 ///
 /// On an error, the entries before the one at fault are there; a caller that
 /// wants all or nothing unpacks into a folder of its own and renames it.
@@ -71,22 +73,32 @@ pub fn unpack(
     root: &Root,
     options: &UnpackOptions,
 ) -> Result<UnpackReport, ArchiveError> {
-    let mut unpacker = Unpacker {
-        root,
-        options,
-        report: UnpackReport::default(),
-        folders: Folders::default(),
-        given: Given::default(),
-        last_parent: None,
-        buffer: vec![0; BUFFER].into_boxed_slice(),
+    Unpacker::new(root, options).run(reader)
+}
+
+/// Unpacks a tar stream that [`pack_overlay`](crate::pack_overlay) has written
+/// into the upper folder of an overlay: whiteouts and opaque folders are made for
+/// the kernel, extended attributes of users are kept, and files have holes where
+/// they are zeros.
+///
+/// `beneath` is what the overlay shows beneath, where it is known. A whiteout of
+/// what is not there is left out: the kernel would list it as a file.
+///
+/// # Errors
+/// As [`unpack`]. An attribute that only the overlay itself may set is
+/// [`ArchiveError::Hostile`].
+pub fn unpack_overlay(
+    reader: impl Read,
+    root: &Root,
+    beneath: Option<&Root>,
+    options: &UnpackOptions,
+) -> Result<UnpackReport, ArchiveError> {
+    let unpacker = Unpacker {
+        overlay: true,
+        beneath,
+        ..Unpacker::new(root, options)
     };
-    // A layer may lack its end marker: some builders leave it out, and a
-    // layer's digest says whether it is whole.
-    let mut reader = Reader::new(reader, !options.whiteouts);
-    while let Some(member) = reader.next()? {
-        unpacker.entry(&mut reader, &member)?;
-    }
-    unpacker.finish()
+    unpacker.run(reader)
 }
 
 /// Large enough that copying is not bound by system calls.
@@ -95,6 +107,9 @@ const BUFFER: usize = 128 * 1024;
 struct Unpacker<'a> {
     root: &'a Root,
     options: &'a UnpackOptions,
+    /// What is unpacked is the upper folder of an overlay.
+    overlay: bool,
+    beneath: Option<&'a Root>,
     report: UnpackReport,
     folders: Folders,
     given: Given,
@@ -102,7 +117,6 @@ struct Unpacker<'a> {
     last_parent: Option<(std::path::PathBuf, Rc<Parent>)>,
     buffer: Box<[u8]>,
 }
-
 /// An open folder, and its inode.
 struct Parent {
     folder: OwnedFd,
@@ -116,7 +130,31 @@ struct Place<'p> {
     name: &'p OsStr,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(root: &'a Root, options: &'a UnpackOptions) -> Self {
+        Self {
+            root,
+            options,
+            overlay: false,
+            beneath: None,
+            report: UnpackReport::default(),
+            folders: Folders::default(),
+            given: Given::default(),
+            last_parent: None,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+        }
+    }
+
+    fn run(mut self, reader: impl Read) -> Result<UnpackReport, ArchiveError> {
+        // A layer may lack its end marker: some builders leave it out, and a
+        // layer's digest says whether it is whole.
+        let mut reader = Reader::new(reader, !self.options.whiteouts);
+        while let Some(member) = reader.next()? {
+            self.entry(&mut reader, &member)?;
+        }
+        self.finish()
+    }
+
     fn entry<R: Read>(
         &mut self,
         reader: &mut Reader<R>,
@@ -148,7 +186,8 @@ impl Unpacker<'_> {
             }
         }
         match member.kind {
-            Kind::Device => {
+            Kind::Whiteout if self.overlay => {}
+            Kind::Device | Kind::Whiteout => {
                 self.report.skipped_devices += 1;
                 return Ok(());
             }
@@ -169,6 +208,7 @@ impl Unpacker<'_> {
             Kind::Symlink => self.symlink(&place, member, owner),
             Kind::HardLink => self.hard_link(&place, member),
             Kind::Fifo => self.fifo(&place, member, owner),
+            Kind::Whiteout => self.overlay_whiteout(&place, member, owner),
             _ => self.file(&place, member, owner, reader),
         }
     }
@@ -197,6 +237,11 @@ impl Unpacker<'_> {
         let made = self.make(place, true, |folder, name| {
             rustix::fs::mkdirat(folder, name, Mode::RWXU)
         })?;
+        if self.overlay && !member.attributes.is_empty() {
+            rustix::fs::openat(&place.parent.folder, place.name, REAL_FOLDER, Mode::empty())
+                .map_err(|error| ArchiveError::io(place.path, "opened", error))
+                .and_then(|folder| self.attributes(place.path, folder, member))?;
+        }
         if made || self.options.overwrite {
             self.folders
                 .set(place.path, self.folder_metadata(member, owner))?;
@@ -248,6 +293,7 @@ impl Unpacker<'_> {
         self.content(place.path, &mut file, member, reader)?;
         let failed =
             |error: Errno| ArchiveError::io(place.path, "given its owner, mode and times", error);
+        self.attributes(place.path, &file, member)?;
         if let Some(Owner { uid, gid }) = owner {
             rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(failed)?;
         }
@@ -267,7 +313,12 @@ impl Unpacker<'_> {
     ) -> Result<(), ArchiveError> {
         let failed = |error| ArchiveError::io(path, "written", error);
         let Some(map) = &member.map else {
-            return self.copy(path, file, member.size, reader);
+            self.copy(path, file, member.size, reader)?;
+            return match self.overlay {
+                // It may end in a hole.
+                true => file.set_len(member.size).map_err(failed),
+                false => Ok(()),
+            };
         };
         for segment in map {
             file.seek(SeekFrom::Start(segment.offset)).map_err(failed)?;
@@ -289,8 +340,14 @@ impl Unpacker<'_> {
                 .min(self.buffer.len());
             let part = &mut self.buffer[..part];
             reader.read_content(part)?;
-            file.write_all(part)
-                .map_err(|error| ArchiveError::io(path, "written", error))?;
+            let written = match self.overlay && part.iter().all(|byte| *byte == 0) {
+                true => i64::try_from(part.len())
+                    .map_err(std::io::Error::other)
+                    .and_then(|length| file.seek(SeekFrom::Current(length)))
+                    .map(drop),
+                false => file.write_all(part),
+            };
+            written.map_err(|error| ArchiveError::io(path, "written", error))?;
             left -= part.len() as u64;
         }
         Ok(())
@@ -337,6 +394,49 @@ impl Unpacker<'_> {
             .map_err(|error| ArchiveError::io(place.path, "given its mode", error))?;
         self.report.fifos += 1;
         Ok(())
+    }
+
+    /// The mark of a name that is hidden, for the kernel.
+    fn overlay_whiteout(
+        &mut self,
+        place: &Place<'_>,
+        member: &Member,
+        owner: Option<Owner>,
+    ) -> Result<(), ArchiveError> {
+        if let Some(beneath) = self.beneath
+            && let Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) =
+                beneath.lookup(place.path, root::HANDLE, Links::Refuse)
+        {
+            return Ok(());
+        }
+        self.make(place, false, |folder, name| {
+            rustix::fs::mknodat(folder, name, FileType::CharacterDevice, Mode::empty(), 0)
+        })?;
+        self.report.whiteouts += 1;
+        self.set_by_name(place, member, owner)
+    }
+
+    fn attributes(
+        &self,
+        path: &Path,
+        file: impl AsFd,
+        member: &Member,
+    ) -> Result<(), ArchiveError> {
+        if !self.overlay || member.attributes.is_empty() {
+            return Ok(());
+        }
+        let allowed = |(name, value): &(Vec<u8>, Vec<u8>)| {
+            attributes::is_carried(name)
+                || (member.kind == Kind::Directory && name == attributes::OPAQUE && value == b"y")
+        };
+        if !member.attributes.iter().all(allowed) {
+            return Err(ArchiveError::hostile(
+                path,
+                "it has an extended attribute that only an overlay itself may set",
+            ));
+        }
+        attributes::write(file, &member.attributes)
+            .map_err(|error| ArchiveError::io(path, "given its extended attributes", error))
     }
 
     /// Owner and times of what cannot be opened.

@@ -98,8 +98,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Writes a disk and all layers beneath it, the lowest first, to a file. No machine may use it.
     async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()>;
 
-    /// Reads a disk from a file into an empty folder. It stands alone, but for the image.
-    async fn import(&self, archive: &Path, disk: &Path) -> Result<()>;
+    /// Reads a disk from a file into an empty folder. It stands alone, but for the image, which is in the engine's form;
+    /// `None` is the host's own programs.
+    async fn import(&self, archive: &Path, disk: &Path, rootfs: Option<&Path>) -> Result<()>;
 
     /// Takes over a machine that an earlier process has booted; `None` where it does not run.
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>>;

@@ -255,7 +255,12 @@ impl SessionBuilder {
             let making = layers.making()?;
             let head = layers.new_layer(&making)?;
             if let Some(archive) = archive {
-                engine.import(archive, &layers.folder(&head)).await?;
+                let disk = layers.folder(&head);
+                let rootfs = self
+                    .sandbox
+                    .rootfs(&*engine, image.as_ref(), &folder)
+                    .await?;
+                engine.import(archive, &disk, rootfs.as_deref()).await?;
             }
             let row = SessionRow {
                 id: folder.id().to_owned(),

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -11,6 +12,11 @@ use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault;
 use crate::home::{Home, new_id};
+
+/// What another thread starts has this process's locks until it runs a program of its own: that is waited for, and what
+/// takes longer is not.
+const LOCK_TRIES: u32 = 10;
+const LOCK_EVERY: Duration = Duration::from_millis(2);
 
 /// The layers of a home.
 #[derive(Debug, Clone)]
@@ -53,7 +59,15 @@ impl Layers {
 
     /// Removes what nothing needs; not while another process makes layers, whose turn comes again.
     pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
-        let Some(_alone) = self.lock(FlockOperation::NonBlockingLockExclusive)? else {
+        let mut alone = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+        for _ in 0..LOCK_TRIES {
+            if alone.is_some() {
+                break;
+            }
+            std::thread::sleep(LOCK_EVERY);
+            alone = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+        }
+        let Some(_alone) = alone else {
             return Ok(());
         };
         let needed = registry.collect_layers()?;

@@ -3,6 +3,7 @@
 //! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`. What an engine or this machine does not offer is
 //! gated by [`support::Capability`].
 
+mod archive;
 mod bad_input;
 mod child;
 mod connect;

@@ -114,7 +114,7 @@ impl Engine for MicrovmEngine {
         archive::export(&self.runtime, &Disk::of(disk), &image, archive).await
     }
 
-    async fn import(&self, archive: &Path, disk: &Path) -> Result<()> {
+    async fn import(&self, archive: &Path, disk: &Path, _rootfs: Option<&Path>) -> Result<()> {
         let (archive, disk) = (archive.to_owned(), disk.to_owned());
         tokio::task::spawn_blocking(move || archive::import(&archive, &disk))
             .await

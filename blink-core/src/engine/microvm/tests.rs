@@ -171,7 +171,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     let archive = scratch.path().join("fork.boxlite");
     engine.export(&fourth, &[], &archive).await.unwrap();
     damaged_archives_leave_nothing(&engine, &archive, &second).await;
-    engine.import(&archive, &second).await.unwrap();
+    engine.import(&archive, &second, None).await.unwrap();
     // It stands alone.
     for layer in [&first, &third, &disk, &fourth] {
         fs::remove_dir_all(layer).unwrap();
@@ -201,12 +201,12 @@ async fn damaged_archives_leave_nothing(engine: &MicrovmEngine, good: &Path, fol
     ];
     for case in cases {
         fs::write(&archive, case).unwrap();
-        let error = engine.import(&archive, folder).await.unwrap_err();
+        let error = engine.import(&archive, folder, None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert_eq!(names(folder), before);
     }
     fs::remove_file(&archive).unwrap();
-    let error = engine.import(&archive, folder).await.unwrap_err();
+    let error = engine.import(&archive, folder, None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 

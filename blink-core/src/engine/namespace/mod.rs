@@ -7,6 +7,7 @@
 //! As an ordinary user, the sandbox has one user, who is that user outside. As root, it has 65,536 users of its own,
 //! none of whom is anybody outside: root is never root.
 
+mod archive;
 mod bubblewrap;
 mod cgroup;
 mod disk;
@@ -121,12 +122,28 @@ impl Engine for NamespaceEngine {
             .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
     }
 
-    async fn export(&self, _disk: &Path, _layers: &[PathBuf], _archive: &Path) -> Result<()> {
-        Err(not_yet())
+    async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()> {
+        let disks = [layers, &[disk.to_owned()]].concat();
+        let (archive, id_base) = (archive.to_owned(), self.tools.id_base);
+        tokio::task::spawn_blocking(move || archive::export(&disks, &archive, id_base))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
-    async fn import(&self, _archive: &Path, _disk: &Path) -> Result<()> {
-        Err(not_yet())
+    async fn import(&self, archive: &Path, disk: &Path, rootfs: Option<&Path>) -> Result<()> {
+        let (archive, disk, id_base) = (archive.to_owned(), disk.to_owned(), self.tools.id_base);
+        let image = rootfs.unwrap_or(&self.tools.host_root.path).to_owned();
+        let importing = tokio::task::spawn_blocking(move || {
+            let place = archive::Place {
+                disk: &disk,
+                image: &image,
+                id_base,
+            };
+            archive::import(&archive, &place)
+        });
+        importing
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {
@@ -139,13 +156,6 @@ impl Engine for NamespaceEngine {
         launch::tidy(folder);
         Ok(())
     }
-}
-
-fn not_yet() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "sandboxes in namespaces cannot be exported or imported yet",
-    )
 }
 
 /// Whether this process may make control groups for its sandboxes.

@@ -1,5 +1,7 @@
 //! Packing: a tree as a tar stream, in a fixed order.
 
+mod overlay;
+
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,8 +13,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+pub use self::overlay::pack_overlay;
+use crate::attributes;
 use crate::error::{ArchiveError, LimitKind};
-use crate::format::{BLOCK, Fields, Time, encode, push_record};
+use crate::format::{
+    ATTRIBUTE, Attributes, BLOCK, Fields, LARGEST_EXTENSION, Time, encode, push_record,
+};
 use crate::options::{Ownership, PackOptions};
 use crate::root::{self, FOLDER, HANDLE, Links, REAL_FOLDER, Root};
 
@@ -61,14 +67,7 @@ pub fn pack(
 ) -> Result<PackReport, ArchiveError> {
     let path = path.as_ref();
     let failed = |error: Errno| ArchiveError::io(path, "read", error);
-    let mut packer = Packer {
-        writer,
-        options,
-        report: PackReport::default(),
-        links: HashMap::new(),
-        device: 0,
-        buffer: vec![0; BUFFER].into_boxed_slice(),
-    };
+    let mut packer = Packer::new(writer, options, false);
     let handle = root.lookup(path, HANDLE, Links::InRoot).map_err(failed)?;
     let stat = rustix::fs::fstat(&handle).map_err(failed)?;
     packer.device = stat.st_dev;
@@ -86,11 +85,13 @@ pub fn pack(
 }
 
 /// Large enough that copying is not bound by system calls.
-const BUFFER: usize = 128 * 1024;
+const BUFFER: usize = 2 * attributes::LARGEST;
 
 struct Packer<'a, W> {
     writer: W,
     options: &'a PackOptions,
+    /// What is packed are layers of an overlay, with the marks that these have.
+    overlay: bool,
     report: PackReport,
     /// Where a file with several names was packed first.
     links: HashMap<(u64, u64), PathBuf>,
@@ -98,7 +99,19 @@ struct Packer<'a, W> {
     buffer: Box<[u8]>,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<'a, W: Write> Packer<'a, W> {
+    fn new(writer: W, options: &'a PackOptions, overlay: bool) -> Self {
+        Self {
+            writer,
+            options,
+            overlay,
+            report: PackReport::default(),
+            links: HashMap::new(),
+            device: 0,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+        }
+    }
+
     fn folder(
         &mut self,
         folder: BorrowedFd<'_>,
@@ -139,6 +152,7 @@ impl<W: Write> Packer<'_, W> {
                 Err(error) => Err(ArchiveError::io(path, "read", error)),
             },
             FileType::Fifo => self.header(b'6', path, b"", &stat, 0),
+            _ if self.overlay && is_whiteout(&stat) => self.header(b'3', path, b"", &stat, 0),
             _ => {
                 self.report.skipped_devices += 1;
                 Ok(())
@@ -194,6 +208,10 @@ impl<W: Write> Packer<'_, W> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Err(Errno::ACCESS) if self.overlay => root::open_file_anyway(parent, name, flags),
+            other => other,
+        };
+        let file = match file {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return self.changed(path),
             Err(error) => return Err(ArchiveError::io(path, "read", error)),
@@ -211,7 +229,12 @@ impl<W: Write> Packer<'_, W> {
             self.links
                 .insert((stat.st_dev, stat.st_ino), path.to_path_buf());
         }
-        self.header(b'0', path, b"", &stat, size)?;
+        let attributes = match self.overlay {
+            true => attributes::read(&file, &mut self.buffer)
+                .map_err(|error| ArchiveError::io(path, "read", error))?,
+            false => Attributes::new(),
+        };
+        self.header_with(b'0', path, b"", &stat, size, &attributes)?;
         self.content(&mut File::from(file), path, size)?;
         self.report.bytes += size;
         Ok(())
@@ -255,6 +278,18 @@ impl<W: Write> Packer<'_, W> {
         stat: &Stat,
         size: u64,
     ) -> Result<(), ArchiveError> {
+        self.header_with(kind, path, link, stat, size, &Attributes::new())
+    }
+
+    fn header_with(
+        &mut self,
+        kind: u8,
+        path: &Path,
+        link: &[u8],
+        stat: &Stat,
+        size: u64,
+        attributes: &Attributes,
+    ) -> Result<(), ArchiveError> {
         self.report.entries += 1;
         if self.report.entries > self.options.limits.entries {
             return Err(self.limit(LimitKind::Entries, self.options.limits.entries, path));
@@ -279,7 +314,13 @@ impl<W: Write> Packer<'_, W> {
             size,
             mtime: mtime.seconds,
         };
-        let records = records(&fields, mtime);
+        let mut records = records(&fields, mtime);
+        for (name, value) in attributes {
+            push_record(&mut records, [ATTRIBUTE.as_bytes(), name].concat(), value);
+        }
+        if records.len() as u64 > LARGEST_EXTENSION {
+            return Err(self.limit(LimitKind::Metadata, LARGEST_EXTENSION, path));
+        }
         if !records.is_empty() {
             let extension = Fields {
                 kind: b'x',
@@ -344,7 +385,18 @@ fn write_failed(source: std::io::Error) -> ArchiveError {
     }
 }
 
+/// Whether it is an overlay's mark of a name that is hidden.
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
 fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
+    let mut names = names(folder)?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let name = entry?.file_name().to_bytes().to_vec();
@@ -352,7 +404,6 @@ fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
             names.push(OsString::from_vec(name));
         }
     }
-    names.sort_unstable();
     Ok(names)
 }
 

@@ -1,0 +1,156 @@
+//! Packing the layers of an overlay as the one layer that they come to.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, Stat};
+use rustix::io::Errno;
+
+use super::{PackReport, Packer, is_whiteout, names};
+use crate::attributes::{self, OPAQUE};
+use crate::error::{ArchiveError, LimitKind};
+use crate::options::PackOptions;
+use crate::root::{self, FOLDER, HANDLE, Links, Root};
+
+/// Writes the upper folders of an overlay, the lowest first, as one tar stream:
+/// the upper folder that alone would show the same over what is beneath them all.
+///
+/// A whiteout is a character device 0/0, as in the folders themselves; an opaque
+/// folder has the record `SCHILY.xattr.user.overlay.opaque`, and what else has
+/// extended attributes of users keeps them. [`unpack_overlay`](crate::unpack_overlay)
+/// makes them again. What is
+/// hidden by a layer above is not in the stream, nor a whiteout where nothing
+/// beneath the layers is seen.
+///
+/// Memory is bounded by the names of a path's folders. Nobody may write to the
+/// layers meanwhile. [`PackOptions::one_file_system`] means nothing here.
+///
+/// # Errors
+/// As [`pack`](crate::pack).
+pub fn pack_overlay(
+    layers: &[Root],
+    writer: impl Write,
+    options: &PackOptions,
+) -> Result<PackReport, ArchiveError> {
+    let mut packer = Packer::new(writer, options, true);
+    let all: Vec<usize> = (0..layers.len()).rev().collect();
+    if !all.is_empty() {
+        packer.merged_folder(layers, &all, Path::new(""), 0, false)?;
+    }
+    packer.finish()
+}
+
+/// A folder that its owner was given the right to read; it is taken back with this.
+struct Opened {
+    folder: OwnedFd,
+    mode: Mode,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let _ = rustix::fs::fchmod(&self.folder, self.mode);
+    }
+}
+
+impl<W: Write> Packer<'_, W> {
+    /// Packs what the folders at `path` in the layers `at`, the topmost first, come to. In the topmost, it is a folder.
+    /// `alone` says that nothing that is beneath the layers is seen there.
+    fn merged_folder(
+        &mut self,
+        layers: &[Root],
+        at: &[usize],
+        path: &Path,
+        depth: usize,
+        alone: bool,
+    ) -> Result<(), ArchiveError> {
+        if depth > self.options.limits.depth {
+            return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
+        }
+        let failed = |error: Errno| ArchiveError::io(path, "read", error);
+        let mut entries: BTreeMap<OsString, Vec<usize>> = BTreeMap::new();
+        let mut top: Option<(OwnedFd, Stat)> = None;
+        let mut opened = Vec::new();
+        let mut opaque = false;
+        for &layer in at {
+            let handle = layers[layer].lookup(path, HANDLE, Links::Refuse);
+            let stat = rustix::fs::fstat(handle.map_err(failed)?).map_err(failed)?;
+            if !root::is_folder(&stat) {
+                // What is not a folder hides all beneath it.
+                opaque = true;
+                break;
+            }
+            let folder = match layers[layer].lookup(path, FOLDER, Links::Refuse) {
+                Err(Errno::ACCESS) => open_up(&layers[layer], path, &mut opened),
+                other => other,
+            };
+            let folder = folder.map_err(failed)?;
+            for name in names(folder.as_fd()).map_err(failed)? {
+                entries.entry(name).or_default().push(layer);
+            }
+            opaque = attributes::is_opaque(&folder).map_err(failed)?;
+            top.get_or_insert((folder, stat));
+            if opaque {
+                break;
+            }
+        }
+        let Some((folder, stat)) = top else {
+            return Err(failed(Errno::NOTDIR));
+        };
+        let mut carried = attributes::read(&folder, &mut self.buffer).map_err(failed)?;
+        drop(folder);
+        if opaque && !path.as_os_str().is_empty() {
+            carried.push((OPAQUE.to_vec(), b"y".to_vec()));
+        }
+        let shown = match path.as_os_str().is_empty() {
+            true => OsString::from("./"),
+            false => path.join("").into_os_string(),
+        };
+        self.header_with(b'5', Path::new(&shown), b"", &stat, 0, &carried)?;
+        for (name, at) in entries {
+            let path = path.join(name);
+            self.merged_entry(layers, &at, &path, depth, alone || opaque)?;
+        }
+        Ok(())
+    }
+
+    fn merged_entry(
+        &mut self,
+        layers: &[Root],
+        at: &[usize],
+        path: &Path,
+        depth: usize,
+        alone: bool,
+    ) -> Result<(), ArchiveError> {
+        let failed = |error| ArchiveError::io(path, "read", error);
+        let (parent, name) = layers[at[0]]
+            .open_parent(path, Links::Refuse)
+            .map_err(failed)?;
+        let stat = root::stat(&parent, name).map_err(|error| failed(error.into()))?;
+        if root::is_folder(&stat) {
+            drop(parent);
+            return self.merged_folder(layers, at, path, depth + 1, alone);
+        }
+        if alone && is_whiteout(&stat) {
+            // It would hide nothing; and where nothing is merged, the kernel lists it as a file.
+            return Ok(());
+        }
+        self.entry(parent.as_fd(), name, path, depth)
+    }
+}
+
+/// Opens a folder that its owner may not read or enter.
+fn open_up(layer: &Root, path: &Path, opened: &mut Vec<Opened>) -> Result<OwnedFd, Errno> {
+    let (parent, name) = layer
+        .open_parent(path, Links::Refuse)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::ACCESS))?;
+    let mode = root::open_up(&parent, name)?;
+    let open = || layer.lookup(path, FOLDER, Links::Refuse);
+    opened.push(Opened {
+        folder: open()?,
+        mode,
+    });
+    open()
+}
