@@ -50,9 +50,36 @@ impl Layers {
 
     /// Removes what nothing needs; not while another process makes layers, whose turn comes again.
     pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
-        let Some(_alone) = self.lock(FlockOperation::NonBlockingLockExclusive)? else {
-            return Ok(());
-        };
+        match self.lock(FlockOperation::NonBlockingLockExclusive)? {
+            Some(alone) => self.collect_alone(&alone, registry, |_| {}),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`collect`](Layers::collect), and says how many bytes that has freed.
+    ///
+    /// # Errors
+    /// `Busy` while another process makes layers.
+    pub(crate) fn prune(&self, registry: &mut Registry) -> Result<u64> {
+        let alone = self
+            .lock(FlockOperation::NonBlockingLockExclusive)?
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Busy,
+                    "another process makes a session or a checkpoint; try again when it has",
+                )
+            })?;
+        let mut freed_bytes = 0;
+        self.collect_alone(&alone, registry, |layer| freed_bytes += size_of(layer))?;
+        Ok(freed_bytes)
+    }
+
+    fn collect_alone(
+        &self,
+        _alone: &File,
+        registry: &mut Registry,
+        mut before_removal: impl FnMut(&Path),
+    ) -> Result<()> {
         let needed = registry.collect_layers()?;
         let failed = |error: std::io::Error| Error::io("layers could not be collected", &error);
         let parent = File::open(&self.folder).map_err(failed)?;
@@ -64,6 +91,7 @@ impl Layers {
             {
                 continue;
             }
+            before_removal(&self.folder.join(&name));
             if let Err(error) = blink_archive::remove_tree(parent.as_fd(), &name) {
                 tracing::warn!(%error, layer = ?name, "a layer goes later");
             }
