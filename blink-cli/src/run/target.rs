@@ -74,8 +74,8 @@ impl Script {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Failure::new(
                 ErrorKind::NotFound,
                 format!(
-                    "there is no file {shown} on this machine; to run a command of the image, put it behind --: \
-                     blink run -- {shown}"
+                    "there is no file {shown} on this machine; to run a command of the image, put it behind \
+                     the options and --: -- {shown}"
                 ),
             ),
             _ => Failure::invalid(format!("the script {shown} cannot be read: {error}")),
