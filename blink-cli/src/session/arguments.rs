@@ -26,7 +26,8 @@ pub(crate) enum SessionTask {
     },
     /// Run a script, or a command of its image, in a session
     ///
-    /// As 'blink run', with its exit codes and signals. What the program has started ends with it.
+    /// As 'blink run', with its exit codes and signals. What the program leaves in the background goes on in a warm
+    /// session, and ends with the machine of another.
     #[command(
         override_usage = "blink session run --name NAME [OPTIONS] SCRIPT [ARGS…]\n       \
                           blink session run --name NAME [OPTIONS] -- COMMAND [ARGS…]"
