@@ -97,11 +97,10 @@ impl Home {
     }
 
     fn process(&self, name: &str, id: &str) -> Value {
+        let id: u64 = id.parse().unwrap();
         let processes = self.json(&["ps", "--name", name]);
         let processes = processes.as_array().unwrap();
-        let found = processes
-            .iter()
-            .find(|process| process["id"].to_string() == id);
+        let found = processes.iter().find(|process| process["id"] == id);
         found.expect("the process is in the list").clone()
     }
 

@@ -102,8 +102,7 @@ impl Script {
         let Some(interpreter) = interpreter(&start, host.extension(), executable) else {
             return Err(Failure::invalid(format!(
                 "it is not clear what runs {shown}: it is not executable, has no #! line, and does not end in .py, \
-                 .sh or .js; make it executable, or name what runs it: blink run --mount {shown}:/script:ro -- \
-                 INTERPRETER /script"
+                 .sh or .js; make it executable, or give it a #! line"
             )));
         };
         // A path that names a regular file ends in its name.

@@ -34,10 +34,10 @@ impl Sessions {
         self.tell("session_started", name, info.isolation, more, &words)
     }
 
-    /// Removes it with everything that it has; only by `force` where it runs.
+    /// Removes it with everything that it has; only by `force` where it goes on running for somebody.
     pub(super) async fn remove(&self, name: &str, force: bool) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
-        if info.running && !force {
+        if info.running && info.warm && !force {
             return Err(Failure::new(
                 ErrorKind::Busy,
                 format!(
