@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blink_core::image::RegistryOptions;
-use blink_core::{Blink, IsolationChoice, Mount, PublishedPort};
+use blink_core::{Blink, IsolationChoice, Mount, Network, PublishedPort};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::failure::Failure;
+use crate::session::SessionTask;
 use crate::values;
 
 /// Run untrusted code in a sandbox.
@@ -51,6 +53,14 @@ pub(crate) enum Task {
         after_long_help = RUN_EXAMPLES
     )]
     Run(Box<RunOptions>),
+    /// Work with sessions: named sandboxes whose disk stays, with checkpoints and forks
+    Session {
+        /// Print one line of JSON with what came of it; a failure is {"event":"error","kind":…,"message":…}
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        task: Box<SessionTask>,
+    },
     /// Fetch an image, so that sandboxes have it at once and without a network
     ///
     /// The registry is asked each time: a tag that has moved is followed. What is stored already is not fetched again,
@@ -120,6 +130,7 @@ impl Task {
             | Task::Image {
                 task: ImageTask::Prune { json },
             }
+            | Task::Session { json, .. }
             | Task::Doctor { json } => *json,
             Task::Completions { .. } => false,
         }
@@ -217,36 +228,48 @@ Signals:
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxOptions,
+    #[command(flatten)]
+    pub(crate) program: ProgramOptions,
+    /// Print one line of JSON with the result, instead of streaming
+    ///
+    /// {"event":"execution_result","stdout":…,"stderr":…,"exit_code":…,"timed_out":…,"truncated":…,
+    /// "isolation":…,"duration_ms":…}, with stdout_base64 or stderr_base64 beside where a stream is not UTF-8. Each
+    /// stream is cut behind 16 MiB. Where the last line that the program prints is such a line itself, its stdout,
+    /// stderr and exit_code are passed on as the result. A failure of Blink's own is
+    /// {"event":"error","kind":…,"message":…}.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A script or program of this machine with its arguments; or, behind --, a command of the image
+    #[arg(
+        value_name = "SCRIPT",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_hint = clap::ValueHint::CommandWithArguments
+    )]
+    pub(crate) words: Vec<OsString>,
+}
+
+/// What a sandbox is made of.
+#[derive(Debug, Args)]
+pub(crate) struct SandboxOptions {
     /// Where the root file system comes from: a registry's image, an OCI layout folder, a tar of one or of 'docker
-    /// save', or host
+    /// save', or host [default: alpine:3.20]
     ///
     /// A registry's image is fetched where nothing is stored under its name; 'blink pull' follows a tag that has moved.
     /// 'host' is this machine's own programs, read-only, and nothing of its users: it needs no registry and no
     /// download. A folder or tar with several images takes :NAME behind it.
-    #[arg(long, default_value = "alpine:3.20")]
-    pub(crate) image: String,
+    #[arg(long)]
+    pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
-    /// What stands between the sandbox and this machine: microvm, namespace or auto
+    /// What stands between the sandbox and this machine: microvm, namespace or auto [default: microvm]
     ///
     /// 'microvm' is a kernel of its own, behind the processor's virtualisation. 'namespace' shares this machine's
     /// kernel. 'auto' takes the strongest that works here, and says which on standard error.
-    #[arg(long, default_value = "microvm", value_name = "ISOLATION", value_parser = isolation_values())]
-    pub(crate) isolation: IsolationChoice,
-    /// Kill the program and everything it started after this time: 2, 500ms, 1.5s, 1m or 1h
-    ///
-    /// A number alone is seconds. Starting the sandbox does not count.
-    #[arg(long, value_parser = values::timeout, allow_negative_numbers = true)]
-    pub(crate) timeout: Option<Duration>,
-    /// Set an environment variable; NAME alone passes this shell's value on. May be repeated
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<OsString>,
-    /// The folder of the sandbox to run in [default: the image's]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) workdir: Option<OsString>,
-    /// The user of the sandbox to run as: NAME, ID, NAME:GROUP or ID:ID [default: the image's]
-    #[arg(long)]
-    pub(crate) user: Option<String>,
+    #[arg(long, value_name = "ISOLATION", value_parser = isolation_values())]
+    pub(crate) isolation: Option<IsolationChoice>,
     /// Processors it may use, for example 2 or 0.5 [default: all]
     #[arg(long, value_parser = values::cpus, allow_negative_numbers = true)]
     pub(crate) cpus: Option<f64>,
@@ -276,29 +299,93 @@ pub(crate) struct RunOptions {
         value_parser = values::published_port
     )]
     pub(crate) publish: Vec<PublishedPort>,
-    /// Give it a terminal; standard input must be one
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) tty: bool,
     /// Show it a file or folder of this machine; :ro forbids changes. May be repeated
     #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = values::MountParser)]
     pub(crate) mount: Vec<Mount>,
-    /// Print one line of JSON with the result, instead of streaming
+}
+
+/// The image where none is named, as the field expects it.
+const DEFAULT_IMAGE: &str = "alpine:3.20";
+
+impl SandboxOptions {
+    pub(crate) fn image(&self) -> &str {
+        self.image.as_deref().unwrap_or(DEFAULT_IMAGE)
+    }
+
+    /// # Errors
+    /// `InvalidArgument` for options that contradict each other.
+    pub(crate) fn network(&self) -> Result<Network, Failure> {
+        match (self.network, &self.allow_host[..]) {
+            (NetworkOption::None, []) => Ok(Network::None),
+            (NetworkOption::None, hosts) => Ok(Network::Hosts(hosts.to_vec())),
+            (NetworkOption::Host, []) => Ok(Network::Host),
+            (NetworkOption::Host, [host, ..]) => Err(Failure::invalid(format!(
+                "--network host lets the sandbox reach everything; for {host} and nothing else, leave it out"
+            ))),
+        }
+    }
+}
+
+/// Describes a sandbox or a session, whose builders have the same words, with everything of [`SandboxOptions`] but the
+/// image, where it comes from, and the isolation.
+macro_rules! describe {
+    ($builder:expr, $options:expr) => {{
+        let options: &$crate::arguments::SandboxOptions = $options;
+        let mut builder = $builder.network(options.network()?);
+        if let Some(cpus) = options.cpus {
+            builder = builder.cpus(cpus);
+        }
+        if let Some(memory_mib) = options.memory_mib {
+            builder = builder.memory_mib(memory_mib);
+        }
+        if let Some(disk_mib) = options.disk_mib {
+            builder = builder.disk_mib(disk_mib);
+        }
+        for mount in &options.mount {
+            builder = builder.mount(mount.clone());
+        }
+        for port in &options.publish {
+            builder = builder.publish(*port);
+        }
+        builder
+    }};
+}
+pub(crate) use describe;
+
+/// How a program runs that this command stays with.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramOptions {
+    /// Kill the program and everything it started after this time: 2, 500ms, 1.5s, 1m or 1h
     ///
-    /// {"event":"execution_result","stdout":…,"stderr":…,"exit_code":…,"timed_out":…,"truncated":…,
-    /// "isolation":…,"duration_ms":…}, with stdout_base64 or stderr_base64 beside where a stream is not UTF-8. Each
-    /// stream is cut behind 16 MiB. Where the last line that the program prints is such a line itself, its stdout,
-    /// stderr and exit_code are passed on as the result. A failure of Blink's own is
-    /// {"event":"error","kind":…,"message":…}.
+    /// A number alone is seconds. Starting the sandbox does not count.
+    #[arg(long, value_parser = values::timeout, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) surroundings: Surroundings,
+    /// Give it a terminal; standard input must be one
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) tty: bool,
+}
+
+/// What a program finds when it starts.
+#[derive(Debug, Args)]
+pub(crate) struct Surroundings {
+    /// Set an environment variable; NAME alone passes this shell's value on. May be repeated
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+    /// The folder of the sandbox to run in [default: the image's]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) workdir: Option<OsString>,
+    /// The user of the sandbox to run as: NAME, ID, NAME:GROUP or ID:ID [default: the image's]
     #[arg(long)]
-    pub(crate) json: bool,
-    /// A script or program of this machine with its arguments; or, behind --, a command of the image
-    #[arg(
-        value_name = "SCRIPT",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_hint = clap::ValueHint::CommandWithArguments
-    )]
-    pub(crate) program: Vec<OsString>,
+    pub(crate) user: Option<String>,
+}
+
+impl Surroundings {
+    /// The environment, with this command's own values where none are given.
+    pub(crate) fn variables(&self) -> Vec<(OsString, OsString)> {
+        values::environment(self.env.clone(), |name| std::env::var_os(name))
+    }
 }
 
 fn isolation_values() -> impl clap::builder::TypedValueParser<Value = IsolationChoice> {

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use blink_core::ErrorKind;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// The exit code where Blink itself failed: what `docker run`, `env` and `timeout` use, so that no program's own is
 /// mistaken for it.
@@ -68,4 +69,18 @@ pub(crate) fn print_to_stdout(bytes: &[u8]) -> Result<i32, Failure> {
             "standard output could not be written: {error}"
         ))),
     }
+}
+
+/// Prints one line of JSON: what has happened, and what there is to say about it.
+pub(crate) fn print_event(event: &str, content: &impl Serialize) -> Result<i32, Failure> {
+    let mut line = json!({ "event": event });
+    if let (Value::Object(line), Value::Object(content)) = (&mut line, to_json(content)?) {
+        line.extend(content);
+    }
+    print_to_stdout(format!("{line}\n").as_bytes())
+}
+
+pub(crate) fn to_json(content: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(content)
+        .map_err(|error| Failure::internal(format!("the result could not be written: {error}")))
 }

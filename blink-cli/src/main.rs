@@ -6,6 +6,9 @@ mod failure;
 mod images;
 mod progress;
 mod run;
+mod session;
+mod table;
+mod time;
 mod values;
 
 use std::ffi::OsString;
@@ -44,6 +47,9 @@ fn carry_out(arguments: Arguments, argv: &[OsString]) -> i32 {
         let home = arguments.home;
         match arguments.task {
             Task::Run(options) => runtime.block_on(run::run(*options, home, argv)),
+            Task::Session { json, task } => {
+                runtime.block_on(session::carry_out(*task, json, home, argv))
+            }
             Task::Pull {
                 image,
                 registry,

@@ -50,6 +50,37 @@ pub(crate) fn mib(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A label.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("give a name and a value, such as project=demo".to_owned()),
+    }
+}
+
+/// The signals of Linux in the order of their numbers, from 1.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// A signal: `TERM`, `SIGTERM` or 15.
+pub(crate) fn signal(text: &str) -> Result<u8, String> {
+    const LAST: u8 = 64;
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let named = (1..).zip(SIGNALS).find(|(_, known)| *known == name);
+    named
+        .map(|(number, _)| number)
+        .or_else(|| {
+            name.parse()
+                .ok()
+                .filter(|number| (1..=LAST).contains(number))
+        })
+        .ok_or_else(|| "give a signal, such as TERM, SIGTERM or 15".to_owned())
+}
+
 /// A registry and the address of a mirror of it.
 pub(crate) fn mirror(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -210,6 +241,23 @@ mod tests {
             "99999999999999999999999999999999",
         ] {
             assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigterm", 15),
+            ("15", 15),
+            ("SYS", 31),
+            ("HUP", 1),
+            ("64", 64),
+        ] {
+            assert_eq!(signal(text), Ok(number), "{text}");
+        }
+        for text in ["", "0", "65", "-1", "SIG", "NO", "300"] {
+            assert!(signal(text).is_err(), "{text}");
         }
     }
 

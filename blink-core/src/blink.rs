@@ -233,7 +233,7 @@ impl Blink {
     }
 
     /// Removes what processes that are gone have left. What fails here is tried again at the next start.
-    async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
         for folder in self.shared.home.orphans() {
             let outlives = folder.lifetime() != Lifetime::Process;
             if outlives && engines::is_alive(folder.path()) {

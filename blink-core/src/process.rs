@@ -385,6 +385,11 @@ impl ProcessStdin {
         }
     }
 
+    /// Lets go of it without ending the input: whoever attaches to the process next can go on writing.
+    pub fn leave(mut self) {
+        self.stream = None;
+    }
+
     fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let Some(sending) = &mut self.sending else {
             return Poll::Ready(Ok(()));

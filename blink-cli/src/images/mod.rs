@@ -1,7 +1,6 @@
 //! `blink pull`, `blink images`, `blink rmi` and `blink image prune`.
 
 mod list;
-mod time;
 
 use std::path::PathBuf;
 
@@ -9,11 +8,12 @@ use blink_core::Blink;
 use blink_core::image::{Removed, StoredImage};
 use indicatif::HumanBytes;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::arguments::RegistryArguments;
-use crate::failure::{Failure, print_to_stdout};
+use crate::failure::{Failure, print_event, print_to_stdout, to_json};
 use crate::progress::{self, Sign};
+use crate::time;
 
 /// Fetches an image.
 pub(crate) async fn pull(
@@ -126,17 +126,4 @@ impl<'a> Told<'a> {
             used_at: time::rfc_3339(image.used_at),
         }
     }
-}
-
-fn print_event(event: &str, content: &impl Serialize) -> Result<i32, Failure> {
-    let mut line = json!({ "event": event });
-    if let (Value::Object(line), Value::Object(content)) = (&mut line, to_json(content)?) {
-        line.extend(content);
-    }
-    print_to_stdout(format!("{line}\n").as_bytes())
-}
-
-fn to_json(content: &impl Serialize) -> Result<Value, Failure> {
-    serde_json::to_value(content)
-        .map_err(|error| Failure::internal(format!("the result could not be written: {error}")))
 }

@@ -1,22 +1,22 @@
 //! `blink run`.
 
-mod program;
-mod result;
-mod session;
-mod signals;
+pub(crate) mod hold;
+pub(crate) mod program;
+pub(crate) mod result;
+pub(crate) mod signals;
 mod streams;
-mod target;
-mod terminal;
+pub(crate) mod target;
+pub(crate) mod terminal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use blink_core::{Blink, IsolationChoice, Network, Sandbox, SandboxBuilder};
+use blink_core::{Blink, Isolation, IsolationChoice, PublishedPort, Sandbox, SandboxBuilder};
 
-use crate::arguments::{NetworkOption, RunOptions};
+use crate::arguments::{RunOptions, SandboxOptions, describe};
 use crate::failure::{Failure, warn};
 use crate::progress::Sign;
-use session::Ending;
+use hold::{Ending, Holding};
 use signals::Signals;
 use target::Target;
 use terminal::Terminal;
@@ -27,24 +27,31 @@ pub(crate) async fn run(
     home: Option<PathBuf>,
     argv: &[OsString],
 ) -> Result<i32, Failure> {
-    let program = std::mem::take(&mut options.program);
-    let target = Target::new(program, argv)?;
-    let terminal = if options.tty {
-        Some(Terminal::open()?)
-    } else {
-        None
-    };
+    let target = Target::new(std::mem::take(&mut options.words), argv)?;
+    let terminal = Terminal::wanted(options.program.tty)?;
     let mut signals = Signals::catch()?;
-    let blink = std::mem::take(&mut options.registry).open(home).await?;
-    let sandbox = match boot(describe(&blink, &options)?, &mut signals).await? {
+    let blink = std::mem::take(&mut options.sandbox.registry)
+        .open(home)
+        .await?;
+    let builder = sandbox(&blink, &options.sandbox)?;
+    let sandbox = match boot(builder, &mut signals).await? {
         Ok(sandbox) => sandbox,
         Err(ended_by) => return Ok(ended_by),
     };
-    if options.isolation == IsolationChoice::Auto {
-        say_isolation(&sandbox);
+    if options.sandbox.isolation == Some(IsolationChoice::Auto) {
+        say_isolation(sandbox.isolation());
     }
-    say_ports(&sandbox, &options);
-    let ending = session::hold(&sandbox, &target, options, terminal, &mut signals).await;
+    say_ports(&sandbox, &options.sandbox.publish);
+    let holding = Holding {
+        sandbox: &sandbox,
+        session: None,
+        terminal: terminal.as_ref(),
+        json: options.json,
+    };
+    let mounts = &options.sandbox.mount;
+    let ending = holding
+        .run(&target, mounts, &options.program, &mut signals)
+        .await;
     let removed = signals.ends_at_once_while(sandbox.remove()).await;
     let code = ending.and_then(Ending::tell);
     if let Err(error) = removed {
@@ -53,38 +60,13 @@ pub(crate) async fn run(
     code
 }
 
-fn describe(blink: &Blink, options: &RunOptions) -> Result<SandboxBuilder, Failure> {
-    let network = match (options.network, &options.allow_host[..]) {
-        (NetworkOption::None, []) => Network::None,
-        (NetworkOption::None, hosts) => Network::Hosts(hosts.to_vec()),
-        (NetworkOption::Host, []) => Network::Host,
-        (NetworkOption::Host, [host, ..]) => {
-            return Err(Failure::invalid(format!(
-                "--network host lets the sandbox reach everything; for {host} and nothing else, leave it out"
-            )));
-        }
-    };
-    let mut builder = blink
+/// Describes a sandbox as the user wants it.
+pub(crate) fn sandbox(blink: &Blink, options: &SandboxOptions) -> Result<SandboxBuilder, Failure> {
+    let builder = blink
         .sandbox()
-        .image(options.image.as_str())
-        .isolation(options.isolation)
-        .network(network);
-    if let Some(cpus) = options.cpus {
-        builder = builder.cpus(cpus);
-    }
-    if let Some(memory_mib) = options.memory_mib {
-        builder = builder.memory_mib(memory_mib);
-    }
-    if let Some(disk_mib) = options.disk_mib {
-        builder = builder.disk_mib(disk_mib);
-    }
-    for mount in &options.mount {
-        builder = builder.mount(mount.clone());
-    }
-    for port in &options.publish {
-        builder = builder.publish(*port);
-    }
-    Ok(builder)
+        .image(options.image())
+        .isolation(options.isolation.unwrap_or_default());
+    Ok(describe!(builder, options))
 }
 
 /// Boots, or returns the exit code where a signal came first.
@@ -124,8 +106,8 @@ async fn boot(
 }
 
 /// Where any port was asked for, nobody else knows which it is.
-fn say_ports(sandbox: &Sandbox, options: &RunOptions) {
-    for (asked, port) in options.publish.iter().zip(sandbox.published()) {
+pub(crate) fn say_ports(sandbox: &Sandbox, asked: &[PublishedPort]) {
+    for (asked, port) in asked.iter().zip(sandbox.published()) {
         if asked.host.port() == 0 {
             warn(format_args!(
                 "{} leads to port {} of the sandbox",
@@ -136,10 +118,9 @@ fn say_ports(sandbox: &Sandbox, options: &RunOptions) {
 }
 
 /// Nobody is to believe in more isolation than there is.
-fn say_isolation(sandbox: &Sandbox) {
-    let isolation = sandbox.isolation();
+pub(crate) fn say_isolation(isolation: Isolation) {
     match isolation {
-        blink_core::Isolation::Namespace => warn(format_args!(
+        Isolation::Namespace => warn(format_args!(
             "isolation: {isolation} (shares the host's kernel; '--isolation microvm' insists on one of its own)"
         )),
         _ => warn(format_args!("isolation: {isolation}")),

@@ -1,15 +1,16 @@
 //! The program of a sandbox: brought there, described, started.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use blink_core::{Command, Mount, Process, Sandbox, Stdin, WriteOptions};
 
 use super::target::{Script, Target};
-use super::terminal::Terminal;
-use crate::arguments::RunOptions;
+use super::terminal;
+use crate::arguments::{ProgramOptions, Surroundings};
 use crate::failure::Failure;
-use crate::{progress, values};
+use crate::progress;
 
 /// Where a script may come to lie: the first that is the sandbox's own, and not a mounted folder of the user's.
 const FOLDERS: [&str; 4] = ["/tmp/blink", "/var/tmp/blink", "/opt/blink", "/blink"];
@@ -17,47 +18,64 @@ const FOLDERS: [&str; 4] = ["/tmp/blink", "/var/tmp/blink", "/opt/blink", "/blin
 /// Anybody in the sandbox may run and read it.
 const SCRIPT_MODE: u32 = 0o755;
 
-/// Starts it; says since when its time counts.
+/// A program that was started.
+pub(crate) struct Started {
+    pub(crate) process: Process,
+    /// When its time began to count.
+    pub(crate) at: Instant,
+    /// Where its script lies in the sandbox, if it is one.
+    pub(crate) script: Option<PathBuf>,
+}
+
+/// Starts it, with a pipe for its input.
 pub(crate) async fn start(
     sandbox: &Sandbox,
     target: &Target,
-    options: &mut RunOptions,
-    terminal: Option<&Terminal>,
-) -> Result<(Process, Instant), Failure> {
-    let argv = match target {
-        Target::Command(argv) => argv.clone(),
+    mounts: &[Mount],
+    options: &ProgramOptions,
+) -> Result<Started, Failure> {
+    let (argv, script) = match target {
+        Target::Command(argv) => (argv.clone(), None),
         Target::Script(script) => {
-            let copying = copy(sandbox, script, &options.mount);
+            let copying = copy(sandbox, script, mounts);
             let path = progress::shown("copying the script into the sandbox", copying).await?;
-            script.argv(&path)
+            (script.argv(&path), Some(path))
         }
     };
+    let mut command = describe(argv, &options.surroundings, options.tty).stdin(Stdin::Piped);
+    if let Some(timeout) = options.timeout {
+        command = command.timeout(timeout);
+    }
+    let at = Instant::now();
+    let process = sandbox.spawn(command).await?;
+    Ok(Started {
+        process,
+        at,
+        script,
+    })
+}
+
+/// Describes a program, with a terminal like this command's own where it is to have one.
+pub(crate) fn describe(argv: Vec<OsString>, surroundings: &Surroundings, tty: bool) -> Command {
     let mut argv = argv.into_iter();
-    let mut command = Command::new(argv.next().unwrap_or_default())
-        .args(argv)
-        .stdin(Stdin::Piped);
-    if let Some(terminal) = terminal {
-        let (rows, cols) = terminal.size();
+    let mut command = Command::new(argv.next().unwrap_or_default()).args(argv);
+    if tty {
+        let (rows, cols) = terminal::size();
         command = command.pty(rows, cols);
         if let Some(term) = std::env::var_os("TERM").filter(|term| !term.is_empty()) {
             command = command.env("TERM", term);
         }
     }
-    let env = std::mem::take(&mut options.env);
-    for (name, value) in values::environment(env, |name| std::env::var_os(name)) {
+    for (name, value) in surroundings.variables() {
         command = command.env(name, value);
     }
-    if let Some(workdir) = &options.workdir {
+    if let Some(workdir) = &surroundings.workdir {
         command = command.current_dir(workdir.clone());
     }
-    if let Some(user) = &options.user {
+    if let Some(user) = &surroundings.user {
         command = command.user(user.as_str());
     }
-    if let Some(timeout) = options.timeout {
-        command = command.timeout(timeout);
-    }
-    let started = Instant::now();
-    Ok((sandbox.spawn(command).await?, started))
+    command
 }
 
 async fn copy(sandbox: &Sandbox, script: &Script, mounts: &[Mount]) -> Result<PathBuf, Failure> {

@@ -19,7 +19,9 @@ pub(crate) struct Captured {
     pub(crate) stdout: (Vec<u8>, u64),
     pub(crate) stderr: (Vec<u8>, u64),
     pub(crate) elapsed: Duration,
-    pub(crate) isolation: Option<Isolation>,
+    pub(crate) isolation: Isolation,
+    /// The session that it ran in.
+    pub(crate) session: Option<String>,
 }
 
 /// The line, its fields in the order in which people read them.
@@ -35,8 +37,10 @@ struct Line {
     exit_code: i64,
     timed_out: bool,
     truncated: bool,
-    isolation: Option<&'static str>,
+    isolation: &'static str,
     duration_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 impl Captured {
@@ -60,8 +64,9 @@ impl Captured {
             // From here on it is never the program's to say.
             timed_out,
             truncated: cut(&self.stdout) || cut(&self.stderr),
-            isolation: self.isolation.map(Isolation::name),
+            isolation: self.isolation.name(),
             duration_ms: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
+            name: self.session.clone(),
         };
         if !cut(&self.stdout)
             && let Some(claimed) = claimed(&self.stdout.0)
@@ -98,7 +103,7 @@ fn cut((captured, length): &(Vec<u8>, u64)) -> bool {
 }
 
 /// Bytes as text; where they are none, also as what they are.
-fn shown(bytes: &[u8]) -> (String, Option<String>) {
+pub(crate) fn shown(bytes: &[u8]) -> (String, Option<String>) {
     match String::from_utf8_lossy(bytes) {
         Cow::Borrowed(text) => (text.to_owned(), None),
         Cow::Owned(lossy) => (lossy, Some(STANDARD.encode(bytes))),
@@ -128,7 +133,8 @@ mod tests {
             stdout: (stdout.to_vec(), stdout.len() as u64 + more),
             stderr: (stderr.to_vec(), stderr.len() as u64),
             elapsed: Duration::from_millis(7),
-            isolation: Some(Isolation::Namespace),
+            isolation: Isolation::Namespace,
+            session: None,
         };
         serde_json::to_value(captured.line(3, false)).unwrap()
     }

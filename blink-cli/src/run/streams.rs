@@ -109,17 +109,22 @@ pub(crate) async fn capture(
     Ok((captured, length))
 }
 
-/// Carries this command's standard input to the program, until one of them has enough.
-pub(crate) async fn feed(mut stdin: ProcessStdin) {
+/// Carries this command's standard input to the program, until one of them has enough. Says whether it was the user, by
+/// `leave_key`: then the program's input stays open.
+pub(crate) async fn feed(stdin: &mut ProcessStdin, leave_key: Option<u8>) -> bool {
     let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(CHUNKS);
     thread::spawn(move || read_all(&sender));
-    while let Some(chunk) = chunks.recv().await {
+    while let Some(mut chunk) = chunks.recv().await {
+        let leaves = leave_key.and_then(|key| chunk.iter().position(|byte| *byte == key));
+        chunk.truncate(leaves.unwrap_or(chunk.len()));
         // The program reads no more, or is gone: its own end tells.
-        if stdin.write_all(&chunk).await.is_err() {
-            return;
+        let failed = stdin.write_all(&chunk).await.is_err();
+        if failed || leaves.is_some() {
+            return leaves.is_some();
         }
     }
     let _ = stdin.shutdown().await;
+    false
 }
 
 fn read_all(sender: &mpsc::Sender<Vec<u8>>) {

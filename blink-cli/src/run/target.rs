@@ -74,8 +74,8 @@ impl Script {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Failure::new(
                 ErrorKind::NotFound,
                 format!(
-                    "there is no file {shown} on this machine; to run a command of the image, put it behind --: \
-                     blink run -- {shown}"
+                    "there is no file {shown} on this machine; to run a command of the image, put it behind \
+                     the options and --: -- {shown}"
                 ),
             ),
             _ => Failure::invalid(format!("the script {shown} cannot be read: {error}")),
@@ -102,8 +102,7 @@ impl Script {
         let Some(interpreter) = interpreter(&start, host.extension(), executable) else {
             return Err(Failure::invalid(format!(
                 "it is not clear what runs {shown}: it is not executable, has no #! line, and does not end in .py, \
-                 .sh or .js; make it executable, or name what runs it: blink run --mount {shown}:/script:ro -- \
-                 INTERPRETER /script"
+                 .sh or .js; make it executable, or give it a #! line"
             )));
         };
         // A path that names a regular file ends in its name.

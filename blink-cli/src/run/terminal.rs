@@ -18,23 +18,24 @@ pub(crate) struct Terminal {
 pub(crate) struct Raw<'a>(&'a Terminal);
 
 impl Terminal {
-    pub(crate) fn open() -> Result<Terminal, Failure> {
-        if !isatty(stdin()) {
+    /// Whether standard input is one.
+    pub(crate) fn is_there() -> bool {
+        isatty(stdin())
+    }
+
+    /// The terminal, where the user wants the program to have one.
+    pub(crate) fn wanted(tty: bool) -> Result<Option<Terminal>, Failure> {
+        if !tty {
+            return Ok(None);
+        }
+        if !Terminal::is_there() {
             return Err(Failure::invalid(
                 "--tty needs a terminal, and standard input is none; leave --tty out",
             ));
         }
         let before = tcgetattr(stdin())
             .map_err(|error| Failure::internal(format!("the terminal cannot be read: {error}")))?;
-        Ok(Terminal { before })
-    }
-
-    /// Rows and columns.
-    pub(crate) fn size(&self) -> (u16, u16) {
-        match tcgetwinsize(stdin()) {
-            Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
-            _ => (ROWS, COLS),
-        }
+        Ok(Some(Terminal { before }))
     }
 
     /// Passes every key on to the program, until the guard goes.
@@ -44,6 +45,14 @@ impl Terminal {
         tcsetattr(stdin(), OptionalActions::Now, &raw)
             .map_err(|error| Failure::internal(format!("the terminal cannot be used: {error}")))?;
         Ok(Raw(self))
+    }
+}
+
+/// Rows and columns of the terminal, if there is one.
+pub(crate) fn size() -> (u16, u16) {
+    match tcgetwinsize(stdin()) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+        _ => (ROWS, COLS),
     }
 }
 

@@ -55,6 +55,16 @@ pub struct Lineage {
     pub checkpoints: Vec<Checkpoint>,
 }
 
+impl Lineage {
+    pub(super) fn of(session: SessionRow, checkpoints: Vec<CheckpointRow>) -> Lineage {
+        Lineage {
+            forked_from: session.forked_from,
+            current: session.checkpoint,
+            checkpoints: checkpoints.into_iter().map(CheckpointRow::public).collect(),
+        }
+    }
+}
+
 impl CheckpointRow {
     fn public(self) -> Checkpoint {
         let consistency = [Consistency::Stopped, Consistency::Frozen]

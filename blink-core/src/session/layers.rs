@@ -59,17 +59,34 @@ impl Layers {
 
     /// Removes what nothing needs; not while another process makes layers, whose turn comes again.
     pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
-        let mut alone = self.lock(FlockOperation::NonBlockingLockExclusive)?;
-        for _ in 0..LOCK_TRIES {
-            if alone.is_some() {
-                break;
-            }
-            std::thread::sleep(LOCK_EVERY);
-            alone = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+        match self.lock_alone()? {
+            Some(alone) => self.collect_alone(&alone, registry, |_| {}),
+            None => Ok(()),
         }
-        let Some(_alone) = alone else {
-            return Ok(());
-        };
+    }
+
+    /// As [`collect`](Layers::collect), and says how many bytes that has freed.
+    ///
+    /// # Errors
+    /// `Busy` while another process makes layers.
+    pub(crate) fn prune(&self, registry: &mut Registry) -> Result<u64> {
+        let alone = self.lock_alone()?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Busy,
+                "another process makes a session or a checkpoint; try again when it has",
+            )
+        })?;
+        let mut freed_bytes = 0;
+        self.collect_alone(&alone, registry, |layer| freed_bytes += size_of(layer))?;
+        Ok(freed_bytes)
+    }
+
+    fn collect_alone(
+        &self,
+        _alone: &File,
+        registry: &mut Registry,
+        mut before_removal: impl FnMut(&Path),
+    ) -> Result<()> {
         let needed = registry.collect_layers()?;
         let failed = |error: std::io::Error| Error::io("layers could not be collected", &error);
         let parent = File::open(&self.folder).map_err(failed)?;
@@ -81,12 +98,24 @@ impl Layers {
             {
                 continue;
             }
+            before_removal(&self.folder.join(&name));
             fault::step();
             if let Err(error) = blink_archive::remove_tree(parent.as_fd(), &name) {
                 tracing::warn!(%error, layer = ?name, "a layer goes later");
             }
         }
         Ok(())
+    }
+
+    /// Nobody makes layers meanwhile. A child that is just being forked carries its parent's lock for a moment.
+    fn lock_alone(&self) -> Result<Option<File>> {
+        for _ in 0..LOCK_TRIES {
+            if let Some(alone) = self.lock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(Some(alone));
+            }
+            std::thread::sleep(LOCK_EVERY);
+        }
+        Ok(None)
     }
 
     fn lock(&self, operation: FlockOperation) -> Result<Option<File>> {

@@ -33,7 +33,8 @@ use crate::files::Files;
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
 use crate::process::Process;
-use crate::sandbox::{Place, ProcessInfo, Sandbox};
+use crate::publish::PublishedPort;
+use crate::sandbox::{Mount, Network, Place, ProcessInfo, Resources, Sandbox};
 
 /// How long a session or a home that another process has is waited for, unless told otherwise.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
@@ -81,6 +82,16 @@ pub struct SessionInfo {
     pub created_at: SystemTime,
     /// What its disk occupies beyond its checkpoints.
     pub disk_bytes: u64,
+    /// What it can use of the machine.
+    pub resources: Resources,
+    /// What it can reach.
+    pub network: Network,
+    /// What it sees of the host.
+    pub mounts: Vec<Mount>,
+    /// Its ports, as they were asked for.
+    pub publish: Vec<PublishedPort>,
+    /// After how long without use its machine is stopped.
+    pub idle_stop: Option<Duration>,
 }
 
 impl Blink {
@@ -138,7 +149,42 @@ impl Blink {
             checkpoint: row.checkpoint.clone(),
             created_at: row.created_at,
             disk_bytes: layers::size_of(&head),
+            resources: asked.resources,
+            network: asked.network.clone(),
+            mounts: asked.mounts.clone(),
+            publish: asked.publish.clone(),
+            idle_stop: asked.idle_stop,
         }
+    }
+
+    /// Where a session comes from, and the tree of its checkpoints, whoever has it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn session_lineage(&self, name: &str) -> Result<Lineage> {
+        let wanted = name.to_owned();
+        let found = self
+            .with_registry(move |registry| {
+                let Some(row) = registry.session(&wanted)? else {
+                    return Ok(None);
+                };
+                let checkpoints = registry.checkpoints(&row.id)?;
+                Ok(Some(Lineage::of(row, checkpoints)))
+            })
+            .await?;
+        found.ok_or_else(|| missing(name))
+    }
+
+    /// Removes what no session, checkpoint or fork needs, and what processes that ended half-way have left; says how many
+    /// bytes that has freed.
+    ///
+    /// # Errors
+    /// `Busy` while another process makes or removes something of the kind.
+    pub async fn prune_sessions(&self) -> Result<u64> {
+        self.sweep().await;
+        let layers = self.layers();
+        self.with_registry(move |registry| layers.prune(registry))
+            .await
     }
 
     /// Takes a session that is there, without starting it.
@@ -228,12 +274,14 @@ impl Session {
     /// What there is to say about it.
     pub async fn info(&self) -> SessionInfo {
         let state = self.state.lock().await;
+        let info = self.blink.describe(&state.row);
         SessionInfo {
-            running: state
-                .sandbox
-                .as_ref()
-                .is_some_and(|sandbox| sandbox.death().is_none()),
-            ..self.blink.describe(&state.row)
+            running: match &state.sandbox {
+                Some(sandbox) => sandbox.death().is_none(),
+                // An earlier process may have left its machine running.
+                None => info.running,
+            },
+            ..info
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
+use indicatif::HumanDuration;
+
 const SECONDS_A_DAY: u64 = 24 * 60 * 60;
 
 /// In UTC, to the second: `2026-01-31T23:59:59Z`.
-pub(super) fn rfc_3339(time: SystemTime) -> String {
+pub(crate) fn rfc_3339(time: SystemTime) -> String {
     let seconds = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
@@ -13,6 +15,12 @@ pub(super) fn rfc_3339(time: SystemTime) -> String {
     let (year, month, day) = date(days);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// For people: `3 days ago`.
+pub(crate) fn ago(time: SystemTime, now: SystemTime) -> String {
+    let age = now.duration_since(time).unwrap_or_default();
+    format!("{} ago", HumanDuration(age))
 }
 
 /// The date so many days after 1970-01-01, counted from years that begin in March: the day that some years have more

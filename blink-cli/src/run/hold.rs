@@ -1,8 +1,12 @@
 //! A program and its user, from its start to its end.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use blink_core::{DEFAULT_OUTPUT_LIMIT_BYTES, ExitStatus, Process, Sandbox};
+use blink_core::{
+    DEFAULT_OUTPUT_LIMIT_BYTES, ErrorKind, ExitStatus, Mount, Process, ProcessStdin, Sandbox,
+};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::program;
@@ -10,8 +14,8 @@ use super::result::Captured;
 use super::signals::{Caught, Signals, exit_code};
 use super::streams::{self, Broken};
 use super::target::Target;
-use super::terminal::Terminal;
-use crate::arguments::RunOptions;
+use super::terminal::{self, Terminal};
+use crate::arguments::ProgramOptions;
 use crate::failure::{EXIT_BROKEN_PIPE, Failure, warn};
 
 /// The agent kills a program when its time is over. If it has not by so much later, this command does.
@@ -69,38 +73,112 @@ impl Ending {
 /// What becomes of the output.
 type Taking = JoinHandle<Result<Option<Captured>, Broken>>;
 
-/// Starts the program and stays with it to its end.
-pub(crate) async fn hold(
-    sandbox: &Sandbox,
-    target: &Target,
-    mut options: RunOptions,
-    terminal: Option<Terminal>,
-    signals: &mut Signals,
-) -> Result<Ending, Failure> {
-    let (mut process, started) = tokio::select! {
-        started = program::start(sandbox, target, &mut options, terminal.as_ref()) => started?,
-        signal = signals.ending() => return Ok(Ending::GivenUp(exit_code(signal))),
-    };
-    // Restored when this function is left, before anything else is said.
-    let _raw = terminal.as_ref().map(Terminal::raw).transpose()?;
-    if let Some(stdin) = process.take_stdin() {
-        tokio::spawn(streams::feed(stdin));
-    }
-    let mut session = Session {
-        sandbox,
-        started,
-        timeout: options.timeout,
-        taking: take(&mut process, options.json, started),
-        process,
-        terminal: terminal.as_ref(),
-        interrupted: false,
-        killed: None,
-    };
-    session.stay(signals).await
+/// The key that leaves a program's terminal without ending it: Ctrl-], as for `telnet` and other consoles.
+const LEAVE_KEY: u8 = 0x1d;
+
+/// Where a program runs that this command stays with, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Holding<'a> {
+    pub(crate) sandbox: &'a Sandbox,
+    /// The session's name, if it is one's sandbox, which stays: then the program must not.
+    pub(crate) session: Option<&'a str>,
+    pub(crate) terminal: Option<&'a Terminal>,
+    pub(crate) json: bool,
 }
 
-fn take(process: &mut Process, json: bool, started: Instant) -> Taking {
+impl<'a> Holding<'a> {
+    /// Starts a program and stays with it to its end.
+    pub(crate) async fn run(
+        self,
+        target: &Target,
+        mounts: &[Mount],
+        options: &ProgramOptions,
+        signals: &mut Signals,
+    ) -> Result<Ending, Failure> {
+        let started = tokio::select! {
+            started = program::start(self.sandbox, target, mounts, options) => started?,
+            signal = signals.ending() => return Ok(Ending::GivenUp(exit_code(signal))),
+        };
+        // Restored when this function is left, before anything else is said.
+        let _raw = self.terminal.map(Terminal::raw).transpose()?;
+        let mut held = self.hold(started.process, started.at, options.timeout, false);
+        let ending = held.stay(signals).await;
+        if self.session.is_some() {
+            held.release(started.script).await;
+        }
+        ending
+    }
+
+    /// Stays with a program that runs already, until it ends or its user leaves it.
+    pub(crate) async fn attach(
+        self,
+        process: Process,
+        signals: &mut Signals,
+    ) -> Result<Ending, Failure> {
+        let _raw = self.terminal.map(Terminal::raw).transpose()?;
+        let mut held = self.hold(process, Instant::now(), None, true);
+        let ending = held.stay(signals).await;
+        held.feeding.end().await;
+        ending
+    }
+
+    fn hold(
+        self,
+        mut process: Process,
+        started: Instant,
+        timeout: Option<Duration>,
+        may_leave: bool,
+    ) -> Held<'a> {
+        let leave_key = (may_leave && self.terminal.is_some()).then_some(LEAVE_KEY);
+        Held {
+            feeding: Feeding::start(process.take_stdin(), leave_key),
+            taking: take(&mut process, self, started),
+            holding: self,
+            started,
+            timeout,
+            process,
+            may_leave,
+            interrupted: false,
+            killed: None,
+        }
+    }
+}
+
+/// What carries this command's input to the program.
+struct Feeding {
+    task: JoinHandle<bool>,
+    end: oneshot::Sender<()>,
+}
+
+impl Feeding {
+    fn start(stdin: Option<ProcessStdin>, leave_key: Option<u8>) -> Feeding {
+        let (end, ended) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let Some(mut stdin) = stdin else { return false };
+            let left = tokio::select! {
+                left = streams::feed(&mut stdin, leave_key) => left,
+                _ = ended => true,
+            };
+            stdin.leave();
+            left
+        });
+        Feeding { task, end }
+    }
+
+    /// Ends it; the program's input stays open.
+    async fn end(self) {
+        drop(self.end);
+        if !self.task.is_finished() {
+            let _ = self.task.await;
+        }
+    }
+}
+
+fn take(process: &mut Process, holding: Holding<'_>, started: Instant) -> Taking {
     let (stdout, stderr) = (process.take_stdout(), process.take_stderr());
+    let json = holding.json;
+    let isolation = holding.sandbox.isolation();
+    let session = holding.session.map(str::to_owned);
     tokio::spawn(async move {
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Ok(None);
@@ -115,7 +193,8 @@ fn take(process: &mut Process, json: bool, started: Instant) -> Taking {
                 stdout,
                 stderr,
                 elapsed: started.elapsed(),
-                isolation: None,
+                isolation,
+                session,
             }));
         }
         tokio::try_join!(
@@ -126,20 +205,21 @@ fn take(process: &mut Process, json: bool, started: Instant) -> Taking {
     })
 }
 
-struct Session<'a> {
-    sandbox: &'a Sandbox,
+struct Held<'a> {
+    holding: Holding<'a>,
     process: Process,
+    feeding: Feeding,
     taking: Taking,
     started: Instant,
     timeout: Option<Duration>,
-    terminal: Option<&'a Terminal>,
+    may_leave: bool,
     interrupted: bool,
     killed: Option<Instant>,
 }
 
-impl Session<'_> {
+impl Held<'_> {
     async fn stay(&mut self, signals: &mut Signals) -> Result<Ending, Failure> {
-        let mut taken = None;
+        let (mut taken, mut fed) = (None, false);
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -149,17 +229,34 @@ impl Session<'_> {
                     Err(Broken::Failed(failure)) => return Err(failure),
                 },
                 status = self.process.wait(), if taken.is_some() => {
-                    let mut captured = taken.flatten();
-                    if let Some(captured) = &mut captured {
-                        captured.isolation = Some(self.sandbox.isolation());
-                    }
-                    return Ok(Ending::Exited(status?, captured));
+                    return Ok(Ending::Exited(status?, taken.flatten()));
                 }
-                signal = signals.next() => self.pass_on(signal).await?,
+                left = &mut self.feeding.task, if !fed => match left {
+                    Ok(true) => return Ok(Ending::GivenUp(0)),
+                    _ => fed = true,
+                },
+                signal = signals.next() => match signal {
+                    Caught::Hangup | Caught::Quit | Caught::Terminate if self.may_leave => {
+                        return Ok(Ending::GivenUp(exit_code(signal)));
+                    }
+                    signal => self.pass_on(signal).await?,
+                },
                 () = until(deadline) => if let Some(ending) = self.overdue().await {
                     return Ok(ending);
                 },
             }
+        }
+    }
+
+    /// Leaves nothing of it in a sandbox that stays.
+    async fn release(self, script: Option<PathBuf>) {
+        // It fails where the sandbox has died, and then there is nothing to release.
+        let _ = self.process.release().await;
+        if let Some(script) = script
+            && let Ok(files) = self.holding.sandbox.files()
+        {
+            // The program may have removed it.
+            let _ = files.remove(script).await;
         }
     }
 
@@ -179,7 +276,7 @@ impl Session<'_> {
             return Some(Ending::GivenUp(EXIT_KILLED));
         }
         // It may well have ended in time: then only its output still waits for whoever reads it here.
-        let asking = tokio::time::timeout(DEADLINE_GRACE, self.sandbox.processes());
+        let asking = tokio::time::timeout(DEADLINE_GRACE, self.holding.sandbox.processes());
         let ended = match asking.await {
             Ok(Ok(list)) => list
                 .iter()
@@ -190,15 +287,21 @@ impl Session<'_> {
             self.timeout = None;
             return None;
         }
-        warn("the sandbox did not end the program when its time was over; it is removed now");
+        let then = match self.holding.session {
+            Some(_) => "it is killed now",
+            None => "it is removed now",
+        };
+        warn(format_args!(
+            "the sandbox did not end the program when its time was over; {then}"
+        ));
         Some(Ending::GivenUp(EXIT_TIMED_OUT))
     }
 
     async fn pass_on(&mut self, signal: Caught) -> Result<(), Failure> {
         let sent = match signal {
             Caught::WindowChange => {
-                if let Some(terminal) = self.terminal {
-                    let (rows, cols) = terminal.size();
+                if self.holding.terminal.is_some() {
+                    let (rows, cols) = terminal::size();
                     self.process.resize(rows, cols);
                 }
                 return Ok(());
@@ -212,7 +315,7 @@ impl Session<'_> {
         };
         match sent {
             // It has ended meanwhile.
-            Err(error) if error.kind() == blink_core::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             sent => Ok(sent?),
         }
     }

@@ -1,0 +1,128 @@
+//! `blink session cp`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use blink_core::{ErrorKind, FileType, Files};
+use serde_json::json;
+
+use super::Sessions;
+use crate::failure::Failure;
+use crate::progress;
+
+/// One side of a copy.
+#[derive(Debug, PartialEq)]
+enum Side {
+    Here(PathBuf),
+    There(String, PathBuf),
+}
+
+impl Side {
+    /// `NAME:/PATH` is a session's; anything else, also with a folder before the colon, is this machine's.
+    fn new(word: &OsStr) -> Side {
+        let bytes = word.as_bytes();
+        let split = bytes.windows(2).position(|pair| pair == b":/");
+        let name = split.and_then(|colon| std::str::from_utf8(&bytes[..colon]).ok());
+        match (split, name) {
+            (Some(colon), Some(name)) if !name.is_empty() && !name.contains('/') => Side::There(
+                name.to_owned(),
+                OsStr::from_bytes(&bytes[colon + 1..]).into(),
+            ),
+            _ => Side::Here(word.into()),
+        }
+    }
+}
+
+impl Sessions {
+    /// Copies a file or folder one way or the other.
+    pub(super) async fn copy(&self, from: &OsString, to: &OsString) -> Result<i32, Failure> {
+        let (name, from_side, to_side) = match (Side::new(from), Side::new(to)) {
+            (Side::Here(from), Side::There(name, to)) => (name, Side::Here(from), to),
+            (Side::There(name, from), Side::Here(to)) => {
+                (name.clone(), Side::There(name, from), to)
+            }
+            (Side::Here(_), Side::Here(_)) => {
+                return Err(Failure::invalid(
+                    "neither path is a session's; write one as NAME:/PATH",
+                ));
+            }
+            (Side::There(..), Side::There(..)) => {
+                return Err(Failure::invalid(
+                    "both paths are sessions'; copy to this machine first, or fork the session",
+                ));
+            }
+        };
+        let (session, info) = self.take(&name).await?;
+        let copying = async {
+            let files = session.files().await?;
+            match &from_side {
+                Side::Here(from) => upload(&files, from, &to_side).await,
+                Side::There(_, from) => download(&files, from, &to_side).await,
+            }
+        };
+        let copied = progress::shown("copying", copying).await;
+        self.let_go(session, &info).await;
+        copied?;
+        let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
+        let more = json!({"from": from, "to": to});
+        let words = format!("copied {from} to {to}");
+        self.tell("session_copied", &name, info.isolation, more, &words)
+    }
+}
+
+async fn upload(files: &Files, from: &Path, to: &Path) -> Result<(), Failure> {
+    let is_folder = match files.stat(to).await {
+        // What a link leads to is not known without following it: its content is.
+        Ok(found) if found.file_type == FileType::Symlink => files.list(to).await.is_ok(),
+        Ok(found) => found.file_type == FileType::Directory,
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(files.upload(from, target(from, to, is_folder)?).await?)
+}
+
+async fn download(files: &Files, from: &Path, to: &Path) -> Result<(), Failure> {
+    Ok(files.download(from, target(from, to, to.is_dir())?).await?)
+}
+
+/// Where it comes to lie: in a folder that there is, under its own name.
+fn target(from: &Path, to: &Path, is_folder: bool) -> Result<PathBuf, Failure> {
+    let is_meant_as_folder = to.as_os_str().as_bytes().ends_with(b"/");
+    if is_meant_as_folder && !is_folder {
+        return Err(Failure::new(
+            ErrorKind::NotFound,
+            format!(
+                "there is no folder {}; leave the / at its end out to make it",
+                to.display()
+            ),
+        ));
+    }
+    Ok(match (is_folder, from.file_name()) {
+        (true, Some(name)) => to.join(name),
+        // `.`, `..` and `/` have no name: their content goes into the folder.
+        _ => to.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides() {
+        let there = |name: &str, path: &str| Side::There(name.to_owned(), path.into());
+        for (word, side) in [
+            ("a:/b", there("a", "/b")),
+            ("a:/b:/c", there("a", "/b:/c")),
+            ("a:/", there("a", "/")),
+            ("a", Side::Here("a".into())),
+            ("a:b", Side::Here("a:b".into())),
+            (":/b", Side::Here(":/b".into())),
+            ("./a:/b", Side::Here("./a:/b".into())),
+            ("/a:/b", Side::Here("/a:/b".into())),
+        ] {
+            assert_eq!(Side::new(OsStr::new(word)), side, "{word}");
+        }
+    }
+}
