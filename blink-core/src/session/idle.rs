@@ -18,9 +18,8 @@ pub(super) fn watch(state: &Arc<Mutex<State>>, sandbox: &Arc<Sandbox>, after: Du
     tokio::spawn(async move {
         loop {
             tokio::time::sleep((after / LOOKS).max(Duration::from_millis(1))).await;
-            match is_over(&state, &sandbox, after).await {
-                true => return,
-                false => {}
+            if is_over(&state, &sandbox, after).await {
+                return;
             }
         }
     });
