@@ -1,7 +1,10 @@
 //! A sandbox's disk: the upper folder of an overlay. A layer is such a folder that nobody writes to any more.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -76,11 +79,7 @@ fn copy_unreadable(disk: &Path, layer: &Path) -> Result<()> {
     let io_failed = |error: io::Error| Error::io("the sandbox's disk could not be kept", &error);
     let folder = fs::File::open(layer).map_err(io_failed)?;
     // What was copied before the first such file.
-    remove_tree(
-        std::os::fd::AsFd::as_fd(&folder),
-        std::ffi::OsStr::new(UPPER),
-    )
-    .map_err(failed)?;
+    remove_tree(folder.as_fd(), OsStr::new(UPPER)).map_err(failed)?;
     fs::create_dir(layer.join(UPPER)).map_err(io_failed)?;
     let from = [Root::open(disk.join(UPPER)).map_err(failed)?];
     let to = Root::open(layer.join(UPPER)).map_err(failed)?;
@@ -92,7 +91,8 @@ fn copy_unreadable(disk: &Path, layer: &Path) -> Result<()> {
         .with_special_bits(true)
         .with_root_metadata(true)
         .with_limits(limits);
-    let (reader, writer) = io::pipe().map_err(io_failed)?;
+    // No pipe: whoever writes to one that nobody reads any more gets a signal, which may end the host.
+    let (reader, writer) = UnixStream::pair().map_err(io_failed)?;
     std::thread::scope(|scope| {
         let packing = scope.spawn(|| pack_overlay(&from, io::BufWriter::new(writer), &pack));
         let unpacked = unpack_overlay(reader, &to, None, &unpack);
