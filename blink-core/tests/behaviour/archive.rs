@@ -5,8 +5,11 @@ use std::path::Path;
 
 use blink_core::{Blink, Command, ErrorKind, Session};
 
+use crate::child;
 use crate::session::describe;
-use crate::support::{TestBlink, blink, fails, noise, ok, python, sha256, shown};
+use crate::support::{
+    Capability, Engine, TestBlink, blink, fails, has, noise, ok, python, sha256, shown,
+};
 
 async fn says(session: &Session, script: &str) -> String {
     let output = ok(session.exec(Command::shell(script))).await;
@@ -168,7 +171,7 @@ async fn an_archive_is_of_all_layers_and_keeps_nothing_that_is_gone() {
     assert_eq!(count(&blink), (0, 0));
     let size = |path: &Path| fs::metadata(path).unwrap().len();
     assert!(size(&large) > LARGE as u64);
-    if crate::support::Engine::chosen() == crate::support::Engine::Namespace {
+    if Engine::chosen() == Engine::Namespace {
         // A disk's blocks are not emptied when a file goes.
         assert!(size(&small) < LARGE as u64 / 10, "{}", size(&small));
     }
@@ -252,6 +255,29 @@ async fn what_cannot_be_exported_or_imported_leaves_nothing() {
     for one in [&session, &copy] {
         assert_eq!(says(one, "cat /etc/group").await, "kept");
     }
+}
+
+#[tokio::test]
+async fn an_export_to_a_full_disk_leaves_nothing() {
+    if !has(Capability::HostMounts) {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("full")).unwrap();
+    let inner = child::command("export to full", home.path());
+    let mut command = std::process::Command::new("unshare");
+    let script = "mount -t tmpfs -o size=1m none \"$0/full\" && exec \"$@\"";
+    command
+        .args(["--mount", "sh", "-c", script])
+        .arg(home.path())
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    let reports = child::report(command);
+    assert!(reports[0].starts_with("ResourceExhausted"), "{reports:?}");
+    assert_eq!(reports[1..], ["0 left", "ok"], "{reports:?}");
 }
 
 /// Engines differ in what they say of a folder that is missing.

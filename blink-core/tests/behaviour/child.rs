@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use blink_core::{Blink, Error};
 
 use crate::session::describe;
-use crate::support::{Engine, blink_in, describe_in, ok, rounds};
+use crate::support::{Engine, blink_in, describe_in, noise, ok, rounds};
 
 const TASK: &str = "BLINK_TEST_TASK";
 const HOME: &str = "BLINK_TEST_HOME";
@@ -92,6 +92,7 @@ async fn performs_its_task() {
         "hold" => hold(&home).await,
         "one shot" => tell(one_shot(&home).await),
         "fill" => fill(&home).await,
+        "export to full" => export_to_full(&home).await,
         "hold session" => hold_session(&home).await,
         "warm session" => make_warm_session(&home).await,
         "change session" => crate::crash::change(&home).await,
@@ -187,6 +188,25 @@ async fn churn_sessions(home: &Path) {
         assert!(output.status.success());
     }
     tell(Ok(()));
+}
+
+/// To `full` in the home, where there is less room than the archive needs.
+async fn export_to_full(home: &Path) {
+    let blink = blink_in(home).await;
+    let session = ok(describe(&blink, "one").open()).await;
+    let files = ok(session.files()).await;
+    ok(files.write("/large", noise(4 << 20))).await;
+    let folder = home.join("full");
+    tell(session.export(folder.join("archive")).await);
+    let left = std::fs::read_dir(&folder).unwrap().count();
+    println!("report {left} left");
+    tell(
+        session
+            .exec(blink_core::Command::new("true"))
+            .await
+            .map(drop),
+    );
+    ok(session.remove()).await;
 }
 
 /// On a disk that is nearly full: each step may fail, and must say so.

@@ -1,9 +1,17 @@
 //! A sandbox's disk: the upper folder of an overlay. A layer is such a folder that nobody writes to any more.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use blink_archive::{
+    ArchiveError, Limits, Ownership, PackOptions, Root, UnpackOptions, pack_overlay, remove_tree,
+    unpack_overlay,
+};
 
 use super::{id_base, userns};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +57,9 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
+    if id_base().is_none() && said.contains("Permission denied") {
+        return copy_unreadable(disk, layer);
+    }
     let kind = match said.contains("No space left") {
         true => ErrorKind::ResourceExhausted,
         false => ErrorKind::Internal,
@@ -57,4 +68,45 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         kind,
         format!("the sandbox's disk could not be kept: {}", said.trim()),
     ))
+}
+
+/// As [`copy`], for an ordinary user whose sandbox holds files that their owner may not read: in there, that is no hindrance.
+fn copy_unreadable(disk: &Path, layer: &Path) -> Result<()> {
+    let failed = |error: ArchiveError| {
+        let message = format!("the sandbox's disk could not be kept: {error}");
+        match error.io_error() {
+            Some(source) => Error::io(message, source),
+            None => Error::new(ErrorKind::ResourceExhausted, message),
+        }
+    };
+    let io_failed = |error: io::Error| Error::io("the sandbox's disk could not be kept", &error);
+    let folder = fs::File::open(layer).map_err(io_failed)?;
+    // What was copied before the first such file.
+    remove_tree(folder.as_fd(), OsStr::new(UPPER)).map_err(failed)?;
+    fs::create_dir(layer.join(UPPER)).map_err(io_failed)?;
+    let from = [Root::open(disk.join(UPPER)).map_err(failed)?];
+    let to = Root::open(layer.join(UPPER)).map_err(failed)?;
+    let limits = Limits::default().with_total_bytes(u64::MAX);
+    let pack = PackOptions::default()
+        .with_ownership(Ownership::Ignore)
+        .with_limits(limits);
+    let unpack = UnpackOptions::default()
+        .with_special_bits(true)
+        .with_root_metadata(true)
+        .with_limits(limits);
+    // No pipe: whoever writes to one that nobody reads any more gets a signal, which may end the host.
+    let (reader, writer) = UnixStream::pair().map_err(io_failed)?;
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(|| pack_overlay(&from, io::BufWriter::new(writer), &pack));
+        let unpacked = unpack_overlay(reader, &to, None, &unpack);
+        let packed = packing
+            .join()
+            .map_err(|_| Error::new(ErrorKind::Internal, "copying the sandbox's disk panicked"))?;
+        // Where one of them has failed, the other only sees that the pipe has ended.
+        match (packed, unpacked) {
+            (Err(error), Err(ArchiveError::Truncated)) => Err(failed(error)),
+            (_, Err(error)) | (Err(error), Ok(_)) => Err(failed(error)),
+            (Ok(_), Ok(_)) => Ok(()),
+        }
+    })
 }

@@ -298,8 +298,11 @@ fn what_is_no_archive_of_this_kind_is_refused() {
     scratch.refuses(ErrorKind::InvalidArgument, "pipe");
 }
 
+/// Kind, name, link and content.
+type InnerEntry<'a> = (tar::EntryType, &'a str, &'a str, &'a [u8]);
+
 /// A tar with one entry of any name after another.
-fn inner(entries: &[(tar::EntryType, &str, &str, &[u8])]) -> Vec<u8> {
+fn inner(entries: &[InnerEntry<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (kind, name, link, content) in entries {
         let mut header = tar::Header::new_ustar();
@@ -330,7 +333,7 @@ fn layers_that_lead_outside_are_refused() {
     let long = "x".repeat(98);
     let attribute = b"39 SCHILY.xattr.user.overlay.redirect=/\n";
     let attribute = (tar::EntryType::XHeader, "x", "", &attribute[..]);
-    let hostile: &[&[(tar::EntryType, &str, &str, &[u8])]] = &[
+    let hostile: &[&[InnerEntry<'_>]] = &[
         &[(Regular, "../../canary", "", b"dead")],
         &[(Regular, "a/../../../canary", "", b"dead")],
         &[(Regular, outside, "", b"dead")],
