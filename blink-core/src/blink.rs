@@ -1,6 +1,7 @@
 //! The way in.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ struct Shared {
     engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
     registry: OnceCell<Arc<Mutex<Registry>>>,
+    /// What opening the registry has freed, until somebody is told.
+    freed_bytes: AtomicU64,
     pull: PullOptions,
 }
 
@@ -98,6 +101,7 @@ impl BlinkBuilder {
             isolation: self.isolation,
             images: OnceCell::new(),
             registry: OnceCell::new(),
+            freed_bytes: AtomicU64::new(0),
             pull: PullOptions::default()
                 .with_policy(policy)
                 .with_registry(self.registry),
@@ -200,12 +204,21 @@ impl Blink {
         let open = || {
             let mut registry = Registry::open(self.shared.home.path())?;
             // What processes that are gone were making. What cannot be told stays.
-            if let Err(error) = self.layers().collect(&mut registry) {
-                tracing::warn!(%error, "layers that nobody needs stay for now");
+            match self.layers().prune(&mut registry) {
+                Ok(freed_bytes) => {
+                    let counted = &self.shared.freed_bytes;
+                    counted.fetch_add(freed_bytes, Ordering::Relaxed);
+                }
+                Err(error) => tracing::debug!(%error, "layers that nobody needs stay for now"),
             }
             Ok::<_, Error>(Arc::new(Mutex::new(registry)))
         };
         self.shared.registry.get_or_try_init(open).cloned()
+    }
+
+    /// The bytes that opening the registry has freed, told once.
+    pub(crate) fn take_freed_bytes(&self) -> u64 {
+        self.shared.freed_bytes.swap(0, Ordering::Relaxed)
     }
 
     pub(crate) fn pull_options(&self) -> &PullOptions {

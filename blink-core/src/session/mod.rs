@@ -183,8 +183,10 @@ impl Blink {
     pub async fn prune_sessions(&self) -> Result<u64> {
         self.sweep().await;
         let layers = self.layers();
-        self.with_registry(move |registry| layers.prune(registry))
-            .await
+        let freed_bytes = self
+            .with_registry(move |registry| layers.prune(registry))
+            .await?;
+        Ok(freed_bytes + self.take_freed_bytes())
     }
 
     /// Takes a session that is there, without starting it.
