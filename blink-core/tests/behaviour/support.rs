@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,10 +158,13 @@ impl Deref for TestBlink {
 impl Drop for TestBlink {
     /// Ends what a test that has failed leaves detached: its home goes, and nothing would find it again.
     fn drop(&mut self) {
-        let Ok(entries) = std::fs::read_dir(self.home().join("sandboxes")) else {
-            return;
-        };
-        for folder in entries.flatten().map(|entry| entry.path()) {
+        let entries = std::fs::read_dir(self.home().join("sandboxes"));
+        for folder in entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+        {
             if folder.join("detached").exists()
                 && let Some(pid) = find_host_pid(&folder)
                 && let Some(pid) = rustix::process::Pid::from_raw(pid)
@@ -168,10 +172,24 @@ impl Drop for TestBlink {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        self.remove_layers();
     }
 }
 
 impl TestBlink {
+    /// An overlay has folders that their owner, where it is not root, may not even look into.
+    fn remove_layers(&self) {
+        let home = std::fs::File::open(self.home()).unwrap();
+        for _ in 0..100 {
+            let removed = blink_archive::remove_tree(home.as_fd(), "layers".as_ref());
+            if removed.is_ok() || !self.home().join("layers").exists() {
+                return;
+            }
+            // What has been ended still ends.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
