@@ -209,7 +209,9 @@ impl Blink {
                     let counted = &self.shared.freed_bytes;
                     counted.fetch_add(freed_bytes, Ordering::Relaxed);
                 }
-                Err(error) => tracing::debug!(%error, "layers that nobody needs stay for now"),
+                Err(error) => {
+                    tracing::debug!(%error, "layers that nobody needs are collected later")
+                }
             }
             Ok::<_, Error>(Arc::new(Mutex::new(registry)))
         };

@@ -124,8 +124,8 @@ impl Session {
             ));
         }
         let layers = self.blink.layers();
-        let _making = layers.making()?;
-        let kept = self.keep(&mut state, &_making, options).await?;
+        let making = layers.making()?;
+        let kept = self.keep(&mut state, &making, options).await?;
         let row = CheckpointRow {
             size_bytes: size_of(&layers.folder(&kept.layer)),
             layer: kept.layer,
@@ -140,6 +140,7 @@ impl Session {
                 registry.add_checkpoint(&session, &written, &kept.new, head.as_deref())
             })
             .await?;
+        drop(making);
         state.row.checkpoint = Some(row.name.clone());
         if let Some(head) = kept.head {
             state.row.head = head;
@@ -339,6 +340,19 @@ impl Session {
         Ok(row.and_then(|row| row.parent))
     }
 
+    /// Afterwards the machine runs and answers, or it has ended: one that nobody reaches and that writes on would change
+    /// what was kept.
+    async fn settle_who_writes(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        let runs = crate::engine::engines::is_alive(self.folder.path());
+        match &state.sandbox {
+            Some(sandbox) if sandbox.death().is_none() => Ok(()),
+            // An earlier process has left it so.
+            None if runs && state.row.options.asked.warm => self.running(state).await.map(drop),
+            None if !runs => Ok(()),
+            _ => self.halt(state).await.map(drop),
+        }
+    }
+
     /// Makes a layer of the disk as it is now.
     async fn keep(
         &self,
@@ -348,12 +362,7 @@ impl Session {
     ) -> Result<Kept> {
         let layers = self.blink.layers();
         let engine = self.blink.engine(state.row.isolation).await?;
-        if state.row.options.asked.warm && state.sandbox.is_none() {
-            // It may run: an earlier process has left it so.
-            if crate::engine::engines::is_alive(self.folder.path()) {
-                self.running(state).await?;
-            }
-        }
+        self.settle_who_writes(state).await?;
         let new = layers.new_layer(making)?;
         let head = state.row.head.clone();
         let running = state

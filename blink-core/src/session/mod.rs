@@ -41,8 +41,9 @@ pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A session, held by this process: no other can open it meanwhile.
 ///
-/// Dropping it lets go of the session. Its machine ends with that, unless the session is [warm](SessionBuilder::warm); its
-/// disk stays until the session is [removed](Session::remove). Its methods can be used from several tasks at once.
+/// Dropping it lets go of the session. Its machine ends with that, unless the session is [warm](SessionBuilder::warm), and
+/// for a micro-VM that is a power cut: what programs have written in its last seconds may not be on its disk.
+/// [`stop`](Session::stop) ends it with everything there. The disk stays until the session is [removed](Session::remove). Its methods can be used from several tasks at once.
 pub struct Session {
     blink: Blink,
     folder: SandboxFolder,
@@ -423,9 +424,7 @@ impl Session {
             let sandbox = sandbox.reached(&row.options.asked.publish).await;
             match sandbox {
                 Ok(sandbox) => {
-                    let sandbox = Arc::new(sandbox);
-                    state.sandbox = Some(sandbox.clone());
-                    return Ok(sandbox);
+                    return Ok(self.hold(state, sandbox));
                 }
                 Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
                 Err(error) => {
@@ -446,13 +445,18 @@ impl Session {
             layers,
             outlives: row.options.asked.warm,
         };
-        let sandbox = Arc::new(described.boot(parts, place).await?);
+        let sandbox = described.boot(parts, place).await?;
         identify(&sandbox, self.id()).await;
+        Ok(self.hold(state, sandbox))
+    }
+
+    fn hold(&self, state: &mut MutexGuard<'_, State>, sandbox: Sandbox) -> Arc<Sandbox> {
+        let sandbox = Arc::new(sandbox);
         state.sandbox = Some(sandbox.clone());
         if let Some(after) = state.row.options.asked.idle_stop {
             idle::watch(&self.state, &sandbox, after);
         }
-        Ok(sandbox)
+        sandbox
     }
 
     fn described(&self, options: &SessionOptions) -> crate::sandbox::SandboxBuilder {

@@ -307,6 +307,9 @@ async fn a_machine_that_died_is_started_again_from_its_disk() {
     let agent = host_pid(&blink.folders()[0]);
     kill(agent);
     until("its end", || !is_alive(agent)).await;
+    // What is kept of it now is its disk, which nobody writes to any more.
+    let kept = ok(session.checkpoint("after")).await;
+    assert_eq!(kept.consistency, Consistency::Stopped);
     let sandbox = ok(async {
         loop {
             let sandbox = session.sandbox().await?;
@@ -317,7 +320,29 @@ async fn a_machine_that_died_is_started_again_from_its_disk() {
     })
     .await;
     drop(sandbox);
+    assert_eq!(
+        says(&session, "echo more >>/tmp/file; cat /tmp/file").await,
+        "kept\nmore"
+    );
+    ok(session.restore("after")).await;
     assert_eq!(says(&session, "cat /tmp/file").await, "kept");
+}
+
+#[tokio::test]
+async fn a_session_that_was_left_running_is_kept_while_it_writes() {
+    let blink = blink().await;
+    drop(ok(describe(&blink, "one").warm(true).open()).await);
+    let agent = host_pid(&blink.folders()[0]);
+    let session = ok(blink.take_session("one", Duration::from_secs(10))).await;
+    let kept = ok(session.checkpoint("running")).await;
+    assert_eq!(kept.consistency, Consistency::Frozen);
+    assert!(is_alive(agent));
+    says(&session, "echo later >/tmp/file; sync").await;
+    ok(session.restore("running")).await;
+    assert!(!is_alive(agent));
+    assert_eq!(says(&session, "cat /tmp/file || echo none").await, "none");
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
 }
 
 #[tokio::test]
