@@ -1,0 +1,392 @@
+//! Sandboxes.
+
+mod builder;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blink_wire::{Address, Attach, ProcessId, Request, Response};
+
+pub use self::builder::{
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, Resources,
+    SandboxBuilder,
+};
+pub(crate) use self::builder::{Parts, Place};
+use crate::command::{Command, Defaults, Output};
+use crate::connection::Connection;
+use crate::engine::{Consistency, Machine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::Files;
+use crate::home::{Lifetime, SandboxFolder};
+use crate::isolation::Isolation;
+use crate::link::Link;
+use crate::process::{self, Process};
+use crate::publish::{Bound, Published, PublishedPort};
+
+/// A sandbox: one isolated machine with a disk.
+///
+/// Dropping it ends and removes it, unless it was made [detached](SandboxBuilder::detached). Its methods can be used
+/// from several tasks at once.
+pub struct Sandbox {
+    folder: Option<SandboxFolder>,
+    machine: Arc<dyn Machine>,
+    link: Option<Link>,
+    isolation: Isolation,
+    defaults: Defaults,
+    published: Published,
+    /// It goes on when this is dropped.
+    outlives: bool,
+}
+
+impl Sandbox {
+    pub(crate) fn assemble(
+        folder: SandboxFolder,
+        machine: Arc<dyn Machine>,
+        isolation: Isolation,
+        defaults: Defaults,
+    ) -> Sandbox {
+        Sandbox {
+            folder: Some(folder),
+            machine,
+            link: None,
+            isolation,
+            defaults,
+            published: Published::default(),
+            outlives: false,
+        }
+    }
+
+    /// Failing to reach a machine that an earlier process has made is no reason to end it.
+    pub(crate) fn adopted(mut self) -> Sandbox {
+        self.outlives = true;
+        self
+    }
+
+    /// Opens the link to a machine that an earlier process has left, and publishes its ports.
+    pub(crate) async fn reached(mut self, ports: &[PublishedPort]) -> Result<Sandbox> {
+        let ports = Bound::bind(ports)?;
+        self.connect(DEFAULT_BOOT_TIMEOUT).await?;
+        self.publish(ports)?;
+        Ok(self)
+    }
+
+    /// Has everything written to the disk, before an end that leaves no time for it.
+    pub(crate) async fn settle(&self) {
+        if let Ok(link) = self.link()
+            && self.isolation == Isolation::Microvm
+        {
+            let _ = link.call(&Request::Freeze).await;
+        }
+    }
+
+    /// Ends the machine. Its folder stays.
+    pub(crate) async fn end(&self, reason: &str) {
+        self.machine.kill();
+        if let Some(link) = &self.link {
+            link.close(Error::new(ErrorKind::SandboxDied, reason));
+        }
+        self.machine.gone().await;
+    }
+
+    /// Copies what the disk holds at this moment to a layer's folder.
+    pub(crate) async fn snapshot(&self, layer: &Path, must_freeze: bool) -> Result<Consistency> {
+        let link = self.link()?;
+        let frozen = match link.call(&Request::Freeze).await {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::SandboxDied => return Err(error),
+            // In a namespace nothing needs to be frozen: its disk is the host's own files.
+            Err(error) if must_freeze && self.isolation != Isolation::Namespace => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::debug!(sandbox = self.id(), %error, "the disk is not frozen");
+                false
+            }
+        };
+        let copied = self.machine.snapshot(layer, frozen).await;
+        if frozen {
+            link.call(&Request::Thaw).await?;
+        }
+        copied
+    }
+
+    /// Opens the link; a machine that does not answer is ended by the drop that follows.
+    pub(crate) async fn connect(&mut self, deadline: Duration) -> Result<()> {
+        let machine = self.machine.clone();
+        let started = std::time::Instant::now();
+        let io = tokio::time::timeout(deadline, self.machine.open_link())
+            .await
+            .map_err(|_| {
+                let message = format!("the sandbox's agent did not call within {deadline:.1?}");
+                Error::new(ErrorKind::Timeout, message)
+            })??;
+        let deadline = deadline.saturating_sub(started.elapsed());
+        let obituary = Box::new(move |reason: String| {
+            let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> =
+                Box::pin(async move {
+                    let message = match machine.last_words().await {
+                        Some(words) => format!("the sandbox has ended: {words}"),
+                        None => format!("the sandbox does not answer any more ({reason})"),
+                    };
+                    Error::new(ErrorKind::SandboxDied, message)
+                });
+            words
+        });
+        self.link = Some(Link::connect(io, deadline, obituary).await?);
+        Ok(())
+    }
+
+    /// Leads ports of the host into it.
+    pub(crate) fn publish(&mut self, ports: Bound) -> Result<()> {
+        self.published = ports.lead(self.link()?);
+        Ok(())
+    }
+
+    pub(crate) fn link(&self) -> Result<&Link> {
+        self.link
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::SandboxDied, "the sandbox was never booted"))
+    }
+
+    /// Names it among all sandboxes of this home.
+    pub fn id(&self) -> &str {
+        self.folder.as_ref().map_or("", SandboxFolder::id)
+    }
+
+    /// The isolation that it really has.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Runs a command to its end and captures its output.
+    ///
+    /// A command that exits with another code than 0, or is killed when its time is over, is no error: the output
+    /// says so.
+    ///
+    /// # Errors
+    /// `InvalidArgument` and `NotFound` for a command that cannot be right; `ResourceExhausted`; `SandboxDied`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: blink_core::Sandbox) -> blink_core::Result<()> {
+    /// let output = sandbox.exec(blink_core::Command::new("uname").arg("-s")).await?;
+    /// assert_eq!((output.status.code, &output.stdout[..]), (0, &b"Linux\n"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn exec(&self, command: Command) -> Result<Output> {
+        if matches!(command.stdin, crate::Stdin::Piped) {
+            return Err(Error::invalid(
+                "a captured command has no pipe for its standard input; give it bytes, or spawn it",
+            ));
+        }
+        let spawn = command.to_spawn(&self.defaults, false)?;
+        process::run(
+            self.link()?,
+            &command,
+            Request::Spawn(spawn),
+            self.isolation,
+        )
+        .await
+    }
+
+    /// Starts a command and streams its input and output.
+    ///
+    /// # Errors
+    /// As for [`exec`](Sandbox::exec).
+    pub async fn spawn(&self, command: Command) -> Result<Process> {
+        let spawn = command.to_spawn(&self.defaults, true)?;
+        let piped = matches!(command.stdin, crate::Stdin::Piped);
+        let mut process =
+            Process::start(self.link()?, Request::Spawn(spawn), true, self.isolation).await?;
+        match command.stdin {
+            crate::Stdin::Bytes(bytes) => {
+                let stdin = process.take_stdin();
+                tokio::spawn(async move {
+                    if let Some(mut stdin) = stdin {
+                        // A program that reads no more ends with a result of its own.
+                        let _ = stdin.write(bytes).await;
+                        stdin.close().await;
+                    }
+                });
+            }
+            _ if !piped => drop(process.take_stdin()),
+            _ => {}
+        }
+        Ok(process)
+    }
+
+    /// Attaches to a process that was spawned earlier, also by an earlier host process: its output goes on at the
+    /// offsets that the caller has, or at the oldest byte of its last MiB.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released.
+    pub async fn process(
+        &self,
+        id: u64,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Process> {
+        let attach = Attach {
+            process: ProcessId(id),
+            stdout_offset,
+            stderr_offset,
+        };
+        Process::start(self.link()?, Request::Attach(attach), true, self.isolation).await
+    }
+
+    /// The spawned processes that were not released.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
+        match self.link()?.call(&Request::Processes).await? {
+            Response::Processes(list) => Ok(list.into_iter().map(Into::into).collect()),
+            _ => Err(Error::new(
+                ErrorKind::Protocol,
+                "the sandbox's answer is not a list of processes",
+            )),
+        }
+    }
+
+    /// Its files.
+    ///
+    /// # Errors
+    /// `SandboxDied` where it was never booted.
+    pub fn files(&self) -> Result<Files> {
+        Ok(Files::new(self.link()?.clone()))
+    }
+
+    /// Connects to a TCP port inside the sandbox; `host` is an IP address or `localhost`.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing answers.
+    pub async fn connect_tcp(&self, host: &str, port: u16) -> Result<Connection> {
+        Connection::open(self.link()?, Address::Tcp(host.to_owned(), port)).await
+    }
+
+    /// Connects to a unix socket inside the sandbox.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, or nothing answers.
+    pub async fn connect_unix(&self, path: impl AsRef<Path>) -> Result<Connection> {
+        let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_ref().as_os_str()).to_vec();
+        Connection::open(self.link()?, Address::Unix(path.into())).await
+    }
+
+    /// Its published ports in the order in which they were asked for, each with the port that the host really has.
+    pub fn published(&self) -> &[PublishedPort] {
+        self.published.ports()
+    }
+
+    /// Asks the agent for a sign of life.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended.
+    pub async fn ping(&self) -> Result<()> {
+        self.link()?.call(&Request::Ping).await.map(drop)
+    }
+
+    /// The version of its guest agent.
+    pub fn agent(&self) -> Option<&str> {
+        self.link
+            .as_ref()?
+            .agent()
+            .map(|hello| hello.program.as_str())
+    }
+
+    /// Why it has ended, if it has.
+    pub fn death(&self) -> Option<&Error> {
+        self.link.as_ref()?.dead()
+    }
+
+    /// Ends it and removes everything of it, also where it was made detached.
+    ///
+    /// # Errors
+    /// `Internal` where something of it could not be removed; the message names it.
+    pub async fn remove(mut self) -> Result<()> {
+        std::mem::take(&mut self.published).end().await;
+        self.machine.kill();
+        if let Some(link) = self.link.take() {
+            link.close(Error::new(
+                ErrorKind::SandboxDied,
+                "the sandbox was removed",
+            ));
+        }
+        self.machine.gone().await;
+        match self.folder.take() {
+            Some(folder) => tokio::task::spawn_blocking(move || folder.remove())
+                .await
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        drop(std::mem::take(&mut self.published));
+        let Some(folder) = self.folder.take() else {
+            return;
+        };
+        if self.outlives {
+            return;
+        }
+        self.machine.kill();
+        if let Some(link) = self.link.take() {
+            link.close(Error::new(
+                ErrorKind::SandboxDied,
+                "the sandbox was dropped",
+            ));
+        }
+        // What cannot be removed now, because its processes are still ending, goes with the next start.
+        if folder.lifetime() != Lifetime::Session {
+            let _ = folder.remove();
+        }
+    }
+}
+
+/// A spawned process in a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProcessInfo {
+    /// Names it.
+    pub id: u64,
+    /// Its number among the sandbox's processes.
+    pub pid: u32,
+    /// What was started.
+    pub argv: Vec<OsString>,
+    /// How it ended, if it has.
+    pub status: Option<crate::ExitStatus>,
+    /// Bytes of standard output so far.
+    pub stdout_bytes: u64,
+    /// Bytes of standard error so far.
+    pub stderr_bytes: u64,
+    /// Whether it has a terminal.
+    pub pty: bool,
+    /// The key it was spawned with.
+    pub key: Option<String>,
+}
+
+impl From<blink_wire::ProcessInfo> for ProcessInfo {
+    fn from(info: blink_wire::ProcessInfo) -> ProcessInfo {
+        use std::os::unix::ffi::OsStringExt;
+        ProcessInfo {
+            id: info.process.0,
+            pid: info.pid,
+            argv: info
+                .argv
+                .into_iter()
+                .map(|arg| OsString::from_vec(arg.to_vec()))
+                .collect(),
+            status: info.exit.as_ref().map(crate::ExitStatus::from_report),
+            stdout_bytes: info.stdout_bytes,
+            stderr_bytes: info.stderr_bytes,
+            pty: info.pty,
+            key: info.key,
+        }
+    }
+}
