@@ -14,7 +14,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-mod syscalls;
+pub(crate) mod syscalls;
 
 /// Enough files for any build or server, and far from what would exhaust the host's kernel.
 const OPEN_FILES: u64 = 65536;
@@ -191,6 +191,15 @@ fn random_byte() -> u8 {
     byte[0]
 }
 
+/// What `clone` is told to make a new namespace.
+pub(crate) const NEW_NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP) as u64;
+
 /// A call that is neither known good nor known bad does not exist, so that libraries fall back to an older one.
 fn unknown_calls_do_not_exist() -> Result<BpfProgram, seccompiler::BackendError> {
     let known = syscalls::ALLOWED
@@ -224,14 +233,7 @@ fn refused_calls_are_not_permitted(
     if pin_processors {
         refused.insert(libc::SYS_sched_setaffinity, Vec::new());
     }
-    let namespaces = u64::from(libc::CLONE_NEWUSER.cast_unsigned())
-        | u64::from(libc::CLONE_NEWNS.cast_unsigned())
-        | u64::from(libc::CLONE_NEWPID.cast_unsigned())
-        | u64::from(libc::CLONE_NEWNET.cast_unsigned())
-        | u64::from(libc::CLONE_NEWIPC.cast_unsigned())
-        | u64::from(libc::CLONE_NEWUTS.cast_unsigned())
-        | u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
-    let new_namespace = namespace_bits(namespaces)
+    let new_namespace = namespace_bits(NEW_NAMESPACES)
         .map(|bit| {
             SeccompRule::new(vec![SeccompCondition::new(
                 0,
@@ -283,12 +285,12 @@ fn errno(number: c_int) -> u32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn arch() -> TargetArch {
+pub(crate) fn arch() -> TargetArch {
     TargetArch::x86_64
 }
 
 #[cfg(target_arch = "aarch64")]
-fn arch() -> TargetArch {
+pub(crate) fn arch() -> TargetArch {
     TargetArch::aarch64
 }
 

@@ -1,6 +1,7 @@
 //! Blink's guest agent: the one resident program in every sandbox.
 //!
-//! `blink-guest serve` is process 1. It takes links from hosts and does what they ask: `docs/BLIN.md` says what.
+//! `blink-guest serve` is process 1. It takes links from hosts and does what they ask: `docs/BLIN.md` says what. On the
+//! host, under another name, it puts the filter over a micro-VM's hypervisor.
 //!
 //! It is Blink's own program and started by Blink; its options may change with any version.
 
@@ -11,6 +12,7 @@ mod dial;
 mod files;
 mod freeze;
 mod guard;
+mod hypervisor;
 mod job;
 mod link;
 mod machine;
@@ -26,6 +28,11 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let program = std::env::args_os().next().unwrap_or_default();
+    if hypervisor::is_asked_for(program.as_ref()) {
+        eprintln!("blink-guest: {}", hypervisor::run(program.as_ref()));
+        return ExitCode::FAILURE;
+    }
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => serve(arguments),

@@ -83,6 +83,49 @@ pub(super) const ALLOWED: &[i64] = with_legacy!([
     libc::SYS_utime, libc::SYS_utimes, libc::SYS_vfork,
 ]);
 
+/// Calls of a hypervisor: what runs a machine, moves its network's packets, and serves files of mounts for it, with their
+/// owners. `clone` and `socket` are added with what their arguments may be.
+#[rustfmt::skip]
+pub(crate) const HYPERVISOR: &[i64] = with_legacy!([
+    libc::SYS_accept, libc::SYS_accept4, libc::SYS_bind, libc::SYS_brk, libc::SYS_capget, libc::SYS_capset,
+    libc::SYS_chdir, libc::SYS_clock_getres, libc::SYS_clock_gettime, libc::SYS_clock_nanosleep, libc::SYS_close,
+    libc::SYS_close_range, libc::SYS_connect, libc::SYS_copy_file_range, libc::SYS_dup, libc::SYS_dup3,
+    libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_eventfd2, libc::SYS_execve,
+    libc::SYS_exit, libc::SYS_exit_group, libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_fadvise64,
+    libc::SYS_fallocate, libc::SYS_fchdir, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat,
+    libc::SYS_fcntl, libc::SYS_fdatasync, libc::SYS_fgetxattr, libc::SYS_flistxattr, libc::SYS_flock,
+    libc::SYS_fremovexattr, libc::SYS_fsetxattr, libc::SYS_fstat, libc::SYS_fstatfs, libc::SYS_fsync,
+    libc::SYS_ftruncate, libc::SYS_futex, libc::SYS_getcpu, libc::SYS_getcwd, libc::SYS_getdents64, libc::SYS_getegid,
+    libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getpeername, libc::SYS_getpid, libc::SYS_getppid,
+    libc::SYS_getrandom, libc::SYS_getresgid, libc::SYS_getresuid, libc::SYS_getrusage, libc::SYS_getsockname,
+    libc::SYS_getsockopt, libc::SYS_gettid, libc::SYS_gettimeofday, libc::SYS_getuid, libc::SYS_getxattr,
+    libc::SYS_ioctl, libc::SYS_kill, libc::SYS_lgetxattr, libc::SYS_linkat, libc::SYS_listen, libc::SYS_listxattr,
+    libc::SYS_llistxattr, libc::SYS_lremovexattr, libc::SYS_lseek, libc::SYS_lsetxattr, libc::SYS_madvise,
+    libc::SYS_membarrier, libc::SYS_memfd_create, libc::SYS_mincore, libc::SYS_mkdirat, libc::SYS_mknodat,
+    libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_mremap, libc::SYS_msync, libc::SYS_munmap, libc::SYS_nanosleep,
+    libc::SYS_newfstatat, libc::SYS_openat, libc::SYS_openat2, libc::SYS_pipe2, libc::SYS_ppoll, libc::SYS_prctl,
+    libc::SYS_pread64, libc::SYS_preadv, libc::SYS_preadv2, libc::SYS_prlimit64, libc::SYS_pselect6,
+    libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_pwritev2, libc::SYS_read, libc::SYS_readlinkat, libc::SYS_readv,
+    libc::SYS_recvfrom, libc::SYS_recvmmsg, libc::SYS_recvmsg, libc::SYS_removexattr, libc::SYS_renameat2,
+    libc::SYS_restart_syscall, libc::SYS_rseq, libc::SYS_rt_sigaction, libc::SYS_rt_sigpending,
+    libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_rt_sigtimedwait, libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity, libc::SYS_sched_yield, libc::SYS_sendfile, libc::SYS_sendmmsg, libc::SYS_sendmsg,
+    libc::SYS_sendto, libc::SYS_set_robust_list, libc::SYS_set_tid_address, libc::SYS_setfsgid, libc::SYS_setfsuid,
+    libc::SYS_setgroups, libc::SYS_setpriority, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_setsockopt,
+    libc::SYS_setxattr, libc::SYS_shutdown, libc::SYS_sigaltstack, libc::SYS_signalfd4, libc::SYS_socketpair,
+    libc::SYS_splice, libc::SYS_statfs, libc::SYS_statx, libc::SYS_symlinkat, libc::SYS_sync, libc::SYS_syncfs,
+    libc::SYS_sysinfo, libc::SYS_tgkill, libc::SYS_timer_create, libc::SYS_timer_delete, libc::SYS_timer_settime,
+    libc::SYS_timerfd_create, libc::SYS_timerfd_gettime, libc::SYS_timerfd_settime, libc::SYS_tkill,
+    libc::SYS_truncate, libc::SYS_umask, libc::SYS_uname, libc::SYS_unlinkat, libc::SYS_utimensat, libc::SYS_wait4,
+    libc::SYS_waitid, libc::SYS_write, libc::SYS_writev,
+], [
+    libc::SYS_access, libc::SYS_arch_prctl, libc::SYS_chmod, libc::SYS_chown, libc::SYS_dup2, libc::SYS_epoll_wait,
+    libc::SYS_fchmodat2, libc::SYS_futimesat, libc::SYS_getrlimit, libc::SYS_lchown, libc::SYS_link, libc::SYS_lstat,
+    libc::SYS_mkdir, libc::SYS_mknod, libc::SYS_open, libc::SYS_pipe, libc::SYS_poll, libc::SYS_readlink,
+    libc::SYS_rename, libc::SYS_renameat, libc::SYS_rmdir, libc::SYS_stat, libc::SYS_symlink,
+    libc::SYS_sync_file_range, libc::SYS_time, libc::SYS_unlink, libc::SYS_utimes,
+]);
+
 /// Calls that fail with "operation not permitted".
 #[rustfmt::skip]
 pub(super) const REFUSED: &[i64] = with_legacy!([

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::disk::Disk;
+use super::filter::Filter;
 use super::record::Record;
 use super::runtime::{self, Runtime};
 use super::{archive, console, failure, link};
@@ -46,6 +47,7 @@ impl MicrovmMachine {
         spec: &MachineSpec,
         options: BoxOptions,
         secret: String,
+        launcher: &Path,
     ) -> Result<MicrovmMachine> {
         let disk = Disk::of(&spec.disk);
         let noted =
@@ -73,6 +75,7 @@ impl MicrovmMachine {
             disk.lend(&place).map_err(noted)?;
         }
         let folder = runtime.machine_folder(&record.machine);
+        let filter = Filter::put(launcher, &folder)?;
         let starting = {
             let handle = handle.clone();
             runtime.run(async move { Ok(handle.start().await) })
@@ -87,6 +90,7 @@ impl MicrovmMachine {
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(late(spec.boot_timeout, &console::tail(&folder))),
         }
+        filter.check()?;
         if is_new {
             disk.adopt(&place).map_err(noted)?;
         }

@@ -7,6 +7,7 @@ mod archive;
 mod console;
 mod disk;
 mod failure;
+mod filter;
 mod host_image;
 mod link;
 mod machine;
@@ -38,6 +39,8 @@ pub(crate) struct MicrovmEngine {
     home: Home,
     /// The folder with the guest agent.
     agent: PathBuf,
+    /// The program that sets the hypervisor's filter: the agent's own.
+    launcher: PathBuf,
 }
 
 impl MicrovmEngine {
@@ -54,6 +57,7 @@ impl MicrovmEngine {
             runtime,
             home: home.clone(),
             agent: agent.parent().unwrap_or(&agent).to_owned(),
+            launcher: agent,
         })
     }
 }
@@ -74,7 +78,7 @@ impl MicrovmEngine {
             shown: &shown,
         };
         let options = options::describe(spec, &root, &mounts, &secret)?;
-        MicrovmMachine::boot(&self.runtime, spec, options, secret).await
+        MicrovmMachine::boot(&self.runtime, spec, options, secret, &self.launcher).await
     }
 
     async fn prepare<T: Send + 'static>(

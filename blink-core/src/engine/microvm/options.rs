@@ -110,6 +110,10 @@ fn advanced() -> Result<AdvancedBoxOptions> {
     let mut advanced = AdvancedBoxOptions::default();
     let mut security = SecurityOptions::default();
     security.resource_limits.max_open_files = Some(open_files());
+    // The engine's is 1 GiB, and ends the machine whose disk, or file on a mount, gets larger; the disk has its own limit.
+    security.resource_limits.max_file_size = None;
+    // Blink's own is set where the hypervisor starts (`filter`).
+    security.seccomp_enabled = false;
     // The log's level is this process's affair; the machine would print its own into the output of programs.
     security.env_allowlist.clear();
     advanced.security = security;

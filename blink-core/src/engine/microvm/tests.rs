@@ -10,7 +10,7 @@ use blink_wire::Request;
 use super::*;
 use crate::engine::tree::Tree;
 use crate::home::{Lifetime, SandboxFolder};
-use crate::sandbox::{Network, Resources, Sandbox};
+use crate::sandbox::{Mount, Network, Resources, Sandbox};
 use crate::{Command, Consistency, Isolation};
 
 const ENGINE: &str = "BLINK_TEST_ENGINE";
@@ -85,8 +85,19 @@ fn spec(folder: &SandboxFolder, disk: &Path) -> MachineSpec {
 }
 
 async fn boot(engine: &MicrovmEngine, home: &Home, id: &str, disk: &Path) -> Running {
+    boot_with(engine, home, id, disk, |_| {}).await
+}
+
+async fn boot_with(
+    engine: &MicrovmEngine,
+    home: &Home,
+    id: &str,
+    disk: &Path,
+    change: impl FnOnce(&mut MachineSpec),
+) -> Running {
     let folder = home.open_sandbox(id, Lifetime::Detached).unwrap();
-    let spec = spec(&folder, disk);
+    let mut spec = spec(&folder, disk);
+    change(&mut spec);
     let machine = Arc::new(engine.boot_machine(&spec).await.unwrap());
     let defaults = crate::command::Defaults::default();
     let mut sandbox = Sandbox::assemble(folder, machine.clone(), Isolation::Microvm, defaults);
@@ -183,6 +194,56 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
         .unwrap()
         .collect();
     assert_eq!(boxes.len(), 0, "{boxes:?}");
+}
+
+/// The hypervisor's process, and not the jail's around it.
+fn hypervisor_status(home: &Home) -> String {
+    let folder = home.path().join("microvm/boxes").canonicalize().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let found: Vec<_> = processes
+        .filter(|process| {
+            let program = fs::read_link(process.path().join("exe")).unwrap_or_default();
+            program.starts_with(&folder) && program.ends_with("hypervisor")
+        })
+        .collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    fs::read_to_string(found[0].path().join("status")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_a_mount_are_served_beneath_a_filter() {
+    if !has_machines() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let home = Home::open(Some(scratch.path().join("home"))).unwrap();
+    let engine = MicrovmEngine::open(&home).await.unwrap();
+    let (id, disk, shared) = (
+        new_sandbox(&home),
+        scratch.path().join("disk"),
+        scratch.path().join("shared"),
+    );
+    fs::create_dir(&disk).unwrap();
+    fs::create_dir(&shared).unwrap();
+    let running = boot_with(&engine, &home, &id, &disk, |spec| {
+        spec.mounts = vec![Mount::new(&shared, "/shared")];
+    })
+    .await;
+    let status = hypervisor_status(&home);
+    assert!(
+        status.contains("Seccomp:\t2\n") && status.contains("NoNewPrivs:\t1\n"),
+        "{status}"
+    );
+    let did = running
+        .says(
+            "cd /shared && echo one >a && mv a b && ln b c && ln -s b d && chmod 640 b && touch -d @1000 b && \
+             mkfifo e && mkdir -p f/g && mv f h && rmdir h/g && df . >/dev/null && sync -d b && sync -f b && \
+             stat -c '%a %Y %h' b && truncate -s 2 b && cat d && fallocate -l 5 b && stat -c %s b && \
+             dd if=/dev/zero of=large bs=1M seek=1500 count=1 2>/dev/null && stat -c %s large && ls",
+        )
+        .await;
+    assert_eq!(did, "640 1000 2\non5\n1573912576\nb\nc\nd\ne\nh\nlarge");
+    running.cut().await;
 }
 
 async fn damaged_archives_leave_nothing(engine: &MicrovmEngine, good: &Path, folder: &Path) {

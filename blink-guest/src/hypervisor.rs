@@ -1,0 +1,91 @@
+//! The filter of system calls over a micro-VM's hypervisor, on the host.
+//!
+//! The hypervisor has a filter of its own, which lacks what serving a mount needs: a file that is renamed on one ends the
+//! machine. Blink turns it off, and starts the hypervisor through this program, which is in its jail already, sets a whole
+//! filter, and becomes it.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
+
+use crate::confine::{self, syscalls};
+
+/// What the engine starts as the hypervisor.
+const STARTED_AS: &str = "boxlite-shim";
+
+/// The hypervisor, beside the program that was started.
+const HYPERVISOR: &str = "hypervisor";
+
+/// Unix, IPv4, IPv6 and the kernel's routes: what a machine's network and sockets are made of.
+const SOCKET_FAMILIES: [i32; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];
+
+/// Whether this program was started by the engine, by the name that it has then.
+pub(crate) fn is_asked_for(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name == STARTED_AS)
+}
+
+/// Becomes the hypervisor; returns where that fails.
+pub(crate) fn run(program: &Path) -> Box<dyn Error> {
+    match enter(program) {
+        Ok(()) => io::Error::last_os_error().into(),
+        Err(error) => error,
+    }
+}
+
+fn enter(program: &Path) -> Result<(), Box<dyn Error>> {
+    let hypervisor = CString::new(
+        program
+            .with_file_name(HYPERVISOR)
+            .into_os_string()
+            .into_vec(),
+    )?;
+    let name = CString::new(program.as_os_str().as_bytes())?;
+    seccompiler::apply_filter(&filter()?)?;
+    // The engine tells the hypervisor what to do on its standard input.
+    let arguments = [name.as_ptr(), std::ptr::null()];
+    // SAFETY: both are NUL-terminated, the list ends with a null pointer, and all of them outlive the call.
+    unsafe { libc::execv(hypervisor.as_ptr(), arguments.as_ptr()) };
+    Ok(())
+}
+
+/// A call that is not listed does not exist: what the hypervisor does for a machine then fails for that machine's program,
+/// and not the machine.
+fn filter() -> Result<BpfProgram, BackendError> {
+    let mut known: BTreeMap<i64, Vec<SeccompRule>> = syscalls::HYPERVISOR
+        .iter()
+        .map(|&call| (call, Vec::new()))
+        .collect();
+    let families = SOCKET_FAMILIES.map(|family| argument_is(family.cast_unsigned().into()));
+    known.insert(
+        libc::SYS_socket,
+        families.into_iter().collect::<Result<_, _>>()?,
+    );
+    let mask = confine::NEW_NAMESPACES;
+    let no_namespace =
+        SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), 0)?;
+    known.insert(libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]);
+    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    SeccompFilter::new(known, missing, SeccompAction::Allow, confine::arch())?.try_into()
+}
+
+fn argument_is(value: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        value,
+    )?])
+}
