@@ -333,6 +333,11 @@ impl Drop for Sandbox {
             return;
         };
         if self.outlives {
+            // An agent that dials has one link; whoever opens the sandbox next waits for it.
+            if let Some(link) = self.link.take() {
+                let reason = "the sandbox was let go of, and runs on; open it again";
+                link.close(Error::new(ErrorKind::SandboxDied, reason));
+            }
             return;
         }
         self.machine.kill();
