@@ -77,6 +77,15 @@ impl Tree {
         }
     }
 
+    /// The first process of it that runs a program.
+    #[cfg(feature = "microvm")]
+    pub(crate) fn running(self, program: &std::path::Path) -> Option<Tree> {
+        let runs = |process: &Tree| {
+            fs::read_link(format!("/proc/{}/exe", process.pid)).is_ok_and(|found| found == program)
+        };
+        self.all().into_iter().find(runs)
+    }
+
     fn is_stopped(self) -> bool {
         let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
             return true;

@@ -35,6 +35,11 @@ impl Filter {
             .map_err(|error| Error::io("the micro-VM's hypervisor could not be made ready", &error))
     }
 
+    /// The program that the filter is over.
+    pub(super) fn hypervisor(&self) -> PathBuf {
+        self.program.with_file_name(HYPERVISOR)
+    }
+
     /// # Errors
     /// If the engine has put its hypervisor there in spite of it, which then runs without a filter.
     pub(super) fn check(&self) -> Result<()> {

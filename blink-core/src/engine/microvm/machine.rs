@@ -94,7 +94,7 @@ impl MicrovmMachine {
         if is_new {
             disk.adopt(&place).map_err(noted)?;
         }
-        record.process = process_of(&handle).await;
+        record.process = process_of(&handle, &filter).await;
         record.write(&spec.folder).map_err(noted)?;
         unfinished.machine = None;
         Ok(Self::watched(runtime, handle, record, disk, folder))
@@ -208,9 +208,11 @@ async fn discard(boxlite: &BoxliteRuntime, machine: &str) {
     }
 }
 
-async fn process_of(handle: &LiteBox) -> Option<Tree> {
+/// The hypervisor itself. The jail around it ends with it, and not the other way round where the machine is detached.
+async fn process_of(handle: &LiteBox, filter: &Filter) -> Option<Tree> {
     let pid = handle.info().await.ok()?.pid?;
-    Tree::of(i32::try_from(pid).ok()?)
+    let jail = Tree::of(i32::try_from(pid).ok()?)?;
+    Some(jail.running(&filter.hypervisor()).unwrap_or(jail))
 }
 
 async fn watch_end(process: Option<Tree>) {
