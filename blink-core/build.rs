@@ -181,6 +181,10 @@ fn agent_flags(target: &str) -> Vec<String> {
         "-Ctarget-feature=+crt-static".to_owned(),
         "-Crelocation-model=static".to_owned(),
     ];
+    if target == "x86_64-unknown-linux-gnu" {
+        // Rust's own linker is the one for this target: functions with the same code become one.
+        flags.push("-Clink-arg=-Wl,--icf=all".to_owned());
+    }
     let cross_linker = format!(
         "CARGO_TARGET_{}_LINKER",
         target.replace('-', "_").to_uppercase()

@@ -24,6 +24,9 @@ const STARTED_AS: &str = "boxlite-shim";
 /// The hypervisor, beside the program that was started.
 const HYPERVISOR: &str = "hypervisor";
 
+/// A plain name for the folder that it is in.
+const FOLDER: &str = "/tmp/blink-hypervisor";
+
 /// Unix, IPv4, IPv6 and the kernel's routes: what a machine's network and sockets are made of.
 const SOCKET_FAMILIES: [i32; 4] = [
     libc::AF_UNIX,
@@ -46,6 +49,11 @@ pub(crate) fn run(program: &Path) -> Box<dyn Error> {
 }
 
 fn enter(program: &Path) -> Result<(), Box<dyn Error>> {
+    // The kernel of machines is a library beside it, looked for along a list of paths, in which a colon parts two: so the
+    // folder gets a plain name, in the jail's own /tmp.
+    std::os::unix::fs::symlink(program.parent().unwrap_or(program), FOLDER)?;
+    // SAFETY: this program has one thread.
+    unsafe { std::env::set_var("LD_LIBRARY_PATH", FOLDER) };
     let hypervisor = CString::new(
         program
             .with_file_name(HYPERVISOR)

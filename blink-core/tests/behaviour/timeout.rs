@@ -12,7 +12,7 @@ use crate::support::{
 fn short() -> Duration {
     match Engine::chosen() {
         Engine::Namespace => Duration::from_millis(300),
-        Engine::Microvm => Duration::from_secs(2),
+        Engine::Microvm => Duration::from_secs(5),
     }
 }
 
