@@ -18,9 +18,9 @@ const AGENT_ONLY: [c_ulong; 3] = [
     24, // CAP_SYS_RESOURCE
 ];
 
-/// Threads of the agent's own that count towards the machine's processes: its loop, its guard, its dialer, and one that
-/// ends a freeze.
-const OWN_THREADS: u64 = 4;
+/// Threads of the agent's own that count towards the machine's processes: its loop, its guard and its dialer. One more
+/// ends a freeze, while there is one.
+const OWN_THREADS: u64 = 3;
 
 const GROUP: &str = "/run/blink/group";
 
@@ -29,57 +29,46 @@ const GROUP: &str = "/run/blink/group";
 pub(crate) struct Machine {
     pub(crate) host_name: String,
     pub(crate) processes: Option<u64>,
-    pub(crate) memory_bytes: Option<u64>,
-}
-
-/// Which limits the kernel holds from here on.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Held {
-    pub(crate) memory: bool,
 }
 
 impl Machine {
     /// Makes the machine what a sandbox is.
-    pub(crate) fn set_up(&self) -> io::Result<Held> {
+    pub(crate) fn set_up(&self) -> io::Result<()> {
         show_temporary_files_on_disk()?;
         rustix::system::sethostname(self.host_name.as_bytes())?;
         confine::raise_open_files();
         for capability in AGENT_ONLY {
             confine::drop_from_bounding_set(capability);
         }
-        // A kernel without these controllers has no such limits; resource limits and the guard are there still.
-        Ok(self.limit().unwrap_or_default())
-    }
-
-    /// The limits of the control group that everything in the machine is in.
-    fn limit(&self) -> io::Result<Held> {
-        fs::create_dir_all(GROUP)?;
-        mount(
-            c"cgroup2",
-            GROUP,
-            c"cgroup2",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-            None::<&CStr>,
-        )?;
-        let set = |file: &str, limit: Option<u64>| {
-            limit.is_some_and(|limit| {
-                fs::write(Path::new(GROUP).join(file), limit.to_string()).is_ok()
-            })
-        };
-        set(
-            "pids.max",
-            self.processes
-                .map(|limit| limit.saturating_add(OWN_THREADS).min(PIDS_MAX)),
-        );
-        let memory = set("memory.max", self.memory_bytes);
-        unmount(GROUP, UnmountFlags::DETACH)?;
-        let _ = fs::remove_dir(GROUP);
-        Ok(Held { memory })
+        self.processes.map_or(Ok(()), limit_processes)
     }
 }
 
 /// The kernel knows no more processes, and refuses larger numbers.
 const PIDS_MAX: u64 = 4_194_304;
+
+/// The limit of the control group that everything of the sandbox is in. Programs are root of the machine, for whom resource
+/// limits do not count processes.
+fn limit_processes(limit: u64) -> io::Result<()> {
+    let group = fs::read_to_string("/proc/self/cgroup")?;
+    let group = group.trim().strip_prefix("0::/").unwrap_or_default();
+    fs::create_dir_all(GROUP)?;
+    mount(
+        c"cgroup2",
+        GROUP,
+        c"cgroup2",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None::<&CStr>,
+    )?;
+    let limit = limit.saturating_add(OWN_THREADS).min(PIDS_MAX);
+    let limited = fs::write(
+        Path::new(GROUP).join(group).join("pids.max"),
+        limit.to_string(),
+    );
+    unmount(GROUP, UnmountFlags::DETACH)?;
+    let _ = fs::remove_dir(GROUP);
+    limited
+}
 
 /// The hypervisor's agent mounts a file system in memory over `/tmp`. The sandbox's disk is larger, is what limits and
 /// checkpoints are about, and its files are still there after a restart.

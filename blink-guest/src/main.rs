@@ -94,12 +94,8 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         let machine = machine::Machine {
             host_name,
             processes: settings.processes,
-            memory_bytes: limits.memory_bytes,
         };
-        if machine.set_up()?.memory {
-            limits.memory_bytes = None;
-            settings.memory_bytes = None;
-        }
+        machine.set_up()?;
     }
     let confinement = confine::Confinement::prepare(&settings)?;
     agent::Agent::new(endpoints, confinement, limits)?.run()?;
