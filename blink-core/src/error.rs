@@ -132,7 +132,11 @@ impl Error {
             | Io::InvalidInput => ErrorKind::InvalidArgument,
             _ => ErrorKind::Internal,
         };
-        Error::new(kind, format!("{what}: {error}"))
+        let advice = match error.kind() {
+            Io::StorageFull | Io::QuotaExceeded => "; make room on its disk, and try again",
+            _ => "",
+        };
+        Error::new(kind, format!("{what}: {error}{advice}"))
     }
 }
 

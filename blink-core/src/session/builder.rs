@@ -289,8 +289,8 @@ impl SessionBuilder {
         match made.await {
             Ok(row) => Ok(Session::held(&self.blink, folder, row, true)),
             Err(error) => {
-                folder.remove()?;
-                self.blink.collect_layers().await?;
+                folder.remove_or_later();
+                self.blink.collect_layers().await;
                 Err(error)
             }
         }

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use super::{disk, userns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{self, Step};
 
 const FORMAT: &str = "blink-namespace";
 const VERSION: u32 = 1;
@@ -130,7 +131,9 @@ pub(super) fn import(archive: &Path, place: &Place<'_>) -> Result<()> {
     }
     check(&file)
         .and_then(|(layer, layer_start)| {
-            let made = disk::make(place.disk, place.id_base).map_err(Bad::Disk);
+            let made = fault::before(Step::NamespaceImport)
+                .and_then(|()| disk::make(place.disk, place.id_base))
+                .map_err(Bad::Disk);
             let unpacked = made.and_then(|()| unpack_layer(&file, &layer, layer_start, place));
             if unpacked.is_err() {
                 clear(place.disk);
@@ -178,9 +181,13 @@ fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
         )));
     }
     let folder = archive.parent().filter(|path| !path.as_os_str().is_empty());
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".blink-export-")
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
+    let mut temporary = fault::before(Step::NamespaceExport)
+        .and_then(|()| {
+            let mut builder = tempfile::Builder::new();
+            builder
+                .prefix(".blink-export-")
+                .tempfile_in(folder.unwrap_or(Path::new(".")))
+        })
         .map_err(failed)?;
     let mut file = temporary.as_file_mut();
     file.seek(SeekFrom::Start(LAYER_START)).map_err(failed)?;
@@ -198,10 +205,14 @@ fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
         compressed_bytes: compressed.count,
         sha256: hex(compressed.hasher),
     };
-    finish(file, layer).map_err(failed)?;
+    fault::before(Step::NamespaceExportWritten)
+        .and_then(|()| finish(file, layer))
+        .and_then(|()| fault::before(Step::NamespaceExportSynced))
+        .map_err(failed)?;
     temporary
         .persist(archive)
         .map_err(|error| failed(error.error))?;
+    fault::after(Step::NamespaceExported);
     Ok(())
 }
 
@@ -417,6 +428,7 @@ fn unpack_layer(
             free,
         });
     }
+    fault::before(Step::NamespaceImportUnpack).map_err(Bad::Disk)?;
     let upper = place.disk.join(disk::UPPER);
     let root = Root::open(&upper).map_err(refused)?;
     let image = Root::open(place.image).map_err(refused)?;
@@ -444,8 +456,10 @@ fn unpack_layer(
     io::copy(&mut compressed, &mut io::sink()).map_err(Bad::Read)?;
     // Somebody may have written to it since it was checked.
     check_digest(layer, compressed.hasher)?;
-    let synced = rustix::fs::syncfs(&root);
-    synced.map_err(|error| Bad::Disk(error.into()))
+    fault::before(Step::NamespaceImportUnpacked)
+        .and_then(|()| Ok(rustix::fs::syncfs(&root)?))
+        .and_then(|()| fault::before(Step::NamespaceImported))
+        .map_err(Bad::Disk)
 }
 
 /// Whose fault it is that something cannot be unpacked.
