@@ -9,6 +9,8 @@
 //! read it. What comes in may be anybody's: only what is written here is accepted, and nothing is unpacked before the whole
 //! file has the checksums that it should.
 
+mod unfinished;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
@@ -22,6 +24,7 @@ use blink_archive::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::unfinished::Unfinished;
 use super::{disk, userns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
@@ -181,15 +184,11 @@ fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
         )));
     }
     let folder = archive.parent().filter(|path| !path.as_os_str().is_empty());
-    let mut temporary = fault::before(Step::NamespaceExport)
-        .and_then(|()| {
-            let mut builder = tempfile::Builder::new();
-            builder
-                .prefix(".blink-export-")
-                .tempfile_in(folder.unwrap_or(Path::new(".")))
-        })
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut unfinished = fault::before(Step::NamespaceExport)
+        .and_then(|()| Unfinished::create(folder))
         .map_err(failed)?;
-    let mut file = temporary.as_file_mut();
+    let mut file = unfinished.file();
     file.seek(SeekFrom::Start(LAYER_START)).map_err(failed)?;
     let encoder = zstd::Encoder::new(Hashed::new(&mut file), COMPRESSION_LEVEL).map_err(failed)?;
     let mut plain = Counted {
@@ -208,10 +207,8 @@ fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
     fault::before(Step::NamespaceExportWritten)
         .and_then(|()| finish(file, layer))
         .and_then(|()| fault::before(Step::NamespaceExportSynced))
+        .and_then(|()| unfinished.name(archive, folder))
         .map_err(failed)?;
-    temporary
-        .persist(archive)
-        .map_err(|error| failed(error.error))?;
     fault::after(Step::NamespaceExported);
     Ok(())
 }

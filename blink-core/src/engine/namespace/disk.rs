@@ -14,7 +14,7 @@ use blink_archive::{
 };
 
 use super::{id_base, userns};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, ROOM_ADVICE, Result};
 use crate::fault::{self, Step};
 
 /// What the overlay shows over the layers beneath it.
@@ -93,13 +93,16 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
     if id_base().is_none() && said.contains("Permission denied") {
         return copy_unreadable(disk, layer);
     }
-    let kind = match said.contains("No space left") {
-        true => ErrorKind::ResourceExhausted,
-        false => ErrorKind::Internal,
+    let (kind, advice) = match said.contains("No space left") {
+        true => (ErrorKind::ResourceExhausted, ROOM_ADVICE),
+        false => (ErrorKind::Internal, ""),
     };
     Err(Error::new(
         kind,
-        format!("the sandbox's disk could not be kept: {}", said.trim()),
+        format!(
+            "the sandbox's disk could not be kept: {}{advice}",
+            said.trim()
+        ),
     ))
 }
 
