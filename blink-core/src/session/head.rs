@@ -34,7 +34,7 @@ impl Session {
         chain.extend(unwritten.map(|row| row.id.clone()));
         let layers = self.blink.layers();
         let folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
-        if !engine.is_deep(&folders) {
+        if chain.len() < 2 || !engine.is_deep(&folders) {
             let layer = layer.to_owned();
             return Ok(Base { layer, new });
         }

@@ -118,12 +118,11 @@ impl Filler {
     fn fill(folder: PathBuf) -> Filler {
         std::fs::create_dir(&folder).unwrap();
         let mut file = std::fs::File::create(folder.join("bytes")).unwrap();
+        // Down to the last byte: what has room of a piece is written of it.
         let mut piece = &[1; 1 << 20][..];
         while !piece.is_empty() {
-            match file.write(piece) {
-                Ok(_) => {}
-                // Down to the last byte.
-                Err(_) => piece = &piece[..piece.len() / 2],
+            if file.write_all(piece).is_err() {
+                piece = &piece[..piece.len() / 2];
             }
         }
         for number in 0.. {

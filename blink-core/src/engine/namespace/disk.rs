@@ -26,10 +26,6 @@ pub(super) const WORK: &str = "work";
 /// Layers beneath a disk, at most. Each costs every lookup of a name that is in none of those above it.
 pub(super) const DEEPEST: usize = 32;
 
-/// What they may take of a mount's options, which are one page of 4096 bytes for the kernel. The disk itself and the image
-/// have the rest.
-pub(super) const OPTIONS_BYTES: usize = 3072;
-
 /// Makes what is not there yet.
 pub(super) fn make(disk: &Path, id_base: Option<u32>) -> io::Result<()> {
     for name in [UPPER, WORK] {

@@ -157,15 +157,23 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     limits
 }
 
-/// What layers take of the options of an overlay's mount, as bubblewrap writes them.
-pub(super) fn options_bytes(layers: &[PathBuf]) -> usize {
+/// Whether an overlay of these layers can be mounted, with a disk over them and an image beneath: for the kernel, the options
+/// of a mount are one page.
+pub(super) fn fit_in_options(layers: &[PathBuf]) -> bool {
+    const PAGE: usize = 4096;
+    /// Their names, and what an image's path is longer than a layer's.
+    const REST: usize = 256;
     const AROUND: usize = "/oldroot:".len();
-    let escaped = |path: PathBuf| {
+    let written = |layer: &PathBuf| {
+        let path = layer.join(disk::UPPER);
         let bytes = path.as_os_str().as_encoded_bytes();
-        bytes.len() + bytes.iter().filter(|byte| b"\\,:".contains(byte)).count()
+        let escaped = bytes.iter().filter(|byte| b"\\,:".contains(byte));
+        bytes.len() + escaped.count() + AROUND
     };
-    let each = layers.iter().map(|layer| escaped(layer.join(disk::UPPER)));
-    each.map(|bytes| bytes + AROUND).sum()
+    let sizes: Vec<usize> = layers.iter().map(written).collect();
+    // The disk has two folders.
+    let others = 3 * sizes.iter().max().unwrap_or(&0);
+    sizes.iter().sum::<usize>() + others + REST < PAGE
 }
 
 fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsString> {

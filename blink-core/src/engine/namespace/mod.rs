@@ -132,7 +132,7 @@ impl Engine for NamespaceEngine {
     }
 
     fn is_deep(&self, layers: &[PathBuf]) -> bool {
-        layers.len() > disk::DEEPEST || launch::options_bytes(layers) > disk::OPTIONS_BYTES
+        layers.len() > disk::DEEPEST || !launch::fit_in_options(layers)
     }
 
     async fn merge(&self, layers: &[PathBuf], into: &Path) -> Result<()> {
