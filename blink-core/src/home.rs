@@ -169,9 +169,8 @@ impl Home {
         if lifetime == Lifetime::Process || Lifetime::of(&path) != lifetime {
             return Err(missing());
         }
-        // Whoever finds it busy is told by whom.
-        std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())
-            .map_err(|error| Error::io("the sandbox's folder cannot be used", &error))?;
+        // Whoever finds it busy is told by whom. On a full disk they are not, and this goes on: it may be to make room.
+        let _ = std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string());
         Ok(SandboxFolder::owned(id.to_owned(), path, lifetime, lock))
     }
 
