@@ -13,7 +13,10 @@ export BLINK_RUNTIME_DIR
 FUZZ_SECONDS ?= 30
 export FUZZ_SECONDS
 
-.PHONY: help setup build demo test vm-test bench lint fuzz clean
+# For make soak.
+SOAK_CYCLES ?= 10000
+
+.PHONY: help setup build demo test vm-test soak bench lint fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +43,11 @@ test: setup ## Run every test
 
 vm-test: setup ## Run the tests of micro-VMs, on an emulated host where this one cannot
 	@tests/vm-lab/run-tests
+
+soak: setup ## Make and remove SOAK_CYCLES (10000) sandboxes, and compare what is held before and after
+	@scripts/setup test
+	BLINK_SOAK_CYCLES=$(SOAK_CYCLES) BLINK_SOAK_REPORT="$$PWD/bench/results/soak.md" \
+	    cargo test --package blink-core --test soak -- --nocapture
 
 bench: setup ## Run the benchmarks
 	@scripts/setup bench

@@ -44,6 +44,14 @@ pub(crate) fn is_opaque(folder: impl AsFd) -> Result<bool, Errno> {
 
 /// The attributes that are carried, in the order of their names. `buffer` has room for twice [`LARGEST`].
 pub(crate) fn read(file: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Errno> {
+    read_those(file, buffer, is_carried)
+}
+
+fn read_those(
+    file: impl AsFd,
+    buffer: &mut [u8],
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Attributes, Errno> {
     let (list, value) = buffer.split_at_mut(LARGEST);
     let length = match rustix::fs::flistxattr(&file, &mut *list) {
         Err(Errno::OPNOTSUPP) => 0,
@@ -51,7 +59,7 @@ pub(crate) fn read(file: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Err
     };
     let mut attributes = Attributes::new();
     for name in list[..length].split(|byte| *byte == 0) {
-        if !is_carried(name) {
+        if name.is_empty() || !is_wanted(name) {
             continue;
         }
         match rustix::fs::fgetxattr(&file, name, &mut *value) {
@@ -62,6 +70,14 @@ pub(crate) fn read(file: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Err
     }
     attributes.sort_unstable();
     Ok(attributes)
+}
+
+/// All attributes of a folder in a layer that another folder in its place needs: of the overlay's own, the one that makes it
+/// opaque. `buffer` has room for twice [`LARGEST`].
+pub(crate) fn read_of_layer(folder: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Errno> {
+    read_those(folder, buffer, |name| {
+        !name.starts_with(OVERLAY) || name.starts_with(ESCAPED) || name == OPAQUE
+    })
 }
 
 pub(crate) fn write(file: impl AsFd, attributes: &Attributes) -> Result<(), Errno> {

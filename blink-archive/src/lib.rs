@@ -5,7 +5,8 @@
 //! the kernel beneath a [`Root`], links are never written through, sizes and
 //! counts are bounded by [`Limits`], and memory does not grow with the size of
 //! the files. [`pack`] writes a tree in a fixed order, so the same tree gives
-//! the same bytes; [`pack_overlay`] writes what the layers of an overlay come to.
+//! the same bytes; [`pack_overlay`] writes what the layers of an overlay come to,
+//! and [`merge_overlay`] makes one layer of several.
 //! [`remove_tree`] removes what a hostile program built, however
 //! deep and whatever its modes.
 //!
@@ -35,7 +36,9 @@
 mod attributes;
 mod error;
 mod format;
+mod merge;
 mod options;
+mod overlay;
 mod pack;
 mod path;
 mod remove;
@@ -43,6 +46,7 @@ mod root;
 mod unpack;
 
 pub use error::{ArchiveError, LimitKind};
+pub use merge::merge_overlay;
 pub use options::{Limits, Ownership, PackOptions, UnpackOptions};
 pub use pack::{PackReport, pack, pack_overlay};
 pub use remove::remove_tree;

@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::{Path, PathBuf};
 
 use blink_archive::{
-    ArchiveError, PackOptions, PackReport, Root, UnpackOptions, UnpackReport, pack_overlay,
-    unpack_overlay,
+    ArchiveError, PackOptions, PackReport, Root, UnpackOptions, UnpackReport, merge_overlay,
+    pack_overlay, unpack_overlay,
 };
 use common::{Arena, Tar, mode};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
@@ -284,4 +284,92 @@ fn what_only_the_kernel_may_say_is_refused() {
     assert!(!arena.has("null"));
     // Cut off.
     assert!(unpack_into(&arena, &device[..600], None).is_err());
+}
+
+fn merge(layers: &[PathBuf], into: &Path) {
+    let layers: Vec<Root> = layers
+        .iter()
+        .map(|path| Root::open(path).unwrap())
+        .collect();
+    merge_overlay(&layers, &Root::open(into).unwrap()).unwrap();
+}
+
+/// Makes one of the names in a layer what `what` says, as programs over an overlay may have left it.
+fn put(layer: &Path, place: usize, what: usize) {
+    let names = ["a", "b", "a/a", "a/b", "b/a", "a/a/a", "a/b/a"];
+    let path = layer.join(names[place % names.len()]);
+    // A name, or one that it is in, may be something else already.
+    let parent = path.parent().unwrap();
+    if fs::symlink_metadata(&path).is_ok() || fs::create_dir_all(parent).is_err() {
+        return;
+    }
+    match what % 6 {
+        0 => fs::write(&path, path.to_str().unwrap()).unwrap(),
+        1 => fs::create_dir(&path).unwrap(),
+        2 => {
+            fs::create_dir(&path).unwrap();
+            set(&path, OPAQUE, b"y");
+            fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
+        }
+        3 => symlink("elsewhere", &path).unwrap(),
+        _ => whiteout(&path),
+    }
+}
+
+#[test]
+fn layers_made_one_come_to_the_same() {
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as usize
+    };
+    for _ in 0..100 {
+        let layers = Layers::new(&["0", "1", "2", "3", "4"]);
+        let all: Vec<PathBuf> = (0..5)
+            .map(|number| layers.at(&number.to_string()))
+            .collect();
+        for layer in &all {
+            for _ in 0..random() % 6 {
+                put(layer, random(), random());
+            }
+        }
+        let expected = packed(&all.iter().map(PathBuf::as_path).collect::<Vec<_>>()).1;
+        for below in 0..all.len() {
+            let merged = layers.at(&format!("merged {below}"));
+            fs::create_dir(&merged).unwrap();
+            merge(&all[below..], &merged);
+            let mut left: Vec<&Path> = all[..below].iter().map(PathBuf::as_path).collect();
+            left.push(&merged);
+            assert!(packed(&left).1 == expected, "{:?}", layers.folder.keep());
+        }
+    }
+}
+
+#[test]
+fn a_merged_layer_shares_files_and_keeps_what_folders_have() {
+    let layers = Layers::new(&["low/folder", "up/folder", "merged"]);
+    layers.write("low/folder/file", "low");
+    layers.write("low/folder/changed", "low");
+    layers.write("up/folder/changed", "up");
+    whiteout(layers.at("up/gone"));
+    set(layers.at("up/folder"), "user.note", b"kept");
+    set(layers.at("up/folder"), "user.overlay.origin", b"elsewhere");
+    fs::set_permissions(layers.at("up/folder"), Permissions::from_mode(0o1751)).unwrap();
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let folder = File::open(layers.at("up/folder")).unwrap();
+    folder.set_modified(then).unwrap();
+
+    merge(&[layers.at("low"), layers.at("up")], &layers.at("merged"));
+    let inode = |path: &str| fs::symlink_metadata(layers.at(path)).unwrap().ino();
+    assert_eq!(inode("merged/folder/file"), inode("low/folder/file"));
+    assert_eq!(inode("merged/folder/changed"), inode("up/folder/changed"));
+    assert_eq!(inode("merged/gone"), inode("up/gone"));
+    let merged = layers.at("merged/folder");
+    assert_eq!(mode(&merged), 0o1751);
+    assert_eq!(fs::metadata(&merged).unwrap().modified().unwrap(), then);
+    assert_eq!(get(&merged, "user.note").unwrap(), b"kept");
+    assert_eq!(get(&merged, "user.overlay.origin"), None);
+    assert!(!is_opaque(&merged));
 }

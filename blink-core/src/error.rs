@@ -65,6 +65,9 @@ impl ErrorKind {
     }
 }
 
+/// What to do about a full disk.
+pub(crate) const ROOM_ADVICE: &str = "; make room on its disk, and try again";
+
 /// A failure: its kind, and a sentence for a person.
 ///
 /// Cheap to clone: when a link breaks, every waiting call gets the same one.
@@ -132,7 +135,11 @@ impl Error {
             | Io::InvalidInput => ErrorKind::InvalidArgument,
             _ => ErrorKind::Internal,
         };
-        Error::new(kind, format!("{what}: {error}"))
+        let advice = match error.kind() {
+            Io::StorageFull | Io::QuotaExceeded => ROOM_ADVICE,
+            _ => "",
+        };
+        Error::new(kind, format!("{what}: {error}{advice}"))
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault;
+use crate::fault::{self, Step};
 
 const OWNER_LOCK: &str = "owner.lock";
 const DETACHED_MARK: &str = "detached";
@@ -120,16 +120,16 @@ impl Home {
         // No sweep may find the folder between its making and its locking.
         let _making = self.lock_sandboxes(FlockOperation::LockShared)?;
         let made = || -> std::io::Result<File> {
-            fault::step();
+            fault::before(Step::SandboxMake)?;
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-            fault::step();
+            fault::before(Step::SandboxLock)?;
             let lock = lock_file(&path)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
             std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())?;
             if let Some(mark) = lifetime.mark() {
                 File::create(path.join(mark))?;
             }
-            fault::step();
+            fault::before(Step::SandboxMade)?;
             Ok(lock)
         };
         match made() {
@@ -169,9 +169,8 @@ impl Home {
         if lifetime == Lifetime::Process || Lifetime::of(&path) != lifetime {
             return Err(missing());
         }
-        // Whoever finds it busy is told by whom.
-        std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())
-            .map_err(|error| Error::io("the sandbox's folder cannot be used", &error))?;
+        // Whoever finds it busy is told by whom. On a full disk they are not, and this goes on: it may be to make room.
+        let _ = std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string());
         Ok(SandboxFolder::owned(id.to_owned(), path, lifetime, lock))
     }
 
@@ -262,9 +261,9 @@ impl SandboxFolder {
 
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<()> {
-        fault::step();
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(parent)
+        fault::before(Step::SandboxRemove)
+            .and_then(|()| File::open(parent))
             .and_then(|parent| {
                 // A sweep that found the folder without its lock, half removed, would make a new one in it.
                 flock(&parent, FlockOperation::LockShared)?;
@@ -279,6 +278,14 @@ impl SandboxFolder {
                     )
                 })
             })
+    }
+
+    /// As [`remove`](SandboxFolder::remove), where there is something else to tell: what is left goes with the next start.
+    pub(crate) fn remove_or_later(self) {
+        let id = self.id.clone();
+        if let Err(error) = self.remove() {
+            tracing::warn!(sandbox = id, %error, "the folder goes later");
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Endpoints {
     pub(crate) listener: Option<OwnedFd>,
     /// Where to open links to.
     pub(crate) dial: Option<Dial>,
-    /// The sandbox ends when the other end of this closes.
+    /// The sandbox ends when the other end of this closes, unless something was written to it before.
     pub(crate) leash: Option<OwnedFd>,
 }
 
@@ -125,6 +125,18 @@ impl Agent {
         Ok(())
     }
 
+    fn look_at_leash(&mut self) {
+        let Some(leash) = &self.endpoints.leash else {
+            return;
+        };
+        match io::read(leash, &mut [0; 1]) {
+            Ok(0) => self.ending = true,
+            // From now on it outlives its host process. Closing this takes it out of the poll.
+            Ok(_) => self.endpoints.leash = None,
+            Err(_) => {}
+        }
+    }
+
     fn has_work(&self) -> bool {
         !self.pumpable.is_empty()
             || self
@@ -142,7 +154,8 @@ impl Agent {
                 }
             }
             // It never carries bytes: whatever happens to it is its end.
-            Token::Leash => self.ending |= event.readable,
+            Token::Leash if event.readable => self.look_at_leash(),
+            Token::Leash => {}
             Token::Signals => {
                 self.ending |= signals::drain(&self.signals);
                 let ended = self.sources.processes.reap();

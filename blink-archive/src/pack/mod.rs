@@ -20,6 +20,7 @@ use crate::format::{
     ATTRIBUTE, Attributes, BLOCK, Fields, LARGEST_EXTENSION, Time, encode, push_record,
 };
 use crate::options::{Ownership, PackOptions};
+use crate::overlay::is_whiteout;
 use crate::root::{self, FOLDER, HANDLE, Links, REAL_FOLDER, Root};
 
 /// What was packed, and what was not.
@@ -383,11 +384,6 @@ fn write_failed(source: std::io::Error) -> ArchiveError {
         action: "written",
         source,
     }
-}
-
-/// Whether it is an overlay's mark of a name that is hidden.
-fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 fn sorted_names(folder: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {

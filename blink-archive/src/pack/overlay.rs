@@ -1,19 +1,18 @@
 //! Packing the layers of an overlay as the one layer that they come to.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, Stat};
 use rustix::io::Errno;
 
-use super::{PackReport, Packer, is_whiteout, names};
+use super::{PackReport, Packer};
 use crate::attributes::{self, OPAQUE};
 use crate::error::{ArchiveError, LimitKind};
 use crate::options::PackOptions;
-use crate::root::{self, FOLDER, HANDLE, Links, Root};
+use crate::overlay::{Merged, Opened, is_whiteout};
+use crate::root::{self, Links, Root};
 
 /// Writes the upper folders of an overlay, the lowest first, as one tar stream:
 /// the upper folder that alone would show the same over what is beneath them all.
@@ -43,18 +42,6 @@ pub fn pack_overlay(
     packer.finish()
 }
 
-/// A folder that its owner was given the right to read; it is taken back with this.
-struct Opened {
-    folder: OwnedFd,
-    mode: Mode,
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        let _ = rustix::fs::fchmod(&self.folder, self.mode);
-    }
-}
-
 impl<W: Write> Packer<'_, W> {
     /// Packs what the folders at `path` in the layers `at`, the topmost first, come to. In the topmost, it is a folder.
     /// `alone` says that nothing that is beneath the layers is seen there.
@@ -70,35 +57,13 @@ impl<W: Write> Packer<'_, W> {
             return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
         }
         let failed = |error: Errno| ArchiveError::io(path, "read", error);
-        let mut entries: BTreeMap<OsString, Vec<usize>> = BTreeMap::new();
-        let mut top: Option<(OwnedFd, Stat)> = None;
-        let mut opened = Vec::new();
-        let mut opaque = false;
-        for &layer in at {
-            let handle = layers[layer].lookup(path, HANDLE, Links::Refuse);
-            let stat = rustix::fs::fstat(handle.map_err(failed)?).map_err(failed)?;
-            if !root::is_folder(&stat) {
-                // What is not a folder hides all beneath it.
-                opaque = true;
-                break;
-            }
-            let folder = match layers[layer].lookup(path, FOLDER, Links::Refuse) {
-                Err(Errno::ACCESS) => open_up(&layers[layer], path, &mut opened),
-                other => other,
-            };
-            let folder = folder.map_err(failed)?;
-            for name in names(folder.as_fd()).map_err(failed)? {
-                entries.entry(name).or_default().push(layer);
-            }
-            opaque = attributes::is_opaque(&folder).map_err(failed)?;
-            top.get_or_insert((folder, stat));
-            if opaque {
-                break;
-            }
-        }
-        let Some((folder, stat)) = top else {
-            return Err(failed(Errno::NOTDIR));
-        };
+        let mut opened = Opened::default();
+        let Merged {
+            folder,
+            stat,
+            entries,
+            opaque,
+        } = Merged::open(layers, at, path, &mut opened).map_err(failed)?;
         let mut carried = attributes::read(&folder, &mut self.buffer).map_err(failed)?;
         drop(folder);
         if opaque && !path.as_os_str().is_empty() {
@@ -139,18 +104,4 @@ impl<W: Write> Packer<'_, W> {
         }
         self.entry(parent.as_fd(), name, path, depth)
     }
-}
-
-/// Opens a folder that its owner may not read or enter.
-fn open_up(layer: &Root, path: &Path, opened: &mut Vec<Opened>) -> Result<OwnedFd, Errno> {
-    let (parent, name) = layer
-        .open_parent(path, Links::Refuse)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::ACCESS))?;
-    let mode = root::open_up(&parent, name)?;
-    let open = || layer.lookup(path, FOLDER, Links::Refuse);
-    opened.push(Opened {
-        folder: open()?,
-        mode,
-    });
-    open()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 use crate::sandbox::{Mount, Network, Resources};
 
@@ -94,6 +94,20 @@ pub(crate) trait Engine: Send + Sync {
     /// Makes a disk in an empty folder that begins with what a layer holds. Neither may be in use by a machine; the
     /// layer's disk is never written to again.
     async fn make_disk(&self, disk: &Path, over: &Path) -> Result<()>;
+
+    /// Whether a disk over these layers, the lowest first, is better had over fewer: [`Engine::merge`] makes one of several.
+    fn is_deep(&self, _layers: &[PathBuf]) -> bool {
+        false
+    }
+
+    /// Makes in an empty folder a layer that shows what several do, the lowest first, over what is beneath them. None of
+    /// them is ever written to again. Only asked of an engine that calls some chains deep.
+    async fn merge(&self, _layers: &[PathBuf], _into: &Path) -> Result<()> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this engine merges no layers",
+        ))
+    }
 
     /// Writes a disk and all layers beneath it, the lowest first, to a file. No machine may use it.
     async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()>;

@@ -276,7 +276,7 @@ impl SandboxBuilder {
             Err(error) => Err(error),
         };
         if booted.is_err() && folder.path().exists() {
-            folder.remove()?;
+            folder.remove_or_later();
         }
         booted
     }

@@ -156,7 +156,8 @@ impl SessionBuilder {
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is none, and for options that the session was not made with; `Busy` while another
-    /// process has it, with that process; otherwise as for [`SandboxBuilder::create`].
+    /// process has it, with that process; otherwise as for [`SandboxBuilder::create`]. A new session that cannot start is
+    /// removed again; on a disk so full that this cannot be written down it stays, and the next try opens it.
     pub async fn open(self) -> Result<Session> {
         let session = self.take_or_make().await?;
         match session.start().await {
@@ -289,8 +290,8 @@ impl SessionBuilder {
         match made.await {
             Ok(row) => Ok(Session::held(&self.blink, folder, row, true)),
             Err(error) => {
-                folder.remove()?;
-                self.blink.collect_layers().await?;
+                folder.remove_or_later();
+                self.blink.collect_layers().await;
                 Err(error)
             }
         }

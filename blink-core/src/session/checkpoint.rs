@@ -1,6 +1,7 @@
 //! Checkpoints of a session, and what is made of them.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::layers::size_of;
@@ -9,6 +10,7 @@ use super::{Session, State, name};
 use crate::engine::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
+use crate::sandbox::Sandbox;
 use tokio::sync::MutexGuard;
 
 /// A named state of a session's disk, which never changes.
@@ -123,9 +125,23 @@ impl Session {
                 ),
             ));
         }
+        let made = self.make_checkpoint(&mut state, name, options).await;
+        if made.is_err() {
+            // What was made for it.
+            self.blink.collect_layers().await;
+        }
+        made
+    }
+
+    async fn make_checkpoint(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        name: String,
+        options: CheckpointOptions,
+    ) -> Result<Checkpoint> {
         let layers = self.blink.layers();
         let making = layers.making()?;
-        let kept = self.keep(&mut state, &making, options).await?;
+        let kept = self.keep(state, &making, options).await?;
         let row = CheckpointRow {
             size_bytes: size_of(&layers.folder(&kept.layer)),
             layer: kept.layer,
@@ -183,29 +199,38 @@ impl Session {
     pub async fn restore(&self, name: &str) -> Result<()> {
         let mut state = self.state.lock().await;
         let checkpoint = self.existing(&state.row, name).await?;
-        let was_running = self.halt(&mut state).await?;
-        let layers = self.blink.layers();
-        let making = layers.making()?;
+        let restored = self.put_back(&mut state, checkpoint).await;
+        self.blink.collect_layers().await;
+        if restored? && let Err(error) = self.running(&mut state).await {
+            // Its disk is what was asked for, and the next call starts it, or says the same.
+            tracing::warn!(session = self.id(), %error, "the restored session did not start");
+        }
+        Ok(())
+    }
+
+    /// Says whether its machine ran.
+    async fn put_back(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        checkpoint: CheckpointRow,
+    ) -> Result<bool> {
+        let making = self.blink.layers().making()?;
         let engine = self.blink.engine(state.row.isolation).await?;
-        let head = LayerRow {
-            id: layers.new_layer(&making)?,
-            parent: Some(checkpoint.layer.clone()),
-        };
-        engine
-            .make_disk(&layers.folder(&head.id), &layers.folder(&checkpoint.layer))
+        let base = self
+            .base(&*engine, &making, &checkpoint.layer, Vec::new())
             .await?;
-        let (session, name, new) = (state.row.clone(), name.to_owned(), head.clone());
+        let head = self.new_head(&*engine, &making, &base.layer).await?;
+        // What can fail has not failed: now the machine can go.
+        let was_running = self.halt(state).await?;
+        let mut new = base.new;
+        new.push(head.clone());
+        let (session, name) = (state.row.clone(), checkpoint.name.clone());
         self.blink
             .with_registry(move |registry| registry.restore(&session, &name, &new))
             .await?;
-        drop(making);
         state.row.head = head.id;
         state.row.checkpoint = Some(checkpoint.name);
-        self.blink.collect_layers().await?;
-        match was_running {
-            true => self.running(&mut state).await.map(drop),
-            false => Ok(()),
-        }
+        Ok(was_running)
     }
 
     /// Forgets a checkpoint. What others need of it stays until they are gone.
@@ -222,7 +247,8 @@ impl Session {
         if state.row.checkpoint.as_deref() == Some(name) {
             state.row.checkpoint = checkpoint.parent;
         }
-        self.blink.collect_layers().await
+        self.blink.collect_layers().await;
+        Ok(())
     }
 
     /// Makes a session that begins with this one's disk as it is now, and goes its own way: it has its own name, machine-id
@@ -248,13 +274,16 @@ impl Session {
             new: Vec::new(),
             head: None,
         };
-        let making = self.blink.layers().making()?;
         let origin = format!("{}@{checkpoint}", state.row.name);
-        let names = vec![name.into()];
-        let mut forks = self
-            .make_forks(&state.row, &making, kept, &origin, names)
-            .await?;
-        forks.pop().ok_or_else(none_made)
+        let making = self.blink.layers().making()?;
+        let forks = self
+            .make_forks(&state.row, &making, kept, &origin, vec![name.into()])
+            .await;
+        drop(making);
+        if forks.is_err() {
+            self.blink.collect_layers().await;
+        }
+        forks?.pop().ok_or_else(none_made)
     }
 
     /// Makes several forks at once, of the same state: all of them, or none.
@@ -273,9 +302,21 @@ impl Session {
             return Ok(Vec::new());
         }
         let mut state = self.state.lock().await;
+        let forks = self.keep_and_fork(&mut state, names).await;
+        if forks.is_err() {
+            self.blink.collect_layers().await;
+        }
+        forks
+    }
+
+    async fn keep_and_fork(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        names: Vec<String>,
+    ) -> Result<Vec<Session>> {
         let making = self.blink.layers().making()?;
         let kept = self
-            .keep(&mut state, &making, CheckpointOptions::default())
+            .keep(state, &making, CheckpointOptions::default())
             .await?;
         let head = kept.head.clone();
         let origin = state.row.name.clone();
@@ -294,41 +335,29 @@ impl Session {
     /// # Errors
     /// `ResourceExhausted` for a full disk, with nothing left behind.
     pub async fn export(&self, archive: impl AsRef<Path>) -> Result<()> {
-        let archive = archive.as_ref();
         let mut state = self.state.lock().await;
-        let layers = self.blink.layers();
-        let making = layers.making()?;
-        let kept = self
-            .keep(&mut state, &making, CheckpointOptions::default())
-            .await?;
-        // A head that is new is the session's from now on; a copy goes when it was exported.
-        if let Some(head) = kept.head.clone() {
-            let (session, new) = (state.row.clone(), kept.new.clone());
-            let to = head.clone();
-            self.blink
-                .with_registry(move |registry| registry.set_session_head(&session, &new, &to))
-                .await?;
-            state.row.head = head;
-        }
-        let engine = self.blink.engine(state.row.isolation).await?;
-        let parent = match kept.new.iter().find(|layer| layer.id == kept.layer) {
-            Some(copy) => copy.parent.clone(),
-            None => self.parent_of(&kept.layer).await?,
-        };
-        let beneath = match parent {
-            Some(parent) => {
-                let (top, mut below) = self.disk(&parent).await?;
-                below.push(top);
-                below
-            }
-            None => Vec::new(),
-        };
-        let exported = engine
-            .export(&layers.folder(&kept.layer), &beneath, archive)
-            .await;
-        drop(making);
-        self.blink.collect_layers().await?;
+        let exported = self.write_archive(&mut state, archive.as_ref()).await;
+        // The copy of a disk that is in use has served.
+        self.blink.collect_layers().await;
         exported
+    }
+
+    async fn write_archive(&self, state: &mut MutexGuard<'_, State>, archive: &Path) -> Result<()> {
+        let layers = self.blink.layers();
+        let engine = self.blink.engine(state.row.isolation).await?;
+        let making = layers.making()?;
+        self.settle_who_writes(state).await?;
+        let (head, beneath) = self.disk(&state.row.head).await?;
+        let disk = match running(state) {
+            // Nobody starts it meanwhile: this has the session.
+            None => head,
+            Some(sandbox) => {
+                let copy = layers.folder(&layers.new_layer(&making)?);
+                sandbox.snapshot(&copy, false).await?;
+                copy
+            }
+        };
+        engine.export(&disk, &beneath, archive).await
     }
 
     async fn parent_of(&self, layer: &str) -> Result<Option<String>> {
@@ -363,26 +392,20 @@ impl Session {
         let layers = self.blink.layers();
         let engine = self.blink.engine(state.row.isolation).await?;
         self.settle_who_writes(state).await?;
-        let new = layers.new_layer(making)?;
         let head = state.row.head.clone();
-        let running = state
-            .sandbox
-            .as_ref()
-            .filter(|sandbox| sandbox.death().is_none());
-        let Some(sandbox) = running else {
-            engine
-                .make_disk(&layers.folder(&new), &layers.folder(&head))
-                .await?;
+        let Some(sandbox) = running(state) else {
+            let base = self.base(&*engine, making, &head, Vec::new()).await?;
+            let row = self.new_head(&*engine, making, &base.layer).await?;
+            let mut new = base.new;
+            new.push(row.clone());
             return Ok(Kept {
-                layer: head.clone(),
+                layer: head,
                 consistency: Consistency::Stopped,
-                new: vec![LayerRow {
-                    id: new.clone(),
-                    parent: Some(head),
-                }],
-                head: Some(new),
+                new,
+                head: Some(row.id),
             });
         };
+        let new = layers.new_layer(making)?;
         let consistency = sandbox
             .snapshot(&layers.folder(&new), options.require_frozen)
             .await?;
@@ -403,13 +426,13 @@ impl Session {
         origin: &str,
         names: Vec<String>,
     ) -> Result<Vec<Session>> {
-        let layers = self.blink.layers();
         let engine = self.blink.engine(parent.isolation).await?;
         let image = self
             .blink
             .stored_image(parent.options.digest.as_deref())
             .await?;
-        let mut new = kept.new;
+        let base = self.base(&*engine, making, &kept.layer, kept.new).await?;
+        let mut new = base.new;
         let (mut rows, mut folders) = (Vec::new(), Vec::new());
         let made = async {
             for name in names {
@@ -417,18 +440,12 @@ impl Session {
                 let folder = self.blink.home().new_sandbox(Lifetime::Session)?;
                 folders.push(folder.clone());
                 self.blink.claim_image(image.as_ref(), &folder).await?;
-                let head = layers.new_layer(making)?;
-                engine
-                    .make_disk(&layers.folder(&head), &layers.folder(&kept.layer))
-                    .await?;
-                new.push(LayerRow {
-                    id: head.clone(),
-                    parent: Some(kept.layer.clone()),
-                });
+                let head = self.new_head(&*engine, making, &base.layer).await?;
+                new.push(head.clone());
                 rows.push(SessionRow {
                     id: folder.id().to_owned(),
                     name,
-                    head,
+                    head: head.id,
                     checkpoint: None,
                     forked_from: Some(origin.to_owned()),
                     created_at: SystemTime::now(),
@@ -445,7 +462,7 @@ impl Session {
         };
         if let Err(error) = made.await {
             for folder in folders {
-                folder.remove()?;
+                folder.remove_or_later();
             }
             return Err(error);
         }
@@ -473,6 +490,12 @@ impl Session {
             )
         })
     }
+}
+
+/// Its machine, where it runs.
+fn running<'a>(state: &'a MutexGuard<'_, State>) -> Option<&'a Arc<Sandbox>> {
+    let sandbox = state.sandbox.as_ref();
+    sandbox.filter(|sandbox| sandbox.death().is_none())
 }
 
 fn none_made() -> Error {

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault;
+use crate::fault::{self, Step};
 use crate::home::{Home, new_id};
 
 /// What another thread starts has this process's locks until it runs a program of its own: that is waited for, and what
@@ -50,10 +50,10 @@ impl Layers {
     /// A folder for a new layer.
     pub(crate) fn new_layer(&self, _making: &Making) -> Result<String> {
         let id = new_id()?;
-        fault::step();
-        crate::home::make_private_folder(&self.folder(&id))
+        fault::before(Step::LayerMake)
+            .and_then(|()| crate::home::make_private_folder(&self.folder(&id)))
+            .and_then(|()| fault::before(Step::LayerMade))
             .map_err(|error| Error::io("a layer's folder could not be made", &error))?;
-        fault::step();
         Ok(id)
     }
 
@@ -99,9 +99,14 @@ impl Layers {
                 continue;
             }
             before_removal(&self.folder.join(&name));
-            fault::step();
-            if let Err(error) = blink_archive::remove_tree(parent.as_fd(), &name) {
-                tracing::warn!(%error, layer = ?name, "a layer goes later");
+            let removed = fault::before(Step::LayerRemove)
+                .map_err(|error| error.to_string())
+                .and_then(|()| {
+                    blink_archive::remove_tree(parent.as_fd(), &name)
+                        .map_err(|error| error.to_string())
+                });
+            if let Err(error) = removed {
+                tracing::warn!(error, layer = ?name, "a layer goes later");
             }
         }
         Ok(())

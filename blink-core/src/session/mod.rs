@@ -6,6 +6,7 @@
 
 mod builder;
 mod checkpoint;
+mod head;
 mod idle;
 mod layers;
 mod name;
@@ -378,24 +379,26 @@ impl Session {
         Ok(())
     }
 
-    /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole.
+    /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole. Files that cannot
+    /// be removed go when Blink is next started in this home.
     ///
     /// # Errors
-    /// `Internal` where something of it could not be removed; the message names it.
+    /// As for [`stop`](Session::stop); `ResourceExhausted` where the list of sessions cannot be written. The session is there
+    /// then as before.
     pub async fn remove(self) -> Result<()> {
         let mut state = self.state.lock().await;
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
         drop(state);
-        // From here on it is gone, whatever happens: what is left is nobody's.
         self.blink
             .with_registry(move |registry| registry.remove_session(&id))
             .await?;
+        // It is gone, whatever happens. What is left of it is nobody's, and goes with the next start.
         let folder = self.folder.clone();
-        tokio::task::spawn_blocking(move || folder.remove())
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
-        self.blink.collect_layers().await
+        let removing = tokio::task::spawn_blocking(move || folder.remove_or_later());
+        let _ = removing.await;
+        self.blink.collect_layers().await;
+        Ok(())
     }
 
     async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {
@@ -495,11 +498,7 @@ impl Session {
 
     /// The folders of a head, and of the layers beneath it.
     async fn disk(&self, head: &str) -> Result<(PathBuf, Vec<PathBuf>)> {
-        let head = head.to_owned();
-        let chain = self
-            .blink
-            .with_registry(move |registry| registry.chain(&head))
-            .await?;
+        let chain = self.chain(head).await?;
         let layers = self.blink.layers();
         let mut folders: Vec<PathBuf> = chain.iter().map(|id| layers.folder(id)).collect();
         let disk = folders
@@ -561,11 +560,16 @@ impl Blink {
         Layers::of(self.home())
     }
 
-    /// Removes what no session needs any more.
-    pub(crate) async fn collect_layers(&self) -> Result<()> {
+    /// Removes what no session needs any more. What cannot be removed now is collected when the home is next opened: no
+    /// change fails for that.
+    pub(crate) async fn collect_layers(&self) {
         let layers = self.layers();
-        self.with_registry(move |registry| layers.collect(registry))
-            .await
+        let collected = self
+            .with_registry(move |registry| layers.collect(registry))
+            .await;
+        if let Err(error) = collected {
+            tracing::warn!(%error, "layers that nobody needs are collected later");
+        }
     }
 
     /// Whether the folder of a session that nobody has is a session's indeed. One that cannot be told stays.

@@ -3,14 +3,14 @@
 //! A change of what a session is, is one transaction here. Files are made before it and removed after it, so that a crash
 //! leaves at most files that nothing here refers to, which [`Layers`](super::layers::Layers) collects.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::options::SessionOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault;
+use crate::fault::{self, Step};
 use crate::isolation::Isolation;
 
 const FILE: &str = "blink.db";
@@ -52,6 +52,7 @@ const MIGRATIONS: [&str; 1] = ["
 /// The database, opened by this process.
 pub(crate) struct Registry {
     connection: Connection,
+    home: PathBuf,
 }
 
 /// A session, as it is written down.
@@ -93,6 +94,7 @@ impl Registry {
     /// # Errors
     /// `Unsupported` for a database of a later Blink; `Corrupt`.
     pub(crate) fn open(home: &Path) -> Result<Registry> {
+        let failed = |error| failed_in(home, error);
         let connection = Connection::open(home.join(FILE)).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection
@@ -100,7 +102,10 @@ impl Registry {
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
             )
             .map_err(failed)?;
-        let mut registry = Registry { connection };
+        let mut registry = Registry {
+            connection,
+            home: home.to_owned(),
+        };
         registry.migrate()?;
         Ok(registry)
     }
@@ -131,14 +136,17 @@ impl Registry {
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        let home = &self.home;
+        let failed = |error| failed_in(home, error);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let value = change(&transaction).map_err(failed)?;
-        fault::step();
+        fault::before(Step::Commit)
+            .map_err(|error| Error::io("the list of sessions cannot be written", &error))?;
         transaction.commit().map_err(failed)?;
-        fault::step();
+        fault::after(Step::Committed);
         Ok(value)
     }
 
@@ -291,30 +299,19 @@ impl Registry {
         .map_err(taken)
     }
 
-    /// Gives a session a new head that begins with a checkpoint.
+    /// Gives a session a new head that begins with a checkpoint: the last of these layers.
     pub(crate) fn restore(
         &mut self,
         session: &SessionRow,
         checkpoint: &str,
-        head: &LayerRow,
-    ) -> Result<()> {
-        self.change(|transaction| {
-            insert_layers(transaction, std::slice::from_ref(head), session.isolation)?;
-            set_head(transaction, &session.id, &head.id)?;
-            set_checkpoint(transaction, &session.id, checkpoint)
-        })
-    }
-
-    /// Gives a session a head that goes on where the old one, now its parent, ends.
-    pub(crate) fn set_session_head(
-        &mut self,
-        session: &SessionRow,
         layers: &[LayerRow],
-        head: &str,
     ) -> Result<()> {
         self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
-            set_head(transaction, &session.id, head)
+            if let Some(head) = layers.last() {
+                set_head(transaction, &session.id, &head.id)?;
+            }
+            set_checkpoint(transaction, &session.id, checkpoint)
         })
     }
 
@@ -505,24 +502,48 @@ fn time(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
 }
 
+/// As [`failed`], where the disk of the home may have been full: SQLite tells that from other failures for its database and
+/// its log, but not for the memory that processes share.
+fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(home) => {
+            Error::new(ErrorKind::ResourceExhausted, said(&error, FULL))
+        }
+        _ => failed(error),
+    }
+}
+
+fn is_full(home: &Path) -> bool {
+    /// What SQLite makes at once, and some.
+    const ROOM_BYTES: u64 = 128 << 10;
+    rustix::fs::statvfs(home).is_ok_and(|disk| {
+        let has_files_left = disk.f_files == 0 || disk.f_favail > 0;
+        disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES || !has_files_left
+    })
+}
+
+const FULL: &str = "; make room on the disk of Blink's home, and try again";
+
+fn said(error: &rusqlite::Error, advice: &str) -> String {
+    format!("the list of sessions cannot be used: {error}{advice}")
+}
+
 fn failed(error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
-    let code = error.sqlite_error_code();
-    let (kind, advice) = match code {
-        Some(ErrorCode::DiskFull) => (
-            ErrorKind::ResourceExhausted,
-            "; make room on the disk of Blink's home",
-        ),
+    let (kind, advice) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (ErrorKind::ResourceExhausted, FULL),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Busy, "; another process is writing it")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (ErrorKind::Corrupt, "; its file is blink.db in Blink's home")
         }
+        Some(ErrorCode::SystemIoFailure) => (
+            ErrorKind::Internal,
+            "; the disk of Blink's home may be failing, the kernel's log says more",
+        ),
         _ => (ErrorKind::Internal, ""),
     };
-    Error::new(
-        kind,
-        format!("the list of sessions cannot be used: {error}{advice}"),
-    )
+    Error::new(kind, said(&error, advice))
 }

@@ -95,7 +95,8 @@ async fn performs_its_task() {
         "export to full" => export_to_full(&home).await,
         "hold session" => hold_session(&home).await,
         "warm session" => make_warm_session(&home).await,
-        "change session" => crate::crash::change(&home).await,
+        "change session" => crate::faults::perform(&home).await,
+        "survive full disks" => crate::faults::perform_on_full_disks(&home).await,
         "churn sessions" => churn_sessions(&home).await,
         other => panic!("unknown task {other}"),
     }

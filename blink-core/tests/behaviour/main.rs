@@ -5,10 +5,11 @@
 
 mod archive;
 mod bad_input;
+mod change;
 mod child;
 mod connect;
-mod crash;
 mod exec;
+mod faults;
 mod files;
 mod isolation;
 mod lifecycle;

@@ -8,7 +8,7 @@ use blink_core::{
 
 use crate::child;
 use crate::support::{
-    Engine, TestBlink, blink, blink_in, fails, host_pid, is_alive, kill, ok, shown, until,
+    Engine, TestBlink, blink, blink_in, fails, host_pid, is_alive, kill, ok, rounds, shown, until,
 };
 
 /// No larger than tests need.
@@ -388,4 +388,86 @@ async fn eight_processes_share_the_sessions_of_a_home() {
     }
     ok(session.remove()).await;
     nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
+async fn two_hundred_checkpoints_in_a_row_are_as_good_as_one() {
+    const MANY: u32 = 200;
+    const EACH: u32 = 20;
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    says(
+        &session,
+        "mkdir /log; echo 0 >/log/changed; echo 0 >/log/0; sync",
+    )
+    .await;
+    for number in 1..=rounds(MANY) {
+        if number % EACH == 0 {
+            // Something new, something changed, something gone, and a folder in the place of another.
+            let last = number - EACH;
+            let script = format!(
+                "cd /log; echo {number} >kept-{number}; echo {number} >{number}; echo {number} >changed; rm {last}; \
+                 rm -rf folder; mkdir folder; echo {number} >folder/{number}; sync"
+            );
+            says(&session, &script).await;
+            ok(session.stop()).await;
+        }
+        ok(session.checkpoint(number.to_string())).await;
+    }
+    let look = "cd /log; cat changed; ls folder; cat folder/* | head -n 1; ls";
+    let mut last = (0, String::new());
+    for number in (EACH..=rounds(MANY)).step_by(EACH as usize * 3) {
+        ok(session.restore(&number.to_string())).await;
+        let seen = says(&session, look).await;
+        let mut names: Vec<String> = (EACH..=number)
+            .step_by(EACH as usize)
+            .map(|number| format!("kept-{number}"))
+            .chain(["changed".into(), "folder".into(), number.to_string()])
+            .collect();
+        names.sort();
+        let expected = format!("{number}\n{number}\n{number}\n{}", names.join("\n"));
+        assert_eq!(seen, expected, "{number}");
+        ok(session.stop()).await;
+        last = (number, seen);
+    }
+    // Forks of forks have long chains too, and an archive is of all of it.
+    let mut fork = session;
+    for number in 0..rounds(40) {
+        fork = ok(fork.fork(format!("fork-{number}"))).await;
+    }
+    assert_eq!(says(&fork, look).await, last.1, "{}", last.0);
+    for info in ok(blink.sessions()).await {
+        if info.id != fork.id() {
+            let session = blink.take_session(&info.name, Duration::from_secs(10));
+            ok(ok(session).await.remove()).await;
+        }
+    }
+    // What it needs of the others is still there.
+    ok(fork.stop()).await;
+    assert_eq!(says(&fork, look).await, last.1);
+    ok(fork.remove()).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
+async fn a_home_with_a_long_path_has_checkpoints_too() {
+    let blink = blink().await;
+    // A socket of a micro-VM's engine has a short path only.
+    let depth = match Engine::chosen() {
+        Engine::Namespace => 4,
+        Engine::Microvm => 0,
+    };
+    let home = (0..depth).fold(blink.home().join("below"), |home, _| {
+        home.join("x:,y".repeat(25))
+    });
+    let long = blink_in(&home).await;
+    let session = open(&long, "one").await;
+    for number in 0..rounds(20) {
+        says(&session, &format!("echo {number} >/tmp/{number}; sync")).await;
+        ok(session.stop()).await;
+        ok(session.checkpoint(number.to_string())).await;
+    }
+    ok(session.restore("1")).await;
+    assert_eq!(says(&session, "cat /tmp/*").await, "0\n1");
+    ok(session.remove()).await;
 }

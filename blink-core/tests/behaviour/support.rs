@@ -63,6 +63,8 @@ pub(crate) enum Capability {
     Detached,
     /// This process may make mounts of its own.
     HostMounts,
+    /// A process may have mounts that nobody else sees.
+    PrivateMounts,
     /// Sandboxes are made by bubblewrap, with what it needs of the host.
     Bubblewrap,
     /// Several processes use one home at once.
@@ -78,6 +80,10 @@ impl Capability {
         match (Engine::chosen(), self) {
             (Engine::Namespace, Capability::Users) | (_, Capability::HostMounts) => root,
             (_, Capability::Users | Capability::Detached) => true,
+            (_, Capability::PrivateMounts) => crate::faults::private_mounts()
+                .arg("true")
+                .status()
+                .is_ok_and(|status| status.success()),
             (engine, Capability::Bubblewrap | Capability::SharedHome | Capability::HostKernel) => {
                 engine == Engine::Namespace
             }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::qcow2::Header;
-use crate::fault;
+use crate::fault::{self, Step};
 
 const NAME: &str = "disk.qcow2";
 
@@ -55,9 +55,9 @@ impl Disk {
             backing: Some(std::path::absolute(&layer.path)?),
         };
         remove_if_there(&self.path)?;
-        fault::step();
+        fault::before(Step::MicrovmDisk)?;
         header.write_new(&self.path)?;
-        fault::step();
+        fault::before(Step::MicrovmDiskMade)?;
         sync_folder(&self.path)
     }
 
@@ -73,7 +73,7 @@ impl Disk {
         if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
             io::copy(&mut &source, &mut target)?;
         }
-        fault::step();
+        fault::before(Step::MicrovmDiskCopied)?;
         target.sync_all()?;
         sync_folder(&copy.path)
     }

@@ -9,6 +9,8 @@
 //! read it. What comes in may be anybody's: only what is written here is accepted, and nothing is unpacked before the whole
 //! file has the checksums that it should.
 
+mod unfinished;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
@@ -22,8 +24,10 @@ use blink_archive::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::unfinished::Unfinished;
 use super::{disk, userns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{self, Step};
 
 const FORMAT: &str = "blink-namespace";
 const VERSION: u32 = 1;
@@ -130,7 +134,9 @@ pub(super) fn import(archive: &Path, place: &Place<'_>) -> Result<()> {
     }
     check(&file)
         .and_then(|(layer, layer_start)| {
-            let made = disk::make(place.disk, place.id_base).map_err(Bad::Disk);
+            let made = fault::before(Step::NamespaceImport)
+                .and_then(|()| disk::make(place.disk, place.id_base))
+                .map_err(Bad::Disk);
             let unpacked = made.and_then(|()| unpack_layer(&file, &layer, layer_start, place));
             if unpacked.is_err() {
                 clear(place.disk);
@@ -178,11 +184,11 @@ fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
         )));
     }
     let folder = archive.parent().filter(|path| !path.as_os_str().is_empty());
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".blink-export-")
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut unfinished = fault::before(Step::NamespaceExport)
+        .and_then(|()| Unfinished::create(folder))
         .map_err(failed)?;
-    let mut file = temporary.as_file_mut();
+    let mut file = unfinished.file();
     file.seek(SeekFrom::Start(LAYER_START)).map_err(failed)?;
     let encoder = zstd::Encoder::new(Hashed::new(&mut file), COMPRESSION_LEVEL).map_err(failed)?;
     let mut plain = Counted {
@@ -198,10 +204,12 @@ fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
         compressed_bytes: compressed.count,
         sha256: hex(compressed.hasher),
     };
-    finish(file, layer).map_err(failed)?;
-    temporary
-        .persist(archive)
-        .map_err(|error| failed(error.error))?;
+    fault::before(Step::NamespaceExportWritten)
+        .and_then(|()| finish(file, layer))
+        .and_then(|()| fault::before(Step::NamespaceExportSynced))
+        .and_then(|()| unfinished.name(archive, folder))
+        .map_err(failed)?;
+    fault::after(Step::NamespaceExported);
     Ok(())
 }
 
@@ -417,6 +425,7 @@ fn unpack_layer(
             free,
         });
     }
+    fault::before(Step::NamespaceImportUnpack).map_err(Bad::Disk)?;
     let upper = place.disk.join(disk::UPPER);
     let root = Root::open(&upper).map_err(refused)?;
     let image = Root::open(place.image).map_err(refused)?;
@@ -444,8 +453,10 @@ fn unpack_layer(
     io::copy(&mut compressed, &mut io::sink()).map_err(Bad::Read)?;
     // Somebody may have written to it since it was checked.
     check_digest(layer, compressed.hasher)?;
-    let synced = rustix::fs::syncfs(&root);
-    synced.map_err(|error| Bad::Disk(error.into()))
+    fault::before(Step::NamespaceImportUnpacked)
+        .and_then(|()| Ok(rustix::fs::syncfs(&root)?))
+        .and_then(|()| fault::before(Step::NamespaceImported))
+        .map_err(Bad::Disk)
 }
 
 /// Whose fault it is that something cannot be unpacked.

@@ -8,7 +8,7 @@ use crate::sandbox::Resources;
 const MOUNT: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// A sandbox's control group, removed with the sandbox.
+/// A sandbox's control group, which goes when nothing is in it any more.
 #[derive(Debug)]
 pub(crate) struct ControlGroup {
     path: PathBuf,
@@ -26,7 +26,6 @@ impl ControlGroup {
             Ok(()) => Some(group),
             Err(error) => {
                 tracing::debug!(%error, "control groups cannot hold this sandbox's limits");
-                group.remove();
                 None
             }
         }
@@ -60,9 +59,11 @@ impl ControlGroup {
     pub(crate) fn kill(&self) {
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
     }
+}
 
-    /// Removes it, once nothing is in it.
-    pub(crate) fn remove(&self) {
+impl Drop for ControlGroup {
+    /// Removes it where nothing is in it.
+    fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
     }
 }

@@ -5,23 +5,26 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use blink_archive::{
-    ArchiveError, Limits, Ownership, PackOptions, Root, UnpackOptions, pack_overlay, remove_tree,
-    unpack_overlay,
+    ArchiveError, Limits, Ownership, PackOptions, Root, UnpackOptions, merge_overlay, pack_overlay,
+    remove_tree, unpack_overlay,
 };
 
 use super::{id_base, userns};
-use crate::error::{Error, ErrorKind, Result};
-use crate::fault;
+use crate::error::{Error, ErrorKind, ROOM_ADVICE, Result};
+use crate::fault::{self, Step};
 
 /// What the overlay shows over the layers beneath it.
 pub(super) const UPPER: &str = "upper";
 
 /// What the overlay needs for itself.
 pub(super) const WORK: &str = "work";
+
+/// Layers beneath a disk, at most. Each costs every lookup of a name that is in none of those above it.
+pub(super) const DEEPEST: usize = 32;
 
 /// Makes what is not there yet.
 pub(super) fn make(disk: &Path, id_base: Option<u32>) -> io::Result<()> {
@@ -31,7 +34,7 @@ pub(super) fn make(disk: &Path, id_base: Option<u32>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         }
-        fault::step();
+        fault::before(Step::NamespaceDisk)?;
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         if let Some(id) = id_base {
             std::os::unix::fs::chown(&path, Some(id), Some(id))?;
@@ -40,11 +43,37 @@ pub(super) fn make(disk: &Path, id_base: Option<u32>) -> io::Result<()> {
     userns::open_to_sandboxes(disk, id_base)
 }
 
+/// Makes one layer of several, the lowest first. Files are shared with them.
+pub(super) fn merge(layers: &[PathBuf], into: &Path, id_base: Option<u32>) -> Result<()> {
+    let failed = |error: &io::Error| Error::io("layers could not be merged", error);
+    let archive_failed = |error: ArchiveError| match error.io_error() {
+        Some(source) => failed(source),
+        None => Error::new(
+            ErrorKind::ResourceExhausted,
+            format!("layers could not be merged: {error}"),
+        ),
+    };
+    let mut roots = Vec::new();
+    for layer in layers {
+        // One that was never booted is empty.
+        make(layer, id_base).map_err(|error| failed(&error))?;
+        roots.push(Root::open(layer.join(UPPER)).map_err(archive_failed)?);
+    }
+    fault::before(Step::LayerMerge)
+        .and_then(|()| make(into, id_base))
+        .map_err(|error| failed(&error))?;
+    let upper = Root::open(into.join(UPPER)).map_err(archive_failed)?;
+    merge_overlay(&roots, &upper).map_err(archive_failed)?;
+    fault::before(Step::LayerMerged).map_err(|error| failed(&error))
+}
+
 /// Copies what a disk holds, with owners, attributes and the overlay's own marks of what is gone. Shares blocks where the
 /// file system can.
 pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
     let failed = |error: &io::Error| Error::io("the sandbox's disk could not be kept", error);
-    userns::open_to_sandboxes(layer, id_base()).map_err(|error| failed(&error))?;
+    fault::before(Step::NamespaceDiskCopy)
+        .and_then(|()| userns::open_to_sandboxes(layer, id_base()))
+        .map_err(|error| failed(&error))?;
     let output = Command::new("cp")
         .args(["--archive", "--reflink=auto", "--no-target-directory", "--"])
         .args([disk.join(UPPER), layer.join(UPPER)])
@@ -52,7 +81,7 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(&error))?;
-    fault::step();
+    fault::before(Step::NamespaceDiskCopied).map_err(|error| failed(&error))?;
     if output.status.success() {
         return Ok(());
     }
@@ -60,13 +89,16 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
     if id_base().is_none() && said.contains("Permission denied") {
         return copy_unreadable(disk, layer);
     }
-    let kind = match said.contains("No space left") {
-        true => ErrorKind::ResourceExhausted,
-        false => ErrorKind::Internal,
+    let (kind, advice) = match said.contains("No space left") {
+        true => (ErrorKind::ResourceExhausted, ROOM_ADVICE),
+        false => (ErrorKind::Internal, ""),
     };
     Err(Error::new(
         kind,
-        format!("the sandbox's disk could not be kept: {}", said.trim()),
+        format!(
+            "the sandbox's disk could not be kept: {}{advice}",
+            said.trim()
+        ),
     ))
 }
 

@@ -16,6 +16,7 @@ use super::machine::{NamespaceMachine, Record};
 use super::{Tools, disk, machine, userns};
 use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{self, Step};
 use crate::sandbox::Network;
 
 /// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
@@ -41,7 +42,7 @@ const RUN_BYTES: u64 = 16 << 20;
 const CONSOLE: &str = "console.log";
 pub(crate) const SOCKET: &str = "agent.sock";
 
-/// Boots a machine.
+/// Boots a machine, which nobody finds before it is written down.
 pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachine> {
     let failed = |what: &str, error: std::io::Error| {
         Error::io(format!("the sandbox could not be booted: {what}"), &error)
@@ -53,30 +54,24 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         Some(_) => Some(userns::create().map_err(|error| forbidden(&error))?),
         None => None,
     };
-    let group = ControlGroup::create(&spec.id, &spec.resources);
 
     let (link, agent_link) = UnixStream::pair().map_err(|error| failed("its link", error))?;
     let mut passed = Passed::default();
     let agent_link = passed.add(agent_link.into());
     let mut agent = vec!["--link-fd".to_owned(), agent_link];
-    let leash = match spec.detached {
-        true => {
-            let listener = listen(&spec.folder).map_err(|error| failed("its socket", error))?;
-            agent.extend(["--listen-fd".to_owned(), passed.add(listener.into())]);
-            None
-        }
-        false => {
-            let (hold, leash) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-                .map_err(|error| failed("its leash", error.into()))?;
-            agent.extend(["--leash-fd".to_owned(), passed.add(hold)]);
-            Some(leash)
-        }
-    };
-    agent.extend(agent_limits(spec, group.is_some()));
+    if spec.detached {
+        let listener = listen(&spec.folder).map_err(|error| failed("its socket", error))?;
+        agent.extend(["--listen-fd".to_owned(), passed.add(listener.into())]);
+    }
+    // No pipe: whoever writes to one that nobody reads any more gets a signal, which may end the host.
+    let (hold, leash) = UnixStream::pair().map_err(|error| failed("its leash", error))?;
+    agent.extend(["--leash-fd".to_owned(), passed.add(hold.into())]);
     let (mut info, info_writer) = std::io::pipe().map_err(|error| failed("a pipe", error))?;
     let info_writer = passed.add(info_writer.into());
 
     let (shown, mounts) = entry::show_mounts(spec, namespace.as_ref())?;
+    let group = ControlGroup::create(&spec.id, &spec.resources);
+    agent.extend(agent_limits(spec, group.is_some()));
     let mut arguments = arguments(tools, spec, &shown);
     arguments.extend(["--info-fd".into(), info_writer.into()]);
     arguments.extend(["--".into(), "/.blink/blink-guest".into(), "serve".into()]);
@@ -101,12 +96,9 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         .stderr(child_console);
     // SAFETY: `enter` makes system calls on what was prepared, and allocates nothing.
     unsafe { command.pre_exec(move || entry.enter()) };
-    let child = command.spawn().map_err(|error| {
-        if let Some(group) = &group {
-            group.remove();
-        }
-        failed("bubblewrap", error)
-    })?;
+    let child = fault::before(Step::NamespaceBoot)
+        .and_then(|()| command.spawn())
+        .map_err(|error| failed("bubblewrap", error))?;
     // Drops the descriptors that the child was passed: their other ends must see it end.
     drop(command);
 
@@ -117,9 +109,6 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         .ok()
         .map(|info| info.child_pid);
     let record = Record::new(pid, child.id(), group.as_ref().map(ControlGroup::path));
-    record
-        .write(&spec.folder)
-        .map_err(|error| failed("its record", error))?;
     Ok(NamespaceMachine::started(
         spec.folder.clone(),
         spec.disk.clone(),
@@ -166,6 +155,25 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
         }
     }
     limits
+}
+
+/// Whether an overlay of these layers can be mounted, with a disk over them and an image beneath: for the kernel, the options
+/// of a mount are one page.
+pub(super) fn fit_in_options(layers: &[PathBuf]) -> bool {
+    const PAGE: usize = 4096;
+    /// Their names, and what an image's path is longer than a layer's.
+    const REST: usize = 256;
+    const AROUND: usize = "/oldroot:".len();
+    let written = |layer: &PathBuf| {
+        let path = layer.join(disk::UPPER);
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let escaped = bytes.iter().filter(|byte| b"\\,:".contains(byte));
+        bytes.len() + escaped.count() + AROUND
+    };
+    let sizes: Vec<usize> = layers.iter().map(written).collect();
+    // The disk has two folders.
+    let others = 3 * sizes.iter().max().unwrap_or(&0);
+    sizes.iter().sum::<usize>() + others + REST < PAGE
 }
 
 fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsString> {

@@ -1,7 +1,7 @@
 //! A booted machine, and what is written down about it for later processes.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -17,6 +17,7 @@ use super::{bubblewrap, disk};
 use crate::engine::tree::Tree;
 use crate::engine::{Consistency, Machine};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{self, Step};
 use crate::link::LinkIo;
 use crate::lock;
 
@@ -79,7 +80,7 @@ impl Record {
 
     pub(crate) fn remove_group(&self) {
         if let Some(group) = &self.group {
-            ControlGroup::from_path(group.clone()).remove();
+            drop(ControlGroup::from_path(group.clone()));
         }
     }
 }
@@ -91,8 +92,8 @@ pub(crate) struct NamespaceMachine {
     record: Record,
     /// The first link, until it is taken.
     link: Mutex<Option<UnixStream>>,
-    /// The machine ends when this closes.
-    leash: Mutex<Option<OwnedFd>>,
+    /// The machine ends when this closes before anything was written to it.
+    leash: Mutex<Option<UnixStream>>,
     ended: watch::Receiver<bool>,
 }
 
@@ -103,7 +104,7 @@ impl NamespaceMachine {
         mut child: Child,
         record: Record,
         link: UnixStream,
-        leash: Option<OwnedFd>,
+        leash: UnixStream,
         group: Option<ControlGroup>,
     ) -> NamespaceMachine {
         let (sender, ended) = watch::channel(false);
@@ -112,7 +113,6 @@ impl NamespaceMachine {
             let _ = child.wait().await;
             if let Some(group) = group {
                 group.kill();
-                group.remove();
             }
             let _ = sender.send(true);
         });
@@ -121,9 +121,22 @@ impl NamespaceMachine {
             disk,
             record,
             link: Mutex::new(Some(link)),
-            leash: Mutex::new(leash),
+            leash: Mutex::new(Some(leash)),
             ended,
         }
+    }
+
+    /// Writes down how later processes find it. A machine that is to outlive this process does so from now on.
+    pub(crate) fn write_down(&self, outlives: bool) -> Result<()> {
+        fault::before(Step::NamespaceBooted)
+            .and_then(|()| self.record.write(&self.folder))
+            .and_then(|()| fault::before(Step::NamespaceRecorded))
+            .map_err(|error| Error::io("the sandbox could not be booted: its record", &error))?;
+        if outlives && let Some(mut leash) = lock(&self.leash).take() {
+            // Where it has ended already, that shows at its link.
+            let _ = std::io::Write::write(&mut leash, b"x");
+        }
+        Ok(())
     }
 
     /// A machine that an earlier process has booted, if it runs.

@@ -110,16 +110,36 @@ impl Engine for NamespaceEngine {
             ));
         }
         let (tools, spec) = (self.tools.clone(), spec.clone());
-        let booting = tokio::task::spawn_blocking(move || launch::launch(&tools, &spec));
-        let machine = booting
+        let booting = tokio::task::spawn_blocking(move || {
+            let machine = launch::launch(&tools, &spec)?;
+            let written = machine.write_down(spec.detached);
+            Ok::<_, Error>((machine, written))
+        });
+        let (machine, written) = booting
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        if let Err(error) = written {
+            machine.kill();
+            machine.gone().await;
+            return Err(error);
+        }
         Ok(Box::new(machine))
     }
 
     async fn make_disk(&self, disk: &Path, _over: &Path) -> Result<()> {
         disk::make(disk, self.tools.id_base)
             .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
+    }
+
+    fn is_deep(&self, layers: &[PathBuf]) -> bool {
+        layers.len() > disk::DEEPEST || !launch::fit_in_options(layers)
+    }
+
+    async fn merge(&self, layers: &[PathBuf], into: &Path) -> Result<()> {
+        let (layers, into, id_base) = (layers.to_owned(), into.to_owned(), self.tools.id_base);
+        tokio::task::spawn_blocking(move || disk::merge(&layers, &into, id_base))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
     async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()> {
