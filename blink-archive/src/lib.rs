@@ -35,6 +35,7 @@
 mod attributes;
 mod error;
 mod format;
+mod layer;
 mod options;
 mod pack;
 mod path;

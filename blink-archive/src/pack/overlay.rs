@@ -1,9 +1,10 @@
 //! Packing the layers of an overlay as the one layer that they come to.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, Stat};
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::{PackReport, Packer, is_whiteout, names};
 use crate::attributes::{self, OPAQUE};
 use crate::error::{ArchiveError, LimitKind};
+use crate::layer;
 use crate::options::PackOptions;
 use crate::root::{self, FOLDER, HANDLE, Links, Root};
 
@@ -21,7 +23,8 @@ use crate::root::{self, FOLDER, HANDLE, Links, Root};
 /// A whiteout is a character device 0/0, as in the folders themselves; an opaque
 /// folder has the record `SCHILY.xattr.user.overlay.opaque`, and what else has
 /// extended attributes of users keeps them. [`unpack_overlay`](crate::unpack_overlay)
-/// makes them again. What is
+/// makes them again. With [`PackOptions::layer`], they are those of OCI layers
+/// instead: `.wh.NAME`, and `.wh..wh..opq` in the folder. What is
 /// hidden by a layer above is not in the stream, nor a whiteout where nothing
 /// beneath the layers is seen.
 ///
@@ -99,9 +102,10 @@ impl<W: Write> Packer<'_, W> {
         let Some((folder, stat)) = top else {
             return Err(failed(Errno::NOTDIR));
         };
-        let mut carried = attributes::read(&folder, &mut self.buffer).map_err(failed)?;
+        let mut carried = self.attributes(&folder, path)?;
         drop(folder);
-        if opaque && !path.as_os_str().is_empty() {
+        let marked = opaque && !path.as_os_str().is_empty();
+        if marked && !self.options.layer {
             carried.push((OPAQUE.to_vec(), b"y".to_vec()));
         }
         let shown = match path.as_os_str().is_empty() {
@@ -109,6 +113,9 @@ impl<W: Write> Packer<'_, W> {
             false => path.join("").into_os_string(),
         };
         self.header_with(b'5', Path::new(&shown), b"", &stat, 0, &carried)?;
+        if marked && self.options.layer {
+            self.marker(&path.join(OsStr::from_bytes(layer::OPAQUE)), &stat)?;
+        }
         for (name, at) in entries {
             let path = path.join(name);
             self.merged_entry(layers, &at, &path, depth, alone || opaque)?;
@@ -130,6 +137,7 @@ impl<W: Write> Packer<'_, W> {
             .map_err(failed)?;
         let stat = root::stat(&parent, name).map_err(|error| failed(error.into()))?;
         if root::is_folder(&stat) {
+            self.check_name(name, path)?;
             drop(parent);
             return self.merged_folder(layers, at, path, depth + 1, alone);
         }
