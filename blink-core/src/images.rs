@@ -7,7 +7,9 @@ use crate::blink::Blink;
 use crate::engine::RootForm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::SandboxFolder;
-use crate::image::{ImageSource, ImageStore, Progress, PullPolicy, Removed, StoredImage};
+use crate::image::{
+    ImageSource, ImageStore, Progress, PullPolicy, Reference, Removed, StoredImage,
+};
 
 /// An image to fetch, from [`Blink::pull`].
 #[must_use = "nothing is fetched before `run`"]
@@ -115,6 +117,41 @@ impl Blink {
         let store = self.image_store().await?;
         let image = store.obtain(source, self.pull_options(), progress).await?;
         Ok(Some(image))
+    }
+
+    /// The image with this digest, which had this name where it comes from. What has another digest is another image.
+    pub(crate) async fn image_by_digest(
+        &self,
+        name: &str,
+        digest: &str,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<StoredImage> {
+        let (store, wanted) = (self.image_store().await?, digest.to_owned());
+        let of_store = store.clone();
+        if let Some(image) = on_thread(move || Ok(of_store.get(&wanted)?)).await? {
+            return Ok(image);
+        }
+        let unavailable = |why: &str| {
+            Error::new(
+                ErrorKind::ImageUnavailable,
+                format!("the session's image {name:?} ({digest}) is not stored here, and {why}"),
+            )
+        };
+        // A path is one of another machine.
+        let reference: Reference = name.parse().map_err(|_| {
+            unavailable("no registry has it; name the image to use instead (--image)")
+        })?;
+        let pinned = ImageSource::Reference(reference.with_digest(digest)?);
+        let obtained = store.obtain(&pinned, self.pull_options(), progress).await;
+        obtained.map_err(|error| {
+            let error = Error::from(error);
+            match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ImageUnavailable => unavailable(&format!(
+                    "{error}; or name the image to use instead (--image)"
+                )),
+                _ => error,
+            }
+        })
     }
 
     /// A sandbox's image in the engine's form, which nobody removes while the sandbox is there.

@@ -1,6 +1,5 @@
 //! Checkpoints of a session, and what is made of them.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use super::layers::size_of;
@@ -82,13 +81,13 @@ impl CheckpointRow {
 }
 
 /// A state of a disk that others can begin with.
-struct Kept {
-    layer: String,
+pub(super) struct Kept {
+    pub(super) layer: String,
     consistency: Consistency,
     /// Layers that are not written down yet.
-    new: Vec<LayerRow>,
+    pub(super) new: Vec<LayerRow>,
     /// The session's own new head, where the old one is the state that is kept.
-    head: Option<String>,
+    pub(super) head: Option<String>,
 }
 
 impl Session {
@@ -288,50 +287,7 @@ impl Session {
         Ok(forks)
     }
 
-    /// Writes its disk to one file, from which [`SessionBuilder::import`](super::SessionBuilder::import) makes a session, also
-    /// on another machine. A session that runs goes on; the file holds its disk of one moment.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` for a full disk, with nothing left behind.
-    pub async fn export(&self, archive: impl AsRef<Path>) -> Result<()> {
-        let archive = archive.as_ref();
-        let mut state = self.state.lock().await;
-        let layers = self.blink.layers();
-        let making = layers.making()?;
-        let kept = self
-            .keep(&mut state, &making, CheckpointOptions::default())
-            .await?;
-        // A head that is new is the session's from now on; a copy goes when it was exported.
-        if let Some(head) = kept.head.clone() {
-            let (session, new) = (state.row.clone(), kept.new.clone());
-            let to = head.clone();
-            self.blink
-                .with_registry(move |registry| registry.set_session_head(&session, &new, &to))
-                .await?;
-            state.row.head = head;
-        }
-        let engine = self.blink.engine(state.row.isolation).await?;
-        let parent = match kept.new.iter().find(|layer| layer.id == kept.layer) {
-            Some(copy) => copy.parent.clone(),
-            None => self.parent_of(&kept.layer).await?,
-        };
-        let beneath = match parent {
-            Some(parent) => {
-                let (top, mut below) = self.disk(&parent).await?;
-                below.push(top);
-                below
-            }
-            None => Vec::new(),
-        };
-        let exported = engine
-            .export(&layers.folder(&kept.layer), &beneath, archive)
-            .await;
-        drop(making);
-        self.blink.collect_layers().await?;
-        exported
-    }
-
-    async fn parent_of(&self, layer: &str) -> Result<Option<String>> {
+    pub(super) async fn parent_of(&self, layer: &str) -> Result<Option<String>> {
         let id = layer.to_owned();
         let row = self
             .blink
@@ -354,7 +310,7 @@ impl Session {
     }
 
     /// Makes a layer of the disk as it is now.
-    async fn keep(
+    pub(super) async fn keep(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: &super::layers::Making,
@@ -462,7 +418,7 @@ impl Session {
             .await
     }
 
-    async fn existing(&self, session: &SessionRow, name: &str) -> Result<CheckpointRow> {
+    pub(super) async fn existing(&self, session: &SessionRow, name: &str) -> Result<CheckpointRow> {
         self.find(session, name).await?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,

@@ -4,11 +4,14 @@
 //! it. A checkpoint names a layer that nobody writes to any more; a fork and a restored session begin with a new, empty head
 //! over one. So each change is the making of a folder, and then one transaction of the registry.
 
+mod archive;
 mod builder;
+mod carried;
 mod checkpoint;
 mod idle;
 mod layers;
 mod name;
+mod oci;
 mod options;
 mod registry;
 
@@ -19,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
 pub(crate) use self::layers::Layers;
