@@ -175,14 +175,21 @@ impl Blink {
     }
 
     /// A stored image by its digest; `None` for the host's own programs.
-    pub(crate) async fn stored_image(&self, digest: Option<&str>) -> Result<Option<StoredImage>> {
+    pub(crate) async fn stored_image(
+        &self,
+        name: &str,
+        digest: Option<&str>,
+    ) -> Result<Option<StoredImage>> {
         let Some(digest) = digest.map(str::to_owned) else {
             return Ok(None);
         };
+        let name = name.to_owned();
         let store = self.image_store().await?;
         on_thread(move || {
             let image = store.get(&digest)?.ok_or_else(|| {
-                let message = format!("the image {digest} is not stored any more; fetch it again");
+                let message = format!(
+                    "the image {name:?} ({digest}) is not stored any more; pull it again, in this version"
+                );
                 Error::new(ErrorKind::ImageUnavailable, message)
             })?;
             Ok(Some(image))

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::carried::Carried;
 use super::options::{Asked, SessionOptions};
-use super::registry::{LayerRow, SessionRow};
+use super::registry::{LayerRow, SessionRow, session_taken};
 use super::{DEFAULT_PATIENCE, Session, name};
 use crate::blink::Blink;
 use crate::engine::Archive;
@@ -253,10 +253,7 @@ impl SessionBuilder {
         match self.blink.session_info(&self.name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("there is a session {:?} already", self.name),
-            )),
+            Ok(_) => Err(session_taken(&self.name)),
         }
     }
 
@@ -312,7 +309,7 @@ impl SessionBuilder {
         match differences.is_empty() {
             true => Ok(()),
             false => Err(Error::invalid(format!(
-                "the session {:?} was made with other options: {}; leave them out, or remove the session first",
+                "the session {:?} was made otherwise: {}; leave that out, or remove the session first",
                 self.name,
                 differences.join("; ")
             ))),
@@ -388,7 +385,7 @@ fn asked(
     let text = |what: &str, value: &OsString| {
         value.to_str().map(str::to_owned).ok_or_else(|| {
             Error::invalid(format!(
-                "the session's {what} {} is no text in UTF-8",
+                "the session's {what} {} is no text in UTF-8, which it must be to be kept",
                 value.display()
             ))
         })

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::layers::size_of;
 use super::registry::{CheckpointRow, LayerRow, SessionRow};
-use super::{Session, State, name};
+use super::{Session, State, name, registry};
 use crate::engine::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
@@ -114,13 +114,7 @@ impl Session {
         name::check("checkpoint", &name)?;
         let mut state = self.state.lock().await;
         if self.find(&state.row, &name).await?.is_some() {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "the session {:?} has a checkpoint {name:?} already",
-                    state.row.name
-                ),
-            ));
+            return Err(registry::checkpoint_taken(&state.row.name, &name));
         }
         let layers = self.blink.layers();
         let making = layers.making()?;
@@ -363,7 +357,10 @@ impl Session {
         let engine = self.blink.engine(parent.isolation).await?;
         let image = self
             .blink
-            .stored_image(parent.options.digest.as_deref())
+            .stored_image(
+                &parent.options.asked.image,
+                parent.options.digest.as_deref(),
+            )
             .await?;
         let mut new = kept.new;
         let (mut rows, mut folders) = (Vec::new(), Vec::new());
@@ -419,15 +416,22 @@ impl Session {
     }
 
     pub(super) async fn existing(&self, session: &SessionRow, name: &str) -> Result<CheckpointRow> {
-        self.find(session, name).await?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "the session {:?} has no checkpoint {name:?}; `checkpoints` lists those that it has",
-                    session.name
-                ),
-            )
-        })
+        if let Some(found) = self.find(session, name).await? {
+            return Ok(found);
+        }
+        let all = self.checkpoints().await?;
+        let all: Vec<_> = all.iter().map(|known| known.name.as_str()).collect();
+        let others = match all.is_empty() {
+            true => "it has none".to_owned(),
+            false => format!("it has: {}", all.join(", ")),
+        };
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "the session {:?} has no checkpoint {name:?}; {others}",
+                session.name
+            ),
+        ))
     }
 }
 

@@ -67,7 +67,8 @@ impl Session {
                     ),
                 ));
             }
-            self.blink.stored_image(options.digest.as_deref()).await?
+            let (image, digest) = (&options.asked.image, options.digest.as_deref());
+            self.blink.stored_image(image, digest).await?
         };
         let base = base
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the session's image has no digest"))?;

@@ -11,8 +11,15 @@ mod crash;
 mod exec;
 mod files;
 mod isolation;
+#[path = "../image/builder.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of images, which use all of it"
+)]
+mod layout;
 mod lifecycle;
 mod limits;
+mod oci;
 mod ports;
 mod process;
 mod session;

@@ -203,8 +203,10 @@ impl MicrovmArchive {
             .rewind()
             .map_err(archive_error)
             .and_then(|()| {
-                let told = Told::new(&self.file, tell, 0, Some(self.bytes));
-                read_archive(told, self.bytes, &new)
+                let mut told = Told::new(&self.file, tell, 0, Some(self.bytes));
+                let read = read_archive(&mut told, self.bytes, &new)?;
+                told.finish();
+                Ok(read)
             })
             .and_then(|(manifest, digest)| check(&manifest, &digest, &new))
             .and_then(|()| fs::rename(&new, folder.join(DISK)).map_err(Bad::Disk));

@@ -214,7 +214,9 @@ fn unpack_layer(
     drop(plain);
     io::copy(&mut compressed, &mut io::sink()).map_err(Bad::Read)?;
     // Somebody may have written to it since it was checked.
-    check_digest(&layer.file, &layer.sha256, &compressed.hex())?;
+    let (told, found) = compressed.finish();
+    check_digest(&layer.file, &layer.sha256, &found)?;
+    told.finish();
     let synced = rustix::fs::syncfs(&root);
     synced.map_err(|error| Bad::Disk(error.into()))
 }
