@@ -208,7 +208,12 @@ fn a_session_is_made_once_and_keeps_its_disk() {
     assert_eq!(home.shell("a", "cat /var/blink/memory/note"), "kept\n");
     let refusal = home.refusal(&["open", "--name", "a", "--memory-mib", "77"]);
     assert_eq!(refusal["kind"], "InvalidArgument");
-    assert!(refusal["message"].as_str().unwrap().contains("memory_mib"));
+    assert!(
+        refusal["message"]
+            .as_str()
+            .unwrap()
+            .contains("the memory in MiB is nothing, not 77")
+    );
     let refusal = home.refusal(&["open", "--name", "a", "--image", "alpine:3.20"]);
     assert_eq!(refusal["kind"], "InvalidArgument");
     let listed = home.json(&["ls"]);
