@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use sha2::{Digest, Sha256};
 
@@ -89,6 +90,62 @@ impl<T: Read> Read for Told<T> {
     }
 }
 
+/// Reads on one thread what another takes.
+pub(crate) struct Ahead {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    current: io::Cursor<Vec<u8>>,
+}
+
+/// The other end of [`Ahead`].
+pub(crate) struct Supply(SyncSender<io::Result<Vec<u8>>>);
+
+/// Enough that neither thread waits for the other's every step, in memory that does not count.
+const CHUNK: usize = 256 << 10;
+const CHUNKS_AHEAD: usize = 8;
+
+impl Ahead {
+    pub(crate) fn new() -> (Supply, Ahead) {
+        let (sender, chunks) = sync_channel(CHUNKS_AHEAD);
+        let current = io::Cursor::default();
+        (Supply(sender), Ahead { chunks, current })
+    }
+}
+
+impl Supply {
+    /// Reads to the end, as far as it is taken. What fails is told to who takes it.
+    pub(crate) fn read_all(self, mut reader: impl Read) {
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let read = (&mut reader).take(CHUNK as u64).read_to_end(&mut chunk);
+            let (is_end, has_failed) = (chunk.is_empty(), read.is_err());
+            if is_end && !has_failed {
+                return;
+            }
+            // What came before a failure is taken before it.
+            let taken = is_end || self.0.send(Ok(chunk)).is_ok();
+            let told = taken && read.map_or_else(|error| self.0.send(Err(error)).is_ok(), |_| true);
+            if has_failed || !told {
+                return;
+            }
+        }
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.current.read(buffer)?;
+        if read > 0 || buffer.is_empty() {
+            return Ok(read);
+        }
+        match self.chunks.recv() {
+            Ok(chunk) => self.current = io::Cursor::new(chunk?),
+            // The end of all.
+            Err(_) => return Ok(0),
+        }
+        self.current.read(buffer)
+    }
+}
+
 /// Counts and hashes what comes through.
 pub(crate) struct Hashed<T> {
     inner: T,
@@ -148,5 +205,61 @@ impl<T: Read> Read for Hashed<T> {
         let read = self.inner.read(buffer)?;
         self.came(&buffer[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_ahead_is_all_of_it_or_fails_where_it_failed() {
+        struct Failing(usize);
+        impl Read for Failing {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let part = buffer.len().min(self.0).min(7000);
+                if part == 0 {
+                    return Err(io::Error::from_raw_os_error(5));
+                }
+                buffer[..part].fill(1);
+                self.0 -= part;
+                Ok(part)
+            }
+        }
+        for length in [0, 1, CHUNK, 20 * CHUNK + 3] {
+            let content: Vec<u8> = (0_u8..=250).cycle().take(length).collect();
+            let mut taken = Vec::new();
+            std::thread::scope(|scope| {
+                let (supply, mut ahead) = Ahead::new();
+                scope.spawn(|| supply.read_all(&content[..]));
+                ahead.read_to_end(&mut taken).unwrap();
+            });
+            assert!(taken == content, "{length}");
+            let mut taken = Vec::new();
+            let failed = std::thread::scope(|scope| {
+                let (supply, mut ahead) = Ahead::new();
+                scope.spawn(move || supply.read_all(Failing(length)));
+                ahead.read_to_end(&mut taken).unwrap_err()
+            });
+            assert_eq!((taken.len(), failed.raw_os_error()), (length, Some(5)));
+        }
+        // Who takes no more ends it.
+        let (supply, ahead) = Ahead::new();
+        drop(ahead);
+        supply.read_all(io::repeat(0));
+    }
+
+    #[test]
+    fn progress_is_told_in_steps_and_at_the_end() {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let teller = told.clone();
+        let tell: Tell = Arc::new(move |progress| crate::lock(&teller).push(progress.bytes_done));
+        let mut writer = Told::new(io::sink(), &tell, 10, None);
+        for _ in 0..10 {
+            writer.write_all(&[0; 1 << 20]).unwrap();
+        }
+        assert_eq!(writer.finish().1, 10 + (10 << 20));
+        let all = crate::lock(&told).clone();
+        assert_eq!(all, [4, 8, 10].map(|mib| 10 + (mib << 20)));
     }
 }

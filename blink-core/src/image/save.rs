@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::image::contents::{Blob, Compression};
 use crate::image::digest::Digest;
 use crate::image::error::shown;
@@ -174,6 +175,7 @@ impl NewImage {
         self.write(Path::new("index.json"), index.to_string().as_bytes())?;
         let version = json!({ "imageLayoutVersion": "1.0.0" });
         self.write(Path::new("oci-layout"), version.to_string().as_bytes())?;
+        fault::step();
         let named = match is_tar(&self.goal) {
             true => self.name_tar(),
             false => self.name_folder(),

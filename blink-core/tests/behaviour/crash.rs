@@ -38,6 +38,11 @@ pub(crate) async fn change(home: &Path) {
         "fork" => drop(ok(session.fork_many(["new", "newer"])).await),
         "fork from a checkpoint" => drop(ok(session.fork_from("first", "new")).await),
         "remove a checkpoint" => ok(session.remove_checkpoint("first")).await,
+        "export and import" => {
+            let archive = home.join("one.boxlite");
+            ok(session.export(&archive)).await;
+            drop(ok(describe(&blink, "new").import(&archive)).await);
+        }
         "rename" => ok(session.rename("new")).await,
         "remove" => ok(session.remove()).await,
         other => panic!("unknown change {other}"),
@@ -163,6 +168,16 @@ async fn of_forking_from_a_checkpoint() {
 #[tokio::test]
 async fn of_removing_a_checkpoint() {
     survives("remove a checkpoint", &OLD, &["one 2"]).await;
+}
+
+#[tokio::test]
+async fn of_exporting_and_importing() {
+    survives(
+        "export and import",
+        &OLD,
+        &["new 2", "one 2", "one@first 1"],
+    )
+    .await;
 }
 
 #[tokio::test]

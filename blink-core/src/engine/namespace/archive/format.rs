@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault;
 use crate::transfer::{Hashed, Tell, Told, sha256};
 
 const FORMAT: &str = "blink-namespace";
@@ -116,9 +117,11 @@ pub(super) fn write(
         sha256: compressed.hex(),
     };
     finish(file, session, layer).map_err(failed)?;
+    fault::step();
     temporary
         .persist(archive)
         .map_err(|error| failed(error.error))?;
+    fault::step();
     Ok(())
 }
 

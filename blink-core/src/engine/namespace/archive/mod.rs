@@ -25,10 +25,11 @@ use blink_archive::{
     unpack_overlay,
 };
 
-use self::format::{Bad, Contents, check_digest};
+use self::format::{Bad, Contents, Layer, check_digest};
 use super::{disk, userns};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transfer::{Hashed, Tell, Told};
+use crate::fault;
+use crate::transfer::{Ahead, Hashed, Supply, Tell, Told};
 
 /// Writes what disks come to, the lowest first, to a file, which is there whole or not at all.
 pub(super) fn export(
@@ -192,33 +193,58 @@ fn unpack_layer(
     file.seek(SeekFrom::Start(contents.layer_start))
         .map_err(Bad::Read)?;
     let stored = file.take(layer.compressed_bytes);
-    let mut compressed = Hashed::new(Told::new(stored, tell, 0, Some(layer.compressed_bytes)));
-    let decoder = zstd::Decoder::new(&mut compressed).map_err(Bad::Read)?;
+    let stored = Hashed::new(Told::new(stored, tell, 0, Some(layer.compressed_bytes)));
+    let found = std::thread::scope(|scope| {
+        let (supply, plain) = Ahead::new();
+        let reading = scope.spawn(|| decompress(stored, supply));
+        let unpacked = unpack_plain(plain, layer, &root, &image, place.id_base);
+        let read = reading.join().map_err(|_| {
+            let panicked = "the thread that reads it has panicked";
+            Bad::Read(io::Error::other(panicked))
+        });
+        unpacked.and(read?)
+    })?;
+    // Somebody may have written to it since it was checked.
+    check_digest(&layer.file, &layer.sha256, &found)?;
+    fault::step();
+    let synced = rustix::fs::syncfs(&root);
+    synced.map_err(|error| Bad::Disk(error.into()))
+}
+
+/// The digest of what is stored.
+fn decompress(mut stored: Hashed<Told<impl Read>>, supply: Supply) -> Result<String, Bad> {
+    supply.read_all(zstd::Decoder::new(&mut stored).map_err(Bad::Read)?);
+    io::copy(&mut stored, &mut io::sink()).map_err(Bad::Read)?;
+    let (told, found) = stored.finish();
+    told.finish();
+    Ok(found)
+}
+
+fn unpack_plain(
+    plain: impl Read,
+    layer: &Layer,
+    root: &Root,
+    image: &Root,
+    id_base: Option<u32>,
+) -> Result<(), Bad> {
     // One byte more, so that too long is seen.
     let limit = layer.bytes.saturating_add(1);
-    let mut plain = decoder.take(limit);
+    let mut plain = plain.take(limit);
     let options = UnpackOptions::default()
         .with_special_bits(true)
         .with_root_metadata(true)
         .with_overwrite(false)
-        .with_ownership(ownership(place.id_base))
+        .with_ownership(ownership(id_base))
         .with_limits(Limits::default().with_total_bytes(layer.bytes));
-    unpack_overlay(&mut plain, &root, Some(&image), &options).map_err(refused)?;
+    unpack_overlay(&mut plain, root, Some(image), &options).map_err(refused)?;
     io::copy(&mut plain, &mut io::sink()).map_err(|error| Bad::Archive(error.to_string()))?;
-    if limit - plain.limit() != layer.bytes {
-        return Err(Bad::Archive(format!(
+    match limit - plain.limit() == layer.bytes {
+        true => Ok(()),
+        false => Err(Bad::Archive(format!(
             "its {} does not unpack to the {} bytes that it should",
             layer.file, layer.bytes
-        )));
+        ))),
     }
-    drop(plain);
-    io::copy(&mut compressed, &mut io::sink()).map_err(Bad::Read)?;
-    // Somebody may have written to it since it was checked.
-    let (told, found) = compressed.finish();
-    check_digest(&layer.file, &layer.sha256, &found)?;
-    told.finish();
-    let synced = rustix::fs::syncfs(&root);
-    synced.map_err(|error| Bad::Disk(error.into()))
 }
 
 /// Whose fault it is that something cannot be unpacked.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
 use super::format::{
-    BLOCK, EXPANSION_LIMIT, LAYER, Layer, MANIFEST, MANIFEST_ROOM, SESSION, layer_start, tar_header,
+    BLOCK, EXPANSION_LIMIT, LAYER, MANIFEST, MANIFEST_ROOM, SESSION, layer_start, tar_header,
 };
 use super::*;
 use crate::engine::namespace::id_base;
