@@ -295,7 +295,8 @@ impl Session {
     async fn settle_who_writes(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let runs = crate::engine::engines::is_alive(self.folder.path());
         match &state.sandbox {
-            Some(sandbox) if sandbox.death().is_none() => Ok(()),
+            // Asked, as its end may not have been heard of yet.
+            Some(sandbox) if sandbox.ping().await.is_ok() => Ok(()),
             // An earlier process has left it so.
             None if runs && state.row.options.asked.warm => self.running(state).await.map(drop),
             None if !runs => Ok(()),
