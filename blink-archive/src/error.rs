@@ -55,6 +55,15 @@ pub enum ArchiveError {
         path: PathBuf,
     },
 
+    /// The tree holds what the archive cannot say.
+    #[error("{} cannot be packed: {why}", Shown(path))]
+    Unrepresentable {
+        /// The path inside the root.
+        path: PathBuf,
+        /// What is in the way.
+        why: &'static str,
+    },
+
     /// The file system refused.
     #[error("{} could not be {action}", Shown(path))]
     Io {

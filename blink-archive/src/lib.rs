@@ -36,6 +36,7 @@
 mod attributes;
 mod error;
 mod format;
+mod layer;
 mod merge;
 mod options;
 mod overlay;

@@ -177,7 +177,7 @@ impl UnpackOptions {
     }
 }
 
-/// How [`pack`](crate::pack) writes a tree.
+/// How [`pack`](crate::pack) writes a tree. [`PackOptions::layer`] suits an OCI image layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PackOptions {
@@ -188,6 +188,10 @@ pub struct PackOptions {
     pub one_file_system: bool,
     /// How much may be packed.
     pub limits: Limits,
+    /// OCI layer rules: extended attributes of users are kept, what an overlay's
+    /// layers hide is marked as OCI layers mark it, and a name that would be such
+    /// a mark is refused. Default false.
+    pub layer: bool,
 }
 
 impl Default for PackOptions {
@@ -200,11 +204,20 @@ impl Default for PackOptions {
             },
             one_file_system: true,
             limits: Limits::default(),
+            layer: false,
         }
     }
 }
 
 impl PackOptions {
+    /// Options for a layer of an OCI image.
+    pub fn layer() -> Self {
+        Self {
+            layer: true,
+            ..Self::default()
+        }
+    }
+
     /// Sets what owners are stated.
     pub fn with_ownership(mut self, ownership: Ownership) -> Self {
         self.ownership = ownership;

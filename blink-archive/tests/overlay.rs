@@ -286,6 +286,108 @@ fn what_only_the_kernel_may_say_is_refused() {
     assert!(unpack_into(&arena, &device[..600], None).is_err());
 }
 
+/// What a runtime that knows OCI layers makes of an image and what was changed over it.
+fn over_an_image(image: &Path, layers: &[&Path]) -> (Arena, Vec<u8>) {
+    let layers: Vec<Root> = layers
+        .iter()
+        .map(|path| Root::open(path).unwrap())
+        .collect();
+    let mut layer = Vec::new();
+    pack_overlay(&layers, &mut layer, &PackOptions::layer()).unwrap();
+    let mut beneath = Vec::new();
+    let image = Root::open(image).unwrap();
+    blink_archive::pack(&image, "", &mut beneath, &PackOptions::layer()).unwrap();
+    let arena = Arena::new();
+    arena.layer(&beneath).unwrap();
+    arena.layer(&layer).unwrap();
+    (arena, layer)
+}
+
+#[test]
+fn a_layer_of_an_image_says_what_an_overlay_says() {
+    let layers = Layers::new(&[
+        "image/folder",
+        "image/opaque/deep",
+        "image/replaced",
+        "1/folder",
+        "1/opaque",
+        "2/folder",
+    ]);
+    for name in [
+        "image/gone",
+        "image/folder/gone",
+        "image/folder/kept",
+        "image/opaque/deep/hidden",
+        "image/replaced/hidden",
+        "1/folder/again",
+        "1/opaque/shown",
+        "2/replaced",
+    ] {
+        layers.write(name, name);
+    }
+    whiteout(layers.at("1/gone"));
+    whiteout(layers.at("2/folder/gone"));
+    whiteout(layers.at("2/folder/again"));
+    set(layers.at("1/opaque"), OPAQUE, b"y");
+    set(layers.at("1/opaque/shown"), "user.note", b"kept");
+    fs::hard_link(layers.at("1/opaque/shown"), layers.at("1/opaque/two")).unwrap();
+    fs::set_permissions(layers.at("1/opaque"), Permissions::from_mode(0o1711)).unwrap();
+
+    let paths = [layers.at("1"), layers.at("2")];
+    let (arena, layer) = over_an_image(&layers.at("image"), &[&paths[0], &paths[1]]);
+    assert!(!arena.has("gone") && !arena.has("folder/gone") && !arena.has("folder/again"));
+    assert_eq!(arena.read("folder/kept"), "image/folder/kept");
+    assert_eq!(arena.read("opaque/shown"), "1/opaque/shown");
+    assert!(!arena.has("opaque/deep"));
+    assert_eq!(arena.read("replaced"), "2/replaced");
+    let inode = |path: &str| fs::metadata(arena.root().join(path)).unwrap().ino();
+    assert_eq!(inode("opaque/shown"), inode("opaque/two"));
+    assert_eq!(mode(arena.root().join("opaque")), 0o1711);
+    // Other programs read it as it is specified.
+    let names: Vec<String> = tar_names(&layer);
+    for name in [".wh.gone", "folder/.wh.gone", "opaque/.wh..wh..opq"] {
+        assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+    }
+    let holds = |text: &[u8]| layer.windows(text.len()).any(|window| window == text);
+    assert!(holds(b"SCHILY.xattr.user.note=kept") && !holds(b"user.overlay"));
+}
+
+fn tar_names(tar: &[u8]) -> Vec<String> {
+    let mut child = std::process::Command::new("tar")
+        .arg("-t")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(tar).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_name_that_would_be_a_mark_is_refused_in_a_layer() {
+    for name in ["folder/.wh.file", ".wh..wh..opq", ".wh."] {
+        let layers = Layers::new(&["up/folder"]);
+        layers.write(&format!("up/{name}"), "");
+        let root = Root::open(layers.at("up")).unwrap();
+        let merged = pack_overlay(&[root], std::io::sink(), &PackOptions::layer());
+        let root = Root::open(layers.at("up")).unwrap();
+        let tree = blink_archive::pack(&root, "", std::io::sink(), &PackOptions::layer());
+        for result in [merged, tree] {
+            let Err(ArchiveError::Unrepresentable { path, .. }) = result else {
+                panic!("{name}: {result:?}");
+            };
+            assert_eq!(path, Path::new(name));
+        }
+    }
+    let layers = Layers::new(&["up/.wh.folder"]);
+    let root = Root::open(layers.at("up")).unwrap();
+    let merged = pack_overlay(&[root], std::io::sink(), &PackOptions::layer());
+    assert!(matches!(merged, Err(ArchiveError::Unrepresentable { .. })));
+}
+
 fn merge(layers: &[PathBuf], into: &Path) {
     let layers: Vec<Root> = layers
         .iter()

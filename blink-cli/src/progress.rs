@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use blink_core::TransferProgress;
 use blink_core::image::{Progress, Step};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget};
 
@@ -44,6 +45,18 @@ impl Sign {
         let done = work.await;
         self.0.finish_and_clear();
         done
+    }
+
+    /// Tells how far what goes to a file or comes from one is, from now on.
+    pub(crate) fn transfer(&self) -> impl Fn(TransferProgress) + Send + Sync + use<> {
+        let (bar, before) = (self.0.clone(), self.0.message());
+        move |progress| {
+            let done = HumanBytes(progress.bytes_done);
+            bar.set_message(match progress.bytes_total {
+                Some(total) => format!("{before}: {done} of {}", HumanBytes(total)),
+                None => format!("{before}: {done}"),
+            });
+        }
     }
 
     /// Tells how far an image is, from now on.

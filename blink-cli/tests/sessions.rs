@@ -1,5 +1,12 @@
 //! The commands about sessions as their users meet them, in real sandboxes.
 
+#[path = "../../blink-core/tests/image/builder.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the library's tests, which use all of it"
+)]
+mod builder;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -201,7 +208,12 @@ fn a_session_is_made_once_and_keeps_its_disk() {
     assert_eq!(home.shell("a", "cat /var/blink/memory/note"), "kept\n");
     let refusal = home.refusal(&["open", "--name", "a", "--memory-mib", "77"]);
     assert_eq!(refusal["kind"], "InvalidArgument");
-    assert!(refusal["message"].as_str().unwrap().contains("memory_mib"));
+    assert!(
+        refusal["message"]
+            .as_str()
+            .unwrap()
+            .contains("the memory in MiB is nothing, not 77")
+    );
     let refusal = home.refusal(&["open", "--name", "a", "--image", "alpine:3.20"]);
     assert_eq!(refusal["kind"], "InvalidArgument");
     let listed = home.json(&["ls"]);
@@ -786,29 +798,104 @@ fn files_are_copied_both_ways() {
 }
 
 #[test]
-fn archives_are_written_and_read_or_refused() {
-    let home = Home::with(&["a"]);
-    home.shell("a", "echo kept > /var/blink/memory/note");
-    let output = home.output(&["--json", "export", "--name", "a", "--output", "a.blink"]);
-    let told = one_line(&String::from_utf8(output.stdout.clone()).unwrap());
-    if !output.status.success() {
-        // Not every isolation can.
-        assert_eq!(
-            (output.status.code(), &told["kind"]),
-            (Some(125), &json!("Unsupported"))
-        );
-        assert!(!home.0.path().join("a.blink").exists());
-        return;
-    }
+fn archives_are_written_and_read_with_what_the_session_was() {
+    let home = Home::new();
+    let mut open = vec![
+        "open",
+        "--name",
+        "a",
+        "--label",
+        "team=blue",
+        "--env",
+        "A=1",
+    ];
+    open.extend(HOST);
+    home.says(&open);
+    home.shell("a", "echo one > /var/blink/memory/note");
+    home.says(&["checkpoint", "--name", "a", "--snapshot", "s"]);
+    home.shell("a", "echo two > /var/blink/memory/note");
+    let told = home.json(&["export", "--name", "a"]);
     assert_eq!(
-        (&told["event"], &told["path"]),
-        (&json!("session_exported"), &json!("a.blink"))
+        (&told["event"], &told["path"], &told["format"]),
+        (
+            &json!("session_exported"),
+            &json!("a.boxlite"),
+            &json!("boxlite")
+        )
     );
-    let mut import = vec!["import", "a.blink", "--name", "b"];
-    import.extend(HOST);
-    assert_eq!(home.json(&import)["event"], "session_imported");
-    assert_eq!(home.shell("b", "cat /var/blink/memory/note"), "kept\n");
+    let export = [
+        "export",
+        "--name",
+        "a",
+        "--snapshot",
+        "s",
+        "--output",
+        "s.boxlite",
+    ];
+    assert_eq!(home.json(&export)["snapshot"], "s");
+    let words = home.says(&["export", "--name", "a", "--output", "again.boxlite"]);
+    assert!(words.starts_with("wrote again.boxlite ("), "{words}");
+
+    let isolated = ["--isolation", "namespace"];
+    let import = [&["import", "a.boxlite", "--name", "b"][..], &isolated].concat();
+    let told = home.json(&import);
+    assert_eq!(
+        (&told["event"], &told["image"], &told["warm"]),
+        (&json!("session_imported"), &json!("host"), &json!(false))
+    );
+    assert_eq!(
+        home.shell("b", "cat /var/blink/memory/note; echo $A"),
+        "two\n1\n"
+    );
+    assert_eq!(
+        home.json(&["inspect", "--name", "b"])["labels"],
+        json!({"team": "blue"})
+    );
     assert_eq!(home.refusal(&import)["kind"], "AlreadyExists");
+    // Named by its file; what options say counts.
+    let import = [&["import", "s.boxlite", "--env", "A=2"][..], &isolated].concat();
+    home.says(&import);
+    assert_eq!(
+        home.shell("s", "cat /var/blink/memory/note; echo $A"),
+        "one\n2\n"
+    );
+    // What no image can be made of says what can be done.
+    let refusal = home.refusal(&["export", "--name", "a", "--oci", "--output", "x"]);
+    assert_eq!(refusal["kind"], "Unsupported");
+    assert!(!home.0.path().join("x").exists());
+}
+
+#[test]
+fn a_session_becomes_an_image_that_runs() {
+    let home = Home::new();
+    let program = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox"));
+    let program = program.expect("there is no busybox here; `scripts/setup test` installs it");
+    let layer = builder::LayerTar::new()
+        .folder("work/", 0o777)
+        .folder("tmp/", 0o777)
+        .folder("bin/", 0o755)
+        .file_with("bin/sh", 0o755, 0, &program);
+    let image = home.0.path().join("base");
+    builder::Layout::of(&image, &[builder::StoredLayer::gzip(layer)]);
+    let namespace = ["--isolation", "namespace", "--image"];
+    let open = [&["open", "--name", "a"][..], &namespace, &["./base"]].concat();
+    home.says(&open);
+    home.shell("a", "echo made > /tmp/file");
+    let told = home.json(&["export", "--name", "a", "--oci"]);
+    assert_eq!(
+        (&told["event"], &told["path"], &told["format"]),
+        (&json!("session_exported"), &json!("a.oci"), &json!("oci"))
+    );
+    assert!(told["size_bytes"].as_u64().unwrap() > 100_000, "{told}");
+    home.says(&["export", "--name", "a", "--oci", "--output", "a.tar"]);
+    for (name, image) in [("b", "./a.oci"), ("c", "./a.tar")] {
+        let open = [&["open", "--name", name][..], &namespace, &[image]].concat();
+        home.says(&open);
+        assert_eq!(
+            home.shell(name, "read line < /tmp/file; echo $line"),
+            "made\n"
+        );
+    }
 }
 
 #[test]

@@ -434,6 +434,15 @@ impl Files {
         received.map(drop)
     }
 
+    /// The whole root but for what is mounted over it, as a layer of an image. It is the sandbox's own word, a tar or not.
+    pub(crate) async fn pack_layer(&self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+        let request = Request::PackLayer(PathOptions {
+            path: bytes(Path::new("/")),
+            follow: true,
+        });
+        self.receive(&request, writer).await
+    }
+
     async fn done(&self, request: &Request) -> Result<()> {
         self.link.call(request).await.map(drop)
     }

@@ -7,7 +7,9 @@ use crate::blink::Blink;
 use crate::engine::RootForm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::SandboxFolder;
-use crate::image::{ImageSource, ImageStore, Progress, PullPolicy, Removed, StoredImage};
+use crate::image::{
+    ImageSource, ImageStore, Progress, PullPolicy, Reference, Removed, StoredImage,
+};
 
 /// An image to fetch, from [`Blink::pull`].
 #[must_use = "nothing is fetched before `run`"]
@@ -117,6 +119,41 @@ impl Blink {
         Ok(Some(image))
     }
 
+    /// The image with this digest, which had this name where it comes from. What has another digest is another image.
+    pub(crate) async fn image_by_digest(
+        &self,
+        name: &str,
+        digest: &str,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<StoredImage> {
+        let (store, wanted) = (self.image_store().await?, digest.to_owned());
+        let of_store = store.clone();
+        if let Some(image) = on_thread(move || Ok(of_store.get(&wanted)?)).await? {
+            return Ok(image);
+        }
+        let unavailable = |why: &str| {
+            Error::new(
+                ErrorKind::ImageUnavailable,
+                format!("the session's image {name:?} ({digest}) is not stored here, and {why}"),
+            )
+        };
+        // A path is one of another machine.
+        let reference: Reference = name.parse().map_err(|_| {
+            unavailable("no registry has it; name the image to use instead (--image)")
+        })?;
+        let pinned = ImageSource::Reference(reference.with_digest(digest)?);
+        let obtained = store.obtain(&pinned, self.pull_options(), progress).await;
+        obtained.map_err(|error| {
+            let error = Error::from(error);
+            match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ImageUnavailable => unavailable(&format!(
+                    "{error}; or name the image to use instead (--image)"
+                )),
+                _ => error,
+            }
+        })
+    }
+
     /// A sandbox's image in the engine's form, which nobody removes while the sandbox is there.
     pub(crate) async fn rootfs(
         &self,
@@ -138,14 +175,21 @@ impl Blink {
     }
 
     /// A stored image by its digest; `None` for the host's own programs.
-    pub(crate) async fn stored_image(&self, digest: Option<&str>) -> Result<Option<StoredImage>> {
+    pub(crate) async fn stored_image(
+        &self,
+        name: &str,
+        digest: Option<&str>,
+    ) -> Result<Option<StoredImage>> {
         let Some(digest) = digest.map(str::to_owned) else {
             return Ok(None);
         };
+        let name = name.to_owned();
         let store = self.image_store().await?;
         on_thread(move || {
             let image = store.get(&digest)?.ok_or_else(|| {
-                let message = format!("the image {digest} is not stored any more; fetch it again");
+                let message = format!(
+                    "the image {name:?} ({digest}) is not stored any more; pull it again, in this version"
+                );
                 Error::new(ErrorKind::ImageUnavailable, message)
             })?;
             Ok(Some(image))

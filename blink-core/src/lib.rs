@@ -39,6 +39,7 @@ mod process;
 mod publish;
 mod sandbox;
 mod session;
+mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -59,8 +60,10 @@ pub use sandbox::{
     Resources, Sandbox, SandboxBuilder,
 };
 pub use session::{
-    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Lineage, Session, SessionBuilder, SessionInfo,
+    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, ExportOptions, Lineage, Session,
+    SessionBuilder, SessionInfo,
 };
+pub use transfer::TransferProgress;
 
 /// Locks, also after a panic of another thread: what the locks here protect is whole between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -42,7 +42,8 @@ pub(crate) fn work(request: Request) -> Option<Work> {
         Request::Copy(ask) => Box::new(move |_| copy(&ask)),
         Request::Read(ask) => Box::new(move |stream| read(&ask, stream)),
         Request::Write(ask) => Box::new(move |stream| write(&ask, stream)),
-        Request::Pack(ask) => Box::new(move |stream| pack(&ask, stream)),
+        Request::Pack(ask) => Box::new(move |stream| pack(&ask, PackOptions::default(), stream)),
+        Request::PackLayer(ask) => Box::new(move |stream| pack(&ask, PackOptions::layer(), stream)),
         Request::Unpack(ask) => Box::new(move |stream| unpack(&ask, stream)),
         _ => return None,
     })
@@ -261,7 +262,11 @@ fn transfer(stream: &mut JobStream, file: &mut File, path: &Path) -> Result<(), 
     Ok(())
 }
 
-fn pack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
+fn pack(
+    ask: &PathOptions,
+    options: PackOptions,
+    stream: &mut JobStream,
+) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
     let stat = fs::stat(&path).map_err(|error| failed("pack", &path, error))?;
     if kind(&stat) != FileKind::Directory {
@@ -271,7 +276,7 @@ fn pack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody
         ));
     }
     let writer = io::BufWriter::with_capacity(BULK_BODY, &mut *stream);
-    let options = PackOptions::default().with_ownership(ALL_OWNERS);
+    let options = options.with_ownership(ALL_OWNERS);
     Root::open(&path)
         .and_then(|root| blink_archive::pack(&root, "", writer, &options))
         .map_err(|error| archive(&error, &path))?;
@@ -579,7 +584,14 @@ fn archive(error: &ArchiveError, path: &Path) -> ErrorBody {
             body.message = format!("{} ({error})", body.message);
             body
         }
-        None => ErrorBody::new(ErrorKind::Corrupt, error.to_string()),
+        None => {
+            let kind = match error {
+                ArchiveError::Unrepresentable { .. } => ErrorKind::Unsupported,
+                ArchiveError::Limit { .. } => ErrorKind::ResourceExhausted,
+                _ => ErrorKind::Corrupt,
+            };
+            ErrorBody::new(kind, error.to_string())
+        }
     }
 }
 

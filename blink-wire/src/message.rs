@@ -140,6 +140,9 @@ pub enum Request {
     /// Unpacks a tar stream into a folder, which is made where it does not exist.
     #[n(25)]
     Unpack(#[n(0)] PathOptions),
+    /// Packs a folder, without what is mounted in it, as a layer of an OCI image.
+    #[n(26)]
+    PackLayer(#[n(0)] PathOptions),
     /// Opens a connection inside the sandbox and carries its bytes.
     #[n(32)]
     Connect(#[n(0)] Address),

@@ -19,6 +19,7 @@ use crate::error::{ArchiveError, LimitKind};
 use crate::format::{
     ATTRIBUTE, Attributes, BLOCK, Fields, LARGEST_EXTENSION, Time, encode, push_record,
 };
+use crate::layer;
 use crate::options::{Ownership, PackOptions};
 use crate::overlay::is_whiteout;
 use crate::root::{self, FOLDER, HANDLE, Links, REAL_FOLDER, Root};
@@ -74,7 +75,7 @@ pub fn pack(
     packer.device = stat.st_dev;
     if root::is_folder(&stat) {
         let folder = root.lookup(path, FOLDER, Links::InRoot).map_err(failed)?;
-        packer.header(b'5', Path::new("./"), b"", &stat, 0)?;
+        packer.folder_header(folder.as_fd(), path, Path::new("./"), &stat)?;
         packer.folder(folder.as_fd(), Path::new(""), 0)?;
     } else {
         let (parent, name) = root
@@ -135,6 +136,7 @@ impl<'a, W: Write> Packer<'a, W> {
         path: &Path,
         depth: usize,
     ) -> Result<(), ArchiveError> {
+        self.check_name(name, path)?;
         let stat = match root::stat(parent, name) {
             Err(Errno::NOENT) => return self.changed(path),
             other => other.map_err(|error| ArchiveError::io(path, "read", error))?,
@@ -153,7 +155,7 @@ impl<'a, W: Write> Packer<'a, W> {
                 Err(error) => Err(ArchiveError::io(path, "read", error)),
             },
             FileType::Fifo => self.header(b'6', path, b"", &stat, 0),
-            _ if self.overlay && is_whiteout(&stat) => self.header(b'3', path, b"", &stat, 0),
+            _ if self.overlay && is_whiteout(&stat) => self.whiteout(name, path, &stat),
             _ => {
                 self.report.skipped_devices += 1;
                 Ok(())
@@ -178,11 +180,56 @@ impl<'a, W: Write> Packer<'a, W> {
         }
         match rustix::fs::openat(parent, name, REAL_FOLDER, Mode::empty()) {
             Ok(folder) => {
-                self.header(b'5', Path::new(&entry), b"", stat, 0)?;
+                self.folder_header(folder.as_fd(), path, Path::new(&entry), stat)?;
                 self.folder(folder.as_fd(), path, depth + 1)
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.changed(path),
             Err(error) => Err(ArchiveError::io(path, "read", error)),
+        }
+    }
+
+    fn folder_header(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+        entry: &Path,
+        stat: &Stat,
+    ) -> Result<(), ArchiveError> {
+        let attributes = self.attributes(folder, path)?;
+        self.header_with(b'5', entry, b"", stat, 0, &attributes)
+    }
+
+    fn attributes(&mut self, file: impl AsFd, path: &Path) -> Result<Attributes, ArchiveError> {
+        match self.overlay || self.options.layer {
+            true => attributes::read(file, &mut self.buffer)
+                .map_err(|error| ArchiveError::io(path, "read", error)),
+            false => Ok(Attributes::new()),
+        }
+    }
+
+    /// What an overlay hides, as it marks it itself or as OCI layers do.
+    fn whiteout(&mut self, name: &OsStr, path: &Path, stat: &Stat) -> Result<(), ArchiveError> {
+        if !self.options.layer {
+            return self.header(b'3', path, b"", stat, 0);
+        }
+        let mut marker = OsString::from_vec(layer::WHITEOUT.to_vec());
+        marker.push(name);
+        self.marker(&path.with_file_name(marker), stat)
+    }
+
+    /// An empty file that says something by its name.
+    fn marker(&mut self, path: &Path, stat: &Stat) -> Result<(), ArchiveError> {
+        self.header(b'0', path, b"", stat, 0)
+    }
+
+    fn check_name(&self, name: &OsStr, path: &Path) -> Result<(), ArchiveError> {
+        match self.options.layer && name.as_bytes().starts_with(layer::WHITEOUT) {
+            false => Ok(()),
+            true => Err(ArchiveError::Unrepresentable {
+                path: path.to_path_buf(),
+                why: "in a layer of an image, a name that begins with '.wh.' stands for something that was removed; \
+                      rename it",
+            }),
         }
     }
 
@@ -230,11 +277,7 @@ impl<'a, W: Write> Packer<'a, W> {
             self.links
                 .insert((stat.st_dev, stat.st_ino), path.to_path_buf());
         }
-        let attributes = match self.overlay {
-            true => attributes::read(&file, &mut self.buffer)
-                .map_err(|error| ArchiveError::io(path, "read", error))?,
-            false => Attributes::new(),
-        };
+        let attributes = self.attributes(&file, path)?;
         self.header_with(b'0', path, b"", &stat, size, &attributes)?;
         self.content(&mut File::from(file), path, size)?;
         self.report.bytes += size;

@@ -1,15 +1,17 @@
 //! Packing the layers of an overlay as the one layer that they come to.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::io::Errno;
 
 use super::{PackReport, Packer};
-use crate::attributes::{self, OPAQUE};
+use crate::attributes::OPAQUE;
 use crate::error::{ArchiveError, LimitKind};
+use crate::layer;
 use crate::options::PackOptions;
 use crate::overlay::{Merged, Opened, is_whiteout};
 use crate::root::{self, Links, Root};
@@ -20,7 +22,8 @@ use crate::root::{self, Links, Root};
 /// A whiteout is a character device 0/0, as in the folders themselves; an opaque
 /// folder has the record `SCHILY.xattr.user.overlay.opaque`, and what else has
 /// extended attributes of users keeps them. [`unpack_overlay`](crate::unpack_overlay)
-/// makes them again. What is
+/// makes them again. With [`PackOptions::layer`], they are those of OCI layers
+/// instead: `.wh.NAME`, and `.wh..wh..opq` in the folder. What is
 /// hidden by a layer above is not in the stream, nor a whiteout where nothing
 /// beneath the layers is seen.
 ///
@@ -64,9 +67,10 @@ impl<W: Write> Packer<'_, W> {
             entries,
             opaque,
         } = Merged::open(layers, at, path, &mut opened).map_err(failed)?;
-        let mut carried = attributes::read(&folder, &mut self.buffer).map_err(failed)?;
+        let mut carried = self.attributes(&folder, path)?;
         drop(folder);
-        if opaque && !path.as_os_str().is_empty() {
+        let marked = opaque && !path.as_os_str().is_empty();
+        if marked && !self.options.layer {
             carried.push((OPAQUE.to_vec(), b"y".to_vec()));
         }
         let shown = match path.as_os_str().is_empty() {
@@ -74,6 +78,9 @@ impl<W: Write> Packer<'_, W> {
             false => path.join("").into_os_string(),
         };
         self.header_with(b'5', Path::new(&shown), b"", &stat, 0, &carried)?;
+        if marked && self.options.layer {
+            self.marker(&path.join(OsStr::from_bytes(layer::OPAQUE)), &stat)?;
+        }
         for (name, at) in entries {
             let path = path.join(name);
             self.merged_entry(layers, &at, &path, depth, alone || opaque)?;
@@ -95,6 +102,7 @@ impl<W: Write> Packer<'_, W> {
             .map_err(failed)?;
         let stat = root::stat(&parent, name).map_err(|error| failed(error.into()))?;
         if root::is_folder(&stat) {
+            self.check_name(name, path)?;
             drop(parent);
             return self.merged_folder(layers, at, path, depth + 1, alone);
         }

@@ -10,12 +10,8 @@ use rustix::fs::{AtFlags, Dir, Mode};
 use rustix::io::Errno;
 
 use crate::error::ArchiveError;
+use crate::layer::{META, OPAQUE, WHITEOUT};
 use crate::root;
-
-const PREFIX: &[u8] = b".wh.";
-/// Markers of the file system that whiteouts come from.
-const META_PREFIX: &[u8] = b".wh..wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What an entry's name means in a layer.
 pub(super) enum Marker<'a> {
@@ -41,10 +37,10 @@ pub(super) fn marker(path: &Path) -> Result<Marker<'_>, ArchiveError> {
         if last && component == OPAQUE {
             return Ok(Marker::Opaque);
         }
-        if component.starts_with(META_PREFIX) {
+        if component.starts_with(META) {
             return Ok(Marker::Ignored);
         }
-        let Some(name) = component.strip_prefix(PREFIX) else {
+        let Some(name) = component.strip_prefix(WHITEOUT) else {
             continue;
         };
         if !last {

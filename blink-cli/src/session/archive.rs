@@ -2,27 +2,53 @@
 
 use std::path::{Path, PathBuf};
 
+use blink_core::ExportOptions;
 use serde_json::json;
 
 use super::Sessions;
 use super::arguments::OpenOptions;
-use super::open::described;
+use super::open::with_options;
 use crate::failure::Failure;
-use crate::progress;
+use crate::progress::Sign;
 
-/// What an archive's name ends with.
-const ENDING: &str = "blink";
+/// What an archive's name ends with, and an image's.
+const ENDING: &str = "boxlite";
+const IMAGE_ENDING: &str = "oci";
 
 impl Sessions {
-    /// Writes its disk to a file.
-    pub(super) async fn export(&self, name: &str, output: Option<PathBuf>) -> Result<i32, Failure> {
-        let path = output.unwrap_or_else(|| format!("{name}.{ENDING}").into());
+    /// Writes its disk to a file, or as an image.
+    pub(super) async fn export(
+        &self,
+        name: &str,
+        snapshot: Option<String>,
+        oci: bool,
+        output: Option<PathBuf>,
+    ) -> Result<i32, Failure> {
+        let ending = if oci { IMAGE_ENDING } else { ENDING };
+        let path = output.unwrap_or_else(|| format!("{name}.{ending}").into());
         let (session, info) = self.take(name).await?;
-        progress::shown("exporting the session", session.export(&path)).await?;
+        let sign = Sign::new("exporting the session");
+        let mut options = ExportOptions::default().progress(sign.transfer());
+        if let Some(snapshot) = &snapshot {
+            options = options.checkpoint(snapshot);
+        }
+        let exporting = async {
+            match oci {
+                true => session.export_oci_with(&path, options).await,
+                false => session.export_with(&path, options).await,
+            }
+        };
+        sign.shown(exporting).await?;
         let shown = path.to_string_lossy();
-        let size_bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let size_bytes = size_of(&path);
         let words = format!("wrote {shown} ({})", indicatif::HumanBytes(size_bytes));
-        let more = json!({"path": shown, "size_bytes": size_bytes});
+        let format = if oci { "oci" } else { "boxlite" };
+        let more = json!({
+            "path": shown,
+            "format": format,
+            "snapshot": snapshot,
+            "size_bytes": size_bytes,
+        });
         self.tell("session_exported", name, info.isolation, more, &words)
     }
 
@@ -37,11 +63,31 @@ impl Sessions {
         let name = name
             .or_else(|| stem.map(str::to_owned))
             .ok_or_else(|| Failure::invalid("name the new session with --name"))?;
-        let importing = described(&self.blink, name, options)?.import(file);
-        let session = progress::shown("importing the session", importing).await?;
+        let mut builder = self.blink.session(name);
+        if let Some(image) = &options.sandbox.image {
+            builder = builder.image(image);
+        }
+        let sign = Sign::new("importing the session");
+        let builder = with_options(builder, options)?
+            .image_progress(sign.image())
+            .import_progress(sign.transfer());
+        let session = sign.shown(builder.import(file)).await?;
         let info = session.info().await;
         let words = format!("made the session {}", info.name);
-        let more = json!({"path": file.to_string_lossy(), "id": info.id});
+        let more = json!({
+            "path": file.to_string_lossy(),
+            "id": info.id,
+            "image": info.image,
+            "warm": info.warm,
+        });
         self.tell("session_imported", &info.name, info.isolation, more, &words)
     }
+}
+
+/// Of a file, or of all files in a folder.
+fn size_of(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+    };
+    entries.flatten().map(|entry| size_of(&entry.path())).sum()
 }

@@ -144,15 +144,31 @@ pub(crate) enum SessionTask {
         #[command(flatten)]
         new: NewName,
     },
-    /// Write the disk of a session to a file
+    /// Write the disk of a session to a file, or as an image
+    ///
+    /// The file has what 'blink session import' makes a session of, also on another machine: the disk, the names of the
+    /// image, resources, environment and labels. With --oci it is an image, for --image and for other programs: a folder in
+    /// OCI layout, or a tar of one where the name ends in .tar.
+    #[command(after_help = "Examples:
+  blink session export --name work --output work.boxlite
+  blink session export --name work --oci --output ./tools
+  blink run --isolation auto --image ./tools -- sh")]
     Export {
         #[command(flatten)]
         name: Name,
-        /// The file [default: NAME.blink]
-        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        /// The checkpoint to export [default: the disk as it is now]
+        #[arg(long, value_name = "CHECKPOINT")]
+        snapshot: Option<String>,
+        /// Write an image
+        #[arg(long)]
+        oci: bool,
+        /// The file [default: NAME.boxlite]; with --oci the folder or .tar file [default: NAME.oci]
+        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
         output: Option<PathBuf>,
     },
     /// Make a session from a file that 'blink session export' has written; it is not started
+    ///
+    /// What no option says is what the session was that was exported. Mounts, network and ports are only what options say.
     Import {
         /// The file
         #[arg(value_hint = clap::ValueHint::FilePath)]

@@ -96,7 +96,12 @@ pub(crate) async fn carry_out(
                 .fork(&name.session, snapshot.as_deref(), new.new_name)
                 .await
         }
-        Task::Export { name, output } => sessions.export(&name.session, output).await,
+        Task::Export {
+            name,
+            snapshot,
+            oci,
+            output,
+        } => sessions.export(&name.session, snapshot, oci, output).await,
         Task::Import {
             file,
             name,

@@ -101,11 +101,16 @@ pub(super) fn described(
     name: String,
     options: &OpenOptions,
 ) -> Result<SessionBuilder, Failure> {
-    let builder = blink
-        .session(name)
-        .image(options.sandbox.image())
-        .warm(options.warm);
-    let mut builder = describe!(builder, &options.sandbox);
+    let builder = blink.session(name).image(options.sandbox.image());
+    with_options(builder, options)
+}
+
+/// Describes all but the image of a session as the user wants it.
+pub(super) fn with_options(
+    builder: SessionBuilder,
+    options: &OpenOptions,
+) -> Result<SessionBuilder, Failure> {
+    let mut builder = describe!(builder, &options.sandbox).warm(options.warm);
     if let Some(isolation) = options.sandbox.isolation {
         builder = builder.isolation(isolation);
     }

@@ -1,10 +1,10 @@
 //! BoxLite by itself, used as its documentation says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use boxlite::{
-    BoxCommand, BoxOptions, BoxliteOptions, BoxliteRuntime, CopyOptions, LiteBox, NetworkSpec,
-    RootfsSpec,
+    BoxArchive, BoxCommand, BoxOptions, BoxliteOptions, BoxliteRuntime, CloneOptions, CopyOptions,
+    ExportOptions, LiteBox, NetworkSpec, RootfsSpec, SnapshotOptions,
 };
 use futures_util::StreamExt;
 
@@ -53,6 +53,22 @@ impl Bare {
         Ok(BareMachine { handle })
     }
 
+    /// Ends a machine, whose disk stays.
+    pub(crate) async fn stop(&self, machine: BareMachine) -> Result<BareMachine> {
+        machine.handle.stop().await?;
+        let id = machine.handle.id().as_str().to_owned();
+        let handle = self.runtime.get(&id).await?;
+        let handle = handle.ok_or("BoxLite has lost the machine")?;
+        Ok(BareMachine { handle })
+    }
+
+    /// A machine whose disk comes from an archive; it is not started.
+    pub(crate) async fn import(&self, archive: &Path) -> Result<BareMachine> {
+        let archive = BoxArchive::new(archive);
+        let handle = self.runtime.import_box(archive, None).await?;
+        Ok(BareMachine { handle })
+    }
+
     pub(crate) async fn remove(&self, machine: BareMachine) -> Result<()> {
         let id = machine.handle.id().as_str().to_owned();
         Ok(self.runtime.remove(&id, true).await?)
@@ -76,6 +92,29 @@ impl BareMachine {
             0 => Ok(stdout),
             code => Err(format!("{} failed in BoxLite: {code}", words[0]).into()),
         }
+    }
+
+    pub(crate) async fn snapshot(&self, name: &str) -> Result<()> {
+        let snapshots = self.handle.snapshots();
+        snapshots.create(SnapshotOptions::default(), name).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn restore(&self, name: &str) -> Result<()> {
+        Ok(self.handle.snapshots().restore(name).await?)
+    }
+
+    /// Another machine with a copy of the disk; it is not started.
+    pub(crate) async fn duplicate(&self) -> Result<BareMachine> {
+        let handle = self.handle.clone_box(CloneOptions::default(), None).await?;
+        Ok(BareMachine { handle })
+    }
+
+    pub(crate) async fn export(&self, archive: &Path) -> Result<()> {
+        self.handle
+            .export(ExportOptions::default(), archive)
+            .await?;
+        Ok(())
     }
 
     pub(crate) async fn copy_into(&self, from: &std::path::Path, to: &str) -> Result<()> {

@@ -20,7 +20,7 @@ const LENGTH: usize = 64 << 20;
 const INSIDE: &str = "/var/tmp/file";
 
 /// Enough like random bytes that nothing can shorten them.
-fn random_bytes(length: usize) -> Vec<u8> {
+pub(crate) fn random_bytes(length: usize) -> Vec<u8> {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

@@ -16,6 +16,7 @@ mod options;
 #[allow(dead_code, reason = "it is shared with another benchmark")]
 #[path = "../shared/report.rs"]
 mod report;
+mod sessions;
 mod setting;
 
 use std::process::ExitCode;
@@ -32,10 +33,12 @@ Usage: microvm [--out DIR] [--folder DIR] [--quick] [--only PART]...
   --out DIR     write microvm.json and microvm.md into DIR; without it, a quick run that writes nothing
   --folder DIR  where homes are meanwhile; the target folder unless told
   --quick       few rounds: to see that everything works
-  --only PART   memory, exec, parallel, stdout, files or boot
+  --only PART   memory, exec, parallel, stdout, files, sessions or boot
   --check       say whether this machine can run micro-VMs, and measure nothing";
 
-const PARTS: [&str; 6] = ["memory", "exec", "parallel", "stdout", "files", "boot"];
+const PARTS: [&str; 7] = [
+    "memory", "exec", "parallel", "stdout", "files", "sessions", "boot",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -148,6 +151,7 @@ async fn measure(part: &str, setting: &Setting, machines: &Machines) -> Result<V
         "parallel" => exec::parallel(setting, machines).await,
         "stdout" => bulk::stdout(setting, machines).await,
         "files" => bulk::files(setting, machines).await,
+        "sessions" => sessions::of_a_small_disk(setting, machines).await,
         _ => boot::to_first_result(setting, machines).await,
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use blink_core::{Blink, Command, IsolationChoice, Sandbox};
+use blink_core::{Blink, Command, IsolationChoice, Sandbox, SessionBuilder};
 
 use crate::bare::{Bare, BareMachine};
 use crate::image;
@@ -68,6 +68,11 @@ impl Ours {
             .await?;
         let image = layout(folder).to_string_lossy().into_owned();
         Ok(Ours { blink, image })
+    }
+
+    /// A session of the image, to open or to import.
+    pub(crate) fn session(&self, name: &str) -> SessionBuilder {
+        self.blink.session(name).image(&self.image)
     }
 
     pub(crate) async fn boot(&self) -> Result<Sandbox> {

@@ -1,6 +1,7 @@
 //! What provides sandboxes. An engine makes, boots and ends machines and opens links to their agents; everything else
 //! goes through the agent, the same for every engine.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 use crate::sandbox::{Mount, Network, Resources};
+use crate::transfer::Tell;
 
 pub(crate) mod engines;
 mod host_root;
@@ -109,18 +111,44 @@ pub(crate) trait Engine: Send + Sync {
         ))
     }
 
-    /// Writes a disk and all layers beneath it, the lowest first, to a file. No machine may use it.
-    async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()>;
+    /// Writes a disk and all layers beneath it, the lowest first, to a file that is there whole or not at all, with what
+    /// there is to say of the session. No machine may use them.
+    async fn export(
+        &self,
+        disk: &Path,
+        layers: &[PathBuf],
+        archive: &Path,
+        session: &[u8],
+        tell: &Tell,
+    ) -> Result<()>;
 
-    /// Reads a disk from a file into an empty folder. It stands alone, but for the image, which is in the engine's form;
-    /// `None` is the host's own programs.
-    async fn import(&self, archive: &Path, disk: &Path, rootfs: Option<&Path>) -> Result<()>;
+    /// How to write what a disk and the layers beneath it, the lowest first, come to over their image. `None` where only a
+    /// machine can read a disk, and gives the whole root.
+    fn pack_layer(&self, disk: &Path, layers: &[PathBuf]) -> Option<PackLayer>;
+
+    /// Opens what [`export`](Engine::export) has written, or somebody else: it is checked first.
+    async fn open_archive(&self, archive: &Path) -> Result<Box<dyn Archive>>;
 
     /// Takes over a machine that an earlier process has booted; `None` where it does not run.
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>>;
 
     /// Ends whatever runs of a machine whose process is gone, and removes its folder.
     async fn discard(&self, folder: &Path) -> Result<()>;
+}
+
+/// Writes a layer of an image, as a tar.
+pub(crate) type PackLayer = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + Send>;
+
+/// A disk in a file.
+#[async_trait]
+pub(crate) trait Archive: Send {
+    /// What was said of its session.
+    fn session(&self) -> Option<&[u8]>;
+
+    /// Reads the disk into an empty folder. It stands alone, but for the image, which is in the engine's form; `None` is
+    /// the host's own programs. Where it fails, nothing is left there.
+    async fn unpack(self: Box<Self>, disk: &Path, rootfs: Option<&Path>, tell: &Tell)
+    -> Result<()>;
 }
 
 /// One machine that was booted.

@@ -51,6 +51,13 @@ impl Reference {
         self.digest
     }
 
+    /// The same image's manifest of this digest, `sha256:…`, whatever its tag means now.
+    pub(crate) fn with_digest(mut self, digest: &str) -> Result<Self, ImageError> {
+        self.tag = None;
+        self.digest = Some(Digest::parse(digest, "the image")?);
+        Ok(self)
+    }
+
     /// The manifest's digest as `sha256:…`.
     pub fn digest(&self) -> Option<String> {
         self.digest.map(|digest| digest.to_string())

@@ -283,9 +283,24 @@ impl SandboxBuilder {
 
     /// Checks what is asked for, and gets what a boot needs.
     pub(crate) async fn prepare(&self) -> Result<Parts> {
+        self.prepare_with(None).await
+    }
+
+    /// As [`prepare`](SandboxBuilder::prepare); the image must have this digest, where there is one.
+    pub(crate) async fn prepare_with(&self, digest: Option<&str>) -> Result<Parts> {
         let mut parts = self.prepare_without_image().await?;
-        let source = ImageSource::parse(&self.image)?;
-        parts.image = self.blink.image(&source, &*self.image_progress).await?;
+        let progress = &*self.image_progress;
+        parts.image = match digest {
+            Some(digest) => Some(
+                self.blink
+                    .image_by_digest(&self.image, digest, progress)
+                    .await?,
+            ),
+            None => {
+                let source = ImageSource::parse(&self.image)?;
+                self.blink.image(&source, progress).await?
+            }
+        };
         Ok(parts)
     }
 

@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::carried::Carried;
 use super::options::{Asked, SessionOptions};
-use super::registry::{LayerRow, SessionRow};
+use super::registry::{LayerRow, SessionRow, session_taken};
 use super::{DEFAULT_PATIENCE, Session, name};
 use crate::blink::Blink;
+use crate::engine::Archive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
 use crate::image::Progress;
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::PublishedPort;
 use crate::sandbox::{Mount, Network, Parts, SandboxBuilder};
+use crate::transfer::{Tell, TransferProgress, tell_nobody};
 
 /// A session to open, from [`Blink::session`].
 ///
@@ -30,6 +34,15 @@ pub struct SessionBuilder {
     idle_stop: Option<Duration>,
     warm: bool,
     patience: Duration,
+    import_progress: Tell,
+}
+
+/// What a session is made of.
+#[derive(Default)]
+struct Origin {
+    archive: Option<Box<dyn Archive>>,
+    /// The digest of the image that it must be.
+    digest: Option<String>,
 }
 
 impl SessionBuilder {
@@ -42,6 +55,7 @@ impl SessionBuilder {
             idle_stop: None,
             warm: false,
             patience: DEFAULT_PATIENCE,
+            import_progress: tell_nobody(),
         }
     }
 
@@ -171,14 +185,77 @@ impl SessionBuilder {
         }
     }
 
+    /// Calls `progress` while an archive is imported, after every few MiB: with what was read of the archive.
+    pub fn import_progress(
+        mut self,
+        progress: impl Fn(TransferProgress) + Send + Sync + 'static,
+    ) -> SessionBuilder {
+        self.import_progress = Arc::new(progress);
+        self
+    }
+
     /// Makes a session whose disk is read from an archive that [`Session::export`] has written; it is not started.
+    ///
+    /// What is left at its default here is what the archive says of its session: image, resources, environment, working
+    /// directory, user, labels, and whether it is warm or stops when idle. Labels and environment come to the archive's.
+    /// The image is fetched by the digest that the archive's session had, where it is not stored. Mounts, network and ports
+    /// are what is asked for here, since archives may come from anybody; so is the isolation.
     ///
     /// # Errors
     /// `AlreadyExists`; `Corrupt` for what is no whole archive, and `Unsupported` for one of the future, with nothing left
-    /// behind; otherwise as for [`open`](SessionBuilder::open).
-    pub async fn import(self, archive: impl AsRef<Path>) -> Result<Session> {
+    /// behind; `InvalidArgument` for an archive of another isolation; otherwise as for [`open`](SessionBuilder::open).
+    pub async fn import(mut self, archive: impl AsRef<Path>) -> Result<Session> {
         self.check()?;
-        self.make(Some(archive.as_ref())).await
+        self.check_free().await?;
+        let path = archive.as_ref();
+        let isolation = self.blink.choose(self.sandbox.isolation).await?;
+        // What is opened is what is made.
+        self.sandbox.isolation = Some(isolation.into());
+        let archive = self
+            .blink
+            .engine(isolation)
+            .await?
+            .open_archive(path)
+            .await?;
+        let mut origin = Origin::default();
+        if let Some(text) = archive.session() {
+            let carried = Carried::read(text, path)?;
+            origin.digest = self.take_over(carried);
+            self.check().map_err(|error| {
+                let message = format!(
+                    "what the archive {} says of its session cannot be: {error}",
+                    path.display()
+                );
+                Error::new(ErrorKind::Corrupt, message)
+            })?;
+        }
+        origin.archive = Some(archive);
+        self.make(origin).await
+    }
+
+    /// What was not asked for is as an archive says; returns the digest that the image must have.
+    fn take_over(&mut self, carried: Carried) -> Option<String> {
+        self.sandbox = carried.describe(self.sandbox.clone());
+        let own = std::mem::take(&mut self.labels);
+        self.labels = carried.labels;
+        self.labels.extend(own);
+        self.idle_stop = self.idle_stop.or(carried.idle_stop);
+        self.warm |= carried.warm;
+        // Another image was asked for.
+        if self.sandbox.image != self.blink.sandbox().image {
+            return None;
+        }
+        self.sandbox.image = carried.image;
+        carried.digest
+    }
+
+    /// What an import would otherwise find out at its end.
+    async fn check_free(&self) -> Result<()> {
+        match self.blink.session_info(&self.name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(session_taken(&self.name)),
+        }
     }
 
     async fn take_or_make(&self) -> Result<Session> {
@@ -194,7 +271,7 @@ impl SessionBuilder {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            match self.make(None).await {
+            match self.make(Origin::default()).await {
                 // Another process was faster.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => return made,
@@ -233,21 +310,21 @@ impl SessionBuilder {
         match differences.is_empty() {
             true => Ok(()),
             false => Err(Error::invalid(format!(
-                "the session {:?} was made with other options: {}; leave them out, or remove the session first",
+                "the session {:?} was made otherwise: {}; leave that out, or remove the session first",
                 self.name,
                 differences.join("; ")
             ))),
         }
     }
 
-    async fn make(&self, archive: Option<&Path>) -> Result<Session> {
+    async fn make(&self, origin: Origin) -> Result<Session> {
         // Its ports are bound when it starts.
         let Parts {
             isolation,
             engine,
             image,
             ..
-        } = self.sandbox.prepare().await?;
+        } = self.sandbox.prepare_with(origin.digest.as_deref()).await?;
         let folder = self.blink.home().new_sandbox(Lifetime::Session)?;
         let claimed = self.blink.claim_image(image.as_ref(), &folder).await;
         let made = async {
@@ -255,13 +332,15 @@ impl SessionBuilder {
             let layers = self.blink.layers();
             let making = layers.making()?;
             let head = layers.new_layer(&making)?;
-            if let Some(archive) = archive {
+            if let Some(archive) = origin.archive {
                 let disk = layers.folder(&head);
                 let rootfs = self
                     .sandbox
                     .rootfs(&*engine, image.as_ref(), &folder)
                     .await?;
-                engine.import(archive, &disk, rootfs.as_deref()).await?;
+                archive
+                    .unpack(&disk, rootfs.as_deref(), &self.import_progress)
+                    .await?;
             }
             let row = SessionRow {
                 id: folder.id().to_owned(),
@@ -307,7 +386,7 @@ fn asked(
     let text = |what: &str, value: &OsString| {
         value.to_str().map(str::to_owned).ok_or_else(|| {
             Error::invalid(format!(
-                "the session's {what} {} is no text in UTF-8",
+                "the session's {what} {} is no text in UTF-8, which it must be to be kept",
                 value.display()
             ))
         })

@@ -1,12 +1,11 @@
 //! Checkpoints of a session, and what is made of them.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::layers::size_of;
 use super::registry::{CheckpointRow, LayerRow, SessionRow};
-use super::{Session, State, name};
+use super::{Session, State, name, registry};
 use crate::engine::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
@@ -84,13 +83,13 @@ impl CheckpointRow {
 }
 
 /// A state of a disk that others can begin with.
-struct Kept {
-    layer: String,
+pub(super) struct Kept {
+    pub(super) layer: String,
     consistency: Consistency,
     /// Layers that are not written down yet.
-    new: Vec<LayerRow>,
+    pub(super) new: Vec<LayerRow>,
     /// The session's own new head, where the old one is the state that is kept.
-    head: Option<String>,
+    pub(super) head: Option<String>,
 }
 
 impl Session {
@@ -117,13 +116,7 @@ impl Session {
         name::check("checkpoint", &name)?;
         let mut state = self.state.lock().await;
         if self.find(&state.row, &name).await?.is_some() {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "the session {:?} has a checkpoint {name:?} already",
-                    state.row.name
-                ),
-            ));
+            return Err(registry::checkpoint_taken(&state.row.name, &name));
         }
         let made = self.make_checkpoint(&mut state, name, options).await;
         if made.is_err() {
@@ -329,38 +322,7 @@ impl Session {
         Ok(forks)
     }
 
-    /// Writes its disk to one file, from which [`SessionBuilder::import`](super::SessionBuilder::import) makes a session, also
-    /// on another machine. A session that runs goes on; the file holds its disk of one moment.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` for a full disk, with nothing left behind.
-    pub async fn export(&self, archive: impl AsRef<Path>) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let exported = self.write_archive(&mut state, archive.as_ref()).await;
-        // The copy of a disk that is in use has served.
-        self.blink.collect_layers().await;
-        exported
-    }
-
-    async fn write_archive(&self, state: &mut MutexGuard<'_, State>, archive: &Path) -> Result<()> {
-        let layers = self.blink.layers();
-        let engine = self.blink.engine(state.row.isolation).await?;
-        let making = layers.making()?;
-        self.settle_who_writes(state).await?;
-        let (head, beneath) = self.disk(&state.row.head).await?;
-        let disk = match running(state) {
-            // Nobody starts it meanwhile: this has the session.
-            None => head,
-            Some(sandbox) => {
-                let copy = layers.folder(&layers.new_layer(&making)?);
-                sandbox.snapshot(&copy, false).await?;
-                copy
-            }
-        };
-        engine.export(&disk, &beneath, archive).await
-    }
-
-    async fn parent_of(&self, layer: &str) -> Result<Option<String>> {
+    pub(super) async fn parent_of(&self, layer: &str) -> Result<Option<String>> {
         let id = layer.to_owned();
         let row = self
             .blink
@@ -374,7 +336,8 @@ impl Session {
     async fn settle_who_writes(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let runs = crate::engine::engines::is_alive(self.folder.path());
         match &state.sandbox {
-            Some(sandbox) if sandbox.death().is_none() => Ok(()),
+            // Asked, as its end may not have been heard of yet.
+            Some(sandbox) if sandbox.ping().await.is_ok() => Ok(()),
             // An earlier process has left it so.
             None if runs && state.row.options.asked.warm => self.running(state).await.map(drop),
             None if !runs => Ok(()),
@@ -383,7 +346,7 @@ impl Session {
     }
 
     /// Makes a layer of the disk as it is now.
-    async fn keep(
+    pub(super) async fn keep(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: &super::layers::Making,
@@ -429,7 +392,10 @@ impl Session {
         let engine = self.blink.engine(parent.isolation).await?;
         let image = self
             .blink
-            .stored_image(parent.options.digest.as_deref())
+            .stored_image(
+                &parent.options.asked.image,
+                parent.options.digest.as_deref(),
+            )
             .await?;
         let base = self.base(&*engine, making, &kept.layer, kept.new).await?;
         let mut new = base.new;
@@ -479,16 +445,23 @@ impl Session {
             .await
     }
 
-    async fn existing(&self, session: &SessionRow, name: &str) -> Result<CheckpointRow> {
-        self.find(session, name).await?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "the session {:?} has no checkpoint {name:?}; `checkpoints` lists those that it has",
-                    session.name
-                ),
-            )
-        })
+    pub(super) async fn existing(&self, session: &SessionRow, name: &str) -> Result<CheckpointRow> {
+        if let Some(found) = self.find(session, name).await? {
+            return Ok(found);
+        }
+        let all = self.checkpoints().await?;
+        let all: Vec<_> = all.iter().map(|known| known.name.as_str()).collect();
+        let others = match all.is_empty() {
+            true => "it has none".to_owned(),
+            false => format!("it has: {}", all.join(", ")),
+        };
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "the session {:?} has no checkpoint {name:?}; {others}",
+                session.name
+            ),
+        ))
     }
 }
 

@@ -44,7 +44,7 @@ impl Layers {
     pub(crate) fn making(&self) -> Result<Making> {
         self.lock(FlockOperation::LockShared)?
             .map(|lock| Making { _lock: lock })
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "the layers cannot be locked"))
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "Blink's home cannot be locked"))
     }
 
     /// A folder for a new layer.
@@ -53,7 +53,12 @@ impl Layers {
         fault::before(Step::LayerMake)
             .and_then(|()| crate::home::make_private_folder(&self.folder(&id)))
             .and_then(|()| fault::before(Step::LayerMade))
-            .map_err(|error| Error::io("a layer's folder could not be made", &error))?;
+            .map_err(|error| {
+                Error::io(
+                    "a disk for the session could not be made in Blink's home",
+                    &error,
+                )
+            })?;
         Ok(id)
     }
 
@@ -73,7 +78,7 @@ impl Layers {
         let alone = self.lock_alone()?.ok_or_else(|| {
             Error::new(
                 ErrorKind::Busy,
-                "another process makes a session or a checkpoint; try again when it has",
+                "another process makes a session, a checkpoint or an export; try again when it has",
             )
         })?;
         let mut freed_bytes = 0;
@@ -88,7 +93,12 @@ impl Layers {
         mut before_removal: impl FnMut(&Path),
     ) -> Result<()> {
         let needed = registry.collect_layers()?;
-        let failed = |error: std::io::Error| Error::io("layers could not be collected", &error);
+        let failed = |error: std::io::Error| {
+            Error::io(
+                "what no session needs any more could not be removed from Blink's home",
+                &error,
+            )
+        };
         let parent = File::open(&self.folder).map_err(failed)?;
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
@@ -124,13 +134,17 @@ impl Layers {
     }
 
     fn lock(&self, operation: FlockOperation) -> Result<Option<File>> {
-        let folder = File::open(&self.folder)
-            .map_err(|error| Error::io("the folder of layers cannot be used", &error))?;
+        let folder = File::open(&self.folder).map_err(|error| {
+            Error::io(
+                "the disks of sessions in Blink's home cannot be used",
+                &error,
+            )
+        })?;
         match flock(&folder, operation) {
             Ok(()) => Ok(Some(folder)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(Error::io(
-                "the folder of layers cannot be locked",
+                "the disks of sessions in Blink's home cannot be locked",
                 &error.into(),
             )),
         }

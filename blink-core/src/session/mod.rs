@@ -4,12 +4,15 @@
 //! it. A checkpoint names a layer that nobody writes to any more; a fork and a restored session begin with a new, empty head
 //! over one. So each change is the making of a folder, and then one transaction of the registry.
 
+mod archive;
 mod builder;
+mod carried;
 mod checkpoint;
 mod head;
 mod idle;
 mod layers;
 mod name;
+mod oci;
 mod options;
 mod registry;
 
@@ -20,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
 pub(crate) use self::layers::Layers;
@@ -219,10 +223,11 @@ impl Blink {
         let folder = match self.home().open_sandbox(&row.id, Lifetime::Session) {
             Ok(folder) => folder,
             Err(error) if error.kind() == ErrorKind::Busy => {
-                let message = error.message().replace(
+                let owner = error.message().replace(
                     &format!("the sandbox {}", row.id),
                     &format!("the session {:?}", row.name),
                 );
+                let message = format!("{owner}; try again when that has ended");
                 return Ok(Err(Error::new(ErrorKind::Busy, message)));
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -247,7 +252,10 @@ const CLAIM_EVERY: Duration = Duration::from_millis(5);
 fn missing(name: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
-        format!("there is no session {name:?}; `sessions` lists those that there are"),
+        format!(
+            "there is no session {name:?}; look for its name in the list of sessions, or use the home that it is in \
+             (BLINK_HOME)"
+        ),
     )
 }
 
@@ -440,7 +448,7 @@ impl Session {
         let mut parts = described.prepare_without_image().await?;
         parts.image = self
             .blink
-            .stored_image(row.options.digest.as_deref())
+            .stored_image(&row.options.asked.image, row.options.digest.as_deref())
             .await?;
         let place = Place {
             folder: self.folder.clone(),
@@ -501,9 +509,12 @@ impl Session {
         let chain = self.chain(head).await?;
         let layers = self.blink.layers();
         let mut folders: Vec<PathBuf> = chain.iter().map(|id| layers.folder(id)).collect();
-        let disk = folders
-            .pop()
-            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the session has no disk"))?;
+        let disk = folders.pop().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                "the session has lost its disk; remove it",
+            )
+        })?;
         Ok((disk, folders))
     }
 }

@@ -86,9 +86,30 @@ impl Asked {
             .filter(|(name, value)| defaults.get(name) != Some(value))
             .filter_map(|(name, value)| {
                 let was = stored.get(&name).unwrap_or(&nothing);
-                (*was != value).then(|| format!("{name} is {was}, not {value}"))
+                (*was != value).then(|| format!("{} is {was}, not {value}", in_words(&name)))
             })
             .collect()
+    }
+}
+
+/// What an option is called by those who know it by different names.
+fn in_words(option: &str) -> &str {
+    match option {
+        "cpus" => "the number of processors",
+        "memory_mib" => "the memory in MiB",
+        "disk_mib" => "the disk in MiB",
+        "processes" => "the number of processes",
+        "mounts" => "what is mounted",
+        "env" => "the environment",
+        "current_dir" => "the working directory",
+        "publish" => "what is published",
+        "idle_stop" => "the time without use after which it stops",
+        "image" => "the image",
+        "network" => "the network",
+        "user" => "the user",
+        "labels" => "what it is labelled with",
+        "warm" => "whether it stays warm",
+        other => other,
     }
 }
 
@@ -99,6 +120,13 @@ fn flatten(name: &str, value: &serde_json::Value, into: &mut BTreeMap<String, St
             for (field, value) in fields {
                 flatten(field, value, into);
             }
+        }
+        serde_json::Value::Object(fields) if name == "idle_stop" => {
+            let seconds = fields.get("secs").and_then(serde_json::Value::as_u64);
+            into.insert(
+                name.to_owned(),
+                format!("{} s", seconds.unwrap_or_default()),
+            );
         }
         serde_json::Value::Null => drop(into.insert(name.to_owned(), "nothing".into())),
         value => drop(into.insert(name.to_owned(), value.to_string())),

@@ -170,13 +170,7 @@ impl Registry {
         };
         let names = sessions.iter().map(|session| session.name.clone());
         let taken = |error: Error| match error.message().contains("sessions.name") {
-            true => Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "there is a session {:?} already",
-                    names.collect::<Vec<_>>().join(", ")
-                ),
-            ),
+            true => session_taken(&names.collect::<Vec<_>>().join(", ")),
             false => error,
         };
         self.change(|transaction| {
@@ -241,10 +235,7 @@ impl Registry {
     /// `AlreadyExists`.
     pub(crate) fn rename_session(&mut self, id: &str, name: &str) -> Result<()> {
         let taken = |error: Error| match error.message().contains("sessions.name") {
-            true => Error::new(
-                ErrorKind::AlreadyExists,
-                format!("there is a session {name:?} already"),
-            ),
+            true => session_taken(name),
             false => error,
         };
         self.change(|transaction| {
@@ -267,13 +258,7 @@ impl Registry {
         head: Option<&str>,
     ) -> Result<()> {
         let taken = |error: Error| match error.message().contains("checkpoints.session") {
-            true => Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "the session {:?} has a checkpoint {:?} already",
-                    session.name, checkpoint.name
-                ),
-            ),
+            true => checkpoint_taken(&session.name, &checkpoint.name),
             false => error,
         };
         self.change(|transaction| {
@@ -312,6 +297,19 @@ impl Registry {
                 set_head(transaction, &session.id, &head.id)?;
             }
             set_checkpoint(transaction, &session.id, checkpoint)
+        })
+    }
+
+    /// Gives a session a head that goes on where the old one, now its parent, ends.
+    pub(crate) fn set_session_head(
+        &mut self,
+        session: &SessionRow,
+        layers: &[LayerRow],
+        head: &str,
+    ) -> Result<()> {
+        self.change(|transaction| {
+            insert_layers(transaction, layers, session.isolation)?;
+            set_head(transaction, &session.id, head)
         })
     }
 
@@ -384,7 +382,10 @@ impl Registry {
             let layer = self.layer(&id)?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::Corrupt,
-                    format!("the layer {id} is not written down"),
+                    format!(
+                        "the list of sessions in Blink's home is damaged: it does not know the layer {id}; remove the \
+                         session, or bring the home back from a copy"
+                    ),
                 )
             })?;
             next = layer.parent;
@@ -491,6 +492,22 @@ fn read_layer(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRow> {
         id: row.get(0)?,
         parent: row.get(1)?,
     })
+}
+
+pub(super) fn session_taken(names: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("there is a session {names:?} already; choose another name, or remove that one"),
+    )
+}
+
+pub(super) fn checkpoint_taken(session: &str, name: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "the session {session:?} has a checkpoint {name:?} already; choose another name, or remove that one"
+        ),
+    )
 }
 
 fn seconds(time: SystemTime) -> i64 {

@@ -12,8 +12,15 @@ mod exec;
 mod faults;
 mod files;
 mod isolation;
+#[path = "../image/builder.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of images, which use all of it"
+)]
+mod layout;
 mod lifecycle;
 mod limits;
+mod oci;
 mod ports;
 mod process;
 mod session;

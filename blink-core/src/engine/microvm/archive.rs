@@ -1,12 +1,13 @@
 //! Disks in the engine's archives: `manifest.json` and `disk.qcow2` in a tar that is compressed with zstd.
 //!
 //! The engine writes them. What comes in is read here, because it may be anybody's: nothing of the manifest is believed
-//! but the disk's checksum, and nothing of the disk before it has that.
+//! but the disk's checksum, and nothing of the disk before it has that. What Blink has to say of the session follows the
+//! compressed tar ([`postscript`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use boxlite::{ArchiveManifest, BoxArchive, BoxOptions, ExportOptions, LiteBox, RootfsSpec};
@@ -14,9 +15,11 @@ use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
 use super::failure::translate;
+use super::postscript;
 use super::qcow2::Header;
 use super::runtime::{self, Runtime};
 use crate::error::{Error, ErrorKind, Result};
+use crate::transfer::{Tell, Told, TransferProgress};
 
 const MANIFEST: &str = "manifest.json";
 const DISK: &str = "disk.qcow2";
@@ -91,8 +94,27 @@ pub(super) async fn export(
     disk: &Disk,
     image: &Path,
     archive: &Path,
+    session: &[u8],
+    tell: &Tell,
 ) -> Result<()> {
     let failed = |error: io::Error| Error::io("the disk cannot be read", &error);
+    let not_written = |error: io::Error| {
+        let what = format!("the archive {} could not be written", archive.display());
+        Error::io(what, &error)
+    };
+    if archive.is_dir() {
+        return Err(Error::invalid(format!(
+            "{} is a folder; name a file in it",
+            archive.display()
+        )));
+    }
+    let folder = archive.parent().filter(|path| !path.as_os_str().is_empty());
+    // The engine writes to a file of any name, and leaves half of it where it fails.
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".blink-export-")
+        .suffix(".boxlite")
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .map_err(not_written)?;
     let size_bytes = disk.size_bytes().map_err(failed)?;
     // Nothing of this host goes into the archive.
     let options = BoxOptions {
@@ -103,13 +125,13 @@ pub(super) async fn export(
     let machine = provision(runtime, options, None, size_bytes).await?;
     let id = machine.id().as_str().to_owned();
     let lent = disk.lend(&runtime.disk_place(&id)).map_err(failed);
-    let archive = archive.to_owned();
+    let written = temporary.path().to_owned();
     let boxlite = runtime.boxlite()?.clone();
     runtime
         .run(async move {
             let exported = match lent {
                 Ok(()) => machine
-                    .export(ExportOptions::default(), &archive)
+                    .export(ExportOptions::default(), &written)
                     .await
                     .map(drop)
                     .map_err(|error| translate("the disk could not be exported", &error)),
@@ -119,43 +141,128 @@ pub(super) async fn export(
             let removed = runtime::remove(&boxlite, &id).await;
             exported.and(removed)
         })
-        .await
+        .await?;
+    let file = temporary.as_file_mut();
+    let bytes = postscript::append(file, session).map_err(not_written)?;
+    file.sync_all().map_err(not_written)?;
+    temporary
+        .persist(archive)
+        .map_err(|error| not_written(error.error))?;
+    tell(TransferProgress {
+        bytes_done: bytes,
+        bytes_total: Some(bytes),
+    });
+    Ok(())
 }
 
-/// Reads a disk from an archive into a folder that has none. Where it fails, none is left there.
-///
-/// # Errors
-/// `Corrupt` for what is no whole archive, `Unsupported` for one of the future, `ResourceExhausted` for a full disk.
-pub(super) fn import(archive: &Path, folder: &Path) -> Result<()> {
-    let shown = archive.display();
-    let opened = File::open(archive).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (packed_bytes, file) = opened.map_err(|error| Error::io(&shown, &error))?;
-    let new = folder.join(format!("{DISK}.new"));
-    let read = read_archive(file, packed_bytes, &new)
-        .and_then(|(manifest, digest)| check(&manifest, &digest, &new))
-        .and_then(|()| fs::rename(&new, folder.join(DISK)).map_err(Bad::Disk));
-    read.map_err(|bad| {
-        let _ = fs::remove_file(&new);
-        match bad {
+/// An archive that was opened, and begins as one.
+#[derive(Debug)]
+pub(super) struct MicrovmArchive {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    pub(super) session: Option<Vec<u8>>,
+}
+
+impl MicrovmArchive {
+    /// # Errors
+    /// `Corrupt` for what is no archive, `InvalidArgument` for one of another engine.
+    pub(super) fn open(archive: &Path) -> Result<MicrovmArchive> {
+        let shown = archive.display();
+        let opened = File::options()
+            .read(true)
+            // It may be a pipe.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(archive)
+            .and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) =
+            opened.map_err(|error| Error::io(format!("{shown} cannot be read"), &error))?;
+        if !metadata.is_file() {
+            return Err(Error::invalid(format!(
+                "{shown} is not a file; name one that an export has written"
+            )));
+        }
+        let session = check_start(&file)
+            .and_then(|()| postscript::read(&file).map_err(Bad::Archive))
+            .map_err(|bad| bad.told(archive))?;
+        Ok(MicrovmArchive {
+            path: archive.to_owned(),
+            bytes: metadata.len(),
+            file,
+            session,
+        })
+    }
+
+    /// Reads the disk into a folder that has none. Where it fails, none is left there.
+    ///
+    /// # Errors
+    /// `Corrupt` for what is no whole archive, `Unsupported` for one of the future, `ResourceExhausted` for a full disk.
+    pub(super) fn import(&self, folder: &Path, tell: &Tell) -> Result<()> {
+        let new = folder.join(format!("{DISK}.new"));
+        let read = (&self.file)
+            .rewind()
+            .map_err(archive_error)
+            .and_then(|()| {
+                let mut told = Told::new(&self.file, tell, 0, Some(self.bytes));
+                let read = read_archive(&mut told, self.bytes, &new)?;
+                told.finish();
+                Ok(read)
+            })
+            .and_then(|(manifest, digest)| check(&manifest, &digest, &new))
+            .and_then(|()| fs::rename(&new, folder.join(DISK)).map_err(Bad::Disk));
+        read.map_err(|bad| {
+            let _ = fs::remove_file(&new);
+            bad.told(&self.path)
+        })
+    }
+}
+
+fn check_start(mut file: &File) -> std::result::Result<(), Bad> {
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let mut start = [0; 4];
+    file.read_exact(&mut start).map_err(archive_error)?;
+    match start {
+        ZSTD => Ok(()),
+        _ if start == MANIFEST.as_bytes()[..4] => Err(Bad::OtherEngine),
+        _ => Err(Bad::Archive("it does not begin as one".into())),
+    }
+}
+
+enum Bad {
+    Archive(String),
+    /// It is one of namespaces.
+    OtherEngine,
+    Future(u32),
+    Disk(io::Error),
+}
+
+impl Bad {
+    fn told(self, archive: &Path) -> Error {
+        let shown = archive.display();
+        match self {
             Bad::Archive(why) => Error::new(
                 ErrorKind::Corrupt,
-                format!("{shown} is not a whole archive of a micro-VM: {why}"),
+                format!(
+                    "{shown} is not a whole archive of a session in a micro-VM: {why}; nothing of it was used, export \
+                     it again"
+                ),
             ),
+            Bad::OtherEngine => Error::invalid(format!(
+                "{shown} seems to be an archive of a session in namespaces, which only namespaces can import; ask for \
+                 isolation \"namespace\" (--isolation namespace)"
+            )),
             Bad::Future(version) => Error::new(
                 ErrorKind::Unsupported,
                 format!(
                     "{shown} is an archive of version {version}, which this Blink does not know; use a newer one"
                 ),
             ),
-            Bad::Disk(error) => Error::io("the sandbox's disk cannot be written", &error),
+            Bad::Disk(error) => Error::io(
+                format!("the disk of the session from {shown} cannot be written"),
+                &error,
+            ),
         }
-    })
-}
-
-enum Bad {
-    Archive(String),
-    Future(u32),
-    Disk(io::Error),
+    }
 }
 
 fn archive_error(error: io::Error) -> Bad {
@@ -164,17 +271,10 @@ fn archive_error(error: io::Error) -> Bad {
 
 /// The manifest, and the digest of the disk that was written.
 fn read_archive(
-    file: File,
+    file: impl Read,
     packed_bytes: u64,
     disk: &Path,
 ) -> std::result::Result<(ArchiveManifest, String), Bad> {
-    let mut start = [0; 4];
-    (&file).read_exact(&mut start).map_err(archive_error)?;
-    (&file).rewind().map_err(archive_error)?;
-    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-    if start != ZSTD {
-        return Err(Bad::Archive("it does not begin as one".into()));
-    }
     let unpacked = zstd::Decoder::new(file).map_err(archive_error)?;
     let limit = packed_bytes
         .saturating_mul(EXPANSION_LIMIT)
@@ -216,6 +316,8 @@ fn read_archive(
             }
         }
     }
+    // What follows must be whole too.
+    io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(archive_error)?;
     match (manifest, digest) {
         (Some(manifest), Some(digest)) => Ok((manifest, digest)),
         (None, _) => Err(Bad::Archive(format!("it has no {MANIFEST}"))),

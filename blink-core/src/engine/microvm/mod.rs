@@ -13,6 +13,7 @@ mod link;
 mod machine;
 mod options;
 mod owner;
+mod postscript;
 mod qcow2;
 mod record;
 mod runtime;
@@ -24,10 +25,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Engine, Machine, MachineSpec, RootForm};
+use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
+use crate::transfer::Tell;
+use archive::MicrovmArchive;
 use disk::Disk;
 use machine::MicrovmMachine;
 pub(crate) use record::Record;
@@ -86,13 +89,37 @@ impl MicrovmEngine {
         make: impl FnOnce(&Home) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let home = self.home.clone();
-        let made = tokio::task::spawn_blocking(move || make(&home)).await;
-        made.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+        on_thread(move || make(&home)).await
     }
 }
 
 fn not_kept(error: std::io::Error) -> Error {
     Error::io("the sandbox's disk could not be kept", &error)
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+}
+
+#[async_trait]
+impl Archive for MicrovmArchive {
+    fn session(&self) -> Option<&[u8]> {
+        self.session.as_deref()
+    }
+
+    async fn unpack(
+        self: Box<Self>,
+        disk: &Path,
+        _rootfs: Option<&Path>,
+        tell: &Tell,
+    ) -> Result<()> {
+        let (disk, tell) = (disk.to_owned(), tell.clone());
+        on_thread(move || self.import(&disk, &tell)).await
+    }
 }
 
 #[async_trait]
@@ -113,16 +140,28 @@ impl Engine for MicrovmEngine {
         }
     }
 
-    async fn export(&self, disk: &Path, _layers: &[PathBuf], archive: &Path) -> Result<()> {
+    async fn export(
+        &self,
+        disk: &Path,
+        _layers: &[PathBuf],
+        archive: &Path,
+        session: &[u8],
+        tell: &Tell,
+    ) -> Result<()> {
         let image = self.prepare(host_image::blank).await?;
-        archive::export(&self.runtime, &Disk::of(disk), &image, archive).await
+        let disk = Disk::of(disk);
+        archive::export(&self.runtime, &disk, &image, archive, session, tell).await
     }
 
-    async fn import(&self, archive: &Path, disk: &Path, _rootfs: Option<&Path>) -> Result<()> {
-        let (archive, disk) = (archive.to_owned(), disk.to_owned());
-        tokio::task::spawn_blocking(move || archive::import(&archive, &disk))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    fn pack_layer(&self, _disk: &Path, _layers: &[PathBuf]) -> Option<PackLayer> {
+        None
+    }
+
+    async fn open_archive(&self, archive: &Path) -> Result<Box<dyn Archive>> {
+        let archive = archive.to_owned();
+        Ok(Box::new(
+            on_thread(move || MicrovmArchive::open(&archive)).await?,
+        ))
     }
 
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {

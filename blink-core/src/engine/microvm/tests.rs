@@ -180,9 +180,13 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     running.cut().await;
 
     let archive = scratch.path().join("fork.boxlite");
-    engine.export(&fourth, &[], &archive).await.unwrap();
+    let nobody = crate::transfer::tell_nobody();
+    let exported = engine.export(&fourth, &[], &archive, b"said", &nobody);
+    exported.await.unwrap();
     damaged_archives_leave_nothing(&engine, &archive, &second).await;
-    engine.import(&archive, &second, None).await.unwrap();
+    let opened = engine.open_archive(&archive).await.unwrap();
+    assert_eq!(opened.session(), Some(&b"said"[..]));
+    import(&engine, &archive, &second).await.unwrap();
     // It stands alone.
     for layer in [&first, &third, &disk, &fourth] {
         fs::remove_dir_all(layer).unwrap();
@@ -246,6 +250,12 @@ async fn files_of_a_mount_are_served_beneath_a_filter() {
     running.cut().await;
 }
 
+async fn import(engine: &MicrovmEngine, archive: &Path, folder: &Path) -> Result<()> {
+    let opened = engine.open_archive(archive).await?;
+    let nobody = crate::transfer::tell_nobody();
+    opened.unpack(folder, None, &nobody).await
+}
+
 async fn damaged_archives_leave_nothing(engine: &MicrovmEngine, good: &Path, folder: &Path) {
     let before = names(folder);
     let archive = folder.with_extension("damaged");
@@ -262,12 +272,12 @@ async fn damaged_archives_leave_nothing(engine: &MicrovmEngine, good: &Path, fol
     ];
     for case in cases {
         fs::write(&archive, case).unwrap();
-        let error = engine.import(&archive, folder, None).await.unwrap_err();
+        let error = import(engine, &archive, folder).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert_eq!(names(folder), before);
     }
     fs::remove_file(&archive).unwrap();
-    let error = engine.import(&archive, folder, None).await.unwrap_err();
+    let error = import(engine, &archive, folder).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 

@@ -24,11 +24,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::host_root::{self, HostRoot};
-use super::{Engine, Machine, MachineSpec, RootForm};
+use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
 use crate::sandbox::Network;
+use crate::transfer::Tell;
 
 pub(crate) use leftovers::Leftovers;
 pub(crate) use userns::id_base;
@@ -110,14 +111,12 @@ impl Engine for NamespaceEngine {
             ));
         }
         let (tools, spec) = (self.tools.clone(), spec.clone());
-        let booting = tokio::task::spawn_blocking(move || {
+        let (machine, written) = on_thread(move || {
             let machine = launch::launch(&tools, &spec)?;
             let written = machine.write_down(spec.detached);
-            Ok::<_, Error>((machine, written))
-        });
-        let (machine, written) = booting
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+            Ok((machine, written))
+        })
+        .await?;
         if let Err(error) = written {
             machine.kill();
             machine.gone().await;
@@ -137,33 +136,38 @@ impl Engine for NamespaceEngine {
 
     async fn merge(&self, layers: &[PathBuf], into: &Path) -> Result<()> {
         let (layers, into, id_base) = (layers.to_owned(), into.to_owned(), self.tools.id_base);
-        tokio::task::spawn_blocking(move || disk::merge(&layers, &into, id_base))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+        on_thread(move || disk::merge(&layers, &into, id_base)).await
     }
 
-    async fn export(&self, disk: &Path, layers: &[PathBuf], archive: &Path) -> Result<()> {
+    async fn export(
+        &self,
+        disk: &Path,
+        layers: &[PathBuf],
+        archive: &Path,
+        session: &[u8],
+        tell: &Tell,
+    ) -> Result<()> {
         let disks = [layers, &[disk.to_owned()]].concat();
         let (archive, id_base) = (archive.to_owned(), self.tools.id_base);
-        tokio::task::spawn_blocking(move || archive::export(&disks, &archive, id_base))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+        let (session, tell) = (session.to_owned(), tell.clone());
+        on_thread(move || archive::export(&disks, &archive, &session, id_base, &tell)).await
     }
 
-    async fn import(&self, archive: &Path, disk: &Path, rootfs: Option<&Path>) -> Result<()> {
-        let (archive, disk, id_base) = (archive.to_owned(), disk.to_owned(), self.tools.id_base);
-        let image = rootfs.unwrap_or(&self.tools.host_root.path).to_owned();
-        let importing = tokio::task::spawn_blocking(move || {
-            let place = archive::Place {
-                disk: &disk,
-                image: &image,
-                id_base,
-            };
-            archive::import(&archive, &place)
-        });
-        importing
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    fn pack_layer(&self, disk: &Path, layers: &[PathBuf]) -> Option<PackLayer> {
+        let disks = [layers, &[disk.to_owned()]].concat();
+        let id_base = self.tools.id_base;
+        Some(Box::new(move |stream| {
+            archive::pack_layer(&disks, stream, id_base)
+        }))
+    }
+
+    async fn open_archive(&self, archive: &Path) -> Result<Box<dyn Archive>> {
+        let archive = archive.to_owned();
+        let checked = on_thread(move || archive::open(&archive)).await?;
+        Ok(Box::new(NamespaceArchive {
+            checked,
+            tools: self.tools.clone(),
+        }))
     }
 
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {
@@ -176,6 +180,45 @@ impl Engine for NamespaceEngine {
         launch::tidy(folder);
         Ok(())
     }
+}
+
+struct NamespaceArchive {
+    checked: archive::Checked,
+    tools: Arc<Tools>,
+}
+
+#[async_trait]
+impl Archive for NamespaceArchive {
+    fn session(&self) -> Option<&[u8]> {
+        Some(self.checked.session())
+    }
+
+    async fn unpack(
+        self: Box<Self>,
+        disk: &Path,
+        rootfs: Option<&Path>,
+        tell: &Tell,
+    ) -> Result<()> {
+        let (disk, tell) = (disk.to_owned(), tell.clone());
+        let image = rootfs.unwrap_or(&self.tools.host_root.path).to_owned();
+        on_thread(move || {
+            let place = archive::Place {
+                disk: &disk,
+                image: &image,
+                id_base: self.tools.id_base,
+            };
+            self.checked.unpack(&place, &tell)
+        })
+        .await
+    }
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
 }
 
 /// Whether this process may make control groups for its sandboxes.

@@ -2,8 +2,30 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
+use super::format::{
+    BLOCK, EXPANSION_LIMIT, LAYER, MANIFEST, MANIFEST_ROOM, SESSION, layer_start, tar_header,
+};
 use super::*;
 use crate::engine::namespace::id_base;
+use crate::error::ErrorKind;
+use crate::transfer::{sha256, tell_nobody};
+
+/// What archives here say of their sessions.
+const SAID: &[u8] = br#"{"said":"by the session"}"#;
+
+fn export(disks: &[PathBuf], archive: &Path, id_base: Option<u32>) -> Result<()> {
+    super::export(disks, archive, SAID, id_base, &tell_nobody())
+}
+
+fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    format::write(archive, SAID, &tell_nobody(), pack)
+}
+
+fn import(archive: &Path, place: &Place<'_>) -> Result<()> {
+    let checked = open(archive)?;
+    assert_eq!(checked.session(), SAID);
+    checked.unpack(place, &tell_nobody())
+}
 
 /// Folders of a test: layers, an image, and a disk to import to, with something beside it that must stay as it is.
 struct Scratch {
@@ -78,7 +100,7 @@ impl Scratch {
 
 /// The archive with another manifest.
 fn with_manifest(archive: &[u8], text: &str) -> Vec<u8> {
-    let old = usize::try_from(LAYER_START - BLOCK).unwrap();
+    let old = usize::try_from(BLOCK + MANIFEST_ROOM).unwrap();
     let mut bytes = tar_header(MANIFEST, text.len() as u64).unwrap().to_vec();
     bytes.extend(text.as_bytes());
     bytes.resize(bytes.len().next_multiple_of(512), 0);
@@ -112,8 +134,8 @@ fn what_a_sandbox_made_comes_back_and_owners_are_its_own() {
         .unwrap()
         .map(|entry| entry.unwrap().path().unwrap().into_owned())
         .collect();
-    assert_eq!(names, [Path::new(MANIFEST), Path::new(LAYER)]);
-    let start = usize::try_from(LAYER_START).unwrap();
+    assert_eq!(names, [MANIFEST, SESSION, LAYER].map(Path::new));
+    let start = usize::try_from(layer_start(SAID)).unwrap();
     let layer = zstd::Decoder::new(&bytes[start..]).unwrap().single_frame();
     let mut inner = tar::Archive::new(layer);
     let owners: Vec<_> = inner
@@ -209,6 +231,8 @@ fn manifests_are_believed_only_where_they_are_true() {
         replaced(packed.clone(), "\"compressed_bytes\":1"),
         replaced(packed, &format!("\"compressed_bytes\":{u64_max}")),
         replaced("\"sha256\":\"".into(), "\"sha256\":\"00"),
+        replaced(sha256(SAID), &sha256(b"something else")),
+        replaced(SESSION.into(), "other.json"),
         replaced("\"format\"".into(), "\"more\":1,\"format\""),
         replaced("}]".into(), "},{}]"),
         "{}".into(),
@@ -241,7 +265,7 @@ fn what_is_no_archive_of_this_kind_is_refused() {
     let mut microvm = zstd::encode_all(&b"manifest.json"[..], 3).unwrap();
     microvm.resize(2000, 0);
     fs::write(&archive, microvm).unwrap();
-    let error = scratch.refuses(ErrorKind::Corrupt, "of a micro-VM");
+    let error = scratch.refuses(ErrorKind::InvalidArgument, "of a micro-VM");
     assert!(error.message().contains("micro-VM"), "{error}");
     let good = scratch.export();
     // Another entry first, last, or in another's place; other kinds of entries.
@@ -254,7 +278,7 @@ fn what_is_no_archive_of_this_kind_is_refused() {
         header.as_bytes().to_vec()
     };
     let regular = tar::EntryType::Regular;
-    let layer_header = usize::try_from(LAYER_START - BLOCK).unwrap();
+    let layer_header = usize::try_from(layer_start(SAID) - BLOCK).unwrap();
     let (before, after) = good.split_at(layer_header);
     let hostile = [
         [&header("other", regular, 0)[..], &good].concat(),
@@ -430,8 +454,13 @@ fn what_unpacks_to_too_much_or_to_no_tar_is_refused() {
         image: &scratch.at("image"),
         id_base: None,
     };
+    let contents = Contents {
+        session: Vec::new(),
+        layer,
+        layer_start: layer_start(SAID),
+    };
     let file = File::open(&archive).unwrap();
-    let bad = unpack_layer(&file, &layer, LAYER_START, &place)
+    let bad = unpack_layer(&file, &contents, &place, &tell_nobody())
         .err()
         .unwrap();
     assert_eq!(bad.told(&archive).kind(), ErrorKind::ResourceExhausted);

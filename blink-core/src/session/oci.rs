@@ -1,0 +1,193 @@
+//! Disks of sessions as images.
+
+use std::path::Path;
+
+use tokio::io::AsyncWriteExt;
+
+use super::archive::Held;
+use super::carried::HOST;
+use super::{ExportOptions, Session};
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::Lifetime;
+use crate::image::{ImageStore, NewImage, NewLayer, StoredImage};
+use crate::sandbox::{Place, Sandbox};
+use crate::transfer::Tell;
+
+/// What a machine may send of its disk, as a tar: as much as an image may be unpacked.
+const ROOT_LIMIT_BYTES: u64 = 68 << 30;
+
+impl Session {
+    /// Writes its disk as an image, from which sandboxes and sessions can be made with either isolation, and which other
+    /// programs read: a folder in OCI layout, or a tar of one where the path ends in `.tar`. A session that runs goes on.
+    ///
+    /// The image runs its programs as the session's image does; the session's own environment, user and working directory
+    /// are not in it. In a namespace, it has the layers of the session's image as they are, and one with what the session
+    /// has changed. A micro-VM's whole root is one layer, which a machine that is booted for it reads. The same disk gives
+    /// the same digests. Of extended attributes, those of users are kept.
+    ///
+    /// # Errors
+    /// `Unsupported` for a session of the image `host`, whose programs are this machine's and on no disk, and for a disk with
+    /// a file whose name begins with `.wh.`, which means something else in images; `InvalidArgument` where there is something
+    /// at the path already that is not replaced (a file is, by a tar); `ResourceExhausted` for a full disk. Nothing is left
+    /// behind then.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(blink: blink_core::Blink, session: blink_core::Session) -> blink_core::Result<()> {
+    /// session.export_oci("./tools").await?;
+    /// let sandbox = blink.sandbox().image("./tools").create().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn export_oci(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.export_oci_with(path, ExportOptions::default()).await
+    }
+
+    /// As [`export_oci`](Session::export_oci), with options.
+    ///
+    /// # Errors
+    /// As for [`export_oci`](Session::export_oci); `NotFound` where there is no such checkpoint.
+    pub async fn export_oci_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: ExportOptions,
+    ) -> Result<()> {
+        let base = {
+            let state = self.state.lock().await;
+            let options = &state.row.options;
+            if options.asked.image == HOST {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "the session {:?} runs this machine's own programs (the image \"host\"), which are not on its \
+                         disk, so that no image can be made of it; export it as an archive, or make the session of an \
+                         image such as \"debian:12\"",
+                        state.row.name
+                    ),
+                ));
+            }
+            let (image, digest) = (&options.asked.image, options.digest.as_deref());
+            self.blink.stored_image(image, digest).await?
+        };
+        let base = base
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the session's image has no digest"))?;
+        let store = self.blink.image_store().await?;
+        let (goal, tell) = (path.as_ref().to_owned(), options.tell());
+        let (of_store, of_base) = (store.clone(), base.clone());
+        let image = on_thread(move || {
+            let mut image = NewImage::begin(&goal)?;
+            of_store.carry_over(&of_base, &mut image)?;
+            Ok(image)
+        })
+        .await?;
+        let held = self.hold_still(options.checkpoint.as_deref()).await?;
+        let written = self.write_layers(image, &held, &base, store, tell).await;
+        self.let_go(held).await;
+        let image = written?;
+        on_thread(move || image.finish()).await
+    }
+
+    async fn write_layers(
+        &self,
+        mut image: NewImage,
+        held: &Held,
+        base: &StoredImage,
+        store: std::sync::Arc<ImageStore>,
+        tell: Tell,
+    ) -> Result<NewImage> {
+        let engine = self.blink.engine(held.session.isolation).await?;
+        if let Some(pack) = engine.pack_layer(&held.disk, &held.beneath) {
+            let base = base.clone();
+            return on_thread(move || {
+                store.copy_layers(&base, &mut image, &tell)?;
+                let mut layer = image.layer(&tell)?;
+                pack(&mut layer)?;
+                image.add(layer, MADE_BY)?;
+                Ok(image)
+            })
+            .await;
+        }
+        let sandbox = self.boot_over(held, base).await?;
+        let read = read_root(&sandbox, image.layer(&tell)?).await;
+        // It has nothing that is needed again.
+        let removed = sandbox.remove().await;
+        let layer = read?;
+        removed?;
+        on_thread(move || {
+            image.add(layer, MADE_BY)?;
+            Ok(image)
+        })
+        .await
+    }
+
+    /// A machine of its own, which begins with what is held and changes nothing of it.
+    async fn boot_over(&self, held: &Held, base: &StoredImage) -> Result<Sandbox> {
+        let isolation = held.session.isolation;
+        let mut described = self.blink.sandbox().isolation(isolation.into());
+        described.resources = held.session.options.asked.resources;
+        let mut parts = described.prepare_without_image().await?;
+        parts.image = Some(base.clone());
+        let folder = self.blink.home().new_sandbox(Lifetime::Process)?;
+        let place = Place {
+            folder: folder.clone(),
+            disk: folder.path().to_owned(),
+            layers: Vec::new(),
+            outlives: false,
+        };
+        let booting = async {
+            self.blink.claim_image(Some(base), &folder).await?;
+            parts.engine.make_disk(&place.disk, &held.disk).await?;
+            described.boot(parts, place).await
+        };
+        let booted = booting.await;
+        if booted.is_err() && folder.path().exists() {
+            folder.remove()?;
+        }
+        booted
+    }
+}
+
+/// For the image's history.
+const MADE_BY: &str = "what a session of Blink has changed";
+
+/// The whole root of a machine, as a layer.
+async fn read_root(sandbox: &Sandbox, mut layer: NewLayer) -> Result<NewLayer> {
+    /// What may wait to be compressed.
+    const WAITING_BYTES: usize = 1 << 20;
+    let (mut sender, receiver) = tokio::io::duplex(WAITING_BYTES);
+    let writing = tokio::task::spawn_blocking(move || {
+        let receiver = std::io::Read::take(
+            tokio_util::io::SyncIoBridge::new(receiver),
+            ROOT_LIMIT_BYTES + 1,
+        );
+        let mut receiver = std::io::BufReader::with_capacity(WAITING_BYTES / 4, receiver);
+        let written = std::io::copy(&mut receiver, &mut layer)
+            .map_err(|error| Error::io("the image could not be written", &error))?;
+        match written > ROOT_LIMIT_BYTES {
+            false => Ok(layer),
+            true => Err(Error::new(
+                ErrorKind::ResourceExhausted,
+                "the session's disk holds more than an image may",
+            )),
+        }
+    });
+    let received = sandbox.files()?.pack_layer(&mut sender).await;
+    // Nothing is compressed any more when it returns.
+    let _ = sender.shutdown().await;
+    drop(sender);
+    let written = writing
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+    // Where writing failed, receiving failed only because of it.
+    let layer = written?;
+    received.map(|_| layer)
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+}
