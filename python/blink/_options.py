@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, TypedDict
 
@@ -19,7 +18,7 @@ Data = str | bytes | bytearray | memoryview
 Argv = Iterable[Text]
 
 #: As a command's ``stdin``: what is written to `Process.stdin`. It is `subprocess.PIPE`.
-PIPE: Final = subprocess.PIPE
+PIPE: Final[Literal[-1]] = -1
 
 
 class CommandOptions(TypedDict, total=False):
