@@ -15,7 +15,7 @@ use crate::call::{Boxed, Call, Latest};
 use crate::failure::Failure;
 use crate::runtime::to_its_end;
 use crate::sandbox::Sandbox;
-use crate::session;
+use crate::session::Session;
 use crate::slot::Slot;
 use crate::values;
 
@@ -57,14 +57,11 @@ impl Blink {
         options: &Bound<'_, PyDict>,
     ) -> PyResult<Call> {
         let (progress, latest) = reported(options)?;
-        let (change, _) = arguments::sandbox(function, options)?;
+        let (change, detached) = arguments::sandbox(function, options)?;
         let news = latest.clone();
         let running = self.with(move |blink| async move {
-            let sandbox = made(change(blink.sandbox()), news).await?;
-            let result = sandbox.exec(command).await;
-            let removed = to_its_end(async move { Ok(sandbox.remove().await?) }).await;
-            let output = result?;
-            removed.map(|()| output)
+            let sandbox = made(change(blink.sandbox()), detached, news).await?;
+            sandbox.run_once(command).await
         })?;
         let call = Call::giving(running, |py, output| values::output(py, &output));
         Ok(call.reporting(progress, latest))
@@ -82,9 +79,9 @@ impl Blink {
         let news = latest.clone();
         let opening = self.with(move |blink| {
             let builder = change(blink.session(name)).image_progress(telling(news));
-            to_its_end(async move { Ok(open.open(builder).await?) })
+            to_its_end(async move { Ok(Session::new(open.open(builder).await?)) })
         })?;
-        Ok(session::opened(opening).reporting(progress, latest))
+        Ok(Call::making(opening).reporting(progress, latest))
     }
 }
 
@@ -115,10 +112,14 @@ impl AsyncOpen for Import {
 }
 
 /// Makes a sandbox. Fetching its image may be given up; its boot goes on to its end, and is undone then.
-async fn made(builder: SandboxBuilder, news: Arc<Latest>) -> Result<blink_core::Sandbox, Failure> {
+async fn made(
+    builder: SandboxBuilder,
+    detached: bool,
+    news: Arc<Latest>,
+) -> Result<Sandbox, Failure> {
     let builder = builder.image_progress(telling(news));
     builder.fetch_image().await?;
-    to_its_end(async move { Ok(builder.create().await?) }).await
+    to_its_end(async move { Ok(Sandbox::new(builder.create().await?, detached)) }).await
 }
 
 fn telling(latest: Arc<Latest>) -> impl Fn(Progress) + Send + Sync + 'static {
@@ -210,8 +211,8 @@ impl Blink {
         let (progress, latest) = reported(options)?;
         let (change, detached) = arguments::sandbox("sandbox", options)?;
         let news = latest.clone();
-        let making = self.with(move |blink| made(change(blink.sandbox()), news))?;
-        let call = Call::making(async move { Ok(Sandbox::new(making.await?, detached)) });
+        let call =
+            Call::making(self.with(move |blink| made(change(blink.sandbox()), detached, news))?);
         Ok(call.reporting(progress, latest))
     }
 
@@ -223,11 +224,10 @@ impl Blink {
 
     /// Takes up a detached sandbox.
     fn take_sandbox(&self, id: String) -> PyResult<Call> {
-        let taking =
-            self.with(move |blink| to_its_end(async move { Ok(blink.open(&id).await?) }))?;
-        Ok(Call::making(async move {
-            Ok(Sandbox::new(taking.await?, true))
-        }))
+        let taking = self.with(move |blink| {
+            to_its_end(async move { Ok(Sandbox::new(blink.open(&id).await?, true)) })
+        })?;
+        Ok(Call::making(taking))
     }
 
     fn session(&self, name: String, options: &Bound<'_, PyDict>) -> PyResult<Call> {
@@ -250,9 +250,10 @@ impl Blink {
             Some(patience) => arguments::seconds("a patience", patience)?,
             None => DEFAULT_PATIENCE,
         };
-        let taking =
-            self.with(move |blink| async move { Ok(blink.take_session(&name, patience).await?) })?;
-        Ok(session::opened(taking))
+        let taking = self.with(move |blink| async move {
+            Ok(Session::new(blink.take_session(&name, patience).await?))
+        })?;
+        Ok(Call::making(taking))
     }
 
     fn sessions(&self) -> PyResult<Call> {

@@ -77,16 +77,22 @@ pub(crate) fn remember(open: Weak<dyn Close>) {
 
 /// Drops a value where it may take its time, and needs no interpreter.
 pub(crate) fn drop_later<T: Send + 'static>(value: T) {
+    end_later(async move { drop(value) });
+}
+
+/// Ends something that nobody refers to any more.
+pub(crate) fn end_later(end: impl Future<Output = ()> + Send + 'static) {
     match (is_forked(), RUNTIME.get()) {
         // It is the parent's.
-        (true, _) => std::mem::forget(value),
+        (true, _) => std::mem::forget(end),
         (false, Some(started)) => {
             let mut ending = lock(&ENDING);
             let tasks = ending.get_or_insert_default();
             while tasks.try_join_next().is_some() {}
-            tasks.spawn_blocking_on(move || drop(value), started.runtime.handle());
+            tasks.spawn_on(end, started.runtime.handle());
         }
-        (false, None) => drop(value),
+        // Nothing was ever made without it.
+        (false, None) => drop(end),
     }
 }
 

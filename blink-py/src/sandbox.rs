@@ -1,12 +1,13 @@
 //! Sandboxes.
 
-use blink_core::Sandbox as CoreSandbox;
+use blink_core::{Command, Output, Sandbox as CoreSandbox};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::call::{Boxed, Call};
 use crate::failure::Failure;
 use crate::machine::Machine;
+use crate::runtime::to_its_end;
 use crate::slot::Slot;
 use crate::target::{Held, Target};
 use crate::values;
@@ -27,6 +28,17 @@ impl Sandbox {
             isolation: sandbox.isolation(),
             slot: Slot::new("sandbox", Held { sandbox, detached }, end),
         }
+    }
+
+    /// Runs the only command of its life.
+    pub(crate) async fn run_once(self, command: Command) -> Result<Output, Failure> {
+        let run = self
+            .slot
+            .with(|held| async move { Ok(held.sandbox.exec(command).await?) });
+        let result = run.await;
+        let closed = to_its_end(self.slot.close()).await;
+        let output = result?;
+        closed.map(|()| output)
     }
 }
 
@@ -59,13 +71,13 @@ impl Sandbox {
 
     fn remove(&self) -> Call {
         let slot = self.slot.clone();
-        Call::of_nothing(crate::runtime::to_its_end(async move {
+        Call::of_nothing(to_its_end(async move {
             slot.close_with(|held| async move { Ok(held.sandbox.remove().await?) })
                 .await
         }))
     }
 
     fn close(&self) -> Call {
-        Call::of_nothing(crate::runtime::to_its_end(self.slot.clone().close()))
+        Call::of_nothing(to_its_end(self.slot.clone().close()))
     }
 }

@@ -63,13 +63,6 @@ fn end(session: CoreSession) -> Boxed<Result<(), Failure>> {
     })
 }
 
-/// A call that gives a session.
-pub(crate) fn opened(
-    opening: impl Future<Output = Result<CoreSession, Failure>> + Send + 'static,
-) -> Call {
-    Call::making(async move { Ok(Session::new(opening.await?)) })
-}
-
 #[pymethods]
 impl Session {
     #[getter]
@@ -136,20 +129,22 @@ impl Session {
 
     #[pyo3(signature = (name, checkpoint=None))]
     fn fork(&self, name: String, checkpoint: Option<String>) -> PyResult<Call> {
-        Ok(opened(self.to_its_end(move |session| async move {
-            match checkpoint {
-                None => session.fork(name).await,
-                Some(checkpoint) => session.fork_from(&checkpoint, name).await,
-            }
-        })?))
+        Ok(Call::making(self.to_its_end(
+            move |session| async move {
+                let fork = match checkpoint {
+                    None => session.fork(name).await,
+                    Some(checkpoint) => session.fork_from(&checkpoint, name).await,
+                };
+                fork.map(Session::new)
+            },
+        )?))
     }
 
     fn fork_many(&self, names: Vec<String>) -> PyResult<Call> {
-        let forking = self.to_its_end(|session| async move { session.fork_many(names).await })?;
-        let forking = async move {
-            let forks = forking.await?.into_iter();
+        let forking = self.to_its_end(|session| async move {
+            let forks = session.fork_many(names).await?.into_iter();
             Ok(forks.map(Session::new).collect::<Vec<_>>())
-        };
+        })?;
         Ok(Call::giving(forking, |py, forks| {
             values::list(py, forks, |py, fork| {
                 Bound::new(py, fork).map(Bound::into_any)

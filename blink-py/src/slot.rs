@@ -132,8 +132,13 @@ impl<T: Send + Sync + 'static> Close for Inner<T> {
 
 impl<T: Send + Sync + 'static> Drop for Inner<T> {
     fn drop(&mut self) {
-        // Nobody has a guard any more: guards share the lock, so that it may still be there for a moment.
-        let value = self.value.clone();
-        runtime::drop_later(value);
+        let (value, end) = (self.value.clone(), self.end);
+        runtime::end_later(async move {
+            let value = value.write().await.take();
+            if let Some(value) = value {
+                // Nobody is there to be told.
+                let _ = end(value).await;
+            }
+        });
     }
 }

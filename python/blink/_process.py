@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from .errors import SandboxDied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +200,9 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        # With its sandbox it has ended as well.
+        with suppress(SandboxDied):
+            self.release()
 
     def __repr__(self) -> str:
         return f"<blink.Process {self.id}, pid {self.pid}>"

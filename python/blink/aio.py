@@ -25,11 +25,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import _blink
 from ._client import native as _native
+from .errors import SandboxDied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
@@ -302,7 +304,9 @@ class AsyncProcess:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.release()
+        # With its sandbox it has ended as well.
+        with suppress(SandboxDied):
+            await self.release()
 
     def __repr__(self) -> str:
         return f"<blink.AsyncProcess {self.id}, pid {self.pid}>"

@@ -237,6 +237,7 @@ async def _closed(sandbox: AsyncSandbox) -> None:
 
 def test_making_a_sandbox_can_be_given_up(home: Path) -> None:
     async def test(library: AsyncBlink, sandbox: AsyncSandbox) -> None:
+        before = set((home / "sandboxes").iterdir())
         for ticks in range(6):
             task = asyncio.ensure_future(_made(library))
             await asyncio.sleep(0.002 * ticks)
@@ -245,7 +246,7 @@ def test_making_a_sandbox_can_be_given_up(home: Path) -> None:
                 await (await task).close()
         # What was given up is removed in the background.
         for _ in range(400):
-            if len(list((home / "sandboxes").iterdir())) <= 1:
+            if set((home / "sandboxes").iterdir()) <= before:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError("a sandbox that nobody has is left")

@@ -48,14 +48,14 @@ def test_invalid_argument(library: Blink) -> None:
 
 
 def test_not_found(library: Blink) -> None:
-    with pytest.raises(blink.NotFound, match="no session 'none'"):
+    with pytest.raises(blink.NotFound, match='no session "none"'):
         library.session_info("none")
 
 
 def test_already_exists_and_busy(library: Blink, home: Path) -> None:
     with library.session("taken") as session:
         session.checkpoint("one")
-        with pytest.raises(blink.AlreadyExists, match="'one'"):
+        with pytest.raises(blink.AlreadyExists, match='"one"'):
             session.checkpoint("one")
         with pytest.raises(blink.Busy, match=str(os.getpid())):
             library.session("taken", patience=0)

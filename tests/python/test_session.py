@@ -64,7 +64,7 @@ def test_checkpoints_and_forks(library: Blink) -> None:
         assert [checkpoint.name for checkpoint in lineage.checkpoints] == ["first", "second"]
         assert lineage.current == "first"
         session.remove_checkpoint("second")
-        assert session.checkpoints() == [first]
+        assert [checkpoint.name for checkpoint in session.checkpoints()] == [first.name]
         with pytest.raises(blink.NotFound, match="second"):
             session.restore("second")
         session.remove()
