@@ -146,10 +146,8 @@ def importing(rounds: int) -> str:
         peers.append(once("asyncio"))
     time_ms, peer = statistics.median(mine), statistics.median(peers)
     verdict = "pass" if time_ms < 60 else "**miss**"
-    return (
-        f"| `import blink` | < 60 ms | {time_ms:.1f} ms | `import asyncio`: {peer:.1f} ms | {time_ms / peer:.2f} | {verdict} "
-        f"| {rounds} samples, {min(mine):.1f} to {max(mine):.1f} ms |"
-    )
+    reached = f"{time_ms:.1f} ms | `import asyncio`: {peer:.1f} ms | {time_ms / peer:.2f}"
+    return f"| `import blink` | < 60 ms | {reached} | {verdict} | {rounds} samples, {min(mine):.1f} to {max(mine):.1f} ms |"
 
 
 def setting() -> str:

@@ -250,7 +250,7 @@ def test_a_forked_child_is_told(sandbox: Sandbox) -> None:
 def test_a_forked_child_that_ends_leaves_its_parent_alone(home: Path) -> None:
     said = run_child(f"""
         import blink, multiprocessing, os, sys
-        library = blink.Blink(home={str(home)!r}, isolation={ENGINE!r})
+        library = blink.Blink(home={str(home / "of-forks")!r}, isolation={ENGINE!r})
         sandbox = library.sandbox()
         if os.fork() == 0:
             sys.exit(0)  # With all that the interpreter does when it ends.
@@ -264,7 +264,7 @@ def test_a_forked_child_that_ends_leaves_its_parent_alone(home: Path) -> None:
 def test_a_program_that_forks_before_it_uses_blink(home: Path) -> None:
     said = run_child(f"""
         import blink, os, sys
-        library_of = lambda: blink.Blink(home={str(home)!r}, isolation={ENGINE!r})
+        library_of = lambda: blink.Blink(home={str(home / "of-forks")!r}, isolation={ENGINE!r})
         if os.fork() == 0:
             print(library_of().run(["echo", "child"]).text, end="", flush=True)
             sys.exit(0)
