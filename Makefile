@@ -16,7 +16,7 @@ export FUZZ_SECONDS
 # For make soak.
 SOAK_CYCLES ?= 10000
 
-.PHONY: help setup build demo test vm-test soak bench lint fuzz clean
+.PHONY: help setup build wheel demo test vm-test soak bench lint fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ setup: ## Install what is missing and fetch the sandbox runtime; quick when noth
 
 build: setup ## Build target/release/blink
 	cargo build --release --package blink-cli
+
+wheel: setup ## Build the Python package, dist/*.whl
+	@scripts/setup python
+	target/python/tools/bin/maturin build --release --out dist
 
 demo: build ## Show what Blink does, in a minute
 	@examples/demo.sh
@@ -39,6 +43,7 @@ test: setup ## Run every test
 	    set -x; cargo test --workspace --lib --bins --tests; \
 	fi
 	@if [[ -x scripts/test-as-user ]]; then scripts/test-as-user; fi
+	@scripts/test-python
 	@tests/vm-lab/run-tests
 
 vm-test: setup ## Run the tests of micro-VMs, on an emulated host where this one cannot

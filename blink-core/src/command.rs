@@ -73,6 +73,47 @@ impl Command {
         Command::new("/bin/sh").arg("-c").arg(script)
     }
 
+    /// Runs code in a language: `python`, `javascript` (`node`), `ruby`, `perl`, `sh` or `bash`, by the sandbox's own
+    /// interpreter of it. The code is an argument of the interpreter's, so that it can be 128 KiB at most, and the
+    /// program's standard input is its own.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another language, and for code that is too long.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let command = blink_core::Command::code("python", "print(6 * 7)")?;
+    /// # let _ = command;
+    /// # Ok::<_, blink_core::Error>(())
+    /// ```
+    pub fn code(language: &str, code: impl Into<OsString>) -> Result<Command> {
+        /// What Linux gives one argument, with the byte that ends it.
+        const LONGEST_ARGUMENT: usize = 128 << 10;
+        let (interpreter, option) = match language {
+            "python" => ("python3", "-c"),
+            "javascript" | "node" => ("node", "-e"),
+            "ruby" => ("ruby", "-e"),
+            "perl" => ("perl", "-e"),
+            "sh" => ("sh", "-c"),
+            "bash" => ("bash", "-c"),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "code in {language:?} cannot be run; choose python, javascript, ruby, perl, sh or bash, or run the \
+                     interpreter as a command"
+                )));
+            }
+        };
+        let code = code.into();
+        if code.len() >= LONGEST_ARGUMENT {
+            return Err(Error::invalid(format!(
+                "{} bytes of code are more than an argument can hold; write them to a file of the sandbox, and run that",
+                code.len()
+            )));
+        }
+        Ok(Command::new(interpreter).arg(option).arg(code))
+    }
+
     /// Adds an argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Command {
         self.argv.push(arg.into());

@@ -240,7 +240,9 @@ async fn without_bubblewrap_it_says_so() {
         command
             .env_clear()
             .env("PATH", "/nonexistent")
-            .env("HOME", "/nonexistent");
+            .env("HOME", "/nonexistent")
+            // Where it would find the one of the runtime that was built with it.
+            .env("BOXLITE_RUNTIME_DIR", "/nonexistent");
         command
             .env("BLINK_TEST_TASK", "one shot")
             .env("BLINK_TEST_HOME", blink.home());

@@ -544,3 +544,22 @@ async fn too_much_to_give_a_program_is_refused() {
         .await;
     assert_eq!(output.text(), "102400\n");
 }
+
+#[tokio::test]
+async fn code_is_run_by_its_languages_interpreter() {
+    let sandbox = sandbox().await;
+    for (language, code, printed) in [
+        ("python", "print(input(), 6 * 7)", "given 42\n"),
+        ("sh", "read line; echo $line $((6 * 7))", "given 42\n"),
+    ] {
+        let command = ok(async { Command::code(language, code) }).await;
+        let output = sandbox.run(command.stdin_bytes("given\n")).await;
+        assert_eq!(output.text(), printed, "{language}");
+    }
+    let refused = Command::code("cobol", "STOP RUN").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.message().contains("python"), "{refused:?}");
+    let refused = Command::code("python", "#".repeat(128 << 10)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.message().contains("file"), "{refused:?}");
+}

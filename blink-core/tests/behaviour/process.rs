@@ -438,3 +438,17 @@ async fn input_that_was_given_arrives_though_the_handle_is_gone() {
         assert_eq!(sandbox.says(&script).await, "1048576");
     }
 }
+
+#[tokio::test]
+async fn one_waits_while_another_kills() {
+    let sandbox = sandbox().await;
+    let mut process = ok(sandbox.spawn(Command::shell("echo begun; sleep 1000"))).await;
+    let mut stdout = process.take_stdout().unwrap();
+    let kill = async {
+        assert_eq!(take(&mut stdout, 6).await, b"begun\n");
+        process.kill().await
+    };
+    let (status, killed) = within(async { tokio::join!(process.exited(), kill) }).await;
+    killed.unwrap();
+    assert_eq!(status.unwrap().signal, Some(9));
+}

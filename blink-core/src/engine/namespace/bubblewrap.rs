@@ -13,7 +13,8 @@ const OLDEST: (u32, u32) = (0, 11);
 const FILE_VARIABLE: &str = "BLINK_BWRAP";
 const RUNTIME_VARIABLE: &str = "BLINK_RUNTIME_DIR";
 
-/// The first that works: what the environment names, what `make setup` has put into the cache, the system's.
+/// The first that works: what the environment names, what `make setup` has put into the cache, the system's, the one of the
+/// runtime that this library carries with it.
 pub(crate) fn find() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
         let named = PathBuf::from(named);
@@ -37,6 +38,12 @@ pub(crate) fn find() -> Result<PathBuf> {
             Err(_) => {}
         }
     }
+    // Last, because a release unpacks all of its runtime for it.
+    if let Some(carried) = carried()
+        && version(&carried).is_ok_and(|found| found >= OLDEST)
+    {
+        return Ok(carried);
+    }
     let found = match too_old {
         Some((path, (major, minor))) => format!("{} is version {major}.{minor}", path.display()),
         None => "none was found".into(),
@@ -45,6 +52,16 @@ pub(crate) fn find() -> Result<PathBuf> {
         "namespaces need bubblewrap 0.11 or later, and {found}; run `make setup` in Blink's source tree, install \
          the package bubblewrap, or name one with {FILE_VARIABLE}"
     )))
+}
+
+#[cfg(feature = "microvm")]
+fn carried() -> Option<PathBuf> {
+    boxlite::util::find_binary("bwrap").ok()
+}
+
+#[cfg(not(feature = "microvm"))]
+fn carried() -> Option<PathBuf> {
+    None
 }
 
 fn candidates() -> Vec<PathBuf> {

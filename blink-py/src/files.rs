@@ -1,0 +1,131 @@
+//! Files of a sandbox or session.
+
+use blink_core::{Files as CoreFiles, WriteOptions};
+use pyo3::prelude::*;
+
+use crate::arguments::{self, path};
+use crate::call::{Boxed, Call};
+use crate::failure::Failure;
+use crate::target::Target;
+use crate::values;
+
+/// The files of what programs run in.
+#[pyclass(frozen, module = "blink._blink")]
+pub(crate) struct Files(pub(crate) Target);
+
+impl Files {
+    /// Does something with the files; what a guard holds is given back when that is done.
+    fn with<R: Send + 'static, F: Future<Output = blink_core::Result<R>> + Send + 'static>(
+        &self,
+        call: impl FnOnce(CoreFiles) -> F + Send + 'static,
+    ) -> PyResult<Boxed<Result<R, Failure>>> {
+        self.0.check()?;
+        let target = self.0.clone();
+        let call: Box<dyn FnOnce(CoreFiles) -> F + Send> = Box::new(call);
+        Ok(Box::pin(async move {
+            target
+                .with(|sandbox| async move {
+                    let files = sandbox.files()?;
+                    Ok(call(files).await?)
+                })
+                .await
+        }))
+    }
+
+    fn done<F: Future<Output = blink_core::Result<()>> + Send + 'static>(
+        &self,
+        call: impl FnOnce(CoreFiles) -> F + Send + 'static,
+    ) -> PyResult<Call> {
+        Ok(Call::of_nothing(self.with(call)?))
+    }
+}
+
+#[pymethods]
+impl Files {
+    #[pyo3(signature = (at, offset=0, length=None))]
+    fn read(&self, at: &Bound<'_, PyAny>, offset: u64, length: Option<u64>) -> PyResult<Call> {
+        let at = path(at)?;
+        let read = self.with(move |files| async move {
+            let mut bytes = Vec::new();
+            files.read_part(at, offset, length, &mut bytes).await?;
+            Ok(bytes)
+        })?;
+        Ok(Call::giving(read, |py, bytes| values::bytes(py, &bytes)))
+    }
+
+    #[pyo3(signature = (at, data, mode=None, append=false, user=None))]
+    fn write(
+        &self,
+        at: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        mode: Option<u32>,
+        append: bool,
+        user: Option<String>,
+    ) -> PyResult<Call> {
+        let (at, data) = (path(at)?, arguments::bytes(data)?);
+        let mut options = WriteOptions::default();
+        (options.mode, options.append, options.user) = (mode, append, user);
+        self.done(move |files| async move {
+            let mut data = std::io::Cursor::new(data);
+            files.write_with(at, &mut data, &options).await.map(drop)
+        })
+    }
+
+    fn stat(&self, at: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let at = path(at)?;
+        let stat = self.with(move |files| async move { files.stat(at).await })?;
+        Ok(Call::giving(stat, |py, metadata| {
+            values::metadata(py, &metadata)
+        }))
+    }
+
+    fn exists(&self, at: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let at = path(at)?;
+        let exists = self.with(move |files| async move { files.exists(at).await })?;
+        Ok(Call::giving(exists, values::boolean))
+    }
+
+    fn list(&self, at: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let at = path(at)?;
+        let list = self.with(move |files| async move { files.list(at).await })?;
+        Ok(Call::giving(list, |py, entries| {
+            values::list(py, entries, values::dir_entry)
+        }))
+    }
+
+    fn make_dir(&self, at: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let at = path(at)?;
+        self.done(move |files| async move { files.make_dir(at).await })
+    }
+
+    #[pyo3(signature = (at, recursive=false))]
+    fn remove(&self, at: &Bound<'_, PyAny>, recursive: bool) -> PyResult<Call> {
+        let at = path(at)?;
+        self.done(move |files| async move {
+            match recursive {
+                true => files.remove_all(at).await,
+                false => files.remove(at).await,
+            }
+        })
+    }
+
+    fn rename(&self, at: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (at, to) = (path(at)?, path(to)?);
+        self.done(move |files| async move { files.rename(at, to).await })
+    }
+
+    fn copy(&self, at: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (at, to) = (path(at)?, path(to)?);
+        self.done(move |files| async move { files.copy(at, to).await })
+    }
+
+    fn upload(&self, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (from, to) = (path(from_)?, path(to)?);
+        self.done(move |files| async move { files.upload(from, to).await })
+    }
+
+    fn download(&self, from_: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (from, to) = (path(from_)?, path(to)?);
+        self.done(move |files| async move { files.download(from, to).await })
+    }
+}

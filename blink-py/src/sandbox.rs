@@ -1,0 +1,83 @@
+//! Sandboxes.
+
+use blink_core::{Command, Output, Sandbox as CoreSandbox};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::call::{Boxed, Call};
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::runtime::to_its_end;
+use crate::slot::Slot;
+use crate::target::{Held, Target};
+use crate::values;
+
+/// A sandbox.
+#[pyclass(frozen, module = "blink._blink")]
+pub(crate) struct Sandbox {
+    slot: Slot<Held>,
+    #[pyo3(get)]
+    id: String,
+    isolation: blink_core::Isolation,
+}
+
+impl Sandbox {
+    pub(crate) fn new(sandbox: CoreSandbox, detached: bool) -> Sandbox {
+        Sandbox {
+            id: sandbox.id().to_owned(),
+            isolation: sandbox.isolation(),
+            slot: Slot::new("sandbox", Held { sandbox, detached }, end),
+        }
+    }
+
+    /// Runs the only command of its life.
+    pub(crate) async fn run_once(self, command: Command) -> Result<Output, Failure> {
+        let run = self
+            .slot
+            .with(|held| async move { Ok(held.sandbox.exec(command).await?) });
+        let result = run.await;
+        let closed = to_its_end(self.slot.close()).await;
+        let output = result?;
+        closed.map(|()| output)
+    }
+}
+
+/// A detached one goes on.
+fn end(held: Held) -> Boxed<Result<(), Failure>> {
+    Box::pin(async move {
+        match held.detached {
+            true => drop(held),
+            false => held.sandbox.remove().await?,
+        }
+        Ok(())
+    })
+}
+
+#[pymethods]
+impl Sandbox {
+    #[getter]
+    fn isolation<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        values::isolation(py, self.isolation)
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.slot.is_closed()
+    }
+
+    fn machine(&self) -> Machine {
+        Machine(Target::Sandbox(self.slot.clone()))
+    }
+
+    fn remove(&self) -> Call {
+        let slot = self.slot.clone();
+        Call::of_nothing(to_its_end(async move {
+            slot.close_with(|held| async move { Ok(held.sandbox.remove().await?) })
+                .await
+        }))
+    }
+
+    fn close(&self) -> Call {
+        Call::of_nothing(to_its_end(self.slot.clone().close()))
+    }
+}

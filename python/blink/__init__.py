@@ -1,0 +1,145 @@
+r"""Blink runs untrusted code in sandboxes.
+
+A sandbox has its own files, processes, users and network. What comes out of it is what the program wrote, byte for byte;
+a timeout ends everything that the program has started; when a sandbox goes, nothing of it stays.
+
+`Blink` is the way in. Its ``sandbox`` makes a `Sandbox` and its ``session`` opens a `Session`, which run programs to an
+`Output` or spawn them as a `Process`, and have `Files`. `blink.aio` has the same for asyncio: `AsyncBlink`,
+`AsyncSandbox`, `AsyncSession`, with the same methods. Exceptions have one base, `BlinkError`.
+
+Times are seconds. Waiting lets other threads go on, and Ctrl-C ends it, with what is waited for. What a forked child
+process gets from its parent cannot be used there.
+
+Examples
+--------
+>>> import blink
+>>> output = blink.run_code("print(6*7)", language="python", isolation="auto")
+>>> output.text, output.exit_code
+('42\n', 0)
+"""
+
+from __future__ import annotations
+
+import atexit as _atexit
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from . import _blink, errors
+from ._client import Blink, doctor, run, run_code
+from ._connection import Connection
+from ._files import Files
+from ._machine import Sandbox, Session
+from ._options import PIPE, CommandOptions, RunOptions, SandboxOptions, SessionOptions
+from ._process import Process, ProcessInput, ProcessOutput
+from ._values import (
+    Check,
+    Checkpoint,
+    DirEntry,
+    ExitStatus,
+    FileInfo,
+    Image,
+    Lineage,
+    Mount,
+    Output,
+    ProcessInfo,
+    Progress,
+    PublishedPort,
+    RemovedImages,
+    Report,
+    SessionInfo,
+)
+from .errors import (
+    AlreadyExists,
+    BlinkError,
+    Busy,
+    CommandFailed,
+    Corrupt,
+    ExecTimeout,
+    ImageUnavailable,
+    Internal,
+    InvalidArgument,
+    IsolationUnavailable,
+    NotFound,
+    ProtocolError,
+    ResourceExhausted,
+    SandboxDied,
+    Unsupported,
+)
+
+__version__ = _blink.VERSION
+
+_atexit.register(_blink.farewell)
+
+if _TYPE_CHECKING:
+    from . import aio
+    from .aio import AsyncBlink, AsyncConnection, AsyncFiles, AsyncProcess, AsyncSandbox, AsyncSession
+else:
+
+    def __getattr__(name: str) -> object:
+        # Importing asyncio takes longer than all else here, and not everybody needs it.
+        if name == "aio" or name in __all__:
+            import importlib
+
+            aio = importlib.import_module(".aio", __name__)
+            return aio if name == "aio" else getattr(aio, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "PIPE",
+    "AlreadyExists",
+    "AsyncBlink",
+    "AsyncConnection",
+    "AsyncFiles",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncSession",
+    "Blink",
+    "BlinkError",
+    "Busy",
+    "Check",
+    "Checkpoint",
+    "CommandFailed",
+    "CommandOptions",
+    "Connection",
+    "Corrupt",
+    "DirEntry",
+    "ExecTimeout",
+    "ExitStatus",
+    "FileInfo",
+    "Files",
+    "Image",
+    "ImageUnavailable",
+    "Internal",
+    "InvalidArgument",
+    "IsolationUnavailable",
+    "Lineage",
+    "Mount",
+    "NotFound",
+    "Output",
+    "Process",
+    "ProcessInfo",
+    "ProcessInput",
+    "ProcessOutput",
+    "Progress",
+    "ProtocolError",
+    "PublishedPort",
+    "RemovedImages",
+    "Report",
+    "ResourceExhausted",
+    "RunOptions",
+    "Sandbox",
+    "SandboxDied",
+    "SandboxOptions",
+    "Session",
+    "SessionInfo",
+    "SessionOptions",
+    "Unsupported",
+    "aio",
+    "doctor",
+    "errors",
+    "run",
+    "run_code",
+]

@@ -1,0 +1,361 @@
+"""The way in."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from . import _blink
+from ._machine import Sandbox, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from ._options import Argv, RunOptions, SandboxOptions, SessionOptions, Text
+    from ._values import Image, IsolationChoice, Lineage, Output, Progress, RemovedImages, Report, SessionInfo
+
+
+class Blink:
+    r"""Everything begins here: a home, with its sandboxes, sessions and images.
+
+    All methods may be called from several threads at once. Sandboxes and sessions do not end with it.
+
+    Parameters
+    ----------
+    home : str, optional
+        The folder for everything that Blink keeps; ``BLINK_HOME`` or ``~/.blink`` by default.
+    isolation : str, optional
+        The isolation of sandboxes that do not say: ``"microvm"`` (the default), ``"namespace"`` or ``"auto"``.
+    offline : bool, optional
+        Whether the network is never used: then images are those that are stored, and those of folders and files.
+    mirrors : mapping of str to str or list of str, optional
+        Addresses that are asked before a registry: ``{"docker.io": "https://mirror.example/path"}``.
+    insecure_registries : iterable of str, optional
+        Registries that are reached by plain HTTP; one on loopback needs no permission.
+    registry_ca : str, optional
+        A file with certificate authorities of your own, in PEM.
+    credentials : mapping of str to (str, str), optional
+        User and password for registries; others are those of ``docker login``.
+
+    Raises
+    ------
+    InvalidArgument
+        The home cannot be used.
+
+    Examples
+    --------
+    >>> import blink
+    >>> with blink.Blink(isolation="auto") as library:
+    ...     library.run(["echo", "hello"]).text
+    'hello\n'
+    """
+
+    __slots__ = ("__weakref__", "_native")
+
+    def __init__(
+        self,
+        *,
+        home: Text | None = None,
+        isolation: IsolationChoice | None = None,
+        offline: bool = False,
+        mirrors: Mapping[str, str | list[str]] | None = None,
+        insecure_registries: Iterable[str] = (),
+        registry_ca: Text | None = None,
+        credentials: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        self._native = native(home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials)
+        self._native.open().wait()
+
+    def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
+        """Run one program in a sandbox of its own, which is gone afterwards.
+
+        Parameters
+        ----------
+        argv : list of str
+            The program and its arguments, which arrive as they are; there is no shell.
+        **options
+            Those of `CommandOptions` and `SandboxOptions`.
+
+        Raises
+        ------
+        BlinkError
+            As for `sandbox` and `Sandbox.exec`.
+
+        Examples
+        --------
+        >>> import blink
+        >>> blink.Blink(isolation="auto").run(["cat"], stdin=b"in and out", timeout=10).stdout
+        b'in and out'
+        """
+        return self._native.run(argv, options).wait()
+
+    def run_code(self, code: str, language: str = "python", **options: Unpack[RunOptions]) -> Output:
+        """Run code in a sandbox of its own, by the sandbox's own interpreter.
+
+        Parameters
+        ----------
+        code : str
+            At most 128 KiB.
+        language : str
+            ``"python"`` (the default), ``"javascript"``, ``"ruby"``, ``"perl"``, ``"sh"`` or ``"bash"``.
+        **options
+            As for `run`.
+        """
+        return self._native.run_code(code, language, options).wait()
+
+    def sandbox(self, **options: Unpack[SandboxOptions]) -> Sandbox:
+        """Make and boot a sandbox.
+
+        Parameters
+        ----------
+        **options
+            Those of `SandboxOptions`.
+
+        Raises
+        ------
+        InvalidArgument
+            For options that cannot be right.
+        Busy
+            A port to publish is taken.
+        IsolationUnavailable, ImageUnavailable
+            With the ways that are left.
+        ResourceExhausted
+        ExecTimeout
+            It does not boot in time.
+        """
+        return Sandbox(self._native.sandbox(options).wait())
+
+    def sandboxes(self) -> list[str]:
+        """List the ids of the sandboxes that were made detached and not removed."""
+        return self._native.sandboxes().wait()
+
+    def open(self, id: str) -> Sandbox:
+        """Take up a detached sandbox that an earlier process has made. Its programs run as before.
+
+        Raises
+        ------
+        NotFound
+        Busy
+            Another process has it, or a port to publish.
+        SandboxDied
+            It has ended.
+        """
+        return Sandbox(self._native.take_sandbox(id).wait())
+
+    def session(self, name: str, **options: Unpack[SessionOptions]) -> Session:
+        """Open the session of that name and start it, or make it where there is none.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits, ``-``, ``_`` and ``.``, at most 64.
+        **options
+            Those of `SessionOptions`.
+
+        Raises
+        ------
+        InvalidArgument
+            For a name that is none, and for options that the session was not made with.
+        Busy
+            Another process has it, which the message names; otherwise as for `sandbox`.
+        """
+        return Session(self._native.session(name, options).wait())
+
+    def import_session(self, name: str, archive: Text, **options: Unpack[SessionOptions]) -> Session:
+        """Make a session whose disk is read from an archive that `Session.export` has written; it is not started.
+
+        Raises
+        ------
+        AlreadyExists
+        Corrupt, Unsupported
+            For what is no whole archive, or one of the future, with nothing left behind.
+        """
+        return Session(self._native.import_session(name, archive, options).wait())
+
+    def take_session(self, name: str, *, patience: float | None = None) -> Session:
+        """Take a session that is there, without starting it.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        patience : float, optional
+            Seconds that another process that has it is waited for; 10 by default.
+
+        Raises
+        ------
+        NotFound, Busy
+        """
+        return Session(self._native.take_session(name, patience).wait())
+
+    def sessions(self) -> list[SessionInfo]:
+        """List all sessions of this home, by name."""
+        return self._native.sessions().wait()
+
+    def session_info(self, name: str) -> SessionInfo:
+        """Say what there is to say about a session, whoever has it.
+
+        Raises
+        ------
+        NotFound
+        """
+        return self._native.session_info(name).wait()
+
+    def session_lineage(self, name: str) -> Lineage:
+        """Say where a session comes from, with the tree of its checkpoints, whoever has it.
+
+        Raises
+        ------
+        NotFound
+        """
+        return self._native.session_lineage(name).wait()
+
+    def prune_sessions(self) -> int:
+        """Remove what no session, checkpoint or fork needs, and return how many bytes that has freed.
+
+        Raises
+        ------
+        Busy
+            Another process makes or removes something of the kind.
+        """
+        return self._native.prune_sessions().wait()
+
+    def pull(self, image: Text, *, progress: Callable[[Progress], object] | None = None) -> Image:
+        """Fetch an image into the home, so that sandboxes can have it at once and without a network.
+
+        Unlike a sandbox, which takes what is stored under a reference, this asks the registry each time.
+
+        Parameters
+        ----------
+        image : str
+            A registry's reference, a folder in OCI layout, or a tar of one or of ``docker save``.
+        progress : callable, optional
+            Called with a `Progress` some ten times a second.
+
+        Raises
+        ------
+        ImageUnavailable
+            With the ways that are left.
+        NotFound, Corrupt, Unsupported, ResourceExhausted
+            As the image deserves.
+        InvalidArgument
+            For what names no image, and for ``"host"``, which is always there.
+        """
+        return self._native.pull(image, progress).wait()
+
+    def images(self) -> list[Image]:
+        """List the stored images, each once for every name that it has, the one that was fetched last first."""
+        return self._native.images().wait()
+
+    def remove_image(self, name: str) -> RemovedImages:
+        """Remove a stored image, by a reference or by a digest, of which 12 digits are enough.
+
+        Raises
+        ------
+        NotFound
+        Busy
+            A sandbox uses it, which the message names.
+        """
+        return self._native.remove_image(name).wait()
+
+    def prune_images(self) -> RemovedImages:
+        """Remove what no name and no sandbox refers to.
+
+        Raises
+        ------
+        Busy
+            Another process unpacks an image.
+        """
+        return self._native.prune_images().wait()
+
+    def doctor(self) -> Report:
+        """Try what works on this machine: its hypervisor, and each isolation by a program in a sandbox of its own."""
+        return self._native.doctor().wait()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._native.closed
+
+    def close(self) -> None:
+        """Let go of the home. What was made in it goes on. No-op once it is closed."""
+        self._native.close().wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def native(
+    home: Text | None,
+    isolation: IsolationChoice | None,
+    offline: bool,
+    mirrors: Mapping[str, str | list[str]] | None,
+    insecure_registries: Iterable[str],
+    registry_ca: Text | None,
+    credentials: Mapping[str, tuple[str, str]] | None,
+) -> _blink.Blink:
+    """Describe the library of a home."""
+    pairs = [
+        (registry, address)
+        for registry, addresses in (mirrors or {}).items()
+        for address in ([addresses] if isinstance(addresses, str) else addresses)
+    ]
+    logins = [(registry, user, password) for registry, (user, password) in (credentials or {}).items()]
+    return _blink.Blink(home, isolation, offline, pairs, list(insecure_registries), registry_ca, logins)
+
+
+_default_lock = threading.Lock()
+_default: Blink | None = None
+
+
+def default() -> Blink:
+    """Return the library of the default home, opened once."""
+    global _default
+    with _default_lock:
+        if _default is None or _default.closed:
+            _default = Blink()
+        return _default
+
+
+def run(argv: Argv, **options: Unpack[RunOptions]) -> Output:
+    r"""Run one program in a sandbox of its own in the default home, which is gone afterwards; as `Blink.run`.
+
+    Examples
+    --------
+    >>> import blink
+    >>> blink.run(["ls", "/usr/bin/env"], isolation="auto").text
+    '/usr/bin/env\n'
+    """
+    return default().run(argv, **options)
+
+
+def run_code(code: str, language: str = "python", **options: Unpack[RunOptions]) -> Output:
+    r"""Run code in a sandbox of its own in the default home, which is gone afterwards; as `Blink.run_code`.
+
+    Examples
+    --------
+    >>> import blink
+    >>> blink.run_code("print(6*7)", language="python", isolation="auto").text
+    '42\n'
+    """
+    return default().run_code(code, language, **options)
+
+
+def doctor() -> Report:
+    """Try what works on this machine; as `Blink.doctor`.
+
+    Examples
+    --------
+    >>> import blink
+    >>> [check.isolation for check in blink.doctor().checks]
+    ['microvm', 'namespace']
+    """
+    return default().doctor()

@@ -1,0 +1,80 @@
+"""Files of sandboxes and sessions."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import blink
+import pytest
+
+if TYPE_CHECKING:
+    from blink import Sandbox
+
+
+def test_what_is_written_is_read(sandbox: Sandbox) -> None:
+    files = sandbox.files
+    large = os.urandom(3 << 20)
+    files.write("/tmp/large", large)
+    assert files.read("/tmp/large") == large
+    assert files.read("/tmp/large", offset=1000, length=10) == large[1000:1010]
+    files.write(Path("/tmp/text"), "grüße\n", mode=0o600)
+    files.write(b"/tmp/text", bytearray(b"more"), append=True)
+    assert files.read_text("/tmp/text") == "grüße\nmore"
+    assert sandbox.exec(["cat", "/tmp/text"]).text == "grüße\nmore"
+
+
+def test_files_are_described(sandbox: Sandbox) -> None:
+    files = sandbox.files
+    files.make_dir("/tmp/described/deep")
+    files.write("/tmp/described/file", "12345", mode=0o640)
+    sandbox.exec(["ln", "-s", "file", "/tmp/described/link"]).check()
+    info = files.stat("/tmp/described/file")
+    assert (info.kind, info.size, info.mode, info.target) == ("file", 5, 0o640, None)
+    assert abs(info.modified - datetime.now(timezone.utc)) < timedelta(minutes=5)
+    listed = {entry.name: entry.info for entry in files.list("/tmp/described")}
+    assert list(listed) == ["deep", "file", "link"]
+    assert listed["deep"].kind == "directory"
+    assert (listed["link"].kind, listed["link"].target) == ("symlink", "file")
+    assert files.exists("/tmp/described/link")
+    assert not files.exists("/tmp/described/none")
+
+
+def test_files_are_changed(sandbox: Sandbox) -> None:
+    files = sandbox.files
+    files.write("/tmp/a", "a")
+    files.rename("/tmp/a", "/tmp/b")
+    files.copy("/tmp/b", "/tmp/c")
+    assert files.read("/tmp/c") == b"a"
+    files.remove("/tmp/b")
+    with pytest.raises(FileNotFoundError):
+        files.read("/tmp/b")
+    files.make_dir("/tmp/folder/deep")
+    with pytest.raises(FileExistsError):
+        files.remove("/tmp/folder")
+    files.remove("/tmp/folder", recursive=True)
+    assert not files.exists("/tmp/folder")
+
+
+def test_folders_go_in_and_out(sandbox: Sandbox, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "file").write_bytes(b"\x00\xff")
+    sandbox.files.upload(source, "/tmp/brought")
+    sandbox.exec(["sh", "-c", "echo new > /tmp/brought/new"]).check()
+    sandbox.files.download("/tmp/brought", tmp_path / "taken")
+    assert (tmp_path / "taken" / "deep" / "file").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "taken" / "new").read_text() == "new\n"
+    sandbox.files.download("/tmp/brought/new", tmp_path / "one")
+    assert (tmp_path / "one").read_text() == "new\n"
+
+
+def test_what_cannot_be(sandbox: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(blink.NotFound, match="/tmp/none"):
+        sandbox.files.read("/tmp/none")
+    with pytest.raises(blink.InvalidArgument):
+        sandbox.files.read("relative")
+    with pytest.raises(blink.NotFound):
+        sandbox.files.upload(tmp_path / "none", "/tmp/none")

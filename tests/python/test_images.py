@@ -1,0 +1,126 @@
+"""Images that are fetched, listed and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import blink
+import pytest
+from blink.aio import AsyncBlink
+from conftest import ENGINE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from blink import Blink, Progress
+
+
+def digest_of(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def layer() -> bytes:
+    """A tar with a file that no other image has."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo("etc/made")
+        member.size = 1 << 20
+        tar.addfile(member, io.BytesIO(os.urandom(member.size)))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def reference() -> Iterator[str]:
+    """An image in a registry on loopback, which has no other."""
+    plain = layer()
+    packed = gzip.compress(plain, 1)
+    rootfs = {"type": "layers", "diff_ids": [digest_of(plain)]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+    kind = "application/vnd.oci.image"
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{kind}.manifest.v1+json",
+            "config": {"mediaType": f"{kind}.config.v1+json", "digest": digest_of(config), "size": len(config)},
+            "layers": [{"mediaType": f"{kind}.layer.v1.tar+gzip", "digest": digest_of(packed), "size": len(packed)}],
+        }
+    ).encode()
+    served = {
+        "/v2/": b"{}",
+        "/v2/made/manifests/1": manifest,
+        f"/v2/made/manifests/{digest_of(manifest)}": manifest,
+        f"/v2/made/blobs/{digest_of(config)}": config,
+        f"/v2/made/blobs/{digest_of(packed)}": packed,
+    }
+
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = served.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Type", f"{kind}.manifest.v1+json")
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as registry:
+        thread = threading.Thread(target=registry.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{registry.server_port}/made:1"
+        registry.shutdown()
+        thread.join()
+
+
+def test_images_are_fetched_listed_and_removed(library: Blink, reference: str) -> None:
+    told: list[Progress] = []
+    image = library.pull(reference, progress=told.append)
+    assert image.reference == reference
+    assert image.digest.startswith("sha256:")
+    assert image.size_bytes > 1 << 20
+    assert told
+    assert (told[-1].step, told[-1].layers) == ("download", 1)
+    assert told[-1].bytes_done == told[-1].bytes_total > 1 << 20
+    assert image in library.images()
+    with pytest.raises(blink.NotFound):
+        library.remove_image("sha256:" + "0" * 64)
+    assert library.remove_image(reference).digests == [image.digest]
+    assert library.prune_images().freed_bytes >= 0
+
+
+def test_what_the_function_for_progress_raises_is_raised(library: Blink, reference: str) -> None:
+    def refuse(_: Progress) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        library.pull(reference, progress=refuse)
+
+    async def main() -> None:
+        async with AsyncBlink(isolation=ENGINE) as library:  # type: ignore[arg-type]
+            with pytest.raises(LookupError, match="enough"):
+                await library.pull(reference, progress=refuse)
+            told: list[Progress] = []
+            image = await library.pull(reference, progress=told.append)
+            assert told
+            await library.remove_image(image.digest)
+
+    asyncio.run(main())
+
+
+def test_what_is_no_image(library: Blink, tmp_path: Path) -> None:
+    with pytest.raises(blink.InvalidArgument, match="host"):
+        library.pull("host")
+    (tmp_path / "image.tar").write_bytes(b"no image")
+    with pytest.raises((blink.Corrupt, blink.Unsupported, blink.InvalidArgument)):
+        library.pull(tmp_path / "image.tar")

@@ -1,0 +1,105 @@
+"""Sessions, checkpoints, forks and archives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import blink
+import pytest
+from conftest import ENGINE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blink import Blink
+
+NOTES = "/var/blink/memory/notes"
+
+
+def test_what_a_session_holds_is_there_again(library: Blink) -> None:
+    with library.session("again", labels={"for": "tests"}) as session:
+        assert session.was_created
+        number = session.id
+        session.files.write(NOTES, "kept")
+        assert session.exec(["cat", NOTES]).text == "kept"
+        info = session.info()
+        assert (info.name, info.isolation, info.running, info.labels) == ("again", ENGINE, True, {"for": "tests"})
+    with pytest.raises(ValueError, match="the session is closed"):
+        session.exec(["true"])
+    assert not library.session_info("again").running
+    with pytest.raises(blink.InvalidArgument, match="memory_mib"):
+        library.session("again", memory_mib=512)
+    with library.take_session("again") as session:
+        assert (session.was_created, session.id) == (False, number)
+        assert session.files.read_text(NOTES) == "kept"
+        session.rename("renamed")
+    assert [session.name for session in library.sessions()] == ["renamed"]
+    library.take_session("renamed").remove()
+    assert library.sessions() == []
+
+
+def test_checkpoints_and_forks(library: Blink) -> None:
+    with library.session("parent") as session:
+        session.files.write(NOTES, "one")
+        first = session.checkpoint("first")
+        assert (first.name, first.parent) == ("first", None)
+        assert first.consistency in ("frozen", "crash")
+        session.files.write(NOTES, "two")
+        session.stop()
+        assert session.checkpoint("second").consistency == "stopped"
+        session.restore("first")
+        assert session.files.read_text(NOTES) == "one"
+        with session.fork("child", checkpoint="second") as fork:
+            assert fork.files.read_text(NOTES) == "two"
+            assert library.session_lineage("child").forked_from == "parent@second"
+            fork.remove()
+        forks = session.fork_many(f"child-{number}" for number in range(3))
+        for number, fork in enumerate(forks):
+            with fork:
+                fork.files.write(NOTES, str(number), append=True)
+                assert fork.files.read_text(NOTES) == f"one{number}"
+                fork.remove()
+        assert session.files.read_text(NOTES) == "one"
+        lineage = session.lineage()
+        assert [checkpoint.name for checkpoint in lineage.checkpoints] == ["first", "second"]
+        assert lineage.current == "first"
+        session.remove_checkpoint("second")
+        assert [checkpoint.name for checkpoint in session.checkpoints()] == [first.name]
+        with pytest.raises(blink.NotFound, match="second"):
+            session.restore("second")
+        session.remove()
+    assert library.prune_sessions() >= 0
+
+
+def test_archives(library: Blink, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    with library.session("exported") as session:
+        session.files.write(NOTES, "carried")
+        session.export(archive)
+        session.remove()
+    with library.import_session("imported", archive) as session:
+        assert session.files.read_text(NOTES) == "carried"
+        with pytest.raises(blink.AlreadyExists):
+            library.import_session("imported", archive)
+        session.remove()
+
+
+def test_a_warm_session_goes_on(library: Blink) -> None:
+    if ENGINE == "microvm":
+        pytest.skip("a machine's process belongs to the test's")
+    with library.session("warm", warm=True) as session:
+        number = session.spawn(["sleep", "1000"]).id
+    assert library.session_info("warm").running
+    with library.session("warm", warm=True) as session:
+        assert number in {process.id for process in session.processes()}
+        session.remove()
+
+
+def test_a_detached_sandbox_goes_on(library: Blink) -> None:
+    with library.sandbox(detached=True) as sandbox:
+        sandbox.files.write("/tmp/left", "here")
+    assert library.sandboxes() == [sandbox.id]
+    with library.open(sandbox.id) as again:
+        assert again.files.read("/tmp/left") == b"here"
+        again.remove()
+    assert library.sandboxes() == []
