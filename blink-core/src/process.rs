@@ -98,6 +98,14 @@ impl Process {
         self.stdout = None;
         self.stderr = None;
         self.stdin = None;
+        self.exited().await
+    }
+
+    /// Waits until it has ended and its output has been taken; whoever has that goes on reading it meanwhile.
+    ///
+    /// # Errors
+    /// As for [`wait`](Process::wait).
+    pub async fn exited(&self) -> Result<ExitStatus> {
         Ok(ExitStatus::from_report(&self.stream.exit().await?))
     }
 
@@ -163,7 +171,7 @@ impl Process {
     ///
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
-    pub async fn release(self) -> Result<()> {
+    pub async fn release(&self) -> Result<()> {
         self.link.call(&Request::Release(self.id)).await.map(drop)
     }
 }

@@ -113,7 +113,7 @@ impl Session {
     ) -> Result<Checkpoint> {
         let name = name.into();
         name::check("checkpoint", &name)?;
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         if self.find(&state.row, &name).await?.is_some() {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
@@ -181,7 +181,7 @@ impl Session {
     /// # Errors
     /// `NotFound`; otherwise as for [`start`](Session::start).
     pub async fn restore(&self, name: &str) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let checkpoint = self.existing(&state.row, name).await?;
         let was_running = self.halt(&mut state).await?;
         let layers = self.blink.layers();
@@ -213,7 +213,7 @@ impl Session {
     /// # Errors
     /// `NotFound`.
     pub async fn remove_checkpoint(&self, name: &str) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let checkpoint = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
         self.blink
@@ -240,7 +240,7 @@ impl Session {
     /// # Errors
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
-        let state = self.state.lock().await;
+        let state = self.there().await?;
         let kept = self.existing(&state.row, checkpoint).await?;
         let kept = Kept {
             layer: kept.layer,
@@ -272,7 +272,7 @@ impl Session {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let making = self.blink.layers().making()?;
         let kept = self
             .keep(&mut state, &making, CheckpointOptions::default())
@@ -295,7 +295,7 @@ impl Session {
     /// `ResourceExhausted` for a full disk, with nothing left behind.
     pub async fn export(&self, archive: impl AsRef<Path>) -> Result<()> {
         let archive = archive.as_ref();
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let layers = self.blink.layers();
         let making = layers.making()?;
         let kept = self

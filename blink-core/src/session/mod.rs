@@ -55,6 +55,8 @@ struct State {
     row: SessionRow,
     sandbox: Option<Arc<Sandbox>>,
     used_at: Instant,
+    /// Nothing of it is left.
+    removed: bool,
 }
 
 /// What there is to say about a session.
@@ -260,6 +262,7 @@ impl Session {
                 row,
                 sandbox: None,
                 used_at: Instant::now(),
+                removed: false,
             })),
         }
     }
@@ -293,7 +296,7 @@ impl Session {
     /// # Errors
     /// As for [`SessionBuilder::open`].
     pub async fn sandbox(&self) -> Result<Arc<Sandbox>> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         state.used_at = Instant::now();
         self.running(&mut state).await
     }
@@ -311,7 +314,7 @@ impl Session {
     /// # Errors
     /// `Internal` where the machine cannot be ended.
     pub async fn stop(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         self.halt(&mut state).await.map(drop)
     }
 
@@ -369,7 +372,7 @@ impl Session {
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
         let name = name.into();
         name::check("session", &name)?;
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let (id, new) = (state.row.id.clone(), name.clone());
         self.blink
             .with_registry(move |registry| registry.rename_session(&id, &new))
@@ -378,24 +381,37 @@ impl Session {
         Ok(())
     }
 
-    /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole.
+    /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole. Calls that come
+    /// later fail with `NotFound`; only this one does nothing then.
     ///
     /// # Errors
     /// `Internal` where something of it could not be removed; the message names it.
-    pub async fn remove(self) -> Result<()> {
+    pub async fn remove(&self) -> Result<()> {
         let mut state = self.state.lock().await;
+        if state.removed {
+            return Ok(());
+        }
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
-        drop(state);
         // From here on it is gone, whatever happens: what is left is nobody's.
         self.blink
             .with_registry(move |registry| registry.remove_session(&id))
             .await?;
+        state.removed = true;
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || folder.remove())
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
         self.blink.collect_layers().await
+    }
+
+    /// What it is now, unless it was removed.
+    async fn there(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state.lock().await;
+        match state.removed {
+            true => Err(missing(&state.row.name)),
+            false => Ok(state),
+        }
     }
 
     async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {
