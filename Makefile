@@ -13,7 +13,13 @@ export BLINK_RUNTIME_DIR
 FUZZ_SECONDS ?= 30
 export FUZZ_SECONDS
 
-.PHONY: help setup build demo test vm-test bench lint fuzz clean
+# Where `make install` puts the library for C.
+PREFIX ?= /usr/local
+DESTDIR ?=
+PROFILE ?= release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: help setup build demo install install-files test vm-test bench lint fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +33,14 @@ build: setup ## Build target/release/blink
 demo: build ## Show what Blink does, in a minute
 	@examples/demo.sh
 
+install: setup ## Install libblink for C below PREFIX (/usr/local): header, libraries, blink.pc, sandbox runtime
+	cargo build --release --package blink-ffi
+	@$(MAKE) --no-print-directory install-files
+
+# A release build of the library carries the micro-VMs' runtime; what namespaces need lies beside it.
+install-files:
+	@scripts/install "$(DESTDIR)" "$(PREFIX)" "target/$(PROFILE)" "$(VERSION)" "$(BLINK_RUNTIME_DIR)"
+
 test: setup ## Run every test
 	@scripts/setup test
 	cargo test --workspace --doc
@@ -36,6 +50,7 @@ test: setup ## Run every test
 	    set -x; cargo test --workspace --lib --bins --tests; \
 	fi
 	@if [[ -x scripts/test-as-user ]]; then scripts/test-as-user; fi
+	@scripts/test-c
 	@tests/vm-lab/run-tests
 
 vm-test: setup ## Run the tests of micro-VMs, on an emulated host where this one cannot
@@ -51,6 +66,7 @@ lint: setup ## Check formatting, lints, documentation and scripts
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	@scripts/lint-scripts
+	@scripts/header --check
 
 fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
 	@scripts/setup fuzz

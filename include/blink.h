@@ -20,7 +20,10 @@
  * Structures begin with their size. Set each up with its _init function and sizeof; programs then work with later versions
  * of the library, and with earlier ones as far as they ask for nothing that those do not know.
  *
- * Nothing is printed, and no signal handler is set. See blink_log_set().
+ * Signals. SIGCHLD gets a handler, which calls the one that was there before: a sandbox that ends interrupts poll() and the
+ * like (EINTR). Processes that the program has started itself are left to it. No other signal is touched.
+ *
+ * Nothing is printed. See blink_log_set().
  */
 
 
