@@ -16,7 +16,13 @@ export FUZZ_SECONDS
 # For make soak.
 SOAK_CYCLES ?= 10000
 
-.PHONY: help setup build wheel demo test vm-test soak bench lint fuzz clean
+# Where `make install` puts the library for C.
+PREFIX ?= /usr/local
+DESTDIR ?=
+PROFILE ?= release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: help setup build wheel demo install install-files test vm-test soak bench lint fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +40,14 @@ wheel: setup ## Build the Python package, dist/*.whl
 demo: build ## Show what Blink does, in a minute
 	@examples/demo.sh
 
+install: setup ## Install libblink for C below PREFIX (/usr/local): header, libraries, blink.pc, sandbox runtime
+	cargo build --release --package blink-ffi
+	@$(MAKE) --no-print-directory install-files
+
+# A release build of the library carries the micro-VMs' runtime; what namespaces need lies beside it.
+install-files:
+	@scripts/install "$(DESTDIR)" "$(PREFIX)" "target/$(PROFILE)" "$(VERSION)" "$(BLINK_RUNTIME_DIR)"
+
 test: setup ## Run every test
 	@scripts/setup test
 	cargo test --workspace --doc
@@ -44,6 +58,7 @@ test: setup ## Run every test
 	fi
 	@if [[ -x scripts/test-as-user ]]; then scripts/test-as-user; fi
 	@scripts/test-python
+	@scripts/test-c
 	@tests/vm-lab/run-tests
 
 vm-test: setup ## Run the tests of micro-VMs, on an emulated host where this one cannot
@@ -64,6 +79,7 @@ lint: setup ## Check formatting, lints, documentation and scripts
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	@scripts/lint-scripts
+	@scripts/header --check
 
 fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
 	@scripts/setup fuzz

@@ -40,6 +40,23 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them, by their numbers.
+    pub const ALL: [ErrorKind; 13] = [
+        ErrorKind::InvalidArgument,
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::Busy,
+        ErrorKind::IsolationUnavailable,
+        ErrorKind::ImageUnavailable,
+        ErrorKind::ResourceExhausted,
+        ErrorKind::Timeout,
+        ErrorKind::SandboxDied,
+        ErrorKind::Protocol,
+        ErrorKind::Corrupt,
+        ErrorKind::Unsupported,
+        ErrorKind::Internal,
+    ];
+
     /// The kind's number in C and on the wire.
     pub const fn code(self) -> u16 {
         self as u16

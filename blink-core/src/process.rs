@@ -171,7 +171,7 @@ impl Process {
     ///
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
-    pub async fn release(self) -> Result<()> {
+    pub async fn release(&self) -> Result<()> {
         self.link.call(&Request::Release(self.id)).await.map(drop)
     }
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind as Io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use blink_wire::Address;
@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Link;
+use crate::lock;
 
 /// Connections that a sandbox's published ports carry at once; more wait in the kernel until one ends. Each may hold a
 /// window of 1 MiB for either side that does not read, a descriptor of this process's, often of 1024 in all, and one of
@@ -198,7 +199,7 @@ impl Bound {
             }
         });
         Published {
-            listeners: listeners.collect(),
+            listeners: Mutex::new(listeners.collect()),
             ports,
         }
     }
@@ -208,7 +209,7 @@ impl Bound {
 #[derive(Default)]
 pub(crate) struct Published {
     ports: Vec<PublishedPort>,
-    listeners: Vec<Listener>,
+    listeners: Mutex<Vec<Listener>>,
 }
 
 struct Listener {
@@ -223,12 +224,13 @@ impl Published {
     }
 
     /// Ends them, and waits until nothing of them is left.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(&self) {
+        let mut listeners = std::mem::take(&mut *lock(&self.listeners));
         // All at once: this may be given up while it waits.
-        for listener in &self.listeners {
+        for listener in &listeners {
             listener.task.abort();
         }
-        for listener in &mut self.listeners {
+        for listener in &mut listeners {
             // It was aborted, or has ended before.
             let _ = (&mut listener.task).await;
         }
@@ -237,7 +239,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        for listener in &self.listeners {
+        for listener in lock(&self.listeners).iter() {
             // Not only with its task, whose end takes a moment: the next sandbox may ask for the same port at once.
             if let Some(socket) = listener.socket.upgrade() {
                 socket.stop();

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::Sandbox;
 use crate::blink::Blink;
 use crate::command::{Defaults, check_variable, set_variable};
@@ -232,8 +234,8 @@ impl SandboxBuilder {
         self
     }
 
-    /// Fetches the image where it is not stored, so that [`create`](SandboxBuilder::create) finds it. May be given up
-    /// at any time, which a `create` should not be: what came so far is kept.
+    /// Fetches the image where it is not stored, so that [`create`](SandboxBuilder::create) finds it. Given up half-way,
+    /// what came so far is kept.
     ///
     /// # Errors
     /// As for [`create`](SandboxBuilder::create), as far as they can be told before a boot.
@@ -249,7 +251,7 @@ impl SandboxBuilder {
         Ok(())
     }
 
-    /// Makes and boots the sandbox.
+    /// Makes and boots the sandbox. Given up half-way, nothing of it stays.
     ///
     /// # Errors
     /// `InvalidArgument` for options that cannot be right; `Busy` where a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
@@ -271,14 +273,32 @@ impl SandboxBuilder {
             layers: Vec::new(),
             outlives: self.detached,
         };
-        let booted = match recorded {
-            Ok(()) => self.boot(parts, place).await,
-            Err(error) => Err(error),
+        let outlives = self.detached;
+        let booting = async move {
+            let booted = match recorded {
+                Ok(()) => self.boot(parts, place).await,
+                Err(error) => Err(error),
+            };
+            match booted {
+                // It goes again unless it is taken.
+                Ok(mut sandbox) => {
+                    sandbox.outlives = false;
+                    Ok(sandbox)
+                }
+                Err(error) => {
+                    if folder.path().exists() {
+                        folder.remove_or_later();
+                    }
+                    Err(error)
+                }
+            }
         };
-        if booted.is_err() && folder.path().exists() {
-            folder.remove_or_later();
-        }
-        booted
+        // In a task of its own, which comes to its end also where the caller gives up.
+        let mut sandbox = tokio::spawn(booting.in_current_span())
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        sandbox.outlives = outlives;
+        Ok(sandbox)
     }
 
     /// Checks what is asked for, and gets what a boot needs.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blink_wire::{Address, Attach, ProcessId, Request, Response};
+use tokio::sync::Mutex;
 
 pub use self::builder::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, Resources,
@@ -30,7 +31,7 @@ use crate::publish::{Bound, Published, PublishedPort};
 /// Dropping it ends and removes it, unless it was made [detached](SandboxBuilder::detached). Its methods can be used
 /// from several tasks at once.
 pub struct Sandbox {
-    folder: Option<SandboxFolder>,
+    folder: SandboxFolder,
     machine: Arc<dyn Machine>,
     link: Option<Link>,
     isolation: Isolation,
@@ -38,6 +39,8 @@ pub struct Sandbox {
     published: Published,
     /// It goes on when this is dropped.
     outlives: bool,
+    /// Nothing of it is left.
+    removed: Mutex<bool>,
 }
 
 impl Sandbox {
@@ -48,13 +51,14 @@ impl Sandbox {
         defaults: Defaults,
     ) -> Sandbox {
         Sandbox {
-            folder: Some(folder),
+            folder,
             machine,
             link: None,
             isolation,
             defaults,
             published: Published::default(),
             outlives: false,
+            removed: Mutex::new(false),
         }
     }
 
@@ -152,7 +156,7 @@ impl Sandbox {
 
     /// Names it among all sandboxes of this home.
     pub fn id(&self) -> &str {
-        self.folder.as_ref().map_or("", SandboxFolder::id)
+        self.folder.id()
     }
 
     /// The isolation that it really has.
@@ -303,35 +307,39 @@ impl Sandbox {
         self.link.as_ref()?.dead()
     }
 
-    /// Ends it and removes everything of it, also where it was made detached.
+    /// Ends it and removes everything of it, also where it was made detached. Calls that are under way in it, and all that
+    /// come later, fail with `SandboxDied`; only this one does nothing then.
     ///
     /// # Errors
-    /// `Internal` where something of it could not be removed; the message names it.
-    pub async fn remove(mut self) -> Result<()> {
-        std::mem::take(&mut self.published).end().await;
-        self.machine.kill();
-        if let Some(link) = self.link.take() {
-            link.close(Error::new(
-                ErrorKind::SandboxDied,
-                "the sandbox was removed",
+    /// `InvalidArgument` for a session's, which has a `remove` of its own; `Internal` where something of it could not be
+    /// removed; the message names it.
+    pub async fn remove(&self) -> Result<()> {
+        if self.folder.lifetime() == Lifetime::Session {
+            return Err(Error::invalid(
+                "the sandbox belongs to a session; stop or remove the session instead",
             ));
         }
-        self.machine.gone().await;
-        match self.folder.take() {
-            Some(folder) => tokio::task::spawn_blocking(move || folder.remove())
-                .await
-                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?,
-            None => Ok(()),
+        let mut removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
         }
+        self.published.end().await;
+        self.end("the sandbox was removed").await;
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || folder.remove())
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        *removed = true;
+        Ok(())
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         drop(std::mem::take(&mut self.published));
-        let Some(folder) = self.folder.take() else {
+        if *self.removed.get_mut() {
             return;
-        };
+        }
         if self.outlives {
             // An agent that dials has one link; whoever opens the sandbox next waits for it.
             if let Some(link) = self.link.take() {
@@ -348,8 +356,8 @@ impl Drop for Sandbox {
             ));
         }
         // What cannot be removed now, because its processes are still ending, goes with the next start.
-        if folder.lifetime() != Lifetime::Session {
-            let _ = folder.remove();
+        if self.folder.lifetime() != Lifetime::Session {
+            let _ = self.folder.clone().remove();
         }
     }
 }

@@ -104,7 +104,7 @@ impl Session {
     }
 
     async fn hold_disk(&self, checkpoint: Option<&str>) -> Result<Held> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let layers = self.blink.layers();
         let making = layers.making()?;
         if let Some(checkpoint) = checkpoint {

@@ -114,7 +114,7 @@ impl Session {
     ) -> Result<Checkpoint> {
         let name = name.into();
         name::check("checkpoint", &name)?;
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         if self.find(&state.row, &name).await?.is_some() {
             return Err(registry::checkpoint_taken(&state.row.name, &name));
         }
@@ -190,7 +190,7 @@ impl Session {
     /// # Errors
     /// `NotFound`; otherwise as for [`start`](Session::start).
     pub async fn restore(&self, name: &str) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let checkpoint = self.existing(&state.row, name).await?;
         let restored = self.put_back(&mut state, checkpoint).await;
         self.blink.collect_layers().await;
@@ -231,7 +231,7 @@ impl Session {
     /// # Errors
     /// `NotFound`.
     pub async fn remove_checkpoint(&self, name: &str) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let checkpoint = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
         self.blink
@@ -259,7 +259,7 @@ impl Session {
     /// # Errors
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
-        let state = self.state.lock().await;
+        let state = self.there().await?;
         let kept = self.existing(&state.row, checkpoint).await?;
         let kept = Kept {
             layer: kept.layer,
@@ -294,7 +294,7 @@ impl Session {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let forks = self.keep_and_fork(&mut state, names).await;
         if forks.is_err() {
             self.blink.collect_layers().await;

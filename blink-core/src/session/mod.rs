@@ -60,6 +60,8 @@ struct State {
     row: SessionRow,
     sandbox: Option<Arc<Sandbox>>,
     used_at: Instant,
+    /// Nothing of it is left.
+    removed: bool,
 }
 
 /// What there is to say about a session.
@@ -269,6 +271,7 @@ impl Session {
                 row,
                 sandbox: None,
                 used_at: Instant::now(),
+                removed: false,
             })),
         }
     }
@@ -302,7 +305,7 @@ impl Session {
     /// # Errors
     /// As for [`SessionBuilder::open`].
     pub async fn sandbox(&self) -> Result<Arc<Sandbox>> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         state.used_at = Instant::now();
         self.running(&mut state).await
     }
@@ -320,7 +323,7 @@ impl Session {
     /// # Errors
     /// `Internal` where the machine cannot be ended.
     pub async fn stop(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         self.halt(&mut state).await.map(drop)
     }
 
@@ -378,7 +381,7 @@ impl Session {
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
         let name = name.into();
         name::check("session", &name)?;
-        let mut state = self.state.lock().await;
+        let mut state = self.there().await?;
         let (id, new) = (state.row.id.clone(), name.clone());
         self.blink
             .with_registry(move |registry| registry.rename_session(&id, &new))
@@ -388,25 +391,38 @@ impl Session {
     }
 
     /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole. Files that cannot
-    /// be removed go when Blink is next started in this home.
+    /// be removed go when Blink is next started in this home. Calls that come later fail with `NotFound`; only this one
+    /// does nothing then.
     ///
     /// # Errors
     /// As for [`stop`](Session::stop); `ResourceExhausted` where the list of sessions cannot be written. The session is there
     /// then as before.
-    pub async fn remove(self) -> Result<()> {
+    pub async fn remove(&self) -> Result<()> {
         let mut state = self.state.lock().await;
+        if state.removed {
+            return Ok(());
+        }
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
-        drop(state);
         self.blink
             .with_registry(move |registry| registry.remove_session(&id))
             .await?;
         // It is gone, whatever happens. What is left of it is nobody's, and goes with the next start.
+        state.removed = true;
         let folder = self.folder.clone();
         let removing = tokio::task::spawn_blocking(move || folder.remove_or_later());
         let _ = removing.await;
         self.blink.collect_layers().await;
         Ok(())
+    }
+
+    /// What it is now, unless it was removed.
+    async fn there(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state.lock().await;
+        match state.removed {
+            true => Err(missing(&state.row.name)),
+            false => Ok(state),
+        }
     }
 
     async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {

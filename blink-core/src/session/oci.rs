@@ -54,7 +54,7 @@ impl Session {
         options: ExportOptions,
     ) -> Result<()> {
         let base = {
-            let state = self.state.lock().await;
+            let state = self.there().await?;
             let options = &state.row.options;
             if options.asked.image == HOST {
                 return Err(Error::new(

@@ -51,6 +51,48 @@ async fn removing_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn removing_again_does_nothing_and_other_calls_fail() {
+    let blink = blink().await;
+    let sandbox = ok(blink.sandbox().create()).await;
+    let process = ok(sandbox.spawn(Command::new("sleep").arg("1000"))).await;
+    let (first, second, exit) =
+        within(async { tokio::join!(sandbox.remove(), sandbox.remove(), process.exited()) }).await;
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(exit.unwrap_err().kind(), ErrorKind::SandboxDied);
+    assert_eq!(blink.folders().len(), 0);
+    fails(ErrorKind::SandboxDied, sandbox.exec(Command::new("true"))).await;
+    ok(sandbox.remove()).await;
+}
+
+#[tokio::test]
+async fn a_boot_that_is_given_up_leaves_nothing() {
+    let blink = blink().await;
+    for detached in [false, true] {
+        for wait_ms in [0, 1, 3, 10, 30] {
+            let sandbox = match detached {
+                false => blink.sandbox(),
+                true => blink.sandbox().detached(),
+            };
+            let wait = Duration::from_millis(wait_ms);
+            drop(tokio::time::timeout(wait, sandbox.create()).await);
+            for id in blink.sandboxes() {
+                // One that was ready in time, and is detached.
+                if let Ok(sandbox) = within(blink.open(&id)).await {
+                    ok(sandbox.remove()).await;
+                }
+            }
+            until("the end of it", || blink.folders().is_empty()).await;
+        }
+    }
+    let home = blink.home().to_str().unwrap().to_owned();
+    until("the end of all processes", || {
+        processes_with(&home).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn dropping_leaves_nothing() {
     let blink = blink().await;
     for round in 0..rounds(10) {

@@ -82,6 +82,29 @@ async fn what_a_session_holds_is_there_again() {
 }
 
 #[tokio::test]
+async fn nothing_is_done_with_what_was_removed() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    let sandbox = ok(session.sandbox()).await;
+    // It is the session's, which would miss it.
+    fails(ErrorKind::InvalidArgument, sandbox.remove()).await;
+    ok(session.remove()).await;
+    ok(session.remove()).await;
+    let missing = ErrorKind::NotFound;
+    fails(missing, session.exec(Command::new("true"))).await;
+    fails(missing, session.start()).await;
+    fails(missing, session.stop()).await;
+    fails(missing, session.rename("two")).await;
+    fails(missing, session.checkpoint("c")).await;
+    fails(missing, session.restore("c")).await;
+    fails(missing, session.remove_checkpoint("c")).await;
+    fails(missing, session.fork("two")).await;
+    fails(missing, session.fork_from("c", "two")).await;
+    fails(missing, session.export(blink.home().join("archive"))).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
 async fn a_session_is_opened_with_what_it_was_made_with() {
     let blink = blink().await;
     let making = describe(&blink, "one")

@@ -1,6 +1,7 @@
 //! Finding bubblewrap, in a version that can make overlays.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,8 +14,8 @@ const OLDEST: (u32, u32) = (0, 11);
 const FILE_VARIABLE: &str = "BLINK_BWRAP";
 const RUNTIME_VARIABLE: &str = "BLINK_RUNTIME_DIR";
 
-/// The first that works: what the environment names, what `make setup` has put into the cache, the system's, the one of the
-/// runtime that this library carries with it.
+/// The first that works: what the environment names, what was installed beside this library, what `make setup` has put into
+/// the cache, the system's, the one of the runtime that this library carries with it.
 pub(crate) fn find() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
         let named = PathBuf::from(named);
@@ -69,6 +70,7 @@ fn candidates() -> Vec<PathBuf> {
     if let Some(runtime) = std::env::var_os(RUNTIME_VARIABLE) {
         found.push(Path::new(&runtime).join("bwrap"));
     }
+    found.extend(installed());
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
@@ -84,6 +86,23 @@ fn candidates() -> Vec<PathBuf> {
     found.extend(std::env::split_paths(&path).map(|folder| folder.join("bwrap")));
     found.retain(|path| path.is_file());
     found
+}
+
+/// The one that was installed with the file that this code is in: a shared library, or else the program.
+fn installed() -> Option<PathBuf> {
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the address is one of this file's code, and there is room for the answer.
+    let known = unsafe { libc::dladdr(installed as *const libc::c_void, info.as_mut_ptr()) };
+    if known == 0 {
+        return None;
+    }
+    // SAFETY: it was filled in, and zeros are an answer as well. The loader's string stays as long as the file is loaded.
+    let name = unsafe {
+        let name = info.assume_init().dli_fname;
+        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name))
+    }?;
+    let file = fs::canonicalize(std::ffi::OsStr::from_bytes(name.to_bytes())).ok()?;
+    Some(file.parent()?.join("blink").join("bwrap"))
 }
 
 /// Major and minor version of the program at `path`, or what is wrong with it.

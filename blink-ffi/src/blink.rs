@@ -1,0 +1,205 @@
+//! The way in.
+
+use std::ffi::{CStr, c_char};
+use std::sync::Arc;
+
+use blink_core::image::RegistryOptions;
+use blink_core::{Blink, IsolationChoice};
+
+use crate::call::{Caller, Failure, call, init};
+use crate::cancel::blink_cancel;
+use crate::command::{blink_command, flag};
+use crate::core::Core;
+use crate::error::blink_error;
+use crate::handle::{self, Handle};
+use crate::output::blink_output;
+use crate::progress::Telling;
+use crate::sandbox_options::blink_sandbox_options;
+use crate::sized::{structure, zeros};
+use crate::status::blink_status;
+
+/// Blink, opened: everything begins here.
+pub struct blink {
+    core: Arc<Core>,
+}
+
+impl Handle for blink {
+    const NAME: &'static CStr = c"blink";
+}
+
+impl blink {
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+/// What stands between a sandbox and the machine.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum blink_isolation {
+    /// For a sandbox: what blink_open() was told. For blink_open(): BLINK_ISOLATION_MICROVM.
+    Default = 0,
+    /// A virtual machine, or BLINK_STATUS_ISOLATION_UNAVAILABLE: nothing less is taken silently.
+    Microvm = 1,
+    /// Linux namespaces: the host's kernel, with a filter of system calls between.
+    Namespace = 2,
+    /// The strongest that works here; sandboxes and outputs say which.
+    Auto = 3,
+}
+
+/// How to open Blink. Everything is borrowed for the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct blink_options {
+    /// sizeof(blink_options), set by blink_options_init().
+    pub size: usize,
+    /// The folder for everything that Blink keeps. NULL: BLINK_HOME of the environment, or ~/.blink.
+    pub home: *const c_char,
+    /// A blink_isolation: that of sandboxes that do not say. BLINK_ISOLATION_DEFAULT by default.
+    pub isolation: i32,
+    /// 1: the network is never used; images are those that are stored, and those of folders and files. 0 by default.
+    pub offline: u32,
+    /// Mirrors that are asked before a registry, as "REGISTRY=URL".
+    pub mirrors: *const *const c_char,
+    /// How many they are.
+    pub mirrors_count: usize,
+    /// Registries that are talked to over plain HTTP, as "HOST[:PORT]".
+    pub insecure_registries: *const *const c_char,
+    /// How many they are.
+    pub insecure_registries_count: usize,
+    /// A file in PEM with certificate authorities to trust besides this machine's. NULL: none.
+    pub registry_ca: *const c_char,
+}
+
+structure!(blink_options, zeros());
+
+/// Sets options to their defaults.
+///
+/// @param options  Written. NULL does nothing.
+/// @param size     sizeof(blink_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_options_init(options: *mut blink_options, size: usize) {
+    init!(options, size);
+}
+
+/// Opens Blink: its home, and up to 8 threads that all its calls share. What processes that are gone have left in the home
+/// is removed. Several may be open at once, also of one home.
+///
+/// @param options  Borrowed. NULL is the defaults.
+/// @param out      Set on success; close with blink_close(). NULL on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); BLINK_STATUS_INVALID_ARGUMENT where the home cannot be used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_open(
+    options: *const blink_options,
+    out: *mut *mut blink,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let asked = caller.options(options, "options")?;
+        let mut builder = Blink::builder().with_offline(flag(asked.offline, "offline")?);
+        if let Some(isolation) = isolation(asked.isolation)? {
+            builder = builder.isolation(isolation);
+        }
+        if let Some(home) = caller.optional_words(asked.home, "home")? {
+            builder = builder.home(home);
+        }
+        let mut registry = RegistryOptions::default();
+        for mirror in caller.all_texts(asked.mirrors, asked.mirrors_count, "mirrors")? {
+            let (name, url) = mirror.split_once('=').ok_or_else(|| {
+                Failure::invalid(format!("{mirror:?} in mirrors is not REGISTRY=URL"))
+            })?;
+            registry = registry.with_mirror(name, url);
+        }
+        let insecure = caller.all_texts(
+            asked.insecure_registries,
+            asked.insecure_registries_count,
+            "insecure_registries",
+        )?;
+        for name in insecure {
+            registry = registry.with_insecure(name);
+        }
+        if let Some(file) = caller.optional_words(asked.registry_ca, "registry_ca")? {
+            registry = registry.with_ca_file(file);
+        }
+        let core = Core::open(builder.with_registry(registry))?;
+        out.give(blink { core });
+        Ok(())
+    })
+}
+
+/// Closes Blink. What was made from it stays good until it is freed; the threads end with the last of it, which may wait
+/// up to a minute for what was cancelled and is being undone. Two threads may close at once: the second does nothing.
+///
+/// @param blink  Taken. NULL does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_close(blink: *mut blink) {
+    handle::free(blink);
+}
+
+/// Runs one command in a sandbox of its own, which is gone afterwards. A command that exits with another code than 0, or
+/// is killed when its time is over, is no failure: the output says so.
+///
+/// @param blink    Borrowed. May be used from several threads at once.
+/// @param options  The sandbox's. Borrowed; NULL is the defaults. It cannot be detached.
+/// @param command  Borrowed.
+/// @param cancel   Borrowed. NULL: it cannot be cancelled.
+/// @param out      Set on success; free with blink_output_free(). NULL on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0), or as blink_sandbox_create() and blink_sandbox_exec().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_run(
+    blink: *const blink,
+    options: *const blink_sandbox_options,
+    command: *const blink_command,
+    cancel: *const blink_cancel,
+    out: *mut *mut blink_output,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let blink = handle::get(blink)?;
+        let options = caller.sandbox_options(options)?;
+        if options.detached {
+            return Err(Failure::invalid(
+                "the sandbox of one command cannot be detached; make it with blink_sandbox_create()",
+            ));
+        }
+        let command = caller.command(command)?;
+        let telling = Telling::new(options.progress, options.progress_data);
+        let builder = options.describe(blink.core.blink().sandbox(), &telling);
+        let output = telling.wait(&blink.core, cancel, async {
+            let sandbox = builder.create().await?;
+            let result = sandbox.exec(command).await;
+            let removed = sandbox.remove().await;
+            let output = result?;
+            removed.map(|()| output)
+        })?;
+        out.give(blink_output::new(output));
+        Ok(())
+    })
+}
+
+pub(crate) fn isolation(number: i32) -> Result<Option<IsolationChoice>, Failure> {
+    const DEFAULT: i32 = blink_isolation::Default as i32;
+    const MICROVM: i32 = blink_isolation::Microvm as i32;
+    const NAMESPACE: i32 = blink_isolation::Namespace as i32;
+    const AUTO: i32 = blink_isolation::Auto as i32;
+    match number {
+        DEFAULT => Ok(None),
+        MICROVM => Ok(Some(IsolationChoice::Microvm)),
+        NAMESPACE => Ok(Some(IsolationChoice::Namespace)),
+        AUTO => Ok(Some(IsolationChoice::Auto)),
+        _ => Err(Failure::invalid(format!(
+            "{number} is not an isolation; it can be 0 to {AUTO}"
+        ))),
+    }
+}
+
+impl Caller<'_> {
+    /// A number of milliseconds that may be "none".
+    pub(crate) fn milliseconds(&self, number: u64) -> Option<std::time::Duration> {
+        (number > 0).then(|| std::time::Duration::from_millis(number))
+    }
+}

@@ -1,0 +1,50 @@
+//! Bytes that a call has brought.
+
+use std::ffi::CStr;
+
+use bytes::Bytes;
+
+use crate::call::quietly;
+use crate::handle::{self, Handle};
+
+/// Bytes that a call has brought. They never change.
+pub struct blink_bytes(Bytes);
+
+impl Handle for blink_bytes {
+    const NAME: &'static CStr = c"blink_bytes";
+}
+
+impl blink_bytes {
+    pub(crate) fn new(bytes: Bytes) -> blink_bytes {
+        blink_bytes(bytes)
+    }
+}
+
+/// Where the bytes are; they do not end with NUL.
+///
+/// @param bytes   Borrowed. May be used from several threads at once.
+/// @return There until they are freed. NULL where there are none, and for what is no blink_bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_bytes_data(bytes: *const blink_bytes) -> *const u8 {
+    quietly(std::ptr::null(), || match handle::get(bytes) {
+        Ok(bytes) if !bytes.0.is_empty() => bytes.0.as_ptr(),
+        _ => std::ptr::null(),
+    })
+}
+
+/// How many bytes there are.
+///
+/// @param bytes  Borrowed. May be used from several threads at once.
+/// @return 0 for NULL and what is no blink_bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_bytes_length(bytes: *const blink_bytes) -> usize {
+    quietly(0, || handle::get(bytes).map_or(0, |bytes| bytes.0.len()))
+}
+
+/// Frees bytes.
+///
+/// @param bytes  Taken. NULL does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_bytes_free(bytes: *mut blink_bytes) {
+    handle::free(bytes);
+}

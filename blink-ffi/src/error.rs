@@ -1,0 +1,84 @@
+//! Why a call failed, for a person.
+
+use std::ffi::{CStr, CString, c_char};
+
+use crate::call::{Failure, quietly};
+use crate::handle::{self, Handle};
+use crate::output::blink_output;
+use crate::status::blink_status;
+use crate::text::cut;
+
+/// Why a call failed: a status, a sentence for a person, and what the program had written where it was cut off.
+pub struct blink_error {
+    status: blink_status,
+    message: CString,
+    /// C may look at it, and this frees it.
+    output: Option<usize>,
+}
+
+impl Handle for blink_error {
+    const NAME: &'static CStr = c"blink_error";
+}
+
+impl blink_error {
+    pub(crate) fn new(failure: Failure) -> blink_error {
+        let output = failure.output.map(|output| blink_output::new(*output));
+        blink_error {
+            status: failure.status,
+            message: cut(failure.message),
+            output: output.map(|output| handle::give(output).expose_provenance()),
+        }
+    }
+}
+
+impl Drop for blink_error {
+    fn drop(&mut self) {
+        if let Some(output) = self.output {
+            handle::free(std::ptr::with_exposed_provenance_mut::<blink_output>(
+                output,
+            ));
+        }
+    }
+}
+
+/// Says what the caller can do about an error.
+///
+/// @param error  Borrowed. May be used from several threads at once.
+/// @return The status that the call has returned; BLINK_STATUS_INVALID_ARGUMENT for NULL and what is no error.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_status(error: *const blink_error) -> blink_status {
+    quietly(blink_status::InvalidArgument, || {
+        handle::get(error).map_or(blink_status::InvalidArgument, |error| error.status)
+    })
+}
+
+/// What was tried, what went wrong, and what to do.
+///
+/// @param error  Borrowed. May be used from several threads at once.
+/// @return Text in UTF-8, there until the error is freed. "" for NULL and what is no error.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_message(error: *const blink_error) -> *const c_char {
+    quietly(c"".as_ptr(), || {
+        handle::get(error).map_or(c"".as_ptr(), |error| error.message.as_ptr())
+    })
+}
+
+/// What the program had written when it was cut off.
+///
+/// @param error  Borrowed. May be used from several threads at once.
+/// @return Borrowed from the error, and there until that is freed: do not free it. NULL where there is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_output(error: *const blink_error) -> *const blink_output {
+    quietly(std::ptr::null(), || {
+        let output = handle::get(error).ok().and_then(|error| error.output);
+        output.map_or(std::ptr::null(), std::ptr::with_exposed_provenance)
+    })
+}
+
+/// Frees an error, with its message and its output.
+///
+/// @param error  Taken. NULL does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_free(error: *mut blink_error) {
+    handle::free(error);
+}

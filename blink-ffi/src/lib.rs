@@ -1,0 +1,43 @@
+//! libblink: Blink for C, and for whatever calls C. `include/blink.h` is made from this crate's comments.
+//!
+//! Each exported function is a [`call`]: it turns what C gave into Rust's types, calls blink-core, and turns the answer
+//! into what C can hold. There is one file for each type of the header.
+
+#![allow(
+    non_camel_case_types,
+    reason = "types have the names that the header gives them"
+)]
+#![allow(unreachable_pub, reason = "the header has what is public here")]
+
+mod blink;
+mod bytes;
+mod call;
+mod cancel;
+mod command;
+mod core;
+mod doctor;
+mod entries;
+mod error;
+mod exit;
+mod files;
+mod handle;
+mod images;
+mod lineage;
+mod log;
+mod output;
+mod process;
+mod processes;
+mod progress;
+mod readiness;
+mod sandbox;
+mod sandbox_options;
+mod session;
+mod session_list;
+mod session_options;
+mod sized;
+mod status;
+mod strings;
+mod text;
+
+#[cfg(test)]
+mod tests;

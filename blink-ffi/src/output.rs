@@ -1,0 +1,187 @@
+//! The captured result of a program.
+
+use std::ffi::{CStr, c_char};
+
+use blink_core::Output;
+
+use crate::call::{call, quietly};
+use crate::error::blink_error;
+use crate::exit::{Exit, blink_exit};
+use crate::handle::{self, Handle};
+use crate::status::blink_status;
+use crate::text;
+
+/// The captured result of a program: what it wrote, byte for byte, and how it ended. It never changes.
+pub struct blink_output {
+    output: Output,
+    exit: Exit,
+}
+
+impl Handle for blink_output {
+    const NAME: &'static CStr = c"blink_output";
+}
+
+impl blink_output {
+    pub(crate) fn new(output: Output) -> blink_output {
+        blink_output {
+            exit: Exit::new(output.status.clone()),
+            output,
+        }
+    }
+}
+
+fn look<T>(output: *const blink_output, otherwise: T, look: impl FnOnce(&blink_output) -> T) -> T
+where
+    T: Clone,
+{
+    quietly(otherwise.clone(), || match handle::get(output) {
+        Ok(output) => look(&output),
+        Err(_) => otherwise,
+    })
+}
+
+/// Bytes with their length; NULL where there are none.
+fn bytes(bytes: &[u8], length: *mut usize) -> *const u8 {
+    // SAFETY: whoever calls an exported function keeps to what the header says of its pointers.
+    unsafe {
+        if !length.is_null() {
+            length.write(bytes.len());
+        }
+    }
+    match bytes.is_empty() {
+        true => std::ptr::null(),
+        false => bytes.as_ptr(),
+    }
+}
+
+/// The program's exit code.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @return As `code` of blink_exit. -1 for NULL and what is no output.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_exit_code(output: *const blink_output) -> i32 {
+    look(output, -1, |output| output.exit.status().code)
+}
+
+/// Whether the program's time was over, so that it was killed with everything that it had started.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @return false for NULL and what is no output.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_timed_out(output: *const blink_output) -> bool {
+    look(output, false, |output| output.exit.status().timed_out)
+}
+
+/// How the program ended.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @param exit    Set up with blink_exit_init(), and filled in. Its text belongs to the output.
+/// @param err     May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK, or BLINK_STATUS_INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_output_exit(
+    output: *const blink_output,
+    exit: *mut blink_exit,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let output = handle::get(output)?;
+        caller.fill(exit, &output.exit.shown(), "exit")
+    })
+}
+
+/// What the program wrote to standard output, as far as it was captured: bytes that do not end with NUL.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @param length  Set to the number of bytes. May be NULL.
+/// @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_output_stdout(
+    output: *const blink_output,
+    length: *mut usize,
+) -> *const u8 {
+    match handle::get(output) {
+        Ok(output) => bytes(&output.output.stdout, length),
+        Err(_) => bytes(&[], length),
+    }
+}
+
+/// What the program wrote to standard error, as far as it was captured: bytes that do not end with NUL.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @param length  Set to the number of bytes. May be NULL.
+/// @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_output_stderr(
+    output: *const blink_output,
+    length: *mut usize,
+) -> *const u8 {
+    match handle::get(output) {
+        Ok(output) => bytes(&output.output.stderr, length),
+        Err(_) => bytes(&[], length),
+    }
+}
+
+/// How many bytes the program wrote to standard output in all, also beyond the capture's limit.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @return 0 for NULL and what is no output.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_stdout_total(output: *const blink_output) -> u64 {
+    look(output, 0, |output| output.output.stdout_bytes)
+}
+
+/// How many bytes the program wrote to standard error in all, also beyond the capture's limit.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @return 0 for NULL and what is no output.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_stderr_total(output: *const blink_output) -> u64 {
+    look(output, 0, |output| output.output.stderr_bytes)
+}
+
+/// Whether the program wrote more to a stream than was captured.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @return false for NULL and what is no output.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_truncated(output: *const blink_output) -> bool {
+    look(output, false, |output| output.output.truncated())
+}
+
+/// The isolation that the program really ran with.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @return "microvm" or "namespace", a static string. NULL for what is no output.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_isolation(output: *const blink_output) -> *const c_char {
+    look(output, std::ptr::null(), |output| {
+        text::isolation(output.output.isolation).as_ptr()
+    })
+}
+
+/// Turns a timeout or an exceeded limit into an error that carries the output. Neither is one by itself: what the program
+/// wrote until then may be all that is wanted.
+///
+/// @param output  Borrowed. May be used from several threads at once.
+/// @param err     May be NULL. If set, free with blink_error_free(); it has a copy of the output.
+/// @return BLINK_STATUS_OK, BLINK_STATUS_TIMEOUT, BLINK_STATUS_RESOURCE_EXHAUSTED or BLINK_STATUS_INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_output_check(
+    output: *const blink_output,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |_caller| {
+        let output = handle::get(output)?;
+        output.output.clone().check_limits()?;
+        Ok(())
+    })
+}
+
+/// Frees an output, with its bytes.
+///
+/// @param output  Taken. NULL does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_output_free(output: *mut blink_output) {
+    handle::free(output);
+}

@@ -1,0 +1,293 @@
+//! What sandbox to make.
+
+use std::ffi::{OsStr, OsString, c_char, c_void};
+use std::net::IpAddr;
+
+use blink_core::{IsolationChoice, Mount, Network, PublishedPort, SandboxBuilder, SessionBuilder};
+
+use crate::blink::isolation;
+use crate::call::{Caller, Failure, init};
+use crate::command::flag;
+use crate::progress::{Telling, blink_progress_callback};
+use crate::sized::{structure, zeros};
+
+/// What a sandbox can reach.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum blink_network {
+    /// Nothing but itself.
+    None = 0,
+    /// Everything that the host can reach.
+    Host = 1,
+    /// The hosts that are named, and no others; in micro-VMs only.
+    Hosts = 2,
+}
+
+/// A file or folder of the host that a sandbox sees. It never grows.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct blink_mount {
+    /// What the sandbox sees.
+    pub host: *const c_char,
+    /// Where it sees it.
+    pub guest: *const c_char,
+    /// 1: it may not change it.
+    pub read_only: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A port inside a sandbox that programs of the host reach. It never grows.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct blink_port {
+    /// The host's IP address to listen at. NULL: its loopback, 127.0.0.1, which only programs of this machine reach.
+    pub address: *const c_char,
+    /// The host's port; 0 is any that is free, which blink_sandbox_published_port() tells.
+    pub host_port: u16,
+    /// The TCP port inside the sandbox.
+    pub guest_port: u16,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A sandbox to make. Everything is borrowed for the call that it is given to.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct blink_sandbox_options {
+    /// sizeof(blink_sandbox_options), set by blink_sandbox_options_init().
+    pub size: usize,
+    /// Where its root file system comes from: "host" (this machine's own programs, read-only), a registry's reference, a
+    /// folder in OCI layout, a tar of one or of `docker save`. NULL: "host".
+    pub image: *const c_char,
+    /// A blink_isolation; BLINK_ISOLATION_DEFAULT by default.
+    pub isolation: i32,
+    /// A blink_network; BLINK_NETWORK_NONE by default.
+    pub network: i32,
+    /// The hosts of BLINK_NETWORK_HOSTS: names, "*.name", IPv4 addresses, networks such as "10.1.0.0/16".
+    pub hosts: *const *const c_char,
+    /// How many they are.
+    pub hosts_count: usize,
+    /// Processors that it may use. 0: all of the host's for namespaces; two, or half of the host's, for a micro-VM.
+    pub cpus: f64,
+    /// Memory that it may use, in MiB. 0: no limit for namespaces, 2048 for a micro-VM.
+    pub memory_mib: u64,
+    /// What it may write, in MiB. 0: 10 GiB.
+    pub disk_mib: u64,
+    /// Processes and threads that it may have at once. 0: 1024.
+    pub processes: u64,
+    /// What it sees of the host.
+    pub mounts: *const blink_mount,
+    /// How many they are.
+    pub mounts_count: usize,
+    /// Its ports that programs of the host reach.
+    pub ports: *const blink_port,
+    /// How many they are.
+    pub ports_count: usize,
+    /// Environment variables for all its programs as "NAME=VALUE", over the image's.
+    pub env: *const *const c_char,
+    /// How many they are.
+    pub env_count: usize,
+    /// The folder in which its programs run unless told otherwise. NULL: the image's.
+    pub current_dir: *const c_char,
+    /// The user that its programs run as unless told otherwise. NULL: the image's.
+    pub user: *const c_char,
+    /// How long its boot may take, in milliseconds. 0: 30 s.
+    pub boot_timeout_ms: u64,
+    /// 1: it goes on when this process ends, until it is removed; not for sessions. 0 by default.
+    pub detached: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Is told how far the image is. NULL: nobody.
+    pub progress: blink_progress_callback,
+    /// Given to the callback.
+    pub progress_data: *mut c_void,
+}
+
+structure!(blink_sandbox_options, zeros());
+
+/// Sets options to their defaults.
+///
+/// @param options  Written. NULL does nothing.
+/// @param size     sizeof(blink_sandbox_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_sandbox_options_init(
+    options: *mut blink_sandbox_options,
+    size: usize,
+) {
+    init!(options, size);
+}
+
+/// What a program asks for, checked and copied.
+pub(crate) struct Asked {
+    image: Option<String>,
+    isolation: Option<IsolationChoice>,
+    network: Option<Network>,
+    cpus: Option<f64>,
+    memory_mib: Option<u64>,
+    disk_mib: Option<u64>,
+    processes: Option<u64>,
+    mounts: Vec<Mount>,
+    ports: Vec<PublishedPort>,
+    env: Vec<(OsString, OsString)>,
+    current_dir: Option<OsString>,
+    user: Option<String>,
+    boot_timeout: Option<std::time::Duration>,
+    pub(crate) detached: bool,
+    pub(crate) progress: blink_progress_callback,
+    pub(crate) progress_data: *mut c_void,
+}
+
+impl Caller<'_> {
+    pub(crate) fn sandbox_options(
+        &self,
+        options: *const blink_sandbox_options,
+    ) -> Result<Asked, Failure> {
+        let asked = self.options(options, "the sandbox's options")?;
+        let some = |number: u64| (number > 0).then_some(number);
+        let mounts = self.array(asked.mounts, asked.mounts_count, "mounts")?;
+        let ports = self.array(asked.ports, asked.ports_count, "ports")?;
+        let env = self.pairs(asked.env, asked.env_count, "env")?;
+        Ok(Asked {
+            image: self.optional_text(asked.image, "image")?.map(str::to_owned),
+            isolation: isolation(asked.isolation)?,
+            network: self.network(&asked)?,
+            cpus: (asked.cpus != 0.0).then_some(asked.cpus),
+            memory_mib: some(asked.memory_mib),
+            disk_mib: some(asked.disk_mib),
+            processes: some(asked.processes),
+            mounts: mounts
+                .iter()
+                .map(|mount| self.mount(mount))
+                .collect::<Result<_, _>>()?,
+            ports: ports
+                .iter()
+                .map(|port| self.port(port))
+                .collect::<Result<_, _>>()?,
+            env: env
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            current_dir: self
+                .optional_words(asked.current_dir, "current_dir")?
+                .map(OsStr::to_owned),
+            user: self.optional_text(asked.user, "user")?.map(str::to_owned),
+            boot_timeout: self.milliseconds(asked.boot_timeout_ms),
+            detached: flag(asked.detached, "detached")?,
+            progress: asked.progress,
+            progress_data: asked.progress_data,
+        })
+    }
+
+    fn network(&self, asked: &blink_sandbox_options) -> Result<Option<Network>, Failure> {
+        const NONE: i32 = blink_network::None as i32;
+        const HOST: i32 = blink_network::Host as i32;
+        const HOSTS: i32 = blink_network::Hosts as i32;
+        let hosts = self.all_texts(asked.hosts, asked.hosts_count, "hosts")?;
+        if asked.network != HOSTS && !hosts.is_empty() {
+            return Err(Failure::invalid(
+                "hosts are named, and the network is not BLINK_NETWORK_HOSTS",
+            ));
+        }
+        match asked.network {
+            NONE => Ok(None),
+            HOST => Ok(Some(Network::Host)),
+            HOSTS => Ok(Some(Network::Hosts(
+                hosts.into_iter().map(str::to_owned).collect(),
+            ))),
+            other => Err(Failure::invalid(format!(
+                "{other} is not a network; it can be 0 to {HOSTS}"
+            ))),
+        }
+    }
+
+    fn mount(&self, mount: &blink_mount) -> Result<Mount, Failure> {
+        let host = self.words(mount.host, "a mount's host")?;
+        let guest = self.words(mount.guest, "a mount's guest")?;
+        let made = Mount::new(host, guest);
+        Ok(match flag(mount.read_only, "a mount's read_only")? {
+            true => made.read_only(),
+            false => made,
+        })
+    }
+
+    fn port(&self, port: &blink_port) -> Result<PublishedPort, Failure> {
+        let made = PublishedPort::new(port.host_port, port.guest_port);
+        let Some(address) = self.optional_text(port.address, "a port's address")? else {
+            return Ok(made);
+        };
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| Failure::invalid(format!("{address:?} is not an IP address")))?;
+        Ok(made.at(address))
+    }
+}
+
+/// The two builders have the same words for what a sandbox is.
+macro_rules! describe {
+    ($asked:expr, $builder:expr, $telling:expr) => {{
+        let (asked, mut builder) = ($asked, $builder);
+        if asked.progress.is_some() {
+            builder = builder.image_progress($telling.hear());
+        }
+        if let Some(image) = asked.image {
+            builder = builder.image(image);
+        }
+        if let Some(isolation) = asked.isolation {
+            builder = builder.isolation(isolation);
+        }
+        if let Some(network) = asked.network {
+            builder = builder.network(network);
+        }
+        if let Some(cpus) = asked.cpus {
+            builder = builder.cpus(cpus);
+        }
+        if let Some(memory_mib) = asked.memory_mib {
+            builder = builder.memory_mib(memory_mib);
+        }
+        if let Some(disk_mib) = asked.disk_mib {
+            builder = builder.disk_mib(disk_mib);
+        }
+        if let Some(processes) = asked.processes {
+            builder = builder.processes(processes);
+        }
+        for mount in asked.mounts {
+            builder = builder.mount(mount);
+        }
+        for port in asked.ports {
+            builder = builder.publish(port);
+        }
+        for (name, value) in asked.env {
+            builder = builder.env(name, value);
+        }
+        if let Some(dir) = asked.current_dir {
+            builder = builder.current_dir(dir);
+        }
+        if let Some(user) = asked.user {
+            builder = builder.user(user);
+        }
+        if let Some(timeout) = asked.boot_timeout {
+            builder = builder.boot_timeout(timeout);
+        }
+        builder
+    }};
+}
+
+impl Asked {
+    pub(crate) fn describe(self, builder: SandboxBuilder, telling: &Telling) -> SandboxBuilder {
+        let detached = self.detached;
+        let builder = describe!(self, builder, telling);
+        match detached {
+            true => builder.detached(),
+            false => builder,
+        }
+    }
+
+    pub(crate) fn describe_session(
+        self,
+        builder: SessionBuilder,
+        telling: &Telling,
+    ) -> SessionBuilder {
+        describe!(self, builder, telling)
+    }
+}

@@ -1,0 +1,162 @@
+//! What there is to say about sessions.
+
+use std::ffi::{CStr, CString, c_char};
+
+use blink_core::SessionInfo;
+
+use crate::call::{call, init, quietly};
+use crate::entries::milliseconds;
+use crate::error::blink_error;
+use crate::handle::{self, Handle};
+use crate::processes::no_such;
+use crate::sized::{structure, zeros};
+use crate::status::blink_status;
+use crate::text::{cut, isolation, pointer};
+
+/// A list of sessions, as they were when it was made.
+pub struct blink_session_list(Vec<Shown>);
+
+struct Shown {
+    info: SessionInfo,
+    name: CString,
+    id: CString,
+    image: CString,
+    forked_from: Option<CString>,
+    checkpoint: Option<CString>,
+    labels: Vec<CString>,
+}
+
+impl Handle for blink_session_list {
+    const NAME: &'static CStr = c"blink_session_list";
+}
+
+impl blink_session_list {
+    pub(crate) fn new(list: Vec<SessionInfo>) -> blink_session_list {
+        let show = |info: SessionInfo| Shown {
+            name: cut(info.name.clone()),
+            id: cut(info.id.clone()),
+            image: cut(info.image.clone()),
+            forked_from: info.forked_from.clone().map(cut),
+            checkpoint: info.checkpoint.clone().map(cut),
+            labels: info
+                .labels
+                .iter()
+                .map(|(name, value)| cut(format!("{name}={value}")))
+                .collect(),
+            info,
+        };
+        blink_session_list(list.into_iter().map(show).collect())
+    }
+}
+
+/// A session in a list. Its strings belong to the list.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct blink_session_info {
+    /// sizeof(blink_session_info), set by blink_session_info_init().
+    pub size: usize,
+    /// Names it in its home.
+    pub name: *const c_char,
+    /// Stays the same when it is renamed.
+    pub id: *const c_char,
+    /// The isolation that it has each time that it runs: "microvm" or "namespace".
+    pub isolation: *const c_char,
+    /// What it was made from.
+    pub image: *const c_char,
+    /// The session that it was forked from, as "session" or "session@checkpoint"; NULL where it was not.
+    pub forked_from: *const c_char,
+    /// The checkpoint that its disk was last at; NULL where there is none.
+    pub checkpoint: *const c_char,
+    /// 1 where its machine runs.
+    pub running: u32,
+    /// 1 where its machine goes on when its host process ends.
+    pub warm: u32,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// What its disk occupies beyond its checkpoints.
+    pub disk_bytes: u64,
+    /// How many labels it has: blink_session_list_label() gives them.
+    pub labels_count: usize,
+}
+
+structure!(blink_session_info, zeros());
+
+/// Sets up a blink_session_info to be filled in.
+///
+/// @param info  Written. NULL does nothing.
+/// @param size  sizeof(blink_session_info).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_info_init(info: *mut blink_session_info, size: usize) {
+    init!(info, size);
+}
+
+/// The number of sessions in a list.
+///
+/// @param list  Borrowed. May be used from several threads at once.
+/// @return 0 for NULL and what is no list.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_session_list_count(list: *const blink_session_list) -> usize {
+    quietly(0, || handle::get(list).map_or(0, |list| list.0.len()))
+}
+
+/// A session of a list.
+///
+/// @param list   Borrowed. May be used from several threads at once.
+/// @param index  From 0.
+/// @param info   Set up with blink_session_info_init(), and filled in. Its strings belong to the list.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_list_get(
+    list: *const blink_session_list,
+    index: usize,
+    info: *mut blink_session_info,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let list = handle::get(list)?;
+        let shown = list.0.get(index).ok_or_else(|| no_such(index))?;
+        let filled = blink_session_info {
+            size: 0,
+            name: shown.name.as_ptr(),
+            id: shown.id.as_ptr(),
+            isolation: isolation(shown.info.isolation).as_ptr(),
+            image: shown.image.as_ptr(),
+            forked_from: pointer(shown.forked_from.as_ref()),
+            checkpoint: pointer(shown.checkpoint.as_ref()),
+            running: shown.info.running.into(),
+            warm: shown.info.warm.into(),
+            created_ms: milliseconds(shown.info.created_at),
+            disk_bytes: shown.info.disk_bytes,
+            labels_count: shown.labels.len(),
+        };
+        caller.fill(info, &filled, "info")
+    })
+}
+
+/// A label of a session of a list.
+///
+/// @param list   Borrowed. May be used from several threads at once.
+/// @param index  The session's, from 0.
+/// @param label  The label's, from 0.
+/// @return "NAME=VALUE", which belongs to the list; NULL where there is none of that index.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_session_list_label(
+    list: *const blink_session_list,
+    index: usize,
+    label: usize,
+) -> *const c_char {
+    quietly(std::ptr::null(), || {
+        let list = handle::get(list).ok();
+        let session = list.as_ref().and_then(|list| list.0.get(index));
+        pointer(session.and_then(|session| session.labels.get(label)))
+    })
+}
+
+/// Frees a list with its strings.
+///
+/// @param list  Taken. NULL does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_session_list_free(list: *mut blink_session_list) {
+    handle::free(list);
+}

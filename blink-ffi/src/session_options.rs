@@ -1,0 +1,116 @@
+//! What session to open, or to make.
+
+use std::ffi::c_char;
+use std::time::Duration;
+
+use blink_core::SessionBuilder;
+
+use crate::call::{Caller, Failure, init};
+use crate::command::flag;
+use crate::progress::Telling;
+use crate::sandbox_options::{Asked, blink_sandbox_options};
+use crate::sized::{structure, zeros};
+
+/// A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
+///
+/// What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
+/// with anything else: BLINK_STATUS_INVALID_ARGUMENT shows the difference.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct blink_session_options {
+    /// sizeof(blink_session_options), set by blink_session_options_init().
+    pub size: usize,
+    /// Its sandbox. NULL is the defaults. It cannot be detached: see warm.
+    pub sandbox: *const blink_sandbox_options,
+    /// Labels for its owner's own use, as "NAME=VALUE" in UTF-8.
+    pub labels: *const *const c_char,
+    /// How many they are.
+    pub labels_count: usize,
+    /// Milliseconds without a call, a process or a reader after which its machine is stopped; it starts again with the next
+    /// call. 0: never, the default.
+    pub idle_stop_ms: u64,
+    /// Milliseconds for which another process that has the session is waited for; 10,000 by default, 0 does not wait.
+    pub patience_ms: u64,
+    /// 1: its machine goes on when its host process ends; the next one finds its processes. 0 by default.
+    pub warm: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+structure!(
+    blink_session_options,
+    blink_session_options {
+        patience_ms: 10_000,
+        ..zeros()
+    }
+);
+
+/// Sets options to their defaults.
+///
+/// @param options  Written. NULL does nothing.
+/// @param size     sizeof(blink_session_options).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_options_init(
+    options: *mut blink_session_options,
+    size: usize,
+) {
+    init!(options, size);
+}
+
+/// What a program asks for, checked and copied.
+pub(crate) struct AskedSession {
+    sandbox: Asked,
+    labels: Vec<(String, String)>,
+    idle_stop: Option<Duration>,
+    patience: Duration,
+    warm: bool,
+}
+
+impl Caller<'_> {
+    pub(crate) fn session_options(
+        &self,
+        options: *const blink_session_options,
+    ) -> Result<AskedSession, Failure> {
+        let asked = self.options(options, "the session's options")?;
+        let sandbox = self.sandbox_options(asked.sandbox)?;
+        if sandbox.detached {
+            return Err(Failure::invalid(
+                "a session cannot be detached; a warm one goes on when its host process ends",
+            ));
+        }
+        let mut labels = Vec::new();
+        for label in self.all_texts(asked.labels, asked.labels_count, "labels")? {
+            let (name, value) = label.split_once('=').ok_or_else(|| {
+                Failure::invalid(format!("{label:?} in labels is not NAME=VALUE"))
+            })?;
+            labels.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(AskedSession {
+            sandbox,
+            labels,
+            idle_stop: self.milliseconds(asked.idle_stop_ms),
+            patience: Duration::from_millis(asked.patience_ms),
+            warm: flag(asked.warm, "warm")?,
+        })
+    }
+}
+
+impl AskedSession {
+    pub(crate) fn telling(&self) -> Telling {
+        Telling::new(self.sandbox.progress, self.sandbox.progress_data)
+    }
+
+    pub(crate) fn describe(self, builder: SessionBuilder, telling: &Telling) -> SessionBuilder {
+        let mut builder = self.sandbox.describe_session(builder, telling);
+        for (name, value) in self.labels {
+            builder = builder.label(name, value);
+        }
+        if let Some(after) = self.idle_stop {
+            builder = builder.idle_stop(after);
+        }
+        if self.warm {
+            builder = builder.warm(true);
+        }
+        builder.patience(self.patience)
+    }
+}

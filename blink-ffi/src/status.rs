@@ -1,0 +1,117 @@
+//! What calls answer.
+
+use std::ffi::{CStr, c_char};
+
+use blink_core::ErrorKind;
+
+/// What a call came to. Numbers never change their meaning; new ones are added behind. Below 100 they are the kinds of
+/// failures that every language knows; from 100 on, what only C has.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum blink_status {
+    /// It succeeded.
+    Ok = 0,
+    /// The request cannot be right; correct it.
+    InvalidArgument = 1,
+    /// What it names does not exist.
+    NotFound = 2,
+    /// What it would make exists already.
+    AlreadyExists = 3,
+    /// Somebody else has it now; try again later. The message names them.
+    Busy = 4,
+    /// The isolation that was asked for cannot be had here; the message says why, and how to ask for less.
+    IsolationUnavailable = 5,
+    /// The image cannot be had; the message says what is missing, and the ways without it.
+    ImageUnavailable = 6,
+    /// A limit was reached: disk, memory, processes. Give more, or use less.
+    ResourceExhausted = 7,
+    /// It took longer than it was given.
+    Timeout = 8,
+    /// The sandbox has ended unexpectedly; the message holds the end of its console. Make a new one.
+    SandboxDied = 9,
+    /// The sandbox broke the rules of the protocol, and was cut off. Its program may be hostile.
+    Protocol = 10,
+    /// Data is not what it should be; it was not used.
+    Corrupt = 11,
+    /// This version, or this sandbox, cannot do that.
+    Unsupported = 12,
+    /// A defect in Blink, or a failure of the machine that has no better kind.
+    Internal = 13,
+    /// The call was cancelled.
+    Cancelled = 100,
+    /// There is nothing to read now; wait for the file descriptor, or read again later.
+    WouldBlock = 101,
+}
+
+impl blink_status {
+    /// All of them, by their numbers.
+    pub(crate) const ALL: [blink_status; 16] = [
+        blink_status::Ok,
+        blink_status::InvalidArgument,
+        blink_status::NotFound,
+        blink_status::AlreadyExists,
+        blink_status::Busy,
+        blink_status::IsolationUnavailable,
+        blink_status::ImageUnavailable,
+        blink_status::ResourceExhausted,
+        blink_status::Timeout,
+        blink_status::SandboxDied,
+        blink_status::Protocol,
+        blink_status::Corrupt,
+        blink_status::Unsupported,
+        blink_status::Internal,
+        blink_status::Cancelled,
+        blink_status::WouldBlock,
+    ];
+
+    pub(crate) fn of(kind: ErrorKind) -> blink_status {
+        let code = i32::from(kind.code());
+        blink_status::ALL
+            .into_iter()
+            .find(|status| *status as i32 == code)
+            .unwrap_or(blink_status::Internal)
+    }
+
+    /// Its name in the header.
+    pub(crate) const fn name(self) -> &'static CStr {
+        match self {
+            blink_status::Ok => c"BLINK_STATUS_OK",
+            blink_status::InvalidArgument => c"BLINK_STATUS_INVALID_ARGUMENT",
+            blink_status::NotFound => c"BLINK_STATUS_NOT_FOUND",
+            blink_status::AlreadyExists => c"BLINK_STATUS_ALREADY_EXISTS",
+            blink_status::Busy => c"BLINK_STATUS_BUSY",
+            blink_status::IsolationUnavailable => c"BLINK_STATUS_ISOLATION_UNAVAILABLE",
+            blink_status::ImageUnavailable => c"BLINK_STATUS_IMAGE_UNAVAILABLE",
+            blink_status::ResourceExhausted => c"BLINK_STATUS_RESOURCE_EXHAUSTED",
+            blink_status::Timeout => c"BLINK_STATUS_TIMEOUT",
+            blink_status::SandboxDied => c"BLINK_STATUS_SANDBOX_DIED",
+            blink_status::Protocol => c"BLINK_STATUS_PROTOCOL",
+            blink_status::Corrupt => c"BLINK_STATUS_CORRUPT",
+            blink_status::Unsupported => c"BLINK_STATUS_UNSUPPORTED",
+            blink_status::Internal => c"BLINK_STATUS_INTERNAL",
+            blink_status::Cancelled => c"BLINK_STATUS_CANCELLED",
+            blink_status::WouldBlock => c"BLINK_STATUS_WOULD_BLOCK",
+        }
+    }
+}
+
+/// Names a status, as this header does.
+///
+/// @param status  Any number.
+/// @return A static string, such as "BLINK_STATUS_NOT_FOUND"; NULL for a number that is no status of this version.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_status_name(status: i32) -> *const c_char {
+    blink_status::ALL
+        .into_iter()
+        .find(|known| *known as i32 == status)
+        .map_or(std::ptr::null(), |known| known.name().as_ptr())
+}
+
+/// Says which version of the library runs.
+///
+/// @return A static string such as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}

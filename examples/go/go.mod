@@ -1,0 +1,3 @@
+module blink-example
+
+go 1.19

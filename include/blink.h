@@ -1,0 +1,2672 @@
+/**
+ * libblink: runs untrusted code in sandboxes.
+ *
+ * Generated from blink-ffi by scripts/header; do not edit.
+ *
+ * Handles. A pointer to a type without fields is a handle. Each has a _free function, which takes NULL; blink_close() is that
+ * of a blink. A call holds what it works with: a handle may be freed while other threads use it, and they end first. A handle
+ * that was freed already, or is of another type, is told as long as its address was not given to a new one: the call fails with
+ * BLINK_STATUS_INVALID_ARGUMENT, and freeing does nothing. Handles may be freed in any order.
+ *
+ * Threads. Every function may be called from any thread, and every handle may be used from several at once. After fork(), a
+ * child process can only free what its parent had: calls fail with BLINK_STATUS_UNSUPPORTED. It opens Blink again instead.
+ *
+ * Results. A place for a result (`out`) must not be NULL; it is NULL after a failure. What is borrowed (`const`) is not
+ * kept after the call.
+ *
+ * Failures. A function that can fail answers a blink_status, and sets `err`, unless that is NULL, to an error with a message
+ * for a person; to NULL on success. No failure is kept in a variable of the thread.
+ *
+ * Structures begin with their size. Set each up with its _init function and sizeof; programs then work with later versions
+ * of the library, and with earlier ones as far as they ask for nothing that those do not know.
+ *
+ * Signals. SIGCHLD gets a handler, which calls the one that was there before: a sandbox that ends interrupts poll() and the
+ * like (EINTR). Processes that the program has started itself are left to it. No other signal is touched.
+ *
+ * Nothing is printed. See blink_log_set().
+ */
+
+
+#ifndef BLINK_H
+#define BLINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+
+/**
+ * What a call came to. Numbers never change their meaning; new ones are added behind. Below 100 they are the kinds of
+ * failures that every language knows; from 100 on, what only C has.
+ */
+enum blink_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It succeeded.
+   */
+  BLINK_STATUS_OK = 0,
+  /**
+   * The request cannot be right; correct it.
+   */
+  BLINK_STATUS_INVALID_ARGUMENT = 1,
+  /**
+   * What it names does not exist.
+   */
+  BLINK_STATUS_NOT_FOUND = 2,
+  /**
+   * What it would make exists already.
+   */
+  BLINK_STATUS_ALREADY_EXISTS = 3,
+  /**
+   * Somebody else has it now; try again later. The message names them.
+   */
+  BLINK_STATUS_BUSY = 4,
+  /**
+   * The isolation that was asked for cannot be had here; the message says why, and how to ask for less.
+   */
+  BLINK_STATUS_ISOLATION_UNAVAILABLE = 5,
+  /**
+   * The image cannot be had; the message says what is missing, and the ways without it.
+   */
+  BLINK_STATUS_IMAGE_UNAVAILABLE = 6,
+  /**
+   * A limit was reached: disk, memory, processes. Give more, or use less.
+   */
+  BLINK_STATUS_RESOURCE_EXHAUSTED = 7,
+  /**
+   * It took longer than it was given.
+   */
+  BLINK_STATUS_TIMEOUT = 8,
+  /**
+   * The sandbox has ended unexpectedly; the message holds the end of its console. Make a new one.
+   */
+  BLINK_STATUS_SANDBOX_DIED = 9,
+  /**
+   * The sandbox broke the rules of the protocol, and was cut off. Its program may be hostile.
+   */
+  BLINK_STATUS_PROTOCOL = 10,
+  /**
+   * Data is not what it should be; it was not used.
+   */
+  BLINK_STATUS_CORRUPT = 11,
+  /**
+   * This version, or this sandbox, cannot do that.
+   */
+  BLINK_STATUS_UNSUPPORTED = 12,
+  /**
+   * A defect in Blink, or a failure of the machine that has no better kind.
+   */
+  BLINK_STATUS_INTERNAL = 13,
+  /**
+   * The call was cancelled.
+   */
+  BLINK_STATUS_CANCELLED = 100,
+  /**
+   * There is nothing to read now; wait for the file descriptor, or read again later.
+   */
+  BLINK_STATUS_WOULD_BLOCK = 101,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_status blink_status;
+#else
+typedef int32_t blink_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What stands between a sandbox and the machine.
+ */
+enum blink_isolation
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * For a sandbox: what blink_open() was told. For blink_open(): BLINK_ISOLATION_MICROVM.
+   */
+  BLINK_ISOLATION_DEFAULT = 0,
+  /**
+   * A virtual machine, or BLINK_STATUS_ISOLATION_UNAVAILABLE: nothing less is taken silently.
+   */
+  BLINK_ISOLATION_MICROVM = 1,
+  /**
+   * Linux namespaces: the host's kernel, with a filter of system calls between.
+   */
+  BLINK_ISOLATION_NAMESPACE = 2,
+  /**
+   * The strongest that works here; sandboxes and outputs say which.
+   */
+  BLINK_ISOLATION_AUTO = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_isolation blink_isolation;
+#else
+typedef int32_t blink_isolation;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a sandbox can reach.
+ */
+enum blink_network
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing but itself.
+   */
+  BLINK_NETWORK_NONE = 0,
+  /**
+   * Everything that the host can reach.
+   */
+  BLINK_NETWORK_HOST = 1,
+  /**
+   * The hosts that are named, and no others; in micro-VMs only.
+   */
+  BLINK_NETWORK_HOSTS = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_network blink_network;
+#else
+typedef int32_t blink_network;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * An output stream of a program.
+ */
+enum blink_stream
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Standard output; of a program with a terminal, everything.
+   */
+  BLINK_STREAM_STDOUT = 1,
+  /**
+   * Standard error.
+   */
+  BLINK_STREAM_STDERR = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_stream blink_stream;
+#else
+typedef int32_t blink_stream;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a file is.
+ */
+enum blink_file_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A device, pipe or socket.
+   */
+  BLINK_FILE_TYPE_OTHER = 0,
+  /**
+   * A regular file.
+   */
+  BLINK_FILE_TYPE_FILE = 1,
+  /**
+   * A folder.
+   */
+  BLINK_FILE_TYPE_DIRECTORY = 2,
+  /**
+   * A symbolic link.
+   */
+  BLINK_FILE_TYPE_SYMLINK = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_file_type blink_file_type;
+#else
+typedef int32_t blink_file_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a checkpoint is worth.
+ */
+enum blink_consistency
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * As after a power cut: what programs had not written to the disk is not there.
+   */
+  BLINK_CONSISTENCY_CRASH = 0,
+  /**
+   * All that programs had written at one moment is there.
+   */
+  BLINK_CONSISTENCY_FROZEN = 1,
+  /**
+   * No program ran.
+   */
+  BLINK_CONSISTENCY_STOPPED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_consistency blink_consistency;
+#else
+typedef int32_t blink_consistency;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What is being done with an image.
+ */
+enum blink_step
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Its layers come into the store.
+   */
+  BLINK_STEP_DOWNLOAD = 1,
+  /**
+   * Its layers become a root folder.
+   */
+  BLINK_STEP_UNPACK = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_step blink_step;
+#else
+typedef int32_t blink_step;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How important a message is.
+ */
+enum blink_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Something failed.
+   */
+  BLINK_LOG_LEVEL_ERROR = 1,
+  /**
+   * Something is not as it should be, and Blink goes on.
+   */
+  BLINK_LOG_LEVEL_WARN = 2,
+  /**
+   * What happens.
+   */
+  BLINK_LOG_LEVEL_INFO = 3,
+  /**
+   * What happens, closely.
+   */
+  BLINK_LOG_LEVEL_DEBUG = 4,
+  /**
+   * What happens, very closely.
+   */
+  BLINK_LOG_LEVEL_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blink_log_level blink_log_level;
+#else
+typedef int32_t blink_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Blink, opened: everything begins here.
+ */
+typedef struct blink blink;
+
+/**
+ * Bytes that a call has brought. They never change.
+ */
+typedef struct blink_bytes blink_bytes;
+
+/**
+ * Cancels calls: whoever has it can end every call that it was given to, from any thread. One may be given to several
+ * calls. Once cancelled it stays so: a call that it is given to then fails at once.
+ */
+typedef struct blink_cancel blink_cancel;
+
+/**
+ * The entries of a folder. They never change.
+ */
+typedef struct blink_entries blink_entries;
+
+/**
+ * Why a call failed: a status, a sentence for a person, and what the program had written where it was cut off.
+ */
+typedef struct blink_error blink_error;
+
+/**
+ * The files of a sandbox. Paths are absolute. What is transferred arrives whole, or not at all.
+ */
+typedef struct blink_files blink_files;
+
+/**
+ * A list of images, as they were when it was made.
+ */
+typedef struct blink_image_list blink_image_list;
+
+/**
+ * Where a session comes from, and the tree of its checkpoints. It never changes.
+ */
+typedef struct blink_lineage blink_lineage;
+
+/**
+ * The captured result of a program: what it wrote, byte for byte, and how it ended. It never changes.
+ */
+typedef struct blink_output blink_output;
+
+/**
+ * A program that runs in a sandbox. Its output holds it back when nobody takes it: read both streams, or discard them.
+ */
+typedef struct blink_process blink_process;
+
+/**
+ * A list of processes. It never changes.
+ */
+typedef struct blink_process_list blink_process_list;
+
+/**
+ * What works on this machine, as it was tried. It never changes.
+ */
+typedef struct blink_report blink_report;
+
+/**
+ * A sandbox: one isolated machine with a disk.
+ */
+typedef struct blink_sandbox blink_sandbox;
+
+/**
+ * A named sandbox that outlives the process, held by this one: no other can open it meanwhile.
+ */
+typedef struct blink_session blink_session;
+
+/**
+ * A list of sessions, as they were when it was made.
+ */
+typedef struct blink_session_list blink_session_list;
+
+/**
+ * A list of strings. It never changes.
+ */
+typedef struct blink_strings blink_strings;
+
+/**
+ * How to open Blink. Everything is borrowed for the call.
+ */
+typedef struct blink_options {
+  /**
+   * sizeof(blink_options), set by blink_options_init().
+   */
+  size_t size;
+  /**
+   * The folder for everything that Blink keeps. NULL: BLINK_HOME of the environment, or ~/.blink.
+   */
+  const char *home;
+  /**
+   * A blink_isolation: that of sandboxes that do not say. BLINK_ISOLATION_DEFAULT by default.
+   */
+  int32_t isolation;
+  /**
+   * 1: the network is never used; images are those that are stored, and those of folders and files. 0 by default.
+   */
+  uint32_t offline;
+  /**
+   * Mirrors that are asked before a registry, as "REGISTRY=URL".
+   */
+  const char *const *mirrors;
+  /**
+   * How many they are.
+   */
+  size_t mirrors_count;
+  /**
+   * Registries that are talked to over plain HTTP, as "HOST[:PORT]".
+   */
+  const char *const *insecure_registries;
+  /**
+   * How many they are.
+   */
+  size_t insecure_registries_count;
+  /**
+   * A file in PEM with certificate authorities to trust besides this machine's. NULL: none.
+   */
+  const char *registry_ca;
+} blink_options;
+
+/**
+ * A file or folder of the host that a sandbox sees. It never grows.
+ */
+typedef struct blink_mount {
+  /**
+   * What the sandbox sees.
+   */
+  const char *host;
+  /**
+   * Where it sees it.
+   */
+  const char *guest;
+  /**
+   * 1: it may not change it.
+   */
+  uint32_t read_only;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} blink_mount;
+
+/**
+ * A port inside a sandbox that programs of the host reach. It never grows.
+ */
+typedef struct blink_port {
+  /**
+   * The host's IP address to listen at. NULL: its loopback, 127.0.0.1, which only programs of this machine reach.
+   */
+  const char *address;
+  /**
+   * The host's port; 0 is any that is free, which blink_sandbox_published_port() tells.
+   */
+  uint16_t host_port;
+  /**
+   * The TCP port inside the sandbox.
+   */
+  uint16_t guest_port;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} blink_port;
+
+/**
+ * How far an image is.
+ */
+typedef struct blink_progress {
+  /**
+   * sizeof(blink_progress), as the library knows it.
+   */
+  size_t size;
+  /**
+   * What is being done: a blink_step, or a number of a later version.
+   */
+  int32_t step;
+  /**
+   * The layer being unpacked, from 1; or the number of layers that are downloaded.
+   */
+  uint32_t layer;
+  /**
+   * Number of layers.
+   */
+  uint32_t layers;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * Bytes of layers that are done, as they are stored.
+   */
+  uint64_t bytes_done;
+  /**
+   * Bytes of all layers.
+   */
+  uint64_t bytes_total;
+} blink_progress;
+
+/**
+ * Is told how far an image is, some ten times a second, on the thread that made the call and while that waits. It may
+ * call any function of this library, also to cancel the call. It must return: no longjmp, no C++ exception.
+ *
+ * @param progress   There until the callback returns.
+ * @param user_data  What was given with the callback.
+ */
+typedef void (*blink_progress_callback)(const struct blink_progress *progress,
+                                        void *user_data);
+
+/**
+ * A sandbox to make. Everything is borrowed for the call that it is given to.
+ */
+typedef struct blink_sandbox_options {
+  /**
+   * sizeof(blink_sandbox_options), set by blink_sandbox_options_init().
+   */
+  size_t size;
+  /**
+   * Where its root file system comes from: "host" (this machine's own programs, read-only), a registry's reference, a
+   * folder in OCI layout, a tar of one or of `docker save`. NULL: "host".
+   */
+  const char *image;
+  /**
+   * A blink_isolation; BLINK_ISOLATION_DEFAULT by default.
+   */
+  int32_t isolation;
+  /**
+   * A blink_network; BLINK_NETWORK_NONE by default.
+   */
+  int32_t network;
+  /**
+   * The hosts of BLINK_NETWORK_HOSTS: names, "*.name", IPv4 addresses, networks such as "10.1.0.0/16".
+   */
+  const char *const *hosts;
+  /**
+   * How many they are.
+   */
+  size_t hosts_count;
+  /**
+   * Processors that it may use. 0: all of the host's for namespaces; two, or half of the host's, for a micro-VM.
+   */
+  double cpus;
+  /**
+   * Memory that it may use, in MiB. 0: no limit for namespaces, 2048 for a micro-VM.
+   */
+  uint64_t memory_mib;
+  /**
+   * What it may write, in MiB. 0: 10 GiB.
+   */
+  uint64_t disk_mib;
+  /**
+   * Processes and threads that it may have at once. 0: 1024.
+   */
+  uint64_t processes;
+  /**
+   * What it sees of the host.
+   */
+  const struct blink_mount *mounts;
+  /**
+   * How many they are.
+   */
+  size_t mounts_count;
+  /**
+   * Its ports that programs of the host reach.
+   */
+  const struct blink_port *ports;
+  /**
+   * How many they are.
+   */
+  size_t ports_count;
+  /**
+   * Environment variables for all its programs as "NAME=VALUE", over the image's.
+   */
+  const char *const *env;
+  /**
+   * How many they are.
+   */
+  size_t env_count;
+  /**
+   * The folder in which its programs run unless told otherwise. NULL: the image's.
+   */
+  const char *current_dir;
+  /**
+   * The user that its programs run as unless told otherwise. NULL: the image's.
+   */
+  const char *user;
+  /**
+   * How long its boot may take, in milliseconds. 0: 30 s.
+   */
+  uint64_t boot_timeout_ms;
+  /**
+   * 1: it goes on when this process ends, until it is removed; not for sessions. 0 by default.
+   */
+  uint32_t detached;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * Is told how far the image is. NULL: nobody.
+   */
+  blink_progress_callback progress;
+  /**
+   * Given to the callback.
+   */
+  void *progress_data;
+} blink_sandbox_options;
+
+/**
+ * A program to run in a sandbox. It is started directly, without a shell: arguments arrive as they are. Everything is
+ * borrowed for the call that it is given to.
+ */
+typedef struct blink_command {
+  /**
+   * sizeof(blink_command), set by blink_command_init().
+   */
+  size_t size;
+  /**
+   * The program and its arguments. A program without a slash is looked up in the sandbox's PATH.
+   */
+  const char *const *argv;
+  /**
+   * How many they are; at least 1.
+   */
+  size_t argv_count;
+  /**
+   * Environment variables as "NAME=VALUE", over the sandbox's own.
+   */
+  const char *const *env;
+  /**
+   * How many they are.
+   */
+  size_t env_count;
+  /**
+   * The folder of the sandbox to run in. NULL: the sandbox's, the image's or the user's.
+   */
+  const char *current_dir;
+  /**
+   * The user of the sandbox to run as: "name", "id", "name:group" or "id:id". NULL: the sandbox's.
+   */
+  const char *user;
+  /**
+   * What it reads from standard input, before the end. NULL: nothing.
+   */
+  const uint8_t *stdin_data;
+  /**
+   * How many bytes they are.
+   */
+  size_t stdin_length;
+  /**
+   * 1: its standard input is what blink_process_write() writes; only for programs that are spawned. 0 by default.
+   */
+  uint32_t stdin_piped;
+  /**
+   * 1: it has a terminal of the size below; its output is then all standard output. 0 by default.
+   */
+  uint32_t pty;
+  /**
+   * The terminal's rows and columns; 24 and 80 by default.
+   */
+  uint16_t pty_rows;
+  /**
+   * See pty_rows.
+   */
+  uint16_t pty_cols;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * Milliseconds after which it is killed with everything that it has started. 0: no limit, the default.
+   */
+  uint64_t timeout_ms;
+  /**
+   * Bytes of each output stream that are captured: the first ones. 16 MiB by default.
+   */
+  uint64_t output_limit_bytes;
+  /**
+   * Makes a repeated spawn harmless: a second one with the same key attaches to the first one's process. NULL: none.
+   */
+  const char *key;
+} blink_command;
+
+/**
+ * What was found out about one isolation. Its strings belong to the report.
+ */
+typedef struct blink_check {
+  /**
+   * sizeof(blink_check), set by blink_check_init().
+   */
+  size_t size;
+  /**
+   * "microvm" or "namespace".
+   */
+  const char *isolation;
+  /**
+   * Why it does not work, and what would mend it; NULL where it works.
+   */
+  const char *problem;
+  /**
+   * Microseconds that the trial took, from nothing to a program's result.
+   */
+  uint64_t elapsed_us;
+} blink_check;
+
+/**
+ * The description of a file. Its strings belong to the list that it is from.
+ */
+typedef struct blink_file_info {
+  /**
+   * sizeof(blink_file_info), set by blink_file_info_init().
+   */
+  size_t size;
+  /**
+   * Its name in its folder: any bytes but NUL and "/".
+   */
+  const char *name;
+  /**
+   * Where a symbolic link points; otherwise NULL.
+   */
+  const char *target;
+  /**
+   * A blink_file_type.
+   */
+  int32_t file_type;
+  /**
+   * Its permission bits.
+   */
+  uint32_t mode;
+  /**
+   * The user that owns it, as the sandbox numbers users.
+   */
+  uint32_t uid;
+  /**
+   * Its group.
+   */
+  uint32_t gid;
+  /**
+   * Its size in bytes.
+   */
+  uint64_t size_bytes;
+  /**
+   * When it was last changed, in milliseconds since 1970; negative before.
+   */
+  int64_t modified_ms;
+} blink_file_info;
+
+/**
+ * How a program ended.
+ */
+typedef struct blink_exit {
+  /**
+   * sizeof(blink_exit), set by blink_exit_init().
+   */
+  size_t size;
+  /**
+   * Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 where there is no
+   * such program, 126 where it may not be executed.
+   */
+  int32_t code;
+  /**
+   * The signal that ended it; 0 where none did.
+   */
+  int32_t signal;
+  /**
+   * 1 where its time was over, and it was killed with everything that it had started.
+   */
+  uint32_t timed_out;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * "memory" or "disk" where it was killed because the sandbox was over that limit; otherwise NULL. A static string.
+   */
+  const char *over_limit;
+  /**
+   * Why it could not be started, where the code is 126 or 127 for that reason; otherwise NULL. It belongs to the
+   * object that was asked, and is there until that is freed.
+   */
+  const char *reason;
+  /**
+   * Microseconds from its start to its end.
+   */
+  uint64_t duration_us;
+} blink_exit;
+
+/**
+ * How to write a file.
+ */
+typedef struct blink_write_options {
+  /**
+   * sizeof(blink_write_options), set by blink_write_options_init().
+   */
+  size_t size;
+  /**
+   * Its permission bits, such as 0755. 0: an existing file keeps its own, and a new one gets 0644.
+   */
+  uint32_t mode;
+  /**
+   * 1: append to the file instead of replacing it. 0 by default.
+   */
+  uint32_t append;
+  /**
+   * Who owns it: a user of the sandbox, by name or id. NULL: whoever the agent runs as.
+   */
+  const char *user;
+} blink_write_options;
+
+/**
+ * An image in the store. Its strings belong to the list that it is from.
+ */
+typedef struct blink_image {
+  /**
+   * sizeof(blink_image), set by blink_image_init().
+   */
+  size_t size;
+  /**
+   * The name that it was pulled by, in full; NULL where it came from a file or folder, or its name has moved on.
+   */
+  const char *reference;
+  /**
+   * Its manifest's digest, as "sha256:…".
+   */
+  const char *digest;
+  /**
+   * Bytes that it is stored as, some of which other images may share.
+   */
+  uint64_t size_bytes;
+  /**
+   * When it was fetched last, in milliseconds since 1970.
+   */
+  int64_t pulled_ms;
+  /**
+   * When it was used last, in milliseconds since 1970, to the hour.
+   */
+  int64_t used_ms;
+} blink_image;
+
+/**
+ * A named state of a session's disk, which never changes. Its strings belong to the lineage that it is from.
+ */
+typedef struct blink_checkpoint {
+  /**
+   * sizeof(blink_checkpoint), set by blink_checkpoint_init().
+   */
+  size_t size;
+  /**
+   * Names it in its session.
+   */
+  const char *name;
+  /**
+   * The checkpoint that the session's disk was at before; NULL where there is none.
+   */
+  const char *parent;
+  /**
+   * What it occupies beyond the layers beneath it.
+   */
+  uint64_t size_bytes;
+  /**
+   * When it was made, in milliseconds since 1970, to the second.
+   */
+  int64_t created_ms;
+  /**
+   * A blink_consistency.
+   */
+  int32_t consistency;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} blink_checkpoint;
+
+/**
+ * Is told what Blink has to say, on whichever thread says it, several at once. It must return soon: no longjmp, no C++
+ * exception. It may call functions of this library that do not wait; those that do fail on Blink's own threads.
+ *
+ * @param level      A blink_log_level.
+ * @param message    Text in UTF-8, there until the callback returns.
+ * @param user_data  What was given with the callback.
+ */
+typedef void (*blink_log_callback)(int32_t level,
+                                   const char *message,
+                                   void *user_data);
+
+/**
+ * A process in a list. Its strings belong to the list.
+ */
+typedef struct blink_process_info {
+  /**
+   * sizeof(blink_process_info), set by blink_process_info_init().
+   */
+  size_t size;
+  /**
+   * Names it: blink_sandbox_attach() and blink_session_attach() take it.
+   */
+  uint64_t id;
+  /**
+   * Its number among the sandbox's processes.
+   */
+  uint32_t pid;
+  /**
+   * 1 where it has a terminal.
+   */
+  uint32_t pty;
+  /**
+   * The program and its arguments, with NULL behind.
+   */
+  const char *const *argv;
+  /**
+   * How many they are.
+   */
+  size_t argv_count;
+  /**
+   * Bytes of standard output so far.
+   */
+  uint64_t stdout_bytes;
+  /**
+   * Bytes of standard error so far.
+   */
+  uint64_t stderr_bytes;
+  /**
+   * The key that it was spawned with; NULL where there was none.
+   */
+  const char *key;
+  /**
+   * 1 where it has ended; then blink_process_list_exit() tells how.
+   */
+  uint32_t ended;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} blink_process_info;
+
+/**
+ * A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
+ *
+ * What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
+ * with anything else: BLINK_STATUS_INVALID_ARGUMENT shows the difference.
+ */
+typedef struct blink_session_options {
+  /**
+   * sizeof(blink_session_options), set by blink_session_options_init().
+   */
+  size_t size;
+  /**
+   * Its sandbox. NULL is the defaults. It cannot be detached: see warm.
+   */
+  const struct blink_sandbox_options *sandbox;
+  /**
+   * Labels for its owner's own use, as "NAME=VALUE" in UTF-8.
+   */
+  const char *const *labels;
+  /**
+   * How many they are.
+   */
+  size_t labels_count;
+  /**
+   * Milliseconds without a call, a process or a reader after which its machine is stopped; it starts again with the next
+   * call. 0: never, the default.
+   */
+  uint64_t idle_stop_ms;
+  /**
+   * Milliseconds for which another process that has the session is waited for; 10,000 by default, 0 does not wait.
+   */
+  uint64_t patience_ms;
+  /**
+   * 1: its machine goes on when its host process ends; the next one finds its processes. 0 by default.
+   */
+  uint32_t warm;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} blink_session_options;
+
+/**
+ * A session in a list. Its strings belong to the list.
+ */
+typedef struct blink_session_info {
+  /**
+   * sizeof(blink_session_info), set by blink_session_info_init().
+   */
+  size_t size;
+  /**
+   * Names it in its home.
+   */
+  const char *name;
+  /**
+   * Stays the same when it is renamed.
+   */
+  const char *id;
+  /**
+   * The isolation that it has each time that it runs: "microvm" or "namespace".
+   */
+  const char *isolation;
+  /**
+   * What it was made from.
+   */
+  const char *image;
+  /**
+   * The session that it was forked from, as "session" or "session@checkpoint"; NULL where it was not.
+   */
+  const char *forked_from;
+  /**
+   * The checkpoint that its disk was last at; NULL where there is none.
+   */
+  const char *checkpoint;
+  /**
+   * 1 where its machine runs.
+   */
+  uint32_t running;
+  /**
+   * 1 where its machine goes on when its host process ends.
+   */
+  uint32_t warm;
+  /**
+   * When it was made, in milliseconds since 1970.
+   */
+  int64_t created_ms;
+  /**
+   * What its disk occupies beyond its checkpoints.
+   */
+  uint64_t disk_bytes;
+  /**
+   * How many labels it has: blink_session_list_label() gives them.
+   */
+  size_t labels_count;
+} blink_session_info;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written. NULL does nothing.
+ * @param size     sizeof(blink_options).
+ */
+void blink_options_init(struct blink_options *options,
+                        size_t size);
+
+/**
+ * Opens Blink: its home, and up to 8 threads that all its calls share. What processes that are gone have left in the home
+ * is removed. Several may be open at once, also of one home.
+ *
+ * @param options  Borrowed. NULL is the defaults.
+ * @param out      Set on success; close with blink_close(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); BLINK_STATUS_INVALID_ARGUMENT where the home cannot be used.
+ */
+blink_status blink_open(const struct blink_options *options,
+                        struct blink **out,
+                        struct blink_error **err);
+
+/**
+ * Closes Blink. What was made from it stays good until it is freed; the threads end with the last of it, which may wait
+ * up to a minute for what was cancelled and is being undone. Two threads may close at once: the second does nothing.
+ *
+ * @param blink  Taken. NULL does nothing.
+ */
+void blink_close(struct blink *blink);
+
+/**
+ * Runs one command in a sandbox of its own, which is gone afterwards. A command that exits with another code than 0, or
+ * is killed when its time is over, is no failure: the output says so.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param options  The sandbox's. Borrowed; NULL is the defaults. It cannot be detached.
+ * @param command  Borrowed.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param out      Set on success; free with blink_output_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or as blink_sandbox_create() and blink_sandbox_exec().
+ */
+blink_status blink_run(const struct blink *blink,
+                       const struct blink_sandbox_options *options,
+                       const struct blink_command *command,
+                       const struct blink_cancel *cancel,
+                       struct blink_output **out,
+                       struct blink_error **err);
+
+/**
+ * Where the bytes are; they do not end with NUL.
+ *
+ * @param bytes   Borrowed. May be used from several threads at once.
+ * @return There until they are freed. NULL where there are none, and for what is no blink_bytes.
+ */
+const uint8_t *blink_bytes_data(const struct blink_bytes *bytes);
+
+/**
+ * How many bytes there are.
+ *
+ * @param bytes  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no blink_bytes.
+ */
+size_t blink_bytes_length(const struct blink_bytes *bytes);
+
+/**
+ * Frees bytes.
+ *
+ * @param bytes  Taken. NULL does nothing.
+ */
+void blink_bytes_free(struct blink_bytes *bytes);
+
+/**
+ * Makes something to cancel calls with.
+ *
+ * @return Free with blink_cancel_free(). NULL only where memory is short.
+ */
+struct blink_cancel *blink_cancel_new(void);
+
+/**
+ * Cancels all calls that it was given to, and all that it is given to later: they return BLINK_STATUS_CANCELLED soon.
+ * Does not wait for them. A command that is cancelled is killed with everything that it has started; a change that has
+ * begun, such as a checkpoint, is finished or undone behind the caller's back, never left half-way.
+ *
+ * @param cancel  Borrowed. May be used from several threads at once, and while calls use it. NULL does nothing.
+ */
+void blink_cancel_now(const struct blink_cancel *cancel);
+
+/**
+ * Frees it. Calls that it was given to go on, and can be cancelled no more.
+ *
+ * @param cancel  Taken. NULL does nothing.
+ */
+void blink_cancel_free(struct blink_cancel *cancel);
+
+/**
+ * Sets a command to its defaults; name a program in argv before it is used.
+ *
+ * @param command  Written. NULL does nothing.
+ * @param size     sizeof(blink_command).
+ */
+void blink_command_init(struct blink_command *command,
+                        size_t size);
+
+/**
+ * Sets up a blink_check to be filled in.
+ *
+ * @param check  Written. NULL does nothing.
+ * @param size   sizeof(blink_check).
+ */
+void blink_check_init(struct blink_check *check,
+                      size_t size);
+
+/**
+ * Tries the hypervisor, and each isolation by running a program in a sandbox of its own. May take some 20 seconds.
+ *
+ * @param blink   Borrowed. May be used from several threads at once.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param out     Set on success; free with blink_report_free(). NULL on failure.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), also where nothing works; CANCELLED.
+ */
+blink_status blink_doctor(const struct blink *blink,
+                          const struct blink_cancel *cancel,
+                          struct blink_report **out,
+                          struct blink_error **err);
+
+/**
+ * The number of isolations that were tried.
+ *
+ * @param report  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no report.
+ */
+size_t blink_report_count(const struct blink_report *report);
+
+/**
+ * What was found out about one isolation.
+ *
+ * @param report  Borrowed. May be used from several threads at once.
+ * @param index   From 0, the strongest first.
+ * @param check   Set up with blink_check_init(), and filled in. Its strings belong to the report.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_report_get(const struct blink_report *report,
+                              size_t index,
+                              struct blink_check *check,
+                              struct blink_error **err);
+
+/**
+ * Why the machine's hypervisor cannot run a kernel, and what to do about it.
+ *
+ * @param report  Borrowed. May be used from several threads at once.
+ * @return It belongs to the report. NULL where the hypervisor can, or was not tried on this kind of processor.
+ */
+const char *blink_report_hypervisor_problem(const struct blink_report *report);
+
+/**
+ * Whether the hypervisor has run what a kernel runs.
+ *
+ * @param report  Borrowed. May be used from several threads at once.
+ * @return false also where it was not tried, and for NULL and what is no report.
+ */
+bool blink_report_hypervisor_works(const struct blink_report *report);
+
+/**
+ * Whether Blink runs as root, and so gives sandboxes users of their own.
+ *
+ * @param report  Borrowed. May be used from several threads at once.
+ * @return false for NULL and what is no report.
+ */
+bool blink_report_root(const struct blink_report *report);
+
+/**
+ * Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
+ *
+ * @param report  Borrowed. May be used from several threads at once.
+ * @return false for NULL and what is no report.
+ */
+bool blink_report_control_groups(const struct blink_report *report);
+
+/**
+ * Frees a report with its strings.
+ *
+ * @param report  Taken. NULL does nothing.
+ */
+void blink_report_free(struct blink_report *report);
+
+/**
+ * Sets up a blink_file_info to be filled in.
+ *
+ * @param info  Written. NULL does nothing.
+ * @param size  sizeof(blink_file_info).
+ */
+void blink_file_info_init(struct blink_file_info *info,
+                          size_t size);
+
+/**
+ * The number of entries of a folder.
+ *
+ * @param entries  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no list.
+ */
+size_t blink_entries_count(const struct blink_entries *entries);
+
+/**
+ * An entry of a folder.
+ *
+ * @param entries  Borrowed. May be used from several threads at once.
+ * @param index    From 0.
+ * @param info     Set up with blink_file_info_init(), and filled in. Its strings belong to the list.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_entries_get(const struct blink_entries *entries,
+                               size_t index,
+                               struct blink_file_info *info,
+                               struct blink_error **err);
+
+/**
+ * Frees a list with its strings.
+ *
+ * @param entries  Taken. NULL does nothing.
+ */
+void blink_entries_free(struct blink_entries *entries);
+
+/**
+ * Says what the caller can do about an error.
+ *
+ * @param error  Borrowed. May be used from several threads at once.
+ * @return The status that the call has returned; BLINK_STATUS_INVALID_ARGUMENT for NULL and what is no error.
+ */
+blink_status blink_error_status(const struct blink_error *error);
+
+/**
+ * What was tried, what went wrong, and what to do.
+ *
+ * @param error  Borrowed. May be used from several threads at once.
+ * @return Text in UTF-8, there until the error is freed. "" for NULL and what is no error.
+ */
+const char *blink_error_message(const struct blink_error *error);
+
+/**
+ * What the program had written when it was cut off.
+ *
+ * @param error  Borrowed. May be used from several threads at once.
+ * @return Borrowed from the error, and there until that is freed: do not free it. NULL where there is none.
+ */
+const struct blink_output *blink_error_output(const struct blink_error *error);
+
+/**
+ * Frees an error, with its message and its output.
+ *
+ * @param error  Taken. NULL does nothing.
+ */
+void blink_error_free(struct blink_error *error);
+
+/**
+ * Sets up a blink_exit to be filled in.
+ *
+ * @param exit  Written. NULL does nothing.
+ * @param size  sizeof(blink_exit).
+ */
+void blink_exit_init(struct blink_exit *exit,
+                     size_t size);
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written. NULL does nothing.
+ * @param size     sizeof(blink_write_options).
+ */
+void blink_write_options_init(struct blink_write_options *options,
+                              size_t size);
+
+/**
+ * Reads a whole file into memory.
+ *
+ * @param files   Borrowed. May be used from several threads at once.
+ * @param path    Absolute.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param out     Set on success; free with blink_bytes_free(). NULL on failure.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; CORRUPT where it did not arrive as
+ *         it was sent; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_files_read(const struct blink_files *files,
+                              const char *path,
+                              const struct blink_cancel *cancel,
+                              struct blink_bytes **out,
+                              struct blink_error **err);
+
+/**
+ * Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
+ *
+ * @param files    Borrowed. May be used from several threads at once.
+ * @param path     Absolute.
+ * @param data     Bytes. NULL with a length of 0.
+ * @param length   How many they are.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; INVALID_ARGUMENT where it may not be written;
+ *         RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_files_write(const struct blink_files *files,
+                               const char *path,
+                               const uint8_t *data,
+                               size_t length,
+                               const struct blink_write_options *options,
+                               const struct blink_cancel *cancel,
+                               struct blink_error **err);
+
+/**
+ * Describes a file; a symbolic link itself.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param path   Absolute.
+ * @param info   Set up with blink_file_info_init(), and filled in; its name and target are NULL.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; SANDBOX_DIED.
+ */
+blink_status blink_files_stat(const struct blink_files *files,
+                              const char *path,
+                              struct blink_file_info *info,
+                              struct blink_error **err);
+
+/**
+ * Whether there is a file, or a link that leads to one.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param path   Absolute.
+ * @param there  Set to the answer; false on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED.
+ */
+blink_status blink_files_exists(const struct blink_files *files,
+                                const char *path,
+                                bool *there,
+                                struct blink_error **err);
+
+/**
+ * Lists a folder, sorted by name.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param path   Absolute.
+ * @param out    Set on success; free with blink_entries_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no folder; SANDBOX_DIED.
+ */
+blink_status blink_files_list(const struct blink_files *files,
+                              const char *path,
+                              struct blink_entries **out,
+                              struct blink_error **err);
+
+/**
+ * Makes a folder and its missing parents; content where it exists.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param path   Absolute.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where a part of the path is no folder, or may not be written; SANDBOX_DIED.
+ */
+blink_status blink_files_make_dir(const struct blink_files *files,
+                                  const char *path,
+                                  struct blink_error **err);
+
+/**
+ * Removes a file, a link or an empty folder; a folder with all that is in it where that is asked for. Links are removed, not
+ * followed.
+ *
+ * @param files      Borrowed. May be used from several threads at once.
+ * @param path       Absolute.
+ * @param recursive  Whether a folder is removed with all that is in it.
+ * @param err        May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; ALREADY_EXISTS for a folder that is not empty; SANDBOX_DIED.
+ */
+blink_status blink_files_remove(const struct blink_files *files,
+                                const char *path,
+                                bool recursive,
+                                struct blink_error **err);
+
+/**
+ * Renames a file or folder, replacing a file that has the new name.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param from   Absolute.
+ * @param to     Absolute.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; UNSUPPORTED across file systems; SANDBOX_DIED.
+ */
+blink_status blink_files_rename(const struct blink_files *files,
+                                const char *from,
+                                const char *to,
+                                struct blink_error **err);
+
+/**
+ * Copies a file inside the sandbox.
+ *
+ * @param files   Borrowed. May be used from several threads at once.
+ * @param from    Absolute.
+ * @param to      Absolute.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_files_copy(const struct blink_files *files,
+                              const char *from,
+                              const char *to,
+                              const struct blink_cancel *cancel,
+                              struct blink_error **err);
+
+/**
+ * Brings a file or a whole folder of the host into the sandbox. A folder is merged into one that exists. Links come as they
+ * are; sockets and devices do not.
+ *
+ * @param files   Borrowed. May be used from several threads at once.
+ * @param from    The host's.
+ * @param to      The sandbox's, absolute: what it is called there.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; otherwise as blink_files_write().
+ */
+blink_status blink_files_upload(const struct blink_files *files,
+                                const char *from,
+                                const char *to,
+                                const struct blink_cancel *cancel,
+                                struct blink_error **err);
+
+/**
+ * Takes a file or a whole folder out of the sandbox to the host. Nothing outside `to` is touched, whatever the sandbox
+ * sends.
+ *
+ * @param files   Borrowed. May be used from several threads at once.
+ * @param from    The sandbox's, absolute.
+ * @param to      The host's: what it is called there.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; CORRUPT where a folder holds what may not leave a sandbox; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_files_download(const struct blink_files *files,
+                                  const char *from,
+                                  const char *to,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_error **err);
+
+/**
+ * Frees the handle. The files stay.
+ *
+ * @param files  Taken. NULL does nothing.
+ */
+void blink_files_free(struct blink_files *files);
+
+/**
+ * Sets up a blink_image to be filled in.
+ *
+ * @param image  Written. NULL does nothing.
+ * @param size   sizeof(blink_image).
+ */
+void blink_image_init(struct blink_image *image,
+                      size_t size);
+
+/**
+ * Fetches an image into the home, so that sandboxes can have it at once: a registry's reference, a folder in OCI layout, or
+ * a tar of one or of `docker save`. It asks the registry each time: a tag that has moved is followed.
+ *
+ * @param blink          Borrowed. May be used from several threads at once.
+ * @param image          What to fetch.
+ * @param progress       Is told how far it is. NULL: nobody.
+ * @param progress_data  Given to the callback.
+ * @param cancel         Borrowed. NULL: it cannot be cancelled. What came so far is kept for the next time.
+ * @param out            Set on success to a list of one; free with blink_image_list_free(). NULL on failure. May be NULL itself.
+ * @param err            May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, with the ways that are left; NOT_FOUND; CORRUPT, UNSUPPORTED and
+ *         RESOURCE_EXHAUSTED as the image deserves; INVALID_ARGUMENT for what names no image; CANCELLED.
+ */
+blink_status blink_image_pull(const struct blink *blink,
+                              const char *image,
+                              blink_progress_callback progress,
+                              void *progress_data,
+                              const struct blink_cancel *cancel,
+                              struct blink_image_list **out,
+                              struct blink_error **err);
+
+/**
+ * Lists the stored images, each once for every name that it has, the one that was fetched last first.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param out    Set on success; free with blink_image_list_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); CORRUPT where the list of images is damaged.
+ */
+blink_status blink_image_list_all(const struct blink *blink,
+                                  struct blink_image_list **out,
+                                  struct blink_error **err);
+
+/**
+ * Removes a stored image. Of one with several names, a reference removes just that name.
+ *
+ * @param blink        Borrowed. May be used from several threads at once.
+ * @param name         A reference, or a digest, of which 12 digits are enough.
+ * @param freed_bytes  Set to how many bytes that has freed. May be NULL.
+ * @param err          May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where a sandbox uses it, which the message names.
+ */
+blink_status blink_image_remove(const struct blink *blink,
+                                const char *name,
+                                uint64_t *freed_bytes,
+                                struct blink_error **err);
+
+/**
+ * Removes what no name and no sandbox refers to: images whose name has moved on, images from folders and files, and downloads
+ * that were given up.
+ *
+ * @param blink        Borrowed. May be used from several threads at once.
+ * @param freed_bytes  Set to how many bytes that has freed. May be NULL.
+ * @param err          May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); BUSY while another process unpacks an image.
+ */
+blink_status blink_image_prune(const struct blink *blink,
+                               uint64_t *freed_bytes,
+                               struct blink_error **err);
+
+/**
+ * The number of images in a list.
+ *
+ * @param list  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no list.
+ */
+size_t blink_image_list_count(const struct blink_image_list *list);
+
+/**
+ * An image of a list.
+ *
+ * @param list   Borrowed. May be used from several threads at once.
+ * @param index  From 0.
+ * @param image  Set up with blink_image_init(), and filled in. Its strings belong to the list.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_image_list_get(const struct blink_image_list *list,
+                                  size_t index,
+                                  struct blink_image *image,
+                                  struct blink_error **err);
+
+/**
+ * Frees a list with its strings.
+ *
+ * @param list  Taken. NULL does nothing.
+ */
+void blink_image_list_free(struct blink_image_list *list);
+
+/**
+ * Sets up a blink_checkpoint to be filled in.
+ *
+ * @param checkpoint  Written. NULL does nothing.
+ * @param size        sizeof(blink_checkpoint).
+ */
+void blink_checkpoint_init(struct blink_checkpoint *checkpoint,
+                           size_t size);
+
+/**
+ * The session that a session was forked from.
+ *
+ * @param lineage  Borrowed. May be used from several threads at once.
+ * @return "session" or "session@checkpoint", which belongs to the lineage; NULL where there is none.
+ */
+const char *blink_lineage_forked_from(const struct blink_lineage *lineage);
+
+/**
+ * The checkpoint that a session's disk was last at.
+ *
+ * @param lineage  Borrowed. May be used from several threads at once.
+ * @return It belongs to the lineage; NULL where there is none.
+ */
+const char *blink_lineage_current(const struct blink_lineage *lineage);
+
+/**
+ * The number of checkpoints.
+ *
+ * @param lineage  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no lineage.
+ */
+size_t blink_lineage_count(const struct blink_lineage *lineage);
+
+/**
+ * A checkpoint.
+ *
+ * @param lineage     Borrowed. May be used from several threads at once.
+ * @param index       From 0, in the order in which they were made.
+ * @param checkpoint  Set up with blink_checkpoint_init(), and filled in. Its strings belong to the lineage.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_lineage_get(const struct blink_lineage *lineage,
+                               size_t index,
+                               struct blink_checkpoint *checkpoint,
+                               struct blink_error **err);
+
+/**
+ * Frees a lineage with its strings.
+ *
+ * @param lineage  Taken. NULL does nothing.
+ */
+void blink_lineage_free(struct blink_lineage *lineage);
+
+/**
+ * Says who is told what Blink has to say; in the whole process, from now on. By default nobody is.
+ *
+ * @param level      A blink_log_level: what is less important is not told.
+ * @param callback   NULL: nobody. Who was told before may be called once more by a call that is under way.
+ * @param user_data  Given to the callback, on any thread.
+ * @param err        May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_log_set(int32_t level,
+                           blink_log_callback callback,
+                           void *user_data,
+                           struct blink_error **err);
+
+/**
+ * The program's exit code.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @return As `code` of blink_exit. -1 for NULL and what is no output.
+ */
+int32_t blink_output_exit_code(const struct blink_output *output);
+
+/**
+ * Whether the program's time was over, so that it was killed with everything that it had started.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @return false for NULL and what is no output.
+ */
+bool blink_output_timed_out(const struct blink_output *output);
+
+/**
+ * How the program ended.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @param exit    Set up with blink_exit_init(), and filled in. Its text belongs to the output.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK, or BLINK_STATUS_INVALID_ARGUMENT.
+ */
+blink_status blink_output_exit(const struct blink_output *output,
+                               struct blink_exit *exit,
+                               struct blink_error **err);
+
+/**
+ * What the program wrote to standard output, as far as it was captured: bytes that do not end with NUL.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @param length  Set to the number of bytes. May be NULL.
+ * @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+ */
+const uint8_t *blink_output_stdout(const struct blink_output *output,
+                                   size_t *length);
+
+/**
+ * What the program wrote to standard error, as far as it was captured: bytes that do not end with NUL.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @param length  Set to the number of bytes. May be NULL.
+ * @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+ */
+const uint8_t *blink_output_stderr(const struct blink_output *output,
+                                   size_t *length);
+
+/**
+ * How many bytes the program wrote to standard output in all, also beyond the capture's limit.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no output.
+ */
+uint64_t blink_output_stdout_total(const struct blink_output *output);
+
+/**
+ * How many bytes the program wrote to standard error in all, also beyond the capture's limit.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no output.
+ */
+uint64_t blink_output_stderr_total(const struct blink_output *output);
+
+/**
+ * Whether the program wrote more to a stream than was captured.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @return false for NULL and what is no output.
+ */
+bool blink_output_truncated(const struct blink_output *output);
+
+/**
+ * The isolation that the program really ran with.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @return "microvm" or "namespace", a static string. NULL for what is no output.
+ */
+const char *blink_output_isolation(const struct blink_output *output);
+
+/**
+ * Turns a timeout or an exceeded limit into an error that carries the output. Neither is one by itself: what the program
+ * wrote until then may be all that is wanted.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @param err     May be NULL. If set, free with blink_error_free(); it has a copy of the output.
+ * @return BLINK_STATUS_OK, BLINK_STATUS_TIMEOUT, BLINK_STATUS_RESOURCE_EXHAUSTED or BLINK_STATUS_INVALID_ARGUMENT.
+ */
+blink_status blink_output_check(const struct blink_output *output,
+                                struct blink_error **err);
+
+/**
+ * Frees an output, with its bytes.
+ *
+ * @param output  Taken. NULL does nothing.
+ */
+void blink_output_free(struct blink_output *output);
+
+/**
+ * Names a process for as long as its sandbox runs: blink_sandbox_attach() and blink_session_attach() take it.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no process.
+ */
+uint64_t blink_process_id(const struct blink_process *process);
+
+/**
+ * Its number among the sandbox's processes.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @return 0 where it could not be started, and for NULL and what is no process.
+ */
+uint32_t blink_process_pid(const struct blink_process *process);
+
+/**
+ * Reads what a program has written; waits while there is nothing. Several threads take turns.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param stream   A blink_stream.
+ * @param buffer   Room for what is read.
+ * @param length   How many bytes fit; at least 1.
+ * @param count    Set to the number of bytes that were read; 0 is the stream's end.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. Nothing is lost by it.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); BUSY where somebody else has attached to the process; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_process_read(const struct blink_process *process,
+                                int32_t stream,
+                                uint8_t *buffer,
+                                size_t length,
+                                size_t *count,
+                                const struct blink_cancel *cancel,
+                                struct blink_error **err);
+
+/**
+ * Reads what a program has written; never waits.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param stream   A blink_stream.
+ * @param buffer   Room for what is read.
+ * @param length   How many bytes fit; at least 1.
+ * @param count    Set to the number of bytes that were read; 0 is the stream's end.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); WOULD_BLOCK where there is nothing now; BUSY while another thread reads the stream, or where
+ *         somebody else has attached to the process; SANDBOX_DIED.
+ */
+blink_status blink_process_try_read(const struct blink_process *process,
+                                    int32_t stream,
+                                    uint8_t *buffer,
+                                    size_t length,
+                                    size_t *count,
+                                    struct blink_error **err);
+
+/**
+ * A file descriptor to poll for a stream: POLLIN says that blink_process_try_read() is worth a try. It is ready until that
+ * has answered BLINK_STATUS_WOULD_BLOCK, and stays ready at the stream's end. Nothing else is to be done with it: do not
+ * read from it, and do not close it.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param stream   A blink_stream.
+ * @param fd       Set to the descriptor, which is there until the process is freed. -1 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED where there are no more descriptors.
+ */
+blink_status blink_process_fd(const struct blink_process *process,
+                              int32_t stream,
+                              int32_t *fd,
+                              struct blink_error **err);
+
+/**
+ * Throws away what a stream still holds, and all that is to come: the program is not held back by it. Reading it then finds
+ * its end. Waits for a thread that reads it now.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param stream   A blink_stream.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_process_discard(const struct blink_process *process,
+                                   int32_t stream,
+                                   struct blink_error **err);
+
+/**
+ * Writes to a program's standard input; waits while the program does not take it. That the program reads no more is no
+ * failure: its exit tells.
+ *
+ * @param process  Borrowed. May be used from several threads at once, which take turns.
+ * @param data     Bytes. NULL with a length of 0.
+ * @param length   How many they are.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. A part may have been written then.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where the command asked for no stdin_piped, or the input was closed;
+ *         SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_process_write(const struct blink_process *process,
+                                 const uint8_t *data,
+                                 size_t length,
+                                 const struct blink_cancel *cancel,
+                                 struct blink_error **err);
+
+/**
+ * Ends a program's standard input, behind everything that was written. Does nothing where there is none.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_process_close_stdin(const struct blink_process *process,
+                                       struct blink_error **err);
+
+/**
+ * Tells a program's terminal a new size. Without a terminal nothing happens.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param rows     At least 1.
+ * @param cols     At least 1.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_process_resize(const struct blink_process *process,
+                                  uint16_t rows,
+                                  uint16_t cols,
+                                  struct blink_error **err);
+
+/**
+ * Sends a signal.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param signal   Linux's number, such as 15 for SIGTERM.
+ * @param tree     false: to its process group. true: to everything that it has started, also what has left that.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND once it was released; SANDBOX_DIED.
+ */
+blink_status blink_process_signal(const struct blink_process *process,
+                                  int32_t signal,
+                                  bool tree,
+                                  struct blink_error **err);
+
+/**
+ * Waits until a program has ended and all of its output was read or discarded. May be called again, also after it has
+ * failed.
+ *
+ * @param process     Borrowed. May be used from several threads at once.
+ * @param timeout_ms  Milliseconds to wait; 0 means no limit.
+ * @param exit        Set up with blink_exit_init(), and filled in; its text belongs to the process. May be NULL.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled. The program goes on.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); TIMEOUT where it has not ended by then, and goes on; SANDBOX_DIED; BUSY where somebody else
+ *         has attached to the process; CANCELLED.
+ */
+blink_status blink_process_wait(const struct blink_process *process,
+                                uint64_t timeout_ms,
+                                struct blink_exit *exit,
+                                const struct blink_cancel *cancel,
+                                struct blink_error **err);
+
+/**
+ * Kills a program and everything that it has started.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND once it was released; SANDBOX_DIED.
+ */
+blink_status blink_process_kill(const struct blink_process *process,
+                                struct blink_error **err);
+
+/**
+ * Forgets a program in its sandbox: it is killed if it runs, and its output and exit can no longer be asked for. The handle
+ * still wants to be freed.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND once it was released; SANDBOX_DIED.
+ */
+blink_status blink_process_release(const struct blink_process *process,
+                                   struct blink_error **err);
+
+/**
+ * Frees a process's handle, and closes its file descriptors. The program goes on, and its standard input does not end:
+ * attach to it again with its id.
+ *
+ * @param process  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_process_free(struct blink_process *process);
+
+/**
+ * Sets up a blink_process_info to be filled in.
+ *
+ * @param info  Written. NULL does nothing.
+ * @param size  sizeof(blink_process_info).
+ */
+void blink_process_info_init(struct blink_process_info *info,
+                             size_t size);
+
+/**
+ * The number of processes in a list.
+ *
+ * @param list  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no list.
+ */
+size_t blink_process_list_count(const struct blink_process_list *list);
+
+/**
+ * A process of a list.
+ *
+ * @param list   Borrowed. May be used from several threads at once.
+ * @param index  From 0.
+ * @param info   Set up with blink_process_info_init(), and filled in. Its strings belong to the list.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_process_list_get(const struct blink_process_list *list,
+                                    size_t index,
+                                    struct blink_process_info *info,
+                                    struct blink_error **err);
+
+/**
+ * How a process of a list has ended.
+ *
+ * @param list   Borrowed. May be used from several threads at once.
+ * @param index  From 0.
+ * @param exit   Set up with blink_exit_init(), and filled in. Its text belongs to the list.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); BUSY where it still runs; INVALID_ARGUMENT.
+ */
+blink_status blink_process_list_exit(const struct blink_process_list *list,
+                                     size_t index,
+                                     struct blink_exit *exit,
+                                     struct blink_error **err);
+
+/**
+ * Frees a list with its strings.
+ *
+ * @param list  Taken. NULL does nothing.
+ */
+void blink_process_list_free(struct blink_process_list *list);
+
+/**
+ * Makes and boots a sandbox. Where the call is cancelled, nothing of it stays.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY where a port is taken;
+ *         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT where it does
+ *         not boot in time; CANCELLED.
+ */
+blink_status blink_sandbox_create(const struct blink *blink,
+                                  const struct blink_sandbox_options *options,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_sandbox **out,
+                                  struct blink_error **err);
+
+/**
+ * Takes up a detached sandbox that an earlier process has made. Its programs run as before; the environment, folder and
+ * user that it was made with no longer apply to new ones. Its ports are published again.
+ *
+ * @param blink   Borrowed. May be used from several threads at once.
+ * @param id      As blink_sandbox_id() gave it.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param out     Set on success; free with blink_sandbox_free(). NULL on failure.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended.
+ */
+blink_status blink_sandbox_open(const struct blink *blink,
+                                const char *id,
+                                const struct blink_cancel *cancel,
+                                struct blink_sandbox **out,
+                                struct blink_error **err);
+
+/**
+ * Lists the ids of the sandboxes that were made detached and not removed.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param out    Set on success; free with blink_strings_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_sandbox_list(const struct blink *blink,
+                                struct blink_strings **out,
+                                struct blink_error **err);
+
+/**
+ * Names a sandbox among all of its home.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @return There until the sandbox is freed. NULL for NULL and what is no sandbox.
+ */
+const char *blink_sandbox_id(const struct blink_sandbox *sandbox);
+
+/**
+ * The isolation that a sandbox really has.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @return "microvm" or "namespace", a static string. NULL for NULL and what is no sandbox.
+ */
+const char *blink_sandbox_isolation(const struct blink_sandbox *sandbox);
+
+/**
+ * The host's port that leads into a sandbox.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param index    From 0, in the order in which the ports were asked for.
+ * @return 0 where there is none of that index, and for NULL and what is no sandbox.
+ */
+uint16_t blink_sandbox_published_port(const struct blink_sandbox *sandbox,
+                                      size_t index);
+
+/**
+ * Runs a command and waits for it. A command that exits with another code than 0, or is killed when its time is over, is no
+ * failure: the output says so; blink_output_check() makes one of it.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param command  Borrowed.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. A cancelled command is killed with all that it has started.
+ * @param out      Set on success; free with blink_output_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT and NOT_FOUND for a command that cannot be right; RESOURCE_EXHAUSTED;
+ *         SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_sandbox_exec(const struct blink_sandbox *sandbox,
+                                const struct blink_command *command,
+                                const struct blink_cancel *cancel,
+                                struct blink_output **out,
+                                struct blink_error **err);
+
+/**
+ * Starts a command, whose input and output stream.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param command  Borrowed.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. It cancels the start only.
+ * @param out      Set on success; free with blink_process_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_sandbox_exec().
+ */
+blink_status blink_sandbox_spawn(const struct blink_sandbox *sandbox,
+                                 const struct blink_command *command,
+                                 const struct blink_cancel *cancel,
+                                 struct blink_process **out,
+                                 struct blink_error **err);
+
+/**
+ * Attaches to a process that was spawned earlier, also by an earlier host process. Whoever was attached to it is not any
+ * more.
+ *
+ * @param sandbox        Borrowed. May be used from several threads at once.
+ * @param id             As blink_process_id() gave it.
+ * @param stdout_offset  Where its standard output goes on: the bytes that were read; 0 for the oldest of its last MiB.
+ * @param stderr_offset  As stdout_offset, for its standard error.
+ * @param cancel         Borrowed. NULL: it cannot be cancelled.
+ * @param out            Set on success; free with blink_process_free(). NULL on failure.
+ * @param err            May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_sandbox_attach(const struct blink_sandbox *sandbox,
+                                  uint64_t id,
+                                  uint64_t stdout_offset,
+                                  uint64_t stderr_offset,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_process **out,
+                                  struct blink_error **err);
+
+/**
+ * Lists the spawned processes that were not released.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_process_list_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED.
+ */
+blink_status blink_sandbox_processes(const struct blink_sandbox *sandbox,
+                                     struct blink_process_list **out,
+                                     struct blink_error **err);
+
+/**
+ * The files of a sandbox.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_files_free(). NULL on failure. It may outlive the sandbox's handle.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED.
+ */
+blink_status blink_sandbox_files(const struct blink_sandbox *sandbox,
+                                 struct blink_files **out,
+                                 struct blink_error **err);
+
+/**
+ * Asks a sandbox's agent for a sign of life.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_sandbox_ping(const struct blink_sandbox *sandbox,
+                                const struct blink_cancel *cancel,
+                                struct blink_error **err);
+
+/**
+ * Ends a sandbox and removes everything of it, also where it is detached. Calls that are under way in it, and all that come
+ * later, fail with BLINK_STATUS_SANDBOX_DIED; only this one does nothing then. The handle still wants to be freed.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INTERNAL where something of it could not be removed, which the message names.
+ */
+blink_status blink_sandbox_remove(const struct blink_sandbox *sandbox,
+                                  struct blink_error **err);
+
+/**
+ * Frees a sandbox's handle. The sandbox ends and is removed with it, unless it is detached.
+ *
+ * @param sandbox  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_sandbox_free(struct blink_sandbox *sandbox);
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written. NULL does nothing.
+ * @param size     sizeof(blink_sandbox_options).
+ */
+void blink_sandbox_options_init(struct blink_sandbox_options *options,
+                                size_t size);
+
+/**
+ * Opens a session and starts it, or makes it where there is none of that name.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param name     Its name.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. A session that is being made may be there afterwards.
+ * @param out      Set on success; free with blink_session_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for a name that is none, and for options that the session was not made with;
+ *         BUSY while another process has it, which the message names; otherwise as blink_sandbox_create().
+ */
+blink_status blink_session_open(const struct blink *blink,
+                                const char *name,
+                                const struct blink_session_options *options,
+                                const struct blink_cancel *cancel,
+                                struct blink_session **out,
+                                struct blink_error **err);
+
+/**
+ * Takes a session that is there, without starting it.
+ *
+ * @param blink        Borrowed. May be used from several threads at once.
+ * @param name         Its name.
+ * @param patience_ms  Milliseconds for which another process that has it is waited for; 0 does not wait.
+ * @param cancel       Borrowed. NULL: it cannot be cancelled.
+ * @param out          Set on success; free with blink_session_free(). NULL on failure.
+ * @param err          May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process has it; CANCELLED.
+ */
+blink_status blink_session_take(const struct blink *blink,
+                                const char *name,
+                                uint64_t patience_ms,
+                                const struct blink_cancel *cancel,
+                                struct blink_session **out,
+                                struct blink_error **err);
+
+/**
+ * Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param name     Its name.
+ * @param archive  The archive's path on the host.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The session may be there afterwards.
+ * @param out      Set on success; free with blink_session_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT for what is no whole archive, and UNSUPPORTED for one of the future,
+ *         with nothing left behind; otherwise as blink_session_open().
+ */
+blink_status blink_session_import(const struct blink *blink,
+                                  const char *name,
+                                  const char *archive,
+                                  const struct blink_session_options *options,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_session **out,
+                                  struct blink_error **err);
+
+/**
+ * Lists all sessions of the home, by name, whoever has them.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
+ */
+blink_status blink_session_list_all(const struct blink *blink,
+                                    struct blink_session_list **out,
+                                    struct blink_error **err);
+
+/**
+ * What there is to say about one session, whoever has it: a list of one.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param name   Its name.
+ * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND.
+ */
+blink_status blink_session_list_one(const struct blink *blink,
+                                    const char *name,
+                                    struct blink_session_list **out,
+                                    struct blink_error **err);
+
+/**
+ * Removes what no session, checkpoint or fork needs, and what processes that ended half-way have left.
+ *
+ * @param blink        Borrowed. May be used from several threads at once.
+ * @param freed_bytes  Set to how many bytes that has freed. May be NULL.
+ * @param err          May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); BUSY while another process makes or removes something of the kind.
+ */
+blink_status blink_session_prune(const struct blink *blink,
+                                 uint64_t *freed_bytes,
+                                 struct blink_error **err);
+
+/**
+ * Names a session for good: it stays the same when the session is renamed.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @return There until the session is freed. NULL for NULL and what is no session.
+ */
+const char *blink_session_id(const struct blink_session *session);
+
+/**
+ * Whether opening a session has made it.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @return false for NULL and what is no session.
+ */
+bool blink_session_was_created(const struct blink_session *session);
+
+/**
+ * Starts a session from its disk, or takes up the machine that still runs. Does nothing where it runs already. Whatever needs
+ * it to run starts it by itself.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. It may run afterwards.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_open().
+ */
+blink_status blink_session_start(const struct blink_session *session,
+                                 const struct blink_cancel *cancel,
+                                 struct blink_error **err);
+
+/**
+ * Ends a session's machine; what its programs have written to its disk stays. Does nothing where it does not run.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INTERNAL where the machine cannot be ended.
+ */
+blink_status blink_session_stop(const struct blink_session *session,
+                                struct blink_error **err);
+
+/**
+ * Runs a command in a session and waits for it, as blink_sandbox_exec().
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param command  Borrowed.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. A cancelled command is killed with all that it has started.
+ * @param out      Set on success; free with blink_output_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_sandbox_exec(); NOT_FOUND once the session was removed.
+ */
+blink_status blink_session_exec(const struct blink_session *session,
+                                const struct blink_command *command,
+                                const struct blink_cancel *cancel,
+                                struct blink_output **out,
+                                struct blink_error **err);
+
+/**
+ * Starts a command in a session, as blink_sandbox_spawn(). Its number stays its own, also in later processes.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param command  Borrowed.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. It cancels the start only.
+ * @param out      Set on success; free with blink_process_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_exec().
+ */
+blink_status blink_session_spawn(const struct blink_session *session,
+                                 const struct blink_command *command,
+                                 const struct blink_cancel *cancel,
+                                 struct blink_process **out,
+                                 struct blink_error **err);
+
+/**
+ * Attaches to a process of a session, as blink_sandbox_attach().
+ *
+ * @param session        Borrowed. May be used from several threads at once.
+ * @param id             As blink_process_id() gave it.
+ * @param stdout_offset  Where its standard output goes on; 0 for the oldest of its last MiB.
+ * @param stderr_offset  As stdout_offset, for its standard error.
+ * @param cancel         Borrowed. NULL: it cannot be cancelled.
+ * @param out            Set on success; free with blink_process_free(). NULL on failure.
+ * @param err            May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_session_attach(const struct blink_session *session,
+                                  uint64_t id,
+                                  uint64_t stdout_offset,
+                                  uint64_t stderr_offset,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_process **out,
+                                  struct blink_error **err);
+
+/**
+ * Lists a session's spawned processes that were not released.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_process_list_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED.
+ */
+blink_status blink_session_processes(const struct blink_session *session,
+                                     struct blink_process_list **out,
+                                     struct blink_error **err);
+
+/**
+ * The files of a session, which is started where it does not run. They end with its machine: ask again after
+ * blink_session_stop() and blink_session_restore().
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_files_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_start().
+ */
+blink_status blink_session_files(const struct blink_session *session,
+                                 struct blink_files **out,
+                                 struct blink_error **err);
+
+/**
+ * Gives a session another name.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param name     The new one.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS.
+ */
+blink_status blink_session_rename(const struct blink_session *session,
+                                  const char *name,
+                                  struct blink_error **err);
+
+/**
+ * Keeps a session's disk as it is now, under a name. A session that runs is held still for the moment that it takes.
+ *
+ * @param session         Borrowed. May be used from several threads at once.
+ * @param name            The checkpoint's name.
+ * @param require_frozen  Whether a copy that is worth less than BLINK_CONSISTENCY_FROZEN is refused.
+ * @param consistency     Set to what it is worth, a blink_consistency. May be NULL.
+ * @param cancel          Borrowed. NULL: it cannot be cancelled. The checkpoint may be there afterwards.
+ * @param err             May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY where
+ *         a disk that must be frozen cannot be; CANCELLED.
+ */
+blink_status blink_session_checkpoint(const struct blink_session *session,
+                                      const char *name,
+                                      bool require_frozen,
+                                      int32_t *consistency_out,
+                                      const struct blink_cancel *cancel,
+                                      struct blink_error **err);
+
+/**
+ * Puts a session's disk back to what it was at a checkpoint; what it holds now is lost. A session that runs is stopped for
+ * that, and started again.
+ *
+ * @param session     Borrowed. May be used from several threads at once.
+ * @param checkpoint  The checkpoint's name.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled. The disk may be put back all the same.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; otherwise as blink_session_start().
+ */
+blink_status blink_session_restore(const struct blink_session *session,
+                                   const char *checkpoint,
+                                   const struct blink_cancel *cancel,
+                                   struct blink_error **err);
+
+/**
+ * Forgets a checkpoint. What others need of it stays until they are gone.
+ *
+ * @param session     Borrowed. May be used from several threads at once.
+ * @param checkpoint  The checkpoint's name.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND.
+ */
+blink_status blink_session_remove_checkpoint(const struct blink_session *session,
+                                             const char *checkpoint,
+                                             struct blink_error **err);
+
+/**
+ * Where a session comes from, and the tree of its checkpoints.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_lineage_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); CORRUPT where the list of sessions is damaged.
+ */
+blink_status blink_session_lineage(const struct blink_session *session,
+                                   struct blink_lineage **out,
+                                   struct blink_error **err);
+
+/**
+ * Makes a session that begins with this one's disk, and goes its own way: it has its own name, machine-id and host name. It is
+ * not started.
+ *
+ * @param session     Borrowed. May be used from several threads at once.
+ * @param checkpoint  The checkpoint to begin with. NULL: the disk as it is now.
+ * @param name        The fork's name.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled. The fork may be there afterwards.
+ * @param out         Set on success; free with blink_session_free(). NULL on failure.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; NOT_FOUND; RESOURCE_EXHAUSTED; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_session_fork(const struct blink_session *session,
+                                const char *checkpoint,
+                                const char *name,
+                                const struct blink_cancel *cancel,
+                                struct blink_session **out,
+                                struct blink_error **err);
+
+/**
+ * Makes several forks at once, of the same state of this session's disk: all of them, or none. None is started.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param names    The forks' names.
+ * @param count    How many they are.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The forks may be there afterwards.
+ * @param out      Room for `count` handles: all set on success, to be freed with blink_session_free(); all NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_fork().
+ */
+blink_status blink_session_fork_many(const struct blink_session *session,
+                                     const char *const *names,
+                                     size_t count,
+                                     const struct blink_cancel *cancel,
+                                     struct blink_session **out,
+                                     struct blink_error **err);
+
+/**
+ * Writes a session's disk to one file, from which blink_session_import() makes a session, also on another machine. A session
+ * that runs goes on; the file holds its disk of one moment.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param archive  The path on the host of the file to write.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The file may be there afterwards.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED for a full disk, with nothing left behind; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_session_export(const struct blink_session *session,
+                                  const char *archive,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_error **err);
+
+/**
+ * Ends a session and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole. Calls that come
+ * later fail with BLINK_STATUS_NOT_FOUND; only this one does nothing then. The handle still wants to be freed.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INTERNAL where something of it could not be removed, which the message names.
+ */
+blink_status blink_session_remove(const struct blink_session *session,
+                                  struct blink_error **err);
+
+/**
+ * Lets go of a session, which stays. Its machine ends, unless it is warm: for a micro-VM that is a power cut, so call
+ * blink_session_stop() first where the last seconds' writes matter.
+ *
+ * @param session  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_session_free(struct blink_session *session);
+
+/**
+ * Sets up a blink_session_info to be filled in.
+ *
+ * @param info  Written. NULL does nothing.
+ * @param size  sizeof(blink_session_info).
+ */
+void blink_session_info_init(struct blink_session_info *info,
+                             size_t size);
+
+/**
+ * The number of sessions in a list.
+ *
+ * @param list  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no list.
+ */
+size_t blink_session_list_count(const struct blink_session_list *list);
+
+/**
+ * A session of a list.
+ *
+ * @param list   Borrowed. May be used from several threads at once.
+ * @param index  From 0.
+ * @param info   Set up with blink_session_info_init(), and filled in. Its strings belong to the list.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_session_list_get(const struct blink_session_list *list,
+                                    size_t index,
+                                    struct blink_session_info *info,
+                                    struct blink_error **err);
+
+/**
+ * A label of a session of a list.
+ *
+ * @param list   Borrowed. May be used from several threads at once.
+ * @param index  The session's, from 0.
+ * @param label  The label's, from 0.
+ * @return "NAME=VALUE", which belongs to the list; NULL where there is none of that index.
+ */
+const char *blink_session_list_label(const struct blink_session_list *list,
+                                     size_t index,
+                                     size_t label);
+
+/**
+ * Frees a list with its strings.
+ *
+ * @param list  Taken. NULL does nothing.
+ */
+void blink_session_list_free(struct blink_session_list *list);
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written. NULL does nothing.
+ * @param size     sizeof(blink_session_options).
+ */
+void blink_session_options_init(struct blink_session_options *options,
+                                size_t size);
+
+/**
+ * Names a status, as this header does.
+ *
+ * @param status  Any number.
+ * @return A static string, such as "BLINK_STATUS_NOT_FOUND"; NULL for a number that is no status of this version.
+ */
+const char *blink_status_name(int32_t status);
+
+/**
+ * Says which version of the library runs.
+ *
+ * @return A static string such as "0.1.0".
+ */
+const char *blink_version(void);
+
+/**
+ * The number of strings in a list.
+ *
+ * @param strings  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no list.
+ */
+size_t blink_strings_count(const struct blink_strings *strings);
+
+/**
+ * A string of a list.
+ *
+ * @param strings  Borrowed. May be used from several threads at once.
+ * @param index    From 0.
+ * @return Text in UTF-8, there until the list is freed. NULL where there is none of that index.
+ */
+const char *blink_strings_get(const struct blink_strings *strings,
+                              size_t index);
+
+/**
+ * Frees a list with its strings.
+ *
+ * @param strings  Taken. NULL does nothing.
+ */
+void blink_strings_free(struct blink_strings *strings);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* BLINK_H */

@@ -1,0 +1,77 @@
+#include "test.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void test_files(void)
+{
+    blink_error *err = NULL;
+    blink *all = open_blink();
+    blink_sandbox *sandbox = make_sandbox(all);
+    blink_files *files;
+    OK(blink_sandbox_files(sandbox, &files, &err));
+
+    size_t length = 3 << 20;
+    uint8_t *data = malloc(length);
+    for (size_t i = 0; i < length; i++)
+        data[i] = (uint8_t)(i * 31 >> 3);
+    OK(blink_files_make_dir(files, "/tmp/a/b", &err));
+    OK(blink_files_write(files, "/tmp/a/b/data", data, length, NULL, NULL, &err));
+    blink_bytes *bytes;
+    OK(blink_files_read(files, "/tmp/a/b/data", NULL, &bytes, &err));
+    CHECK(blink_bytes_length(bytes) == length && memcmp(blink_bytes_data(bytes), data, length) == 0);
+    blink_bytes_free(bytes);
+    free(data);
+
+    blink_write_options how;
+    blink_write_options_init(&how, sizeof how);
+    how.mode = 0750;
+    OK(blink_files_write(files, "/tmp/a/small", (const uint8_t *)"one", 3, &how, NULL, &err));
+    how.append = 1;
+    OK(blink_files_write(files, "/tmp/a/small", (const uint8_t *)"two", 3, &how, NULL, &err));
+    OK(blink_files_write(files, "/tmp/a/empty", NULL, 0, NULL, NULL, &err));
+    OK(blink_files_read(files, "/tmp/a/empty", NULL, &bytes, &err));
+    CHECK(blink_bytes_length(bytes) == 0 && blink_bytes_data(bytes) == NULL);
+    blink_bytes_free(bytes);
+    blink_file_info info;
+    blink_file_info_init(&info, sizeof info);
+    OK(blink_files_stat(files, "/tmp/a/small", &info, &err));
+    CHECK(info.file_type == BLINK_FILE_TYPE_FILE && info.size_bytes == 6 && (info.mode & 0777) == 0750);
+    CHECK(info.modified_ms > 1600000000000);
+
+    blink_entries *entries;
+    OK(blink_files_list(files, "/tmp/a", &entries, &err));
+    CHECK(blink_entries_count(entries) == 3);
+    OK(blink_entries_get(entries, 0, &info, &err));
+    CHECK(strcmp(info.name, "b") == 0 && info.file_type == BLINK_FILE_TYPE_DIRECTORY);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_entries_get(entries, 3, &info, &err));
+    blink_entries_free(entries);
+
+    bool there;
+    OK(blink_files_copy(files, "/tmp/a/small", "/tmp/a/copy", NULL, &err));
+    OK(blink_files_rename(files, "/tmp/a/copy", "/tmp/a/moved", &err));
+    OK(blink_files_exists(files, "/tmp/a/copy", &there, &err));
+    CHECK(!there);
+    OK(blink_files_exists(files, "/tmp/a/moved", &there, &err));
+    CHECK(there);
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_files_remove(files, "/tmp/a", false, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_files_read(files, "/tmp/no", NULL, &bytes, &err));
+    CHECK(bytes == NULL);
+
+    OK(blink_files_download(files, "/tmp/a", scratch("a"), NULL, &err));
+    FILE *file = fopen(scratch("a/small"), "rb");
+    CHECK(file != NULL);
+    char text[16] = {0};
+    CHECK(fread(text, 1, sizeof text, file) == 6 && strcmp(text, "onetwo") == 0);
+    fclose(file);
+    OK(blink_files_remove(files, "/tmp/a", true, &err));
+    OK(blink_files_upload(files, scratch("a"), "/tmp/again", NULL, &err));
+    OK(blink_files_exists(files, "/tmp/again/b/data", &there, &err));
+    CHECK(there);
+
+    OK(blink_sandbox_remove(sandbox, &err));
+    FAILS(BLINK_STATUS_SANDBOX_DIED, blink_files_exists(files, "/tmp", &there, &err));
+    blink_sandbox_free(sandbox);
+    blink_files_free(files);
+    blink_close(all);
+}

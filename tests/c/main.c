@@ -1,0 +1,128 @@
+/* The behaviour of libblink, as C sees it. Each test has its own sandboxes; all have one home. */
+#define _POSIX_C_SOURCE 200809L
+#include "test.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int checks;
+static char folder[256];
+
+void check(bool condition, const char *what, const char *file, int line)
+{
+    checks++;
+    if (!condition) {
+        fprintf(stderr, "%s:%d: %s\n", file, line, what);
+        exit(1);
+    }
+}
+
+void check_status(blink_status status, blink_status expected, blink_error **err, const char *what, const char *file,
+                  int line)
+{
+    checks++;
+    bool told = (status == BLINK_STATUS_OK) == (*err == NULL) && (*err == NULL || blink_error_status(*err) == status) &&
+                (*err == NULL || strlen(blink_error_message(*err)) > 0);
+    if (status != expected || !told) {
+        const char *name = blink_status_name(status);
+        fprintf(stderr, "%s:%d: %s: %s: %s\n", file, line, what, name ? name : "no status", blink_error_message(*err));
+        exit(1);
+    }
+    blink_error_free(*err);
+    *err = NULL;
+}
+
+static int32_t engine(void)
+{
+    const char *name = getenv("BLINK_TEST_ENGINE");
+    if (name == NULL || strcmp(name, "namespace") == 0)
+        return BLINK_ISOLATION_NAMESPACE;
+    CHECK(strcmp(name, "microvm") == 0);
+    return BLINK_ISOLATION_MICROVM;
+}
+
+blink *open_blink(void)
+{
+    blink_error *err = NULL;
+    blink_options options;
+    blink_options_init(&options, sizeof options);
+    options.isolation = engine();
+    char home[320];
+    snprintf(home, sizeof home, "%s/home", folder);
+    options.home = home;
+    blink *all;
+    OK(blink_open(&options, &all, &err));
+    return all;
+}
+
+blink_sandbox *make_sandbox(blink *all)
+{
+    blink_error *err = NULL;
+    blink_sandbox *sandbox;
+    OK(blink_sandbox_create(all, NULL, NULL, &sandbox, &err));
+    return sandbox;
+}
+
+blink_command shell(const char *script)
+{
+    static _Thread_local const char *argv[3] = {"/bin/sh", "-c"};
+    argv[2] = script;
+    blink_command command;
+    blink_command_init(&command, sizeof command);
+    command.argv = argv;
+    command.argv_count = COUNT(argv);
+    return command;
+}
+
+bool is(const uint8_t *bytes, size_t length, const char *expected)
+{
+    return length == strlen(expected) && (length == 0 || memcmp(bytes, expected, length) == 0);
+}
+
+bool stdout_is(const blink_output *output, const char *expected)
+{
+    size_t length;
+    const uint8_t *bytes = blink_output_stdout(output, &length);
+    if (!is(bytes, length, expected)) {
+        fprintf(stderr, "not \"%s\", but \"%.*s\"\n", expected, (int)length, length ? (const char *)bytes : "");
+        return false;
+    }
+    return true;
+}
+
+const char *scratch(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } tests[] = {
+        {"run", test_run},         {"process", test_process},     {"files", test_files},   {"session", test_session},
+        {"cancel", test_cancel},   {"bad_input", test_bad_input}, {"system", test_system},
+    };
+    if (argc < 2) {
+        fprintf(stderr, "usage: %s FOLDER [TEST]...\n", argv[0]);
+        return 2;
+    }
+    snprintf(folder, sizeof folder, "%s", argv[1]);
+    int ran = 0;
+    for (size_t i = 0; i < COUNT(tests); i++) {
+        bool wanted = argc == 2;
+        for (int j = 2; j < argc; j++)
+            wanted |= strcmp(argv[j], tests[i].name) == 0;
+        if (wanted) {
+            tests[i].run();
+            printf("ok %s\n", tests[i].name);
+            fflush(stdout);
+            ran++;
+        }
+    }
+    printf("%d tests, %d checks\n", ran, checks);
+    return ran > 0 ? 0 : 1;
+}

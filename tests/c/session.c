@@ -1,0 +1,179 @@
+#include "test.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void run(blink_session *session, const char *script, const char *expected)
+{
+    blink_error *err = NULL;
+    blink_output *output;
+    blink_command command = shell(script);
+    OK(blink_session_exec(session, &command, NULL, &output, &err));
+    CHECK(stdout_is(output, expected));
+    blink_output_free(output);
+}
+
+static void remove_and_free(blink_session *session)
+{
+    blink_error *err = NULL;
+    OK(blink_session_remove(session, &err));
+    OK(blink_session_remove(session, &err));
+    blink_session_free(session);
+}
+
+static void checkpoints_and_forks(blink *all)
+{
+    blink_error *err = NULL;
+    const char *labels[] = {"owner=tests"};
+    blink_session_options options;
+    blink_session_options_init(&options, sizeof options);
+    options.labels = labels;
+    options.labels_count = 1;
+    options.patience_ms = 0;
+    blink_session *session, *fork, *forks[2];
+    OK(blink_session_open(all, "work", &options, NULL, &session, &err));
+    CHECK(blink_session_was_created(session));
+    run(session, "echo one > /var/blink/memory/notes", "");
+    int32_t worth;
+    OK(blink_session_checkpoint(session, "begun", false, &worth, NULL, &err));
+    CHECK(worth == BLINK_CONSISTENCY_FROZEN || worth == BLINK_CONSISTENCY_CRASH);
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_checkpoint(session, "begun", false, NULL, NULL, &err));
+    run(session, "echo two >> /var/blink/memory/notes; cat /var/blink/memory/notes", "one\ntwo\n");
+
+    blink_session *second;
+    FAILS(BLINK_STATUS_BUSY, blink_session_open(all, "work", &options, NULL, &second, &err));
+    FAILS(BLINK_STATUS_BUSY, blink_session_take(all, "work", 0, NULL, &second, &err));
+    CHECK(second == NULL);
+
+    OK(blink_session_fork(session, "begun", "other", NULL, &fork, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_fork(session, "no", "third", NULL, &second, &err));
+    run(fork, "cat /var/blink/memory/notes", "one\n");
+    const char *names[] = {"many-1", "many-2"};
+    OK(blink_session_fork_many(session, names, 2, NULL, forks, &err));
+    for (size_t i = 0; i < 2; i++) {
+        run(forks[i], "cat /var/blink/memory/notes", "one\ntwo\n");
+        remove_and_free(forks[i]);
+    }
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_fork_many(session, (const char *[]){"new", "other"}, 2, NULL, forks, &err));
+    CHECK(forks[0] == NULL && forks[1] == NULL);
+
+    OK(blink_session_restore(session, "begun", NULL, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_restore(session, "no", NULL, &err));
+    run(session, "cat /var/blink/memory/notes", "one\n");
+    blink_lineage *lineage;
+    OK(blink_session_lineage(session, &lineage, &err));
+    blink_checkpoint checkpoint;
+    blink_checkpoint_init(&checkpoint, sizeof checkpoint);
+    CHECK(blink_lineage_count(lineage) == 1 && strcmp(blink_lineage_current(lineage), "begun") == 0);
+    OK(blink_lineage_get(lineage, 0, &checkpoint, &err));
+    CHECK(strcmp(checkpoint.name, "begun") == 0 && checkpoint.parent == NULL && checkpoint.consistency == worth);
+    blink_lineage_free(lineage);
+    OK(blink_session_lineage(fork, &lineage, &err));
+    CHECK(strcmp(blink_lineage_forked_from(lineage), "work@begun") == 0);
+    blink_lineage_free(lineage);
+
+    blink_session_list *list;
+    OK(blink_session_list_all(all, &list, &err));
+    CHECK(blink_session_list_count(list) == 2);
+    blink_session_info info;
+    blink_session_info_init(&info, sizeof info);
+    OK(blink_session_list_get(list, 1, &info, &err));
+    CHECK(strcmp(info.name, "work") == 0 && info.running && !info.warm && strcmp(info.image, "host") == 0);
+    CHECK(info.labels_count == 1 && strcmp(blink_session_list_label(list, 1, 0), "owner=tests") == 0);
+    CHECK(strcmp(info.id, blink_session_id(session)) == 0);
+    blink_session_list_free(list);
+
+    OK(blink_session_rename(session, "renamed", &err));
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_rename(session, "other", &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_list_one(all, "work", &list, &err));
+    OK(blink_session_list_one(all, "renamed", &list, &err));
+    blink_session_list_free(list);
+    OK(blink_session_remove_checkpoint(session, "begun", &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_remove_checkpoint(session, "begun", &err));
+
+    /* The disk outlives the machine and the handle. */
+    OK(blink_session_stop(session, &err));
+    blink_session_free(session);
+    OK(blink_session_open(all, "renamed", NULL, NULL, &session, &err));
+    CHECK(!blink_session_was_created(session));
+    run(session, "cat /var/blink/memory/notes", "one\n");
+    remove_and_free(session);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_take(all, "renamed", 0, NULL, &session, &err));
+    run(fork, "cat /var/blink/memory/notes", "one\n");
+    remove_and_free(fork);
+    uint64_t freed;
+    OK(blink_session_prune(all, &freed, &err));
+}
+
+static void archives(blink *all)
+{
+    blink_error *err = NULL;
+    blink_session *session, *copy;
+    OK(blink_session_open(all, "packed", NULL, NULL, &session, &err));
+    run(session, "echo kept > /var/blink/memory/notes", "");
+    char archive[512];
+    strcpy(archive, scratch("archive"));
+    OK(blink_session_export(session, archive, NULL, &err));
+    OK(blink_session_import(all, "unpacked", archive, NULL, NULL, &copy, &err));
+    run(copy, "cat /var/blink/memory/notes", "kept\n");
+    remove_and_free(copy);
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_import(all, "packed", archive, NULL, NULL, &copy, &err));
+    FILE *file = fopen(archive, "r+b");
+    CHECK(file != NULL && fseek(file, 100, SEEK_SET) == 0 && fputs("damaged", file) >= 0 && fclose(file) == 0);
+    FAILS(BLINK_STATUS_CORRUPT, blink_session_import(all, "broken", archive, NULL, NULL, &copy, &err));
+    CHECK(copy == NULL);
+    blink_session_list *list;
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_list_one(all, "broken", &list, &err));
+    remove_and_free(session);
+}
+
+static void processes_and_files(blink *all)
+{
+    blink_error *err = NULL;
+    blink_session_options options;
+    blink_session_options_init(&options, sizeof options);
+    options.warm = 1;
+    blink_session *session;
+    OK(blink_session_open(all, "warm", &options, NULL, &session, &err));
+    blink_process *process;
+    blink_command command = shell("echo up; sleep 86400");
+    OK(blink_session_spawn(session, &command, NULL, &process, &err));
+    uint64_t id = blink_process_id(process);
+    blink_process_free(process);
+    blink_files *files;
+    OK(blink_session_files(session, &files, &err));
+    OK(blink_files_write(files, "/tmp/x", (const uint8_t *)"x", 1, NULL, NULL, &err));
+    blink_files_free(files);
+    blink_session_free(session);
+
+    /* A warm session's programs go on while nobody has it. */
+    OK(blink_session_open(all, "warm", NULL, NULL, &session, &err));
+    blink_process_list *list;
+    OK(blink_session_processes(session, &list, &err));
+    CHECK(blink_process_list_count(list) == 1);
+    blink_process_list_free(list);
+    OK(blink_session_attach(session, id, 0, 0, NULL, &process, &err));
+    uint8_t buffer[8];
+    size_t count;
+    OK(blink_process_read(process, BLINK_STREAM_STDOUT, buffer, sizeof buffer, &count, NULL, &err));
+    CHECK(is(buffer, count, "up\n"));
+    OK(blink_process_kill(process, &err));
+    blink_exit ended;
+    blink_exit_init(&ended, sizeof ended);
+    OK(blink_process_discard(process, BLINK_STREAM_STDOUT, &err));
+    OK(blink_process_discard(process, BLINK_STREAM_STDERR, &err));
+    OK(blink_process_wait(process, 0, &ended, NULL, &err));
+    CHECK(ended.signal == 9);
+    blink_process_free(process);
+    OK(blink_session_start(session, NULL, &err));
+    remove_and_free(session);
+}
+
+void test_session(void)
+{
+    blink *all = open_blink();
+    checkpoints_and_forks(all);
+    archives(all);
+    processes_and_files(all);
+    blink_close(all);
+}

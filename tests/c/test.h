@@ -1,0 +1,39 @@
+/* What the tests share: checks that name their line, and short ways to commands. */
+#ifndef BLINK_TEST_H
+#define BLINK_TEST_H
+
+#include <blink.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+#define CHECK(condition) check((condition), #condition, __FILE__, __LINE__)
+/* A call that succeeds; its message says why not. */
+#define OK(status) check_status((status), BLINK_STATUS_OK, &err, #status, __FILE__, __LINE__)
+/* A call that fails in one way, and has a sentence for it. */
+#define FAILS(expected, status) check_status((status), (expected), &err, #status, __FILE__, __LINE__)
+
+void check(bool condition, const char *what, const char *file, int line);
+void check_status(blink_status status, blink_status expected, blink_error **err, const char *what, const char *file,
+                  int line);
+
+/* Blink in the tests' home, with the isolation that BLINK_TEST_ENGINE names. */
+blink *open_blink(void);
+blink_sandbox *make_sandbox(blink *all);
+/* A shell's script. It is good until the next one is made on the same thread. */
+blink_command shell(const char *script);
+bool is(const uint8_t *bytes, size_t length, const char *expected);
+bool stdout_is(const blink_output *output, const char *expected);
+/* A path in the tests' folder; good until the next one. */
+const char *scratch(const char *name);
+
+void test_run(void);
+void test_process(void);
+void test_files(void);
+void test_session(void);
+void test_cancel(void);
+void test_bad_input(void);
+void test_system(void);
+
+#endif
