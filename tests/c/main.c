@@ -103,8 +103,10 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } tests[] = {
-        {"run", test_run},         {"process", test_process},     {"files", test_files},   {"session", test_session},
-        {"cancel", test_cancel},   {"bad_input", test_bad_input}, {"system", test_system},
+        {"run", test_run},           {"process", test_process},   {"files", test_files},
+        {"session", test_session},   {"cancel", test_cancel},     {"bad_input", test_bad_input},
+        {"system", test_system},     {"detached", test_detached}, {"transfer", test_transfer},
+        {"archive", test_archive},   {"warm", test_warm},         {"images", test_images},
     };
     if (argc < 2) {
         fprintf(stderr, "usage: %s FOLDER [TEST]...\n", argv[0]);

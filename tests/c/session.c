@@ -173,7 +173,19 @@ void test_session(void)
 {
     blink *all = open_blink();
     checkpoints_and_forks(all);
+    blink_close(all);
+}
+
+void test_archive(void)
+{
+    blink *all = open_blink();
     archives(all);
+    blink_close(all);
+}
+
+void test_warm(void)
+{
+    blink *all = open_blink();
     processes_and_files(all);
     blink_close(all);
 }

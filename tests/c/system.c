@@ -112,12 +112,22 @@ static void a_child_process_is_told(blink *all, blink_sandbox *sandbox)
         blink_error_free(err);
         blink_sandbox_free(sandbox);
         blink_close(all);
-        _exit(status == BLINK_STATUS_UNSUPPORTED ? 0 : 1);
+        /* Not _exit(): what a child has of its parent's is not given back, and valgrind would look at it. */
+        const char *end = status == BLINK_STATUS_UNSUPPORTED ? "true" : "false";
+        execlp(end, end, (char *)NULL);
+        _exit(1);
     }
     int status;
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     blink_error *err = NULL;
     OK(blink_sandbox_ping(sandbox, NULL, &err));
+}
+
+void test_images(void)
+{
+    blink *all = open_blink();
+    images(all);
+    blink_close(all);
 }
 
 void test_system(void)
@@ -129,7 +139,6 @@ void test_system(void)
     OK(blink_log_set(BLINK_LOG_LEVEL_TRACE, hear, data, &err));
     blink *all = open_blink();
     blink_sandbox *sandbox = make_sandbox(all);
-    images(all);
     OK(blink_log_set(0, NULL, NULL, &err));
     CHECK(messages > 0);
     doctor(all);

@@ -29,11 +29,16 @@ bool stdout_is(const blink_output *output, const char *expected);
 const char *scratch(const char *name);
 
 void test_run(void);
+void test_detached(void);
 void test_process(void);
 void test_files(void);
+void test_transfer(void);
 void test_session(void);
+void test_archive(void);
+void test_warm(void);
 void test_cancel(void);
 void test_bad_input(void);
 void test_system(void);
+void test_images(void);
 
 #endif
