@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::call::Failure;
 use crate::cancel::blink_cancel;
+use crate::pipe_signal;
 use crate::status::blink_status;
 
 /// Threads beyond this number do not make waiting for links and files faster.
@@ -33,7 +34,9 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn open(builder: BlinkBuilder) -> Result<Arc<Core>, Failure> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let _blocked = pipe_signal::Blocked::here();
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .on_thread_start(pipe_signal::Blocked::for_good)
             .worker_threads(threads.min(MOST_THREADS))
             .thread_name("blink")
             .enable_all()
@@ -62,6 +65,7 @@ impl Core {
         future: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
         self.check()?;
+        let _blocked = pipe_signal::Blocked::here();
         match crate::handle::get_optional(cancel)? {
             None => self.runtime.block_on(future).map_err(Into::into),
             Some(cancel) => self.runtime.block_on(cancel.or(future)),
@@ -118,6 +122,7 @@ impl Core {
             }
         });
         loop {
+            let blocked = pipe_signal::Blocked::here();
             let step = self.runtime.block_on(async {
                 tokio::select! {
                     biased;
@@ -125,6 +130,7 @@ impl Core {
                     done = &mut work => Step::Done(done),
                 }
             });
+            drop(blocked);
             match step {
                 Step::News(news) => tell(news),
                 Step::Done(done) => {
@@ -183,6 +189,7 @@ impl Drop for Core {
         let work = self.work.clone();
         let end = move || {
             work.close();
+            let _blocked = pipe_signal::Blocked::here();
             let _ = runtime.block_on(async { tokio::time::timeout(LAST_WAIT, work.wait()).await });
             let inside = runtime.enter();
             drop(blink);

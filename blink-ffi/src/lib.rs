@@ -25,6 +25,7 @@ mod images;
 mod lineage;
 mod log;
 mod output;
+mod pipe_signal;
 mod process;
 mod processes;
 mod progress;
