@@ -27,7 +27,7 @@ def test_what_a_session_holds_is_there_again(library: Blink) -> None:
     with pytest.raises(ValueError, match="the session is closed"):
         session.exec(["true"])
     assert not library.session_info("again").running
-    with pytest.raises(blink.InvalidArgument, match="memory_mib"):
+    with pytest.raises(blink.InvalidArgument, match="memory in MiB"):
         library.session("again", memory_mib=512)
     with library.take_session("again") as session:
         assert (session.was_created, session.id) == (False, number)
