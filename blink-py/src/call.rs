@@ -6,10 +6,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -135,19 +138,17 @@ impl Call {
         let handle = runtime::handle()?;
         let mut work = self.take()?;
         loop {
-            let looked = py.detach(|| {
-                handle.block_on(async { tokio::time::timeout(LOOK_FOR_SIGNALS, &mut work).await })
-            });
+            let looked = py.detach(|| poll_for(handle, work.as_mut(), LOOK_FOR_SIGNALS));
             let reported = match &self.progress {
                 Some(progress) => progress.report(py),
                 None => Ok(()),
             };
             match looked {
-                Ok(result) => {
+                Poll::Ready(result) => {
                     reported?;
                     return result?(py);
                 }
-                Err(_) => {
+                Poll::Pending => {
                     if let Err(error) = reported.and_then(|()| py.check_signals()) {
                         runtime::drop_later(work);
                         return Err(error);
@@ -204,6 +205,37 @@ impl Drop for Call {
     fn drop(&mut self) {
         if let State::New(work) = std::mem::replace(&mut *lock(&self.state), State::Over) {
             runtime::drop_later(work);
+        }
+    }
+}
+
+/// Wakes a thread that polls.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls a future in this thread for so long. A timer of the runtime's would wake another thread for each call, which
+/// costs more than all else here.
+fn poll_for<T>(
+    handle: &Handle,
+    mut future: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+    time: Duration,
+) -> Poll<T> {
+    let _entered = handle.enter();
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let started = Instant::now();
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            return Poll::Ready(result);
+        }
+        match time.checked_sub(started.elapsed()) {
+            Some(left) => thread::park_timeout(left),
+            None => return Poll::Pending,
         }
     }
 }
