@@ -40,6 +40,9 @@ pub(crate) struct Record {
     /// The bubblewrap that waits for it.
     monitor: Option<Tree>,
     group: Option<PathBuf>,
+    /// Whether it ends with the process that has booted it, for all that is known.
+    #[serde(default)]
+    leashed: bool,
 }
 
 impl Record {
@@ -49,6 +52,7 @@ impl Record {
             agent: agent.and_then(Tree::of),
             monitor,
             group: group.map(Path::to_owned),
+            leashed: false,
         }
     }
 
@@ -128,20 +132,34 @@ impl NamespaceMachine {
 
     /// Writes down how later processes find it. A machine that is to outlive this process does so from now on.
     pub(crate) fn write_down(&self, outlives: bool) -> Result<()> {
+        let failed = |error| Error::io("the sandbox could not be booted: its record", &error);
+        let leashed = Record {
+            leashed: outlives,
+            ..self.record.clone()
+        };
         fault::before(Step::NamespaceBooted)
-            .and_then(|()| self.record.write(&self.folder))
+            .and_then(|()| leashed.write(&self.folder))
             .and_then(|()| fault::before(Step::NamespaceRecorded))
-            .map_err(|error| Error::io("the sandbox could not be booted: its record", &error))?;
+            .map_err(failed)?;
         if outlives && let Some(mut leash) = lock(&self.leash).take() {
             // Where it has ended already, that shows at its link.
             let _ = std::io::Write::write(&mut leash, b"x");
+            self.record.write(&self.folder).map_err(failed)?;
         }
         Ok(())
     }
 
     /// A machine that an earlier process has booted, if it runs.
     pub(crate) fn adopt(folder: &Path, disk: &Path) -> Option<NamespaceMachine> {
-        let record = Record::read(folder).filter(Record::is_alive)?;
+        let record = Record::read(folder)?;
+        if record.leashed {
+            // It is about to end, as its host process has.
+            record.kill();
+            return None;
+        }
+        if !record.is_alive() {
+            return None;
+        }
         let (sender, ended) = watch::channel(false);
         let watched = record.clone();
         tokio::spawn(async move {
