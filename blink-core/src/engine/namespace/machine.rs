@@ -141,9 +141,11 @@ impl NamespaceMachine {
             .and_then(|()| leashed.write(&self.folder))
             .and_then(|()| fault::before(Step::NamespaceRecorded))
             .map_err(failed)?;
-        if outlives && let Some(mut leash) = lock(&self.leash).take() {
-            // Where it has ended already, that shows at its link.
-            let _ = std::io::Write::write(&mut leash, b"x");
+        if outlives {
+            if let Some(mut leash) = lock(&self.leash).take() {
+                // Where it has ended already, that shows at its link.
+                let _ = std::io::Write::write(&mut leash, b"x");
+            }
             self.record.write(&self.folder).map_err(failed)?;
         }
         Ok(())
