@@ -172,7 +172,8 @@ async fn hold_session(home: &Path) {
 async fn make_warm_session(home: &Path) {
     let blink = blink_in(home).await;
     let session = ok(describe(&blink, "warm").env("A", "1").warm(true).open()).await;
-    let script = "echo one; while ! [ -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5";
+    let script =
+        "echo one; touch /tmp/begun; while ! [ -e /tmp/go ]; do sleep 0.05; done; echo two; exit 5";
     let process = ok(session.spawn(blink_core::Command::shell(script).key("job"))).await;
     println!("ready {}", process.id());
     std::future::pending::<()>().await;

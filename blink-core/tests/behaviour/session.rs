@@ -304,6 +304,7 @@ async fn processes_of_a_warm_session_outlive_a_killed_host() {
     // What was spawned with the same key is the same process.
     let again = Command::shell("echo another").key("job");
     assert_eq!(ok(session.spawn(again)).await.id(), id);
+    says(&session, "while ! [ -e /tmp/begun ]; do sleep 0.05; done").await;
     let process = ok(session.process(id, 4, 0)).await;
     says(&session, "touch /tmp/go").await;
     let output = ok(process.wait_with_output()).await;
