@@ -25,9 +25,20 @@ if ENGINE not in ENGINES:
 PATIENCE = 120 if ENGINE == "namespace" else 600
 
 
+#: Where standard error went before pytest captured it.
+STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    capturing = config.pluginmanager.getplugin("capturemanager")
+    with capturing.global_and_fixture_disabled():
+        config.stash[STDERR] = os.dup(2)
+
+
 @pytest.fixture(autouse=True)
-def _ends() -> Iterator[None]:
-    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+def _ends(request: pytest.FixtureRequest) -> Iterator[None]:
+    stderr = request.config.stash[STDERR]
+    faulthandler.dump_traceback_later(PATIENCE, exit=True, file=stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
 
