@@ -222,7 +222,8 @@ impl SandboxBuilder {
         self
     }
 
-    /// How long its boot may take; 30 s by default.
+    /// How long its boot may take; 30 s by default. Micro-VMs boot a few at once, one for two of the host's processors; the
+    /// time that one waits for its turn counts.
     pub fn boot_timeout(mut self, timeout: Duration) -> SandboxBuilder {
         self.boot_timeout = timeout;
         self

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 use blink_core::{Command, ErrorKind};
 
 use crate::support::{
-    Capability, Engine, fails, has, noise, ok, python, sandbox, sandbox_with, sha256, shown, until,
-    within,
+    Capability, Engine, fails, has, noise, ok, python, rounds, sandbox, sandbox_with, sha256,
+    shown, until, within,
 };
 
 #[tokio::test]
@@ -412,13 +412,16 @@ async fn a_child_left_behind_goes_on_and_may_write() {
 #[tokio::test]
 async fn what_a_child_writes_right_after_the_end_arrives() {
     let sandbox = sandbox().await;
-    // How long a child has is not promised; that it has a moment is.
-    for _ in 0..100 {
-        let output = sandbox.sh("(sleep 0.005; echo late) & echo now").await;
+    // The child's read ends with the shell, which alone holds the other end. How long the child has then is not promised;
+    // that it has a moment is.
+    let script = "mkfifo /tmp/end && { read -r _ < /tmp/end; echo late; } & until [ -p /tmp/end ]; do :; done\n\
+                  exec 3> /tmp/end; rm /tmp/end; echo now";
+    for _ in 0..rounds(100) {
+        let output = sandbox.sh(script).await;
         if output.text() == "now\nlate\n" {
             return;
         }
-        assert_eq!(output.text(), "now\n");
+        assert_eq!(output.text(), "now\n", "{}", shown(&output));
     }
     panic!("it never arrived");
 }

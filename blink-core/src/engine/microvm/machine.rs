@@ -1,14 +1,14 @@
 //! A booted machine.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boxlite::{BoxOptions, BoxStatus, BoxliteRuntime, LiteBox};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::disk::Disk;
 use super::filter::Filter;
@@ -39,6 +39,13 @@ pub(super) struct MicrovmMachine {
     removal: watch::Sender<bool>,
     killed: AtomicBool,
 }
+
+/// Machines that boot at once. A boot keeps about two processors busy, and the engine gives each 30 s, whatever else boots:
+/// with more at once than that all are late.
+static BOOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Arc::new(Semaphore::new((processors / 2).max(1)))
+});
 
 impl MicrovmMachine {
     /// Boots a machine. One that is not up in time is ended and removed.
@@ -76,9 +83,16 @@ impl MicrovmMachine {
         }
         let folder = runtime.machine_folder(&record.machine);
         let filter = Filter::put(launcher, &folder)?;
-        let starting = {
+        let starting = async {
+            let turn = BOOTS.clone().acquire_owned().await;
             let handle = handle.clone();
-            runtime.run(async move { Ok(handle.start().await) })
+            let start = async move {
+                let started = handle.start().await;
+                // Also where nobody waits for it any more, the next one's turn comes when this one has ended.
+                drop(turn);
+                Ok(started)
+            };
+            runtime.run(start).await
         };
         let started = tokio::time::timeout(spec.boot_timeout, starting).await;
         match started {

@@ -29,6 +29,9 @@ const MACHINE_MEMORY_MIB: u64 = 128;
 /// The largest disk that a machine can have, in GiB: a file of ext4's default block size.
 const LARGEST_DISK_GIB: u64 = 16 * 1024;
 
+/// The image has its place on the disk beside what the sandbox may write.
+const IMAGE_GIB: u64 = 1;
+
 /// What the agent needs beyond what programs have; it takes these away from every program.
 const AGENT_CAPABILITIES: [&str; 3] = ["SYS_ADMIN", "SYS_PTRACE", "SYS_RESOURCE"];
 
@@ -61,7 +64,7 @@ pub(super) fn describe(
     Ok(BoxOptions {
         cpus: Some(cpus(&spec.resources)),
         memory_mib: Some(memory_mib(&spec.resources)),
-        disk_size_gb: Some(disk_gib(&spec.resources)),
+        disk_size_gb: Some(disk_gib(&spec.resources, host_disk_gib(&spec.folder))),
         rootfs: RootfsSpec::RootfsPath(text(layout)?),
         volumes,
         network: network(&spec.network),
@@ -194,14 +197,20 @@ fn host_memory_mib() -> u64 {
     bytes >> 20
 }
 
-/// The engine counts in GiB; the agent holds the exact limit.
-fn disk_gib(resources: &Resources) -> u64 {
-    const IMAGE_GIB: u64 = 1;
-    resources
-        .disk_mib
-        .div_ceil(1024)
-        .saturating_add(IMAGE_GIB)
-        .min(LARGEST_DISK_GIB)
+/// The engine counts in GiB; the agent holds the exact limit. No larger than the host's own, which it could never fill: a
+/// file system's tables grow with its size, and are written before the first boot.
+fn disk_gib(resources: &Resources, host: u64) -> u64 {
+    let most = host.clamp(1, LARGEST_DISK_GIB - IMAGE_GIB);
+    resources.disk_mib.div_ceil(1024).min(most) + IMAGE_GIB
+}
+
+/// The size of the file system that a folder is on.
+fn host_disk_gib(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(LARGEST_DISK_GIB, |disk| {
+        disk.f_blocks
+            .saturating_mul(disk.f_frsize)
+            .div_ceil(1 << 30)
+    })
 }
 
 fn volume(host: &Path, guest: &Path, read_only: bool) -> Result<VolumeSpec> {
@@ -236,7 +245,13 @@ mod tests {
         let host = std::thread::available_parallelism().unwrap().get();
         assert_eq!(usize::from(cpus(&huge)), host.min(255));
         assert!(u64::from(memory_mib(&huge)) <= host_memory_mib());
-        assert_eq!(disk_gib(&huge), LARGEST_DISK_GIB);
+        assert_eq!(disk_gib(&huge, u64::MAX), LARGEST_DISK_GIB);
+        assert_eq!(disk_gib(&huge, 5), 6);
+        assert_eq!(
+            disk_gib(&huge, host_disk_gib("/nowhere".as_ref())),
+            LARGEST_DISK_GIB
+        );
+        assert!(host_disk_gib("/".as_ref()) >= 1);
         let small = Resources {
             cpus: Some(0.2),
             memory_mib: Some(64),
@@ -244,7 +259,7 @@ mod tests {
             processes: 30,
         };
         assert_eq!(
-            (cpus(&small), memory_mib(&small), disk_gib(&small)),
+            (cpus(&small), memory_mib(&small), disk_gib(&small, 100)),
             (1, 192, 2)
         );
         assert!(cpus(&Resources::default()) >= 1);

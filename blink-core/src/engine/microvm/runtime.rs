@@ -35,7 +35,12 @@ pub(super) struct Runtime {
 
 impl Runtime {
     /// The runtime of a home.
+    ///
+    /// # Errors
+    /// `IsolationUnavailable` where a program that machines are made with is missing; `Busy` where another process has
+    /// the home.
     pub(super) async fn open(home: &Home) -> Result<Arc<Runtime>> {
+        check_programs(|name| boxlite::util::find_binary(name).is_ok())?;
         let folder = folder(home);
         fs::DirBuilder::new()
             .recursive(true)
@@ -161,6 +166,26 @@ impl Runtime {
     }
 }
 
+/// BoxLite looks for its programs only when it needs them, and panics where one is missing.
+fn check_programs(is_there: impl Fn(&str) -> bool) -> Result<()> {
+    const PROGRAMS: [&str; 4] = ["boxlite-shim", "boxlite-guest", "mke2fs", "debugfs"];
+    let missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|name| !is_there(name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::IsolationUnavailable,
+        format!(
+            "the programs that micro-VMs are made with are missing ({}); let BOXLITE_RUNTIME_DIR name the folder of BoxLite's \
+             runtime, install Blink again, or ask for less isolation with isolation = \"namespace\"",
+            missing.join(", ")
+        ),
+    ))
+}
+
 /// BoxLite has a lock of its own beneath the owner's. A process that has ended, or a child that it was just forking, holds
 /// it for a moment longer; so does a program that uses BoxLite there without Blink.
 fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
@@ -217,5 +242,18 @@ impl Drop for Runtime {
         if let Some(tasks) = self.tasks.take() {
             tasks.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named() {
+        check_programs(|_| true).unwrap();
+        let error = check_programs(|name| name != "mke2fs").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::IsolationUnavailable);
+        assert!(error.message().contains("(mke2fs)"), "{error}");
     }
 }
