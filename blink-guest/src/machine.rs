@@ -44,9 +44,6 @@ impl Machine {
     }
 }
 
-/// The kernel knows no more processes, and refuses larger numbers.
-const PIDS_MAX: u64 = 4_194_304;
-
 /// The limit of the control group that everything of the sandbox is in. Programs are root of the machine, for whom resource
 /// limits do not count processes.
 fn limit_processes(limit: u64) -> io::Result<()> {
@@ -60,11 +57,15 @@ fn limit_processes(limit: u64) -> io::Result<()> {
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
         None::<&CStr>,
     )?;
-    let limit = limit.saturating_add(OWN_THREADS).min(PIDS_MAX);
-    let limited = fs::write(
-        Path::new(GROUP).join(group).join("pids.max"),
-        limit.to_string(),
-    );
+    let limit = limit.saturating_add(OWN_THREADS);
+    let file = Path::new(GROUP).join(group).join("pids.max");
+    let limited = match fs::write(&file, limit.to_string()) {
+        // More than the kernel can have is no limit.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ERANGE)) => {
+            fs::write(&file, "max")
+        }
+        limited => limited,
+    };
     unmount(GROUP, UnmountFlags::DETACH)?;
     let _ = fs::remove_dir(GROUP);
     limited

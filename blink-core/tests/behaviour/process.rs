@@ -5,7 +5,7 @@ use std::time::Duration;
 use blink_core::{Command, ErrorKind, ProcessOutput, Stdin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{fails, ok, python, sandbox, shown, within};
+use crate::support::{fails, ok, python, sandbox, short, shown, within};
 
 /// What stays readable of a kept process's output.
 const RETAINED: usize = 1 << 20;
@@ -404,7 +404,7 @@ async fn a_program_that_is_missing_is_spawned_to_its_end() {
 #[tokio::test]
 async fn a_spawned_program_has_its_time_as_well() {
     let sandbox = sandbox().await;
-    let command = Command::shell("echo a; sleep 1000").timeout(Duration::from_millis(200));
+    let command = Command::shell("echo a; sleep 1000").timeout(short());
     let process = ok(sandbox.spawn(command)).await;
     let output = ok(process.wait_with_output()).await;
     assert!(output.status.timed_out, "{}", shown(&output));

@@ -108,6 +108,14 @@ pub(crate) fn rounds(many: u32) -> u32 {
     }
 }
 
+/// Too short for what is to be ended, long enough for it to begin.
+pub(crate) fn short() -> Duration {
+    match Engine::chosen() {
+        Engine::Namespace => Duration::from_millis(300),
+        Engine::Microvm => Duration::from_secs(5),
+    }
+}
+
 /// Waits, but not for ever.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(patience(), future).await {

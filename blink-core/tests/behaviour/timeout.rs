@@ -5,16 +5,8 @@ use std::time::Duration;
 use blink_core::{Command, ErrorKind};
 
 use crate::support::{
-    Engine, TestSandbox, fails, ok, python, sandbox, sandbox_for_bombs, shown, within,
+    TestSandbox, fails, ok, python, sandbox, sandbox_for_bombs, short, shown, within,
 };
-
-/// Too short for what is to be ended, long enough for it to begin.
-fn short() -> Duration {
-    match Engine::chosen() {
-        Engine::Namespace => Duration::from_millis(300),
-        Engine::Microvm => Duration::from_secs(5),
-    }
-}
 
 async fn assert_nothing_runs(sandbox: &TestSandbox) {
     let mut seen = Vec::new();
