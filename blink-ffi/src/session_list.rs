@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 
 use blink_core::SessionInfo;
 
+use crate::blink::blink;
 use crate::call::{call, init, quietly};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
@@ -88,6 +89,53 @@ structure!(blink_session_info, zeros());
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_info_init(info: *mut blink_session_info, size: usize) {
     init!(info, size);
+}
+
+/// Lists all sessions of the home, by name, whoever has them.
+///
+/// @param blink  Borrowed. May be used from several threads at once.
+/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_list_all(
+    blink: *const blink,
+    out: *mut *mut blink_session_list,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let blink = handle::get(blink)?;
+        let core = blink.core();
+        let list = core.wait(std::ptr::null(), core.blink().sessions())?;
+        out.give(blink_session_list::new(list));
+        Ok(())
+    })
+}
+
+/// What there is to say about one session, whoever has it: a list of one.
+///
+/// @param blink  Borrowed. May be used from several threads at once.
+/// @param name   Its name.
+/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); NOT_FOUND.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_list_one(
+    blink: *const blink,
+    name: *const c_char,
+    out: *mut *mut blink_session_list,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let blink = handle::get(blink)?;
+        let core = blink.core();
+        let name = caller.text(name, "name")?;
+        let info = core.wait(std::ptr::null(), core.blink().session_info(name))?;
+        out.give(blink_session_list::new(vec![info]));
+        Ok(())
+    })
 }
 
 /// The number of sessions in a list.
