@@ -747,6 +747,14 @@ typedef struct blink_options {
    * A file in PEM with certificate authorities to trust besides this machine's. NULL: none.
    */
   const char *registry_ca;
+  /**
+   * Logins for registries, as "REGISTRY=USER:PASSWORD". Others are those of `docker login`.
+   */
+  const char *const *credentials;
+  /**
+   * How many they are.
+   */
+  size_t credentials_count;
 } blink_options;
 
 /**
@@ -763,7 +771,7 @@ typedef struct blink_command {
    */
   const char *const *argv;
   /**
-   * How many they are; at least 1.
+   * How many they are; at least 1, unless there is code.
    */
   size_t argv_count;
   /**
@@ -822,6 +830,14 @@ typedef struct blink_command {
    * Makes a repeated spawn harmless: a second one with the same key attaches to the first one's process. NULL: none.
    */
   const char *key;
+  /**
+   * Code for an interpreter of the sandbox to run, instead of argv: at most 128 KiB. NULL: none.
+   */
+  const char *code;
+  /**
+   * The code's language: "python", "javascript", "ruby", "perl", "sh" or "bash".
+   */
+  const char *language;
 } blink_command;
 
 /**
@@ -1128,6 +1144,26 @@ typedef struct blink_session_info {
    * How many labels it has: blink_session_list_label() gives them.
    */
   size_t labels_count;
+  /**
+   * Processors that it may use; 0 where that was not said.
+   */
+  double cpus;
+  /**
+   * Memory that it may use, in MiB; 0 where that was not said.
+   */
+  uint64_t memory_mib;
+  /**
+   * What it may write, in MiB.
+   */
+  uint64_t disk_mib;
+  /**
+   * Processes and threads that it may have at once.
+   */
+  uint64_t processes;
+  /**
+   * Milliseconds without use after which its machine is stopped; 0: never.
+   */
+  uint64_t idle_stop_ms;
 } blink_session_info;
 
 #ifdef __cplusplus
@@ -1355,6 +1391,20 @@ blink_status blink_session_lineage(const struct blink_session *session,
                                    struct blink_error **err);
 
 /**
+ * As blink_session_lineage(), of a session by its name, whoever has it.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param name   The session's name.
+ * @param out    Set on success; free with blink_lineage_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND.
+ */
+blink_status blink_lineage_of(const struct blink *blink,
+                              const char *name,
+                              struct blink_lineage **out,
+                              struct blink_error **err);
+
+/**
  * Makes a session that begins with this one's disk, and goes its own way: it has its own name, machine-id and host name. It is
  * not started.
  *
@@ -1392,7 +1442,7 @@ blink_status blink_session_fork_many(const struct blink_session *session,
                                      struct blink_error **err);
 
 /**
- * Sets a command to its defaults; name a program in argv before it is used.
+ * Sets a command to its defaults; name a program in argv, or give it code, before it is used.
  *
  * @param command  Written. NULL does nothing.
  * @param size     sizeof(blink_command).

@@ -4,6 +4,7 @@ use std::ffi::c_char;
 
 use blink_core::CheckpointOptions;
 
+use crate::blink::blink;
 use crate::call::call;
 use crate::cancel::blink_cancel;
 use crate::error::blink_error;
@@ -111,6 +112,31 @@ pub unsafe extern "C" fn blink_session_lineage(
         let lineage = session
             .core()
             .wait(std::ptr::null(), session.session.lineage())?;
+        out.give(blink_lineage::new(lineage));
+        Ok(())
+    })
+}
+
+/// As blink_session_lineage(), of a session by its name, whoever has it.
+///
+/// @param blink  Borrowed. May be used from several threads at once.
+/// @param name   The session's name.
+/// @param out    Set on success; free with blink_lineage_free(). NULL on failure.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); NOT_FOUND.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_lineage_of(
+    blink: *const blink,
+    name: *const c_char,
+    out: *mut *mut blink_lineage,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let blink = handle::get(blink)?;
+        let name = caller.text(name, "name")?;
+        let core = blink.core();
+        let lineage = core.wait(std::ptr::null(), core.blink().session_lineage(name))?;
         out.give(blink_lineage::new(lineage));
         Ok(())
     })

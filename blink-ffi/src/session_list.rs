@@ -1,6 +1,7 @@
 //! What there is to say about sessions.
 
 use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
 
 use blink_core::SessionInfo;
 
@@ -78,6 +79,16 @@ pub struct blink_session_info {
     pub disk_bytes: u64,
     /// How many labels it has: blink_session_list_label() gives them.
     pub labels_count: usize,
+    /// Processors that it may use; 0 where that was not said.
+    pub cpus: f64,
+    /// Memory that it may use, in MiB; 0 where that was not said.
+    pub memory_mib: u64,
+    /// What it may write, in MiB.
+    pub disk_mib: u64,
+    /// Processes and threads that it may have at once.
+    pub processes: u64,
+    /// Milliseconds without use after which its machine is stopped; 0: never.
+    pub idle_stop_ms: u64,
 }
 
 structure!(blink_session_info, zeros());
@@ -177,6 +188,11 @@ pub unsafe extern "C" fn blink_session_list_get(
             created_ms: milliseconds(shown.info.created_at),
             disk_bytes: shown.info.disk_bytes,
             labels_count: shown.labels.len(),
+            cpus: shown.info.resources.cpus.unwrap_or(0.0),
+            memory_mib: shown.info.resources.memory_mib.unwrap_or(0),
+            disk_mib: shown.info.resources.disk_mib,
+            processes: shown.info.resources.processes,
+            idle_stop_ms: shown.info.idle_stop.map_or(0, whole_milliseconds),
         };
         caller.fill(info, &filled, "info")
     })
@@ -207,4 +223,8 @@ pub extern "C" fn blink_session_list_label(
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_session_list_free(list: *mut blink_session_list) {
     handle::free(list);
+}
+
+fn whole_milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -53,6 +53,8 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_import(all, "x", NULL, NULL, NULL, &session, &err));
     INVALID(blink_session_list_all(NULL, &sessions, &err));
     INVALID(blink_session_list_one(all, NULL, &sessions, &err));
+    INVALID(blink_lineage_of(all, NULL, &lineage, &err));
+    INVALID(blink_lineage_of(NULL, "x", &lineage, &err));
     INVALID(blink_session_prune(NULL, NULL, &err));
     INVALID(blink_session_start(NULL, NULL, &err));
     INVALID(blink_session_stop(NULL, &err));

@@ -30,6 +30,11 @@ static void checkpoints_and_forks(blink *all)
     options.labels = labels;
     options.labels_count = 1;
     options.patience_ms = 0;
+    options.idle_stop_ms = 3600000;
+    blink_sandbox_options sandbox;
+    blink_sandbox_options_init(&sandbox, sizeof sandbox);
+    sandbox.memory_mib = 512;
+    options.sandbox = &sandbox;
     blink_session *session, *fork, *forks[2];
     OK(blink_session_open(all, "work", &options, NULL, &session, &err));
     CHECK(blink_session_was_created(session));
@@ -68,6 +73,10 @@ static void checkpoints_and_forks(blink *all)
     OK(blink_lineage_get(lineage, 0, &checkpoint, &err));
     CHECK(strcmp(checkpoint.name, "begun") == 0 && checkpoint.parent == NULL && checkpoint.consistency == worth);
     blink_lineage_free(lineage);
+    OK(blink_lineage_of(all, "other", &lineage, &err));
+    CHECK(strcmp(blink_lineage_forked_from(lineage), "work@begun") == 0);
+    blink_lineage_free(lineage);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_lineage_of(all, "none", &lineage, &err));
     OK(blink_session_lineage(fork, &lineage, &err));
     CHECK(strcmp(blink_lineage_forked_from(lineage), "work@begun") == 0);
     blink_lineage_free(lineage);
@@ -81,6 +90,8 @@ static void checkpoints_and_forks(blink *all)
     CHECK(strcmp(info.name, "work") == 0 && info.running && !info.warm && strcmp(info.image, "host") == 0);
     CHECK(info.labels_count == 1 && strcmp(blink_session_list_label(list, 1, 0), "owner=tests") == 0);
     CHECK(strcmp(info.id, blink_session_id(session)) == 0);
+    CHECK(info.cpus == 0 && info.memory_mib == 512 && info.disk_mib > 0 && info.processes > 0);
+    CHECK(info.idle_stop_ms == 3600000);
     blink_session_list_free(list);
 
     OK(blink_session_rename(session, "renamed", &err));
