@@ -355,6 +355,16 @@ typedef struct blink_entries blink_entries;
 typedef struct blink_error blink_error;
 
 /**
+ * A file of a sandbox that is read bit by bit.
+ */
+typedef struct blink_file_reader blink_file_reader;
+
+/**
+ * A file of a sandbox that is written bit by bit. It changes when that is finished.
+ */
+typedef struct blink_file_writer blink_file_writer;
+
+/**
  * The files of a sandbox. Paths are absolute. What is transferred arrives whole, or not at all.
  */
 typedef struct blink_files blink_files;
@@ -410,46 +420,55 @@ typedef struct blink_session_list blink_session_list;
 typedef struct blink_strings blink_strings;
 
 /**
- * How to open Blink. Everything is borrowed for the call.
+ * How far an export or an import is.
  */
-typedef struct blink_options {
+typedef struct blink_transfer {
   /**
-   * sizeof(blink_options), set by blink_options_init().
+   * sizeof(blink_transfer), as the library knows it.
    */
   size_t size;
   /**
-   * The folder for everything that Blink keeps. NULL: BLINK_HOME of the environment, or ~/.blink.
+   * Bytes that are done.
    */
-  const char *home;
+  uint64_t bytes_done;
   /**
-   * A blink_isolation: that of sandboxes that do not say. BLINK_ISOLATION_DEFAULT by default.
+   * Bytes of all; 0 where that is not known before the end.
    */
-  int32_t isolation;
+  uint64_t bytes_total;
+} blink_transfer;
+
+/**
+ * Is told how far an export or an import is, after every few MiB and at the end, on the thread that made the call and while
+ * that waits. It may call any function of this library, also to cancel the call. It must return: no longjmp, no C++
+ * exception.
+ *
+ * @param transfer   There until the callback returns.
+ * @param user_data  What was given with the callback.
+ */
+typedef void (*blink_transfer_callback)(const struct blink_transfer *transfer,
+                                        void *user_data);
+
+/**
+ * What of a session to export. Everything is borrowed for the call that it is given to.
+ */
+typedef struct blink_export_options {
   /**
-   * 1: the network is never used; images are those that are stored, and those of folders and files. 0 by default.
+   * sizeof(blink_export_options), set by blink_export_options_init().
    */
-  uint32_t offline;
+  size_t size;
   /**
-   * Mirrors that are asked before a registry, as "REGISTRY=URL".
+   * The checkpoint whose disk it is. NULL: the disk as it is now.
    */
-  const char *const *mirrors;
+  const char *checkpoint;
   /**
-   * How many they are.
+   * Is told how much of the disk was read; how much it will be is not known before. NULL: nobody.
    */
-  size_t mirrors_count;
+  blink_transfer_callback transfer;
   /**
-   * Registries that are talked to over plain HTTP, as "HOST[:PORT]".
+   * Given to the callback.
    */
-  const char *const *insecure_registries;
-  /**
-   * How many they are.
-   */
-  size_t insecure_registries_count;
-  /**
-   * A file in PEM with certificate authorities to trust besides this machine's. NULL: none.
-   */
-  const char *registry_ca;
-} blink_options;
+  void *transfer_data;
+} blink_export_options;
 
 /**
  * A file or folder of the host that a sandbox sees. It never grows.
@@ -639,6 +658,106 @@ typedef struct blink_sandbox_options {
 } blink_sandbox_options;
 
 /**
+ * A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
+ *
+ * What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
+ * with anything else: BLINK_STATUS_INVALID_ARGUMENT shows the difference.
+ */
+typedef struct blink_session_options {
+  /**
+   * sizeof(blink_session_options), set by blink_session_options_init().
+   */
+  size_t size;
+  /**
+   * Its sandbox. NULL is the defaults. It cannot be detached: see warm.
+   */
+  const struct blink_sandbox_options *sandbox;
+  /**
+   * Labels for its owner's own use, as "NAME=VALUE" in UTF-8.
+   */
+  const char *const *labels;
+  /**
+   * How many they are.
+   */
+  size_t labels_count;
+  /**
+   * Milliseconds without a call, a process or a reader after which its machine is stopped; it starts again with the next
+   * call. 0: never, the default.
+   */
+  uint64_t idle_stop_ms;
+  /**
+   * Milliseconds for which another process that has the session is waited for; 10,000 by default, 0 does not wait.
+   */
+  uint64_t patience_ms;
+  /**
+   * 1: its machine goes on when its host process ends; the next one finds its processes. 0 by default.
+   */
+  uint32_t warm;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * Is told how far blink_session_import() is with the archive; nothing else uses it. NULL: nobody.
+   */
+  blink_transfer_callback transfer;
+  /**
+   * Given to the callback.
+   */
+  void *transfer_data;
+} blink_session_options;
+
+/**
+ * How to open Blink. Everything is borrowed for the call.
+ */
+typedef struct blink_options {
+  /**
+   * sizeof(blink_options), set by blink_options_init().
+   */
+  size_t size;
+  /**
+   * The folder for everything that Blink keeps. NULL: BLINK_HOME of the environment, or ~/.blink.
+   */
+  const char *home;
+  /**
+   * A blink_isolation: that of sandboxes that do not say. BLINK_ISOLATION_DEFAULT by default.
+   */
+  int32_t isolation;
+  /**
+   * 1: the network is never used; images are those that are stored, and those of folders and files. 0 by default.
+   */
+  uint32_t offline;
+  /**
+   * Mirrors that are asked before a registry, as "REGISTRY=URL".
+   */
+  const char *const *mirrors;
+  /**
+   * How many they are.
+   */
+  size_t mirrors_count;
+  /**
+   * Registries that are talked to over plain HTTP, as "HOST[:PORT]".
+   */
+  const char *const *insecure_registries;
+  /**
+   * How many they are.
+   */
+  size_t insecure_registries_count;
+  /**
+   * A file in PEM with certificate authorities to trust besides this machine's. NULL: none.
+   */
+  const char *registry_ca;
+  /**
+   * Logins for registries, as "REGISTRY=USER:PASSWORD". Others are those of `docker login`.
+   */
+  const char *const *credentials;
+  /**
+   * How many they are.
+   */
+  size_t credentials_count;
+} blink_options;
+
+/**
  * A program to run in a sandbox. It is started directly, without a shell: arguments arrive as they are. Everything is
  * borrowed for the call that it is given to.
  */
@@ -652,7 +771,7 @@ typedef struct blink_command {
    */
   const char *const *argv;
   /**
-   * How many they are; at least 1.
+   * How many they are; at least 1, unless there is code.
    */
   size_t argv_count;
   /**
@@ -711,6 +830,14 @@ typedef struct blink_command {
    * Makes a repeated spawn harmless: a second one with the same key attaches to the first one's process. NULL: none.
    */
   const char *key;
+  /**
+   * Code for an interpreter of the sandbox to run, instead of argv: at most 128 KiB. NULL: none.
+   */
+  const char *code;
+  /**
+   * The code's language: "python", "javascript", "ruby", "perl", "sh" or "bash".
+   */
+  const char *language;
 } blink_command;
 
 /**
@@ -966,48 +1093,6 @@ typedef struct blink_process_info {
 } blink_process_info;
 
 /**
- * A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
- *
- * What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
- * with anything else: BLINK_STATUS_INVALID_ARGUMENT shows the difference.
- */
-typedef struct blink_session_options {
-  /**
-   * sizeof(blink_session_options), set by blink_session_options_init().
-   */
-  size_t size;
-  /**
-   * Its sandbox. NULL is the defaults. It cannot be detached: see warm.
-   */
-  const struct blink_sandbox_options *sandbox;
-  /**
-   * Labels for its owner's own use, as "NAME=VALUE" in UTF-8.
-   */
-  const char *const *labels;
-  /**
-   * How many they are.
-   */
-  size_t labels_count;
-  /**
-   * Milliseconds without a call, a process or a reader after which its machine is stopped; it starts again with the next
-   * call. 0: never, the default.
-   */
-  uint64_t idle_stop_ms;
-  /**
-   * Milliseconds for which another process that has the session is waited for; 10,000 by default, 0 does not wait.
-   */
-  uint64_t patience_ms;
-  /**
-   * 1: its machine goes on when its host process ends; the next one finds its processes. 0 by default.
-   */
-  uint32_t warm;
-  /**
-   * Always 0.
-   */
-  uint32_t reserved;
-} blink_session_options;
-
-/**
  * A session in a list. Its strings belong to the list.
  */
 typedef struct blink_session_info {
@@ -1059,11 +1144,98 @@ typedef struct blink_session_info {
    * How many labels it has: blink_session_list_label() gives them.
    */
   size_t labels_count;
+  /**
+   * Processors that it may use; 0 where that was not said.
+   */
+  double cpus;
+  /**
+   * Memory that it may use, in MiB; 0 where that was not said.
+   */
+  uint64_t memory_mib;
+  /**
+   * What it may write, in MiB.
+   */
+  uint64_t disk_mib;
+  /**
+   * Processes and threads that it may have at once.
+   */
+  uint64_t processes;
+  /**
+   * Milliseconds without use after which its machine is stopped; 0: never.
+   */
+  uint64_t idle_stop_ms;
 } blink_session_info;
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written. NULL does nothing.
+ * @param size     sizeof(blink_export_options).
+ */
+void blink_export_options_init(struct blink_export_options *options,
+                               size_t size);
+
+/**
+ * Writes a session's disk to one file, from which blink_session_import() makes a session, also on another machine. A session
+ * that runs goes on; the file holds its disk of one moment. With it go the session's image by its name, resources,
+ * environment, working directory, user and labels; not its mounts, network and ports.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param archive  The path on the host of the file to write.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The file may be there afterwards.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such checkpoint; RESOURCE_EXHAUSTED for a full disk, with nothing
+ *         left behind; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_session_export(const struct blink_session *session,
+                                  const char *archive,
+                                  const struct blink_export_options *options,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_error **err);
+
+/**
+ * Writes a session's disk as an image, from which sandboxes and sessions of either isolation are made, and which other
+ * programs read: a folder in OCI layout, or a tar of one where the path ends in ".tar". A session that runs goes on.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param path     The path on the host of the folder or tar to write. A tar that is there is replaced; nothing else is.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The image may be there afterwards.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); UNSUPPORTED for a session of the image "host", whose programs are this machine's;
+ *         INVALID_ARGUMENT where there is something at the path already; otherwise as blink_session_export().
+ */
+blink_status blink_session_export_oci(const struct blink_session *session,
+                                      const char *path,
+                                      const struct blink_export_options *options,
+                                      const struct blink_cancel *cancel,
+                                      struct blink_error **err);
+
+/**
+ * Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param name     Its name.
+ * @param archive  The archive's path on the host.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The session may be there afterwards.
+ * @param out      Set on success; free with blink_session_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT for what is no whole archive, and UNSUPPORTED for one of the future,
+ *         with nothing left behind; otherwise as blink_session_open().
+ */
+blink_status blink_session_import(const struct blink *blink,
+                                  const char *name,
+                                  const char *archive,
+                                  const struct blink_session_options *options,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_session **out,
+                                  struct blink_error **err);
 
 /**
  * Sets options to their defaults.
@@ -1161,13 +1333,197 @@ void blink_cancel_now(const struct blink_cancel *cancel);
 void blink_cancel_free(struct blink_cancel *cancel);
 
 /**
- * Sets a command to its defaults; name a program in argv before it is used.
+ * Keeps a session's disk as it is now, under a name. A session that runs is held still for the moment that it takes.
+ *
+ * @param session         Borrowed. May be used from several threads at once.
+ * @param name            The checkpoint's name.
+ * @param require_frozen  Whether a copy that is worth less than BLINK_CONSISTENCY_FROZEN is refused.
+ * @param consistency     Set to what it is worth, a blink_consistency. May be NULL.
+ * @param cancel          Borrowed. NULL: it cannot be cancelled. The checkpoint may be there afterwards.
+ * @param err             May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY where
+ *         a disk that must be frozen cannot be; CANCELLED.
+ */
+blink_status blink_session_checkpoint(const struct blink_session *session,
+                                      const char *name,
+                                      bool require_frozen,
+                                      int32_t *consistency_out,
+                                      const struct blink_cancel *cancel,
+                                      struct blink_error **err);
+
+/**
+ * Puts a session's disk back to what it was at a checkpoint; what it holds now is lost. A session that runs is stopped for
+ * that, and started again.
+ *
+ * @param session     Borrowed. May be used from several threads at once.
+ * @param checkpoint  The checkpoint's name.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled. The disk may be put back all the same.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; otherwise as blink_session_start().
+ */
+blink_status blink_session_restore(const struct blink_session *session,
+                                   const char *checkpoint,
+                                   const struct blink_cancel *cancel,
+                                   struct blink_error **err);
+
+/**
+ * Forgets a checkpoint. What others need of it stays until they are gone.
+ *
+ * @param session     Borrowed. May be used from several threads at once.
+ * @param checkpoint  The checkpoint's name.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND.
+ */
+blink_status blink_session_remove_checkpoint(const struct blink_session *session,
+                                             const char *checkpoint,
+                                             struct blink_error **err);
+
+/**
+ * Where a session comes from, and the tree of its checkpoints.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_lineage_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); CORRUPT where the list of sessions is damaged.
+ */
+blink_status blink_session_lineage(const struct blink_session *session,
+                                   struct blink_lineage **out,
+                                   struct blink_error **err);
+
+/**
+ * As blink_session_lineage(), of a session by its name, whoever has it.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param name   The session's name.
+ * @param out    Set on success; free with blink_lineage_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND.
+ */
+blink_status blink_lineage_of(const struct blink *blink,
+                              const char *name,
+                              struct blink_lineage **out,
+                              struct blink_error **err);
+
+/**
+ * Makes a session that begins with this one's disk, and goes its own way: it has its own name, machine-id and host name. It is
+ * not started.
+ *
+ * @param session     Borrowed. May be used from several threads at once.
+ * @param checkpoint  The checkpoint to begin with. NULL: the disk as it is now.
+ * @param name        The fork's name.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled. The fork may be there afterwards.
+ * @param out         Set on success; free with blink_session_free(). NULL on failure.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; NOT_FOUND; RESOURCE_EXHAUSTED; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_session_fork(const struct blink_session *session,
+                                const char *checkpoint,
+                                const char *name,
+                                const struct blink_cancel *cancel,
+                                struct blink_session **out,
+                                struct blink_error **err);
+
+/**
+ * Makes several forks at once, of the same state of this session's disk: all of them, or none. None is started.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param names    The forks' names.
+ * @param count    How many they are.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The forks may be there afterwards.
+ * @param out      Room for `count` handles: all set on success, to be freed with blink_session_free(); all NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_fork().
+ */
+blink_status blink_session_fork_many(const struct blink_session *session,
+                                     const char *const *names,
+                                     size_t count,
+                                     const struct blink_cancel *cancel,
+                                     struct blink_session **out,
+                                     struct blink_error **err);
+
+/**
+ * Sets a command to its defaults; name a program in argv, or give it code, before it is used.
  *
  * @param command  Written. NULL does nothing.
  * @param size     sizeof(blink_command).
  */
 void blink_command_init(struct blink_command *command,
                         size_t size);
+
+/**
+ * Connects to a TCP port inside a sandbox, whatever its network.
+ *
+ * What comes of it is a connected stream socket, which blocks unless it is told otherwise, and is not inherited by programs
+ * that are started. It behaves as a socket does: read(), write(), poll(), and shutdown() with SHUT_WR, which ends the one
+ * direction for the peer; what was written before close() arrives. A write to a peer that has gone raises SIGPIPE: use
+ * send() with MSG_NOSIGNAL. When the sandbox ends, or its handle is freed, the socket is at its end.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param host     "localhost", or an IP address of the sandbox's.
+ * @param port     The port.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where nothing answers; INVALID_ARGUMENT for what is no address;
+ *         RESOURCE_EXHAUSTED where there are no more descriptors; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_sandbox_connect_tcp(const struct blink_sandbox *sandbox,
+                                       const char *host,
+                                       uint16_t port,
+                                       const struct blink_cancel *cancel,
+                                       int32_t *fd,
+                                       struct blink_error **err);
+
+/**
+ * Connects to a unix socket inside a sandbox, as blink_sandbox_connect_tcp().
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param path     The socket's path in the sandbox, absolute.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_sandbox_connect_tcp().
+ */
+blink_status blink_sandbox_connect_unix(const struct blink_sandbox *sandbox,
+                                        const char *path,
+                                        const struct blink_cancel *cancel,
+                                        int32_t *fd,
+                                        struct blink_error **err);
+
+/**
+ * Connects to a TCP port inside a session, as blink_sandbox_connect_tcp(). A session that does not run is started; when it is
+ * stopped, the socket is at its end.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param host     "localhost", or an IP address of the session's.
+ * @param port     The port.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_sandbox_connect_tcp(), and blink_session_start().
+ */
+blink_status blink_session_connect_tcp(const struct blink_session *session,
+                                       const char *host,
+                                       uint16_t port,
+                                       const struct blink_cancel *cancel,
+                                       int32_t *fd,
+                                       struct blink_error **err);
+
+/**
+ * Connects to a unix socket inside a session, as blink_session_connect_tcp().
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param path     The socket's path in the session, absolute.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_connect_tcp().
+ */
+blink_status blink_session_connect_unix(const struct blink_session *session,
+                                        const char *path,
+                                        const struct blink_cancel *cancel,
+                                        int32_t *fd,
+                                        struct blink_error **err);
 
 /**
  * Sets up a blink_check to be filled in.
@@ -1332,6 +1688,104 @@ void blink_exit_init(struct blink_exit *exit,
                      size_t size);
 
 /**
+ * Opens a file of a sandbox to read it bit by bit, in memory that does not depend on its length.
+ *
+ * @param files   Borrowed. May be used from several threads at once.
+ * @param path    Absolute.
+ * @param offset  How many of its bytes are left out at the beginning.
+ * @param length  How many are read at most; UINT64_MAX for all.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param out     Set on success; free with blink_file_reader_free(). NULL on failure. It may outlive the files' handle.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_files_reader(const struct blink_files *files,
+                                const char *path,
+                                uint64_t offset,
+                                uint64_t length,
+                                const struct blink_cancel *cancel,
+                                struct blink_file_reader **out,
+                                struct blink_error **err);
+
+/**
+ * Reads the next bytes of a file; waits while there are none.
+ *
+ * @param reader  Borrowed. May be used from several threads at once, which take turns.
+ * @param buffer  Room for what is read.
+ * @param length  How many bytes fit; at least 1.
+ * @param count   Set to the number of bytes that were read; 0 is the end, by which all before is known to be right.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled. Nothing is lost by it.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); CORRUPT where it did not arrive as it was sent; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_file_reader_read(const struct blink_file_reader *reader,
+                                    uint8_t *buffer,
+                                    size_t length,
+                                    size_t *count,
+                                    const struct blink_cancel *cancel,
+                                    struct blink_error **err);
+
+/**
+ * Frees a reader, and gives up what was not read.
+ *
+ * @param reader  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_file_reader_free(struct blink_file_reader *reader);
+
+/**
+ * Opens a file of a sandbox to write it bit by bit, in memory that does not depend on its length. It has its old content
+ * until blink_file_writer_finish() gives it all of the new one.
+ *
+ * @param files    Borrowed. May be used from several threads at once.
+ * @param path     Absolute.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param out      Set on success; free with blink_file_writer_free(). NULL on failure. It may outlive the files' handle.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; SANDBOX_DIED. Whether the file can be written is told by its writer.
+ */
+blink_status blink_files_writer(const struct blink_files *files,
+                                const char *path,
+                                const struct blink_write_options *options,
+                                struct blink_file_writer **out,
+                                struct blink_error **err);
+
+/**
+ * Sends bytes of a file; waits while the sandbox does not take them.
+ *
+ * @param writer  Borrowed. May be used from several threads at once, which take turns.
+ * @param data    Bytes. NULL with a length of 0.
+ * @param length  How many they are.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled. The file can only be given up then.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; INVALID_ARGUMENT where it may not be written, once it is
+ *         finished, and after a cancelled write; RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_file_writer_write(const struct blink_file_writer *writer,
+                                     const uint8_t *data,
+                                     size_t length,
+                                     const struct blink_cancel *cancel,
+                                     struct blink_error **err);
+
+/**
+ * Makes what was written the file's content. The writer still wants to be freed.
+ *
+ * @param writer  Borrowed. May be used from several threads at once.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled. The file may have the new content then.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return As blink_file_writer_write(). On failure the file is as it was.
+ */
+blink_status blink_file_writer_finish(const struct blink_file_writer *writer,
+                                      const struct blink_cancel *cancel,
+                                      struct blink_error **err);
+
+/**
+ * Frees a writer. What was not finished is given up: the file stays as it was.
+ *
+ * @param writer  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_file_writer_free(struct blink_file_writer *writer);
+
+/**
  * Sets options to their defaults.
  *
  * @param options  Written. NULL does nothing.
@@ -1341,7 +1795,7 @@ void blink_write_options_init(struct blink_write_options *options,
                               size_t size);
 
 /**
- * Reads a whole file into memory.
+ * Reads a whole file into memory; blink_files_reader() reads a part, or bit by bit.
  *
  * @param files   Borrowed. May be used from several threads at once.
  * @param path    Absolute.
@@ -1358,7 +1812,7 @@ blink_status blink_files_read(const struct blink_files *files,
                               struct blink_error **err);
 
 /**
- * Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
+ * Writes a whole file that is in memory; blink_files_writer() writes bit by bit. It has its old content or all of the new one, never less, whatever happens.
  *
  * @param files    Borrowed. May be used from several threads at once.
  * @param path     Absolute.
@@ -2251,53 +2705,6 @@ blink_status blink_session_take(const struct blink *blink,
                                 struct blink_error **err);
 
 /**
- * Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started.
- *
- * @param blink    Borrowed. May be used from several threads at once.
- * @param name     Its name.
- * @param archive  The archive's path on the host.
- * @param options  Borrowed. NULL is the defaults.
- * @param cancel   Borrowed. NULL: it cannot be cancelled. The session may be there afterwards.
- * @param out      Set on success; free with blink_session_free(). NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT for what is no whole archive, and UNSUPPORTED for one of the future,
- *         with nothing left behind; otherwise as blink_session_open().
- */
-blink_status blink_session_import(const struct blink *blink,
-                                  const char *name,
-                                  const char *archive,
-                                  const struct blink_session_options *options,
-                                  const struct blink_cancel *cancel,
-                                  struct blink_session **out,
-                                  struct blink_error **err);
-
-/**
- * Lists all sessions of the home, by name, whoever has them.
- *
- * @param blink  Borrowed. May be used from several threads at once.
- * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
- * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
- */
-blink_status blink_session_list_all(const struct blink *blink,
-                                    struct blink_session_list **out,
-                                    struct blink_error **err);
-
-/**
- * What there is to say about one session, whoever has it: a list of one.
- *
- * @param blink  Borrowed. May be used from several threads at once.
- * @param name   Its name.
- * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
- * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND.
- */
-blink_status blink_session_list_one(const struct blink *blink,
-                                    const char *name,
-                                    struct blink_session_list **out,
-                                    struct blink_error **err);
-
-/**
  * Removes what no session, checkpoint or fork needs, and what processes that ended half-way have left.
  *
  * @param blink        Borrowed. May be used from several threads at once.
@@ -2426,6 +2833,20 @@ blink_status blink_session_files(const struct blink_session *session,
                                  struct blink_error **err);
 
 /**
+ * The host's port that leads into a session, which is started where it does not run.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param index    From 0, in the order in which the ports were asked for when it was made.
+ * @param port     Set to the port; 0 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where there is none of that index; otherwise as blink_session_start().
+ */
+blink_status blink_session_published_port(const struct blink_session *session,
+                                          size_t index,
+                                          uint16_t *port,
+                                          struct blink_error **err);
+
+/**
  * Gives a session another name.
  *
  * @param session  Borrowed. May be used from several threads at once.
@@ -2435,116 +2856,6 @@ blink_status blink_session_files(const struct blink_session *session,
  */
 blink_status blink_session_rename(const struct blink_session *session,
                                   const char *name,
-                                  struct blink_error **err);
-
-/**
- * Keeps a session's disk as it is now, under a name. A session that runs is held still for the moment that it takes.
- *
- * @param session         Borrowed. May be used from several threads at once.
- * @param name            The checkpoint's name.
- * @param require_frozen  Whether a copy that is worth less than BLINK_CONSISTENCY_FROZEN is refused.
- * @param consistency     Set to what it is worth, a blink_consistency. May be NULL.
- * @param cancel          Borrowed. NULL: it cannot be cancelled. The checkpoint may be there afterwards.
- * @param err             May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY where
- *         a disk that must be frozen cannot be; CANCELLED.
- */
-blink_status blink_session_checkpoint(const struct blink_session *session,
-                                      const char *name,
-                                      bool require_frozen,
-                                      int32_t *consistency_out,
-                                      const struct blink_cancel *cancel,
-                                      struct blink_error **err);
-
-/**
- * Puts a session's disk back to what it was at a checkpoint; what it holds now is lost. A session that runs is stopped for
- * that, and started again.
- *
- * @param session     Borrowed. May be used from several threads at once.
- * @param checkpoint  The checkpoint's name.
- * @param cancel      Borrowed. NULL: it cannot be cancelled. The disk may be put back all the same.
- * @param err         May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; otherwise as blink_session_start().
- */
-blink_status blink_session_restore(const struct blink_session *session,
-                                   const char *checkpoint,
-                                   const struct blink_cancel *cancel,
-                                   struct blink_error **err);
-
-/**
- * Forgets a checkpoint. What others need of it stays until they are gone.
- *
- * @param session     Borrowed. May be used from several threads at once.
- * @param checkpoint  The checkpoint's name.
- * @param err         May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND.
- */
-blink_status blink_session_remove_checkpoint(const struct blink_session *session,
-                                             const char *checkpoint,
-                                             struct blink_error **err);
-
-/**
- * Where a session comes from, and the tree of its checkpoints.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param out      Set on success; free with blink_lineage_free(). NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); CORRUPT where the list of sessions is damaged.
- */
-blink_status blink_session_lineage(const struct blink_session *session,
-                                   struct blink_lineage **out,
-                                   struct blink_error **err);
-
-/**
- * Makes a session that begins with this one's disk, and goes its own way: it has its own name, machine-id and host name. It is
- * not started.
- *
- * @param session     Borrowed. May be used from several threads at once.
- * @param checkpoint  The checkpoint to begin with. NULL: the disk as it is now.
- * @param name        The fork's name.
- * @param cancel      Borrowed. NULL: it cannot be cancelled. The fork may be there afterwards.
- * @param out         Set on success; free with blink_session_free(). NULL on failure.
- * @param err         May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; NOT_FOUND; RESOURCE_EXHAUSTED; SANDBOX_DIED; CANCELLED.
- */
-blink_status blink_session_fork(const struct blink_session *session,
-                                const char *checkpoint,
-                                const char *name,
-                                const struct blink_cancel *cancel,
-                                struct blink_session **out,
-                                struct blink_error **err);
-
-/**
- * Makes several forks at once, of the same state of this session's disk: all of them, or none. None is started.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param names    The forks' names.
- * @param count    How many they are.
- * @param cancel   Borrowed. NULL: it cannot be cancelled. The forks may be there afterwards.
- * @param out      Room for `count` handles: all set on success, to be freed with blink_session_free(); all NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_fork().
- */
-blink_status blink_session_fork_many(const struct blink_session *session,
-                                     const char *const *names,
-                                     size_t count,
-                                     const struct blink_cancel *cancel,
-                                     struct blink_session **out,
-                                     struct blink_error **err);
-
-/**
- * Writes a session's disk to one file, from which blink_session_import() makes a session, also on another machine. A session
- * that runs goes on; the file holds its disk of one moment.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param archive  The path on the host of the file to write.
- * @param cancel   Borrowed. NULL: it cannot be cancelled. The file may be there afterwards.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED for a full disk, with nothing left behind; SANDBOX_DIED; CANCELLED.
- */
-blink_status blink_session_export(const struct blink_session *session,
-                                  const char *archive,
-                                  const struct blink_cancel *cancel,
                                   struct blink_error **err);
 
 /**
@@ -2574,6 +2885,32 @@ void blink_session_free(struct blink_session *session);
  */
 void blink_session_info_init(struct blink_session_info *info,
                              size_t size);
+
+/**
+ * Lists all sessions of the home, by name, whoever has them.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
+ */
+blink_status blink_session_list_all(const struct blink *blink,
+                                    struct blink_session_list **out,
+                                    struct blink_error **err);
+
+/**
+ * What there is to say about one session, whoever has it: a list of one.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param name   Its name.
+ * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND.
+ */
+blink_status blink_session_list_one(const struct blink *blink,
+                                    const char *name,
+                                    struct blink_session_list **out,
+                                    struct blink_error **err);
 
 /**
  * The number of sessions in a list.

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use blink_wire::{
-    DirEntry as WireEntry, FrameType, MakeDir, Message, PathOptions, Read, Remove, Request,
-    Response, Trailer, TwoPaths, Write,
+    DirEntry as WireEntry, MakeDir, Message, PathOptions, Read, Remove, Request, Response,
+    TwoPaths, Write,
 };
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::link::{BULK_BODY, Channel, Link, Stream};
+use crate::file_streams::{FileReader, FileWriter, Incoming, Outgoing};
+use crate::link::{BULK_BODY, Link};
 
 /// The files of a sandbox, from [`Sandbox::files`](crate::Sandbox::files).
 ///
@@ -145,6 +146,58 @@ impl Files {
         self.receive(&request, writer).await
     }
 
+    /// Opens a file to read it bit by bit: from `offset` on, at most `length` bytes.
+    ///
+    /// # Errors
+    /// As for [`read`](Files::read).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(files: blink_core::Files) -> blink_core::Result<()> {
+    /// let mut log = files.reader("/var/log/long", 0, None).await?;
+    /// while let Some(chunk) = log.chunk().await? {
+    ///     println!("{} bytes more", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reader(
+        &self,
+        path: impl AsRef<Path>,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<FileReader> {
+        let request = Request::Read(Read {
+            path: bytes(path.as_ref()),
+            offset,
+            length,
+        });
+        FileReader::open(Incoming::open(&self.link, &request)?).await
+    }
+
+    /// Opens a file to write it bit by bit. The file changes when that is finished, as [`write`](Files::write) does it.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the sandbox has ended. Whether the file can be written is told by the writer.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(files: blink_core::Files) -> blink_core::Result<()> {
+    /// let mut writer = files.writer("/tmp/numbers", &Default::default())?;
+    /// for number in 0..1000 {
+    ///     writer.write(format!("{number}\n")).await?;
+    /// }
+    /// writer.finish().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn writer(&self, path: impl AsRef<Path>, options: &WriteOptions) -> Result<FileWriter> {
+        let request = write_request(path.as_ref(), options);
+        Ok(FileWriter::new(Outgoing::open(&self.link, &request)?))
+    }
+
     /// Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
     ///
     /// # Errors
@@ -170,13 +223,8 @@ impl Files {
         reader: &mut (impl AsyncRead + Unpin),
         options: &WriteOptions,
     ) -> Result<u64> {
-        let request = Request::Write(Write {
-            path: bytes(path.as_ref()),
-            mode: options.mode,
-            append: options.append,
-            user: options.user.clone(),
-        });
-        self.send(&request, reader).await
+        self.send(&write_request(path.as_ref(), options), reader)
+            .await
     }
 
     /// Describes a file; a symbolic link itself.
@@ -453,87 +501,38 @@ impl Files {
         request: &Request,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64> {
-        let stream = self.link.open(request)?;
-        let mut counted = Counted::default();
-        while let Some(chunk) = stream.chunk(Channel::Data).await? {
-            counted.add(&chunk);
-            writer
-                .write_all(&chunk)
-                .await
-                .map_err(|error| Error::io("what was received could not be written", &error))?;
+        let mut incoming = Incoming::open(&self.link, request)?;
+        let failed = |error| Error::io("what was received could not be written", &error);
+        while let Some(chunk) = incoming.chunk().await? {
+            writer.write_all(&chunk).await.map_err(failed)?;
         }
-        writer
-            .flush()
-            .await
-            .map_err(|error| Error::io("what was received could not be written", &error))?;
-        stream.response().await?;
-        if stream.trailer()? != counted.trailer() {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "the data that arrived is not what the sandbox says it sent",
-            ));
-        }
-        Ok(counted.bytes)
+        writer.flush().await.map_err(failed)?;
+        Ok(incoming.bytes())
     }
 
     /// Sends a request's stream; the agent compares before it believes.
     async fn send(&self, request: &Request, reader: &mut (impl AsyncRead + Unpin)) -> Result<u64> {
-        let stream = self.link.open(request)?;
-        let mut counted = Counted::default();
-        let sending = async {
-            loop {
-                let mut chunk = BytesMut::with_capacity(BULK_BODY);
-                while chunk.len() < BULK_BODY / 2 {
-                    let count = reader.read_buf(&mut chunk).await.map_err(|error| {
-                        Error::io("what was to be sent could not be read", &error)
-                    })?;
-                    if count == 0 {
-                        break;
-                    }
-                }
-                if chunk.is_empty() {
+        let mut outgoing = Outgoing::open(&self.link, request)?;
+        loop {
+            let mut chunk = BytesMut::with_capacity(BULK_BODY);
+            while chunk.len() < BULK_BODY / 2 {
+                // The agent may fail before it has taken everything.
+                let count = outgoing
+                    .unless_answered(async {
+                        let read = reader.read_buf(&mut chunk).await;
+                        read.map_err(|error| {
+                            Error::io("what was to be sent could not be read", &error)
+                        })
+                    })
+                    .await?;
+                if count == 0 {
                     break;
                 }
-                counted.add(&chunk);
-                stream.send(FrameType::STREAM_DATA, chunk.freeze()).await?;
             }
-            stream
-                .send_end(FrameType::STREAM_DATA, counted.trailer().to_body())
-                .await;
-            Ok(())
-        };
-        // The agent may fail before it has taken everything.
-        answered(&stream, sending).await?;
-        Ok(counted.bytes)
-    }
-}
-
-async fn answered(stream: &Stream, sending: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::pin!(sending);
-    tokio::select! {
-        biased;
-        response = stream.response() => return response.map(drop),
-        sent = &mut sending => sent?,
-    }
-    stream.response().await.map(drop)
-}
-
-#[derive(Default)]
-struct Counted {
-    bytes: u64,
-    crc: crc32fast::Hasher,
-}
-
-impl Counted {
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.crc.update(bytes);
-    }
-
-    fn trailer(&self) -> Trailer {
-        Trailer {
-            bytes: self.bytes,
-            crc32: self.crc.clone().finalize(),
+            if chunk.is_empty() {
+                return outgoing.finish().await;
+            }
+            outgoing.send(chunk.freeze()).await?;
         }
     }
 }
@@ -563,6 +562,15 @@ impl From<blink_wire::FileInfo> for Metadata {
                 .map(|target| PathBuf::from(std::ffi::OsStr::from_bytes(&target))),
         }
     }
+}
+
+fn write_request(path: &Path, options: &WriteOptions) -> Request {
+    Request::Write(Write {
+        path: bytes(path),
+        mode: options.mode,
+        append: options.append,
+        user: options.user.clone(),
+    })
 }
 
 fn bytes(path: &Path) -> blink_wire::PathBytes {

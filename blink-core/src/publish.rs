@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use blink_wire::Address;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,9 +24,6 @@ const CONNECTIONS: usize = 256;
 /// Connections of a port that wait in the kernel, to be carried: a burst that a usual 128 would refuse, and less than
 /// the kernel allows (4096).
 const BACKLOG: u32 = 1024;
-
-/// What is read at once of either side.
-const COPY_BYTES: usize = 64 << 10;
 
 /// How long a listener rests that cannot accept, because descriptors or memory are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -300,7 +296,9 @@ async fn carry(client: TcpStream, link: &Link, guest: u16) {
     };
     // The programs at both ends decide what is sent when.
     let _ = client.stream.set_nodelay(true);
-    match exchange(&mut client.stream, connection).await {
+    let (from_client, to_client) = client.stream.split();
+    let carried = connection.exchange(from_client, to_client, || Ok(())).await;
+    match carried {
         Ok(()) => client.whole = true,
         Err(error) => tracing::debug!(%error, guest, "a connection broke"),
     }
@@ -316,36 +314,6 @@ impl Drop for Client {
     fn drop(&mut self) {
         if !self.whole {
             let _ = self.stream.set_zero_linger();
-        }
-    }
-}
-
-/// Carries both directions to their ends; the end of either is passed on by itself.
-async fn exchange(client: &mut TcpStream, connection: Connection) -> std::io::Result<()> {
-    let (from_client, mut to_client) = client.split();
-    let (from_guest, mut to_guest) = tokio::io::split(connection);
-    let out = async {
-        let mut from_guest = BufReader::with_capacity(COPY_BYTES, from_guest);
-        tokio::io::copy_buf(&mut from_guest, &mut to_client).await?;
-        to_client.shutdown().await
-    };
-    tokio::try_join!(send(from_client, &mut to_guest), out).map(drop)
-}
-
-/// Carries what a client sends. That the guest takes no more of it is no failure: its answer may still be under way.
-async fn send(
-    mut from: impl AsyncRead + Unpin,
-    to: &mut (impl AsyncWrite + Unpin),
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        let taken = match count {
-            0 => to.shutdown().await,
-            _ => to.write_all(&buffer[..count]).await,
-        };
-        if count == 0 || taken.is_err() {
-            return Ok(());
         }
     }
 }

@@ -69,6 +69,10 @@ pub struct blink_options {
     pub insecure_registries_count: usize,
     /// A file in PEM with certificate authorities to trust besides this machine's. NULL: none.
     pub registry_ca: *const c_char,
+    /// Logins for registries, as "REGISTRY=USER:PASSWORD". Others are those of `docker login`.
+    pub credentials: *const *const c_char,
+    /// How many they are.
+    pub credentials_count: usize,
 }
 
 structure!(blink_options, zeros());
@@ -122,6 +126,17 @@ pub unsafe extern "C" fn blink_open(
         }
         if let Some(file) = caller.optional_words(asked.registry_ca, "registry_ca")? {
             registry = registry.with_ca_file(file);
+        }
+        let credentials = asked.credentials;
+        for login in caller.all_texts(credentials, asked.credentials_count, "credentials")? {
+            let parts = login
+                .split_once('=')
+                .and_then(|(name, login)| Some((name, login.split_once(':')?)));
+            // Without what was given: it has a password in it.
+            let (name, (user, password)) = parts.ok_or_else(|| {
+                Failure::invalid("an element of credentials is not REGISTRY=USER:PASSWORD")
+            })?;
+            registry = registry.with_credentials(name, user, password);
         }
         let core = Core::open(builder.with_registry(registry))?;
         out.give(blink { core });

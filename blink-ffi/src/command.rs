@@ -18,7 +18,7 @@ pub struct blink_command {
     pub size: usize,
     /// The program and its arguments. A program without a slash is looked up in the sandbox's PATH.
     pub argv: *const *const c_char,
-    /// How many they are; at least 1.
+    /// How many they are; at least 1, unless there is code.
     pub argv_count: usize,
     /// Environment variables as "NAME=VALUE", over the sandbox's own.
     pub env: *const *const c_char,
@@ -48,6 +48,10 @@ pub struct blink_command {
     pub output_limit_bytes: u64,
     /// Makes a repeated spawn harmless: a second one with the same key attaches to the first one's process. NULL: none.
     pub key: *const c_char,
+    /// Code for an interpreter of the sandbox to run, instead of argv: at most 128 KiB. NULL: none.
+    pub code: *const c_char,
+    /// The code's language: "python", "javascript", "ruby", "perl", "sh" or "bash".
+    pub language: *const c_char,
 }
 
 structure!(
@@ -60,7 +64,7 @@ structure!(
     }
 );
 
-/// Sets a command to its defaults; name a program in argv before it is used.
+/// Sets a command to its defaults; name a program in argv, or give it code, before it is used.
 ///
 /// @param command  Written. NULL does nothing.
 /// @param size     sizeof(blink_command).
@@ -78,10 +82,21 @@ impl Caller<'_> {
         let mut argv = self
             .all_words(asked.argv, asked.argv_count, "argv")?
             .into_iter();
-        let program = argv
-            .next()
-            .ok_or_else(|| Failure::invalid("the command is empty; name a program in argv"))?;
-        let mut command = Command::new(program).args(argv);
+        let code = self.optional_words(asked.code, "code")?;
+        let mut command = match (argv.next(), code) {
+            (Some(program), None) => Command::new(program).args(argv),
+            (None, Some(code)) => Command::code(self.text(asked.language, "language")?, code)?,
+            (None, None) => {
+                return Err(Failure::invalid(
+                    "the command is empty; name a program in argv",
+                ));
+            }
+            (Some(_), Some(_)) => {
+                return Err(Failure::invalid(
+                    "argv and code exclude each other; give the one or the other",
+                ));
+            }
+        };
         for (name, value) in self.pairs(asked.env, asked.env_count, "env")? {
             command = command.env(name, value);
         }

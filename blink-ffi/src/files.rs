@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blink_core::{Files, WriteOptions};
 
 use crate::bytes::blink_bytes;
-use crate::call::{Failure, call};
+use crate::call::{Caller, Failure, call};
 use crate::cancel::blink_cancel;
 use crate::command::flag;
 use crate::core::{Core, Held};
@@ -32,8 +32,12 @@ impl blink_files {
         }
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         self.files.core()
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 }
 
@@ -62,7 +66,27 @@ pub unsafe extern "C" fn blink_write_options_init(options: *mut blink_write_opti
     crate::call::init!(options, size);
 }
 
-/// Reads a whole file into memory.
+impl Caller<'_> {
+    pub(crate) fn write_options(
+        &self,
+        options: *const blink_write_options,
+    ) -> Result<WriteOptions, Failure> {
+        let asked = self.options(options, "options")?;
+        let mut how = WriteOptions::default();
+        if asked.mode > 0 {
+            how = how.mode(asked.mode);
+        }
+        if flag(asked.append, "append")? {
+            how = how.append();
+        }
+        if let Some(user) = self.optional_text(asked.user, "user")? {
+            how = how.user(user);
+        }
+        Ok(how)
+    }
+}
+
+/// Reads a whole file into memory; blink_files_reader() reads a part, or bit by bit.
 ///
 /// @param files   Borrowed. May be used from several threads at once.
 /// @param path    Absolute.
@@ -89,7 +113,7 @@ pub unsafe extern "C" fn blink_files_read(
     })
 }
 
-/// Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
+/// Writes a whole file that is in memory; blink_files_writer() writes bit by bit. It has its old content or all of the new one, never less, whatever happens.
 ///
 /// @param files    Borrowed. May be used from several threads at once.
 /// @param path     Absolute.
@@ -114,17 +138,7 @@ pub unsafe extern "C" fn blink_files_write(
         let files = handle::get(files)?;
         let path = caller.words(path, "path")?;
         let mut data = caller.bytes(data, length, "data")?;
-        let asked = caller.options(options, "options")?;
-        let mut how = WriteOptions::default();
-        if asked.mode > 0 {
-            how = how.mode(asked.mode);
-        }
-        if flag(asked.append, "append")? {
-            how = how.append();
-        }
-        if let Some(user) = caller.optional_text(asked.user, "user")? {
-            how = how.user(user);
-        }
+        let how = caller.write_options(options)?;
         let write = files.files.write_with(path, &mut data, &how);
         files.core().wait(cancel, write).map(drop)
     })
@@ -256,7 +270,7 @@ pub unsafe extern "C" fn blink_files_remove(
 
 /// The functions with two paths.
 fn two_paths<'a>(
-    caller: &'a crate::call::Caller<'_>,
+    caller: &'a Caller<'_>,
     from: *const c_char,
     to: *const c_char,
 ) -> Result<(&'a std::ffi::OsStr, &'a std::ffi::OsStr), Failure> {

@@ -9,16 +9,20 @@
 )]
 #![allow(unreachable_pub, reason = "the header has what is public here")]
 
+mod archive;
 mod blink;
 mod bytes;
 mod call;
 mod cancel;
+mod checkpoint;
 mod command;
+mod connection;
 mod core;
 mod doctor;
 mod entries;
 mod error;
 mod exit;
+mod file_streams;
 mod files;
 mod handle;
 mod images;

@@ -24,7 +24,7 @@ use crate::text::{cut, isolation};
 
 /// A sandbox: one isolated machine with a disk.
 pub struct blink_sandbox {
-    sandbox: Held<Sandbox>,
+    pub(crate) sandbox: Held<Sandbox>,
     id: CString,
 }
 

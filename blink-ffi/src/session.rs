@@ -1,11 +1,10 @@
 //! Sessions.
 
 use std::ffi::{CStr, CString, c_char};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blink_core::{CheckpointOptions, Session};
+use blink_core::Session;
 
 use crate::blink::blink;
 use crate::call::{call, quietly};
@@ -15,18 +14,16 @@ use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::files::blink_files;
 use crate::handle::{self, Handle};
-use crate::lineage::{blink_lineage, consistency};
 use crate::output::blink_output;
 use crate::process::blink_process;
-use crate::processes::blink_process_list;
-use crate::session_list::blink_session_list;
+use crate::processes::{blink_process_list, no_such};
 use crate::session_options::blink_session_options;
 use crate::status::blink_status;
 use crate::text::cut;
 
 /// A named sandbox that outlives the process, held by this one: no other can open it meanwhile.
 pub struct blink_session {
-    session: Held<Session>,
+    pub(crate) session: Held<Session>,
     id: CString,
 }
 
@@ -35,14 +32,14 @@ impl Handle for blink_session {
 }
 
 impl blink_session {
-    fn new(core: &Arc<Core>, session: Session) -> blink_session {
+    pub(crate) fn new(core: &Arc<Core>, session: Session) -> blink_session {
         blink_session {
             id: cut(session.id()),
             session: Held::new(core, session),
         }
     }
 
-    fn core(&self) -> Arc<Core> {
+    pub(crate) fn core(&self) -> Arc<Core> {
         self.session.core().clone()
     }
 }
@@ -106,89 +103,6 @@ pub unsafe extern "C" fn blink_session_take(
         let patience = Duration::from_millis(patience_ms);
         let session = core.wait(cancel, core.blink().take_session(name, patience))?;
         out.give(blink_session::new(core, session));
-        Ok(())
-    })
-}
-
-/// Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started.
-///
-/// @param blink    Borrowed. May be used from several threads at once.
-/// @param name     Its name.
-/// @param archive  The archive's path on the host.
-/// @param options  Borrowed. NULL is the defaults.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled. The session may be there afterwards.
-/// @param out      Set on success; free with blink_session_free(). NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT for what is no whole archive, and UNSUPPORTED for one of the future,
-///         with nothing left behind; otherwise as blink_session_open().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_import(
-    blink: *const blink,
-    name: *const c_char,
-    archive: *const c_char,
-    options: *const blink_session_options,
-    cancel: *const blink_cancel,
-    out: *mut *mut blink_session,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let blink = handle::get(blink)?;
-        let core = blink.core();
-        let name = caller.text(name, "name")?;
-        let archive = PathBuf::from(caller.words(archive, "archive")?);
-        let options = caller.session_options(options)?;
-        let telling = options.telling();
-        let builder = options.describe(core.blink().session(name), &telling);
-        let session = telling.wait(core, cancel, core.whole(builder.import(archive)))?;
-        out.give(blink_session::new(core, session));
-        Ok(())
-    })
-}
-
-/// Lists all sessions of the home, by name, whoever has them.
-///
-/// @param blink  Borrowed. May be used from several threads at once.
-/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
-/// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_list_all(
-    blink: *const blink,
-    out: *mut *mut blink_session_list,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let blink = handle::get(blink)?;
-        let core = blink.core();
-        let list = core.wait(std::ptr::null(), core.blink().sessions())?;
-        out.give(blink_session_list::new(list));
-        Ok(())
-    })
-}
-
-/// What there is to say about one session, whoever has it: a list of one.
-///
-/// @param blink  Borrowed. May be used from several threads at once.
-/// @param name   Its name.
-/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
-/// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_list_one(
-    blink: *const blink,
-    name: *const c_char,
-    out: *mut *mut blink_session_list,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let blink = handle::get(blink)?;
-        let core = blink.core();
-        let name = caller.text(name, "name")?;
-        let info = core.wait(std::ptr::null(), core.blink().session_info(name))?;
-        out.give(blink_session_list::new(vec![info]));
         Ok(())
     })
 }
@@ -409,6 +323,35 @@ pub unsafe extern "C" fn blink_session_files(
     })
 }
 
+/// The host's port that leads into a session, which is started where it does not run.
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @param index    From 0, in the order in which the ports were asked for when it was made.
+/// @param port     Set to the port; 0 on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where there is none of that index; otherwise as blink_session_start().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_published_port(
+    session: *const blink_session,
+    index: usize,
+    port: *mut u16,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let place = caller.place(port, 0)?;
+        let session = handle::get(session)?;
+        let running = session
+            .core()
+            .wait(std::ptr::null(), session.session.sandbox())?;
+        let port = running
+            .published()
+            .get(index)
+            .ok_or_else(|| no_such(index))?;
+        caller.set(place, port.host.port());
+        Ok(())
+    })
+}
+
 /// Gives a session another name.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
@@ -428,209 +371,6 @@ pub unsafe extern "C" fn blink_session_rename(
         core.finish(std::ptr::null(), async move {
             session.session.rename(name).await
         })
-    })
-}
-
-/// Keeps a session's disk as it is now, under a name. A session that runs is held still for the moment that it takes.
-///
-/// @param session         Borrowed. May be used from several threads at once.
-/// @param name            The checkpoint's name.
-/// @param require_frozen  Whether a copy that is worth less than BLINK_CONSISTENCY_FROZEN is refused.
-/// @param consistency     Set to what it is worth, a blink_consistency. May be NULL.
-/// @param cancel          Borrowed. NULL: it cannot be cancelled. The checkpoint may be there afterwards.
-/// @param err             May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY where
-///         a disk that must be frozen cannot be; CANCELLED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_checkpoint(
-    session: *const blink_session,
-    name: *const c_char,
-    require_frozen: bool,
-    consistency_out: *mut i32,
-    cancel: *const blink_cancel,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        caller.set(consistency_out, 0);
-        let session = handle::get(session)?;
-        let name = caller.text(name, "name")?.to_owned();
-        let mut options = CheckpointOptions::default();
-        if require_frozen {
-            options = options.require_frozen();
-        }
-        let core = session.core();
-        let made = core.finish(cancel, async move {
-            session.session.checkpoint_with(name, options).await
-        })?;
-        caller.set(consistency_out, consistency(made.consistency));
-        Ok(())
-    })
-}
-
-/// Puts a session's disk back to what it was at a checkpoint; what it holds now is lost. A session that runs is stopped for
-/// that, and started again.
-///
-/// @param session     Borrowed. May be used from several threads at once.
-/// @param checkpoint  The checkpoint's name.
-/// @param cancel      Borrowed. NULL: it cannot be cancelled. The disk may be put back all the same.
-/// @param err         May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; otherwise as blink_session_start().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_restore(
-    session: *const blink_session,
-    checkpoint: *const c_char,
-    cancel: *const blink_cancel,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let session = handle::get(session)?;
-        let name = caller.text(checkpoint, "checkpoint")?.to_owned();
-        let core = session.core();
-        core.finish(cancel, async move { session.session.restore(&name).await })
-    })
-}
-
-/// Forgets a checkpoint. What others need of it stays until they are gone.
-///
-/// @param session     Borrowed. May be used from several threads at once.
-/// @param checkpoint  The checkpoint's name.
-/// @param err         May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_remove_checkpoint(
-    session: *const blink_session,
-    checkpoint: *const c_char,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let session = handle::get(session)?;
-        let name = caller.text(checkpoint, "checkpoint")?.to_owned();
-        let core = session.core();
-        core.finish(std::ptr::null(), async move {
-            session.session.remove_checkpoint(&name).await
-        })
-    })
-}
-
-/// Where a session comes from, and the tree of its checkpoints.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param out      Set on success; free with blink_lineage_free(). NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); CORRUPT where the list of sessions is damaged.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_lineage(
-    session: *const blink_session,
-    out: *mut *mut blink_lineage,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let lineage = session
-            .core()
-            .wait(std::ptr::null(), session.session.lineage())?;
-        out.give(blink_lineage::new(lineage));
-        Ok(())
-    })
-}
-
-/// Makes a session that begins with this one's disk, and goes its own way: it has its own name, machine-id and host name. It is
-/// not started.
-///
-/// @param session     Borrowed. May be used from several threads at once.
-/// @param checkpoint  The checkpoint to begin with. NULL: the disk as it is now.
-/// @param name        The fork's name.
-/// @param cancel      Borrowed. NULL: it cannot be cancelled. The fork may be there afterwards.
-/// @param out         Set on success; free with blink_session_free(). NULL on failure.
-/// @param err         May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; NOT_FOUND; RESOURCE_EXHAUSTED; SANDBOX_DIED; CANCELLED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_fork(
-    session: *const blink_session,
-    checkpoint: *const c_char,
-    name: *const c_char,
-    cancel: *const blink_cancel,
-    out: *mut *mut blink_session,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let checkpoint = caller
-            .optional_text(checkpoint, "checkpoint")?
-            .map(str::to_owned);
-        let name = caller.text(name, "name")?.to_owned();
-        let core = session.core();
-        let fork = core.finish(cancel, async move {
-            match checkpoint {
-                None => session.session.fork(name).await,
-                Some(checkpoint) => session.session.fork_from(&checkpoint, name).await,
-            }
-        })?;
-        out.give(blink_session::new(&core, fork));
-        Ok(())
-    })
-}
-
-/// Makes several forks at once, of the same state of this session's disk: all of them, or none. None is started.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param names    The forks' names.
-/// @param count    How many they are.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled. The forks may be there afterwards.
-/// @param out      Room for `count` handles: all set on success, to be freed with blink_session_free(); all NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_fork().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_fork_many(
-    session: *const blink_session,
-    names: *const *const c_char,
-    count: usize,
-    cancel: *const blink_cancel,
-    out: *mut *mut blink_session,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let places = caller.outs(out, count)?;
-        let session = handle::get(session)?;
-        let names: Vec<String> = caller
-            .all_texts(names, count, "names")?
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        let core = session.core();
-        let forks = core.finish(
-            cancel,
-            async move { session.session.fork_many(names).await },
-        )?;
-        for (place, fork) in places.into_iter().zip(forks) {
-            place.give(blink_session::new(&core, fork));
-        }
-        Ok(())
-    })
-}
-
-/// Writes a session's disk to one file, from which blink_session_import() makes a session, also on another machine. A session
-/// that runs goes on; the file holds its disk of one moment.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param archive  The path on the host of the file to write.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled. The file may be there afterwards.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED for a full disk, with nothing left behind; SANDBOX_DIED; CANCELLED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_export(
-    session: *const blink_session,
-    archive: *const c_char,
-    cancel: *const blink_cancel,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let session = handle::get(session)?;
-        let archive = PathBuf::from(caller.words(archive, "archive")?);
-        let core = session.core();
-        core.finish(cancel, async move { session.session.export(archive).await })
     })
 }
 

@@ -1,9 +1,11 @@
 //! What there is to say about sessions.
 
 use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
 
 use blink_core::SessionInfo;
 
+use crate::blink::blink;
 use crate::call::{call, init, quietly};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
@@ -77,6 +79,16 @@ pub struct blink_session_info {
     pub disk_bytes: u64,
     /// How many labels it has: blink_session_list_label() gives them.
     pub labels_count: usize,
+    /// Processors that it may use; 0 where that was not said.
+    pub cpus: f64,
+    /// Memory that it may use, in MiB; 0 where that was not said.
+    pub memory_mib: u64,
+    /// What it may write, in MiB.
+    pub disk_mib: u64,
+    /// Processes and threads that it may have at once.
+    pub processes: u64,
+    /// Milliseconds without use after which its machine is stopped; 0: never.
+    pub idle_stop_ms: u64,
 }
 
 structure!(blink_session_info, zeros());
@@ -88,6 +100,53 @@ structure!(blink_session_info, zeros());
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_info_init(info: *mut blink_session_info, size: usize) {
     init!(info, size);
+}
+
+/// Lists all sessions of the home, by name, whoever has them.
+///
+/// @param blink  Borrowed. May be used from several threads at once.
+/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_list_all(
+    blink: *const blink,
+    out: *mut *mut blink_session_list,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let blink = handle::get(blink)?;
+        let core = blink.core();
+        let list = core.wait(std::ptr::null(), core.blink().sessions())?;
+        out.give(blink_session_list::new(list));
+        Ok(())
+    })
+}
+
+/// What there is to say about one session, whoever has it: a list of one.
+///
+/// @param blink  Borrowed. May be used from several threads at once.
+/// @param name   Its name.
+/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); NOT_FOUND.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_list_one(
+    blink: *const blink,
+    name: *const c_char,
+    out: *mut *mut blink_session_list,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let blink = handle::get(blink)?;
+        let core = blink.core();
+        let name = caller.text(name, "name")?;
+        let info = core.wait(std::ptr::null(), core.blink().session_info(name))?;
+        out.give(blink_session_list::new(vec![info]));
+        Ok(())
+    })
 }
 
 /// The number of sessions in a list.
@@ -129,6 +188,11 @@ pub unsafe extern "C" fn blink_session_list_get(
             created_ms: milliseconds(shown.info.created_at),
             disk_bytes: shown.info.disk_bytes,
             labels_count: shown.labels.len(),
+            cpus: shown.info.resources.cpus.unwrap_or(0.0),
+            memory_mib: shown.info.resources.memory_mib.unwrap_or(0),
+            disk_mib: shown.info.resources.disk_mib,
+            processes: shown.info.resources.processes,
+            idle_stop_ms: shown.info.idle_stop.map_or(0, whole_milliseconds),
         };
         caller.fill(info, &filled, "info")
     })
@@ -159,4 +223,8 @@ pub extern "C" fn blink_session_list_label(
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_session_list_free(list: *mut blink_session_list) {
     handle::free(list);
+}
+
+fn whole_milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

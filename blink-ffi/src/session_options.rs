@@ -1,13 +1,13 @@
 //! What session to open, or to make.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
 use blink_core::SessionBuilder;
 
 use crate::call::{Caller, Failure, init};
 use crate::command::flag;
-use crate::progress::Telling;
+use crate::progress::{Telling, blink_transfer_callback};
 use crate::sandbox_options::{Asked, blink_sandbox_options};
 use crate::sized::{structure, zeros};
 
@@ -35,6 +35,10 @@ pub struct blink_session_options {
     pub warm: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Is told how far blink_session_import() is with the archive; nothing else uses it. NULL: nobody.
+    pub transfer: blink_transfer_callback,
+    /// Given to the callback.
+    pub transfer_data: *mut c_void,
 }
 
 structure!(
@@ -64,6 +68,8 @@ pub(crate) struct AskedSession {
     idle_stop: Option<Duration>,
     patience: Duration,
     warm: bool,
+    transfer: blink_transfer_callback,
+    transfer_data: *mut c_void,
 }
 
 impl Caller<'_> {
@@ -91,6 +97,8 @@ impl Caller<'_> {
             idle_stop: self.milliseconds(asked.idle_stop_ms),
             patience: Duration::from_millis(asked.patience_ms),
             warm: flag(asked.warm, "warm")?,
+            transfer: asked.transfer,
+            transfer_data: asked.transfer_data,
         })
     }
 }
@@ -98,6 +106,7 @@ impl Caller<'_> {
 impl AskedSession {
     pub(crate) fn telling(&self) -> Telling {
         Telling::new(self.sandbox.progress, self.sandbox.progress_data)
+            .of_transfer(self.transfer, self.transfer_data)
     }
 
     pub(crate) fn describe(self, builder: SessionBuilder, telling: &Telling) -> SessionBuilder {

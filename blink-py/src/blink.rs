@@ -15,7 +15,7 @@ use crate::call::{Boxed, Call, Latest};
 use crate::failure::Failure;
 use crate::runtime::to_its_end;
 use crate::sandbox::Sandbox;
-use crate::session::Session;
+use crate::session::{Session, transferred};
 use crate::slot::Slot;
 use crate::values;
 
@@ -76,9 +76,11 @@ impl Blink {
     ) -> PyResult<Call> {
         let (progress, latest) = reported(options)?;
         let change = arguments::session(function, options)?;
-        let news = latest.clone();
+        let (image, archive) = (latest.clone(), latest.clone());
         let opening = self.with(move |blink| {
-            let builder = change(blink.session(name)).image_progress(telling(news));
+            let builder = change(blink.session(name))
+                .image_progress(telling(image))
+                .import_progress(transferred(archive));
             to_its_end(async move { Ok(Session::new(open.open(builder).await?)) })
         })?;
         Ok(Call::making(opening).reporting(progress, latest))

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use crate::arguments::{self, path};
 use crate::call::{Boxed, Call};
 use crate::failure::Failure;
+use crate::file_streams::{FileReader, FileWriter};
 use crate::target::Target;
 use crate::values;
 
@@ -40,6 +41,12 @@ impl Files {
     }
 }
 
+fn written(mode: Option<u32>, append: bool, user: Option<String>) -> WriteOptions {
+    let mut options = WriteOptions::default();
+    (options.mode, options.append, options.user) = (mode, append, user);
+    options
+}
+
 #[pymethods]
 impl Files {
     #[pyo3(signature = (at, offset=0, length=None))]
@@ -63,12 +70,39 @@ impl Files {
         user: Option<String>,
     ) -> PyResult<Call> {
         let (at, data) = (path(at)?, arguments::bytes(data)?);
-        let mut options = WriteOptions::default();
-        (options.mode, options.append, options.user) = (mode, append, user);
+        let options = written(mode, append, user);
         self.done(move |files| async move {
             let mut data = std::io::Cursor::new(data);
             files.write_with(at, &mut data, &options).await.map(drop)
         })
+    }
+
+    /// Opens a file to be read bit by bit.
+    #[pyo3(signature = (at, offset=0, length=None))]
+    fn reader(&self, at: &Bound<'_, PyAny>, offset: u64, length: Option<u64>) -> PyResult<Call> {
+        let at = path(at)?;
+        let opening =
+            self.with(move |files| async move { files.reader(at, offset, length).await })?;
+        Ok(Call::making(
+            async move { Ok(FileReader::new(opening.await?)) },
+        ))
+    }
+
+    /// Opens a file to be written bit by bit.
+    #[pyo3(signature = (at, mode=None, append=false, user=None))]
+    fn writer(
+        &self,
+        at: &Bound<'_, PyAny>,
+        mode: Option<u32>,
+        append: bool,
+        user: Option<String>,
+    ) -> PyResult<Call> {
+        let at = path(at)?;
+        let options = written(mode, append, user);
+        let opening = self.with(move |files| async move { files.writer(at, &options) })?;
+        Ok(Call::making(
+            async move { Ok(FileWriter::new(opening.await?)) },
+        ))
     }
 
     fn stat(&self, at: &Bound<'_, PyAny>) -> PyResult<Call> {

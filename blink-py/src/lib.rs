@@ -8,6 +8,7 @@ mod blink;
 mod call;
 mod connection;
 mod failure;
+mod file_streams;
 mod files;
 mod machine;
 mod mailbox;
@@ -38,6 +39,8 @@ mod _blink {
     use crate::call::Call;
     #[pymodule_export]
     use crate::connection::Connection;
+    #[pymodule_export]
+    use crate::file_streams::{FileReader, FileWriter};
     #[pymodule_export]
     use crate::files::Files;
     #[pymodule_export]

@@ -1,10 +1,12 @@
 //! Sessions.
 
-use blink_core::{CheckpointOptions, Session as CoreSession};
+use std::sync::Arc;
+
+use blink_core::{CheckpointOptions, ExportOptions, Session as CoreSession, TransferProgress};
 use pyo3::prelude::*;
 
-use crate::arguments::path;
-use crate::call::{Boxed, Call};
+use crate::arguments::{self, path};
+use crate::call::{Boxed, Call, Latest};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::runtime::to_its_end;
@@ -61,6 +63,21 @@ fn end(session: CoreSession) -> Boxed<Result<(), Failure>> {
         }
         Ok(())
     })
+}
+
+/// What of a session is exported, and where its progress can be heard.
+fn exported(checkpoint: Option<String>) -> (ExportOptions, Arc<Latest>) {
+    let latest = Arc::<Latest>::default();
+    let mut options = ExportOptions::default().progress(transferred(latest.clone()));
+    options.checkpoint = checkpoint;
+    (options, latest)
+}
+
+/// Tells how far an export or an import is.
+pub(crate) fn transferred(
+    latest: Arc<Latest>,
+) -> impl Fn(TransferProgress) + Send + Sync + 'static {
+    move |progress| latest.tell(Box::new(move |py| values::transfer(py, progress)))
 }
 
 #[pymethods]
@@ -152,9 +169,32 @@ impl Session {
         }))
     }
 
-    fn export(&self, archive: &Bound<'_, PyAny>) -> PyResult<Call> {
+    #[pyo3(signature = (archive, checkpoint=None, progress=None))]
+    fn export(
+        &self,
+        archive: &Bound<'_, PyAny>,
+        checkpoint: Option<String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Call> {
         let archive = path(archive)?;
-        self.done(move |session| async move { session.export(archive).await })
+        let (options, latest) = exported(checkpoint);
+        let exporting =
+            self.done(move |session| async move { session.export_with(archive, options).await })?;
+        Ok(exporting.reporting(progress, latest))
+    }
+
+    #[pyo3(signature = (path, checkpoint=None, progress=None))]
+    fn export_oci(
+        &self,
+        path: &Bound<'_, PyAny>,
+        checkpoint: Option<String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Call> {
+        let image = arguments::path(path)?;
+        let (options, latest) = exported(checkpoint);
+        let exporting =
+            self.done(move |session| async move { session.export_oci_with(image, options).await })?;
+        Ok(exporting.reporting(progress, latest))
     }
 
     fn remove(&self) -> Call {

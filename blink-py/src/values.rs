@@ -3,7 +3,7 @@
 use blink_core::image::{Progress, Removed, Step, StoredImage};
 use blink_core::{
     Check, Checkpoint, DirEntry, ExitStatus, FileType, Isolation, Lineage, Metadata, Mount,
-    Network, Output, ProcessInfo, PublishedPort, Report, SessionInfo,
+    Network, Output, ProcessInfo, PublishedPort, Report, SessionInfo, TransferProgress,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -211,6 +211,10 @@ pub(crate) fn progress(py: Python<'_>, progress: Progress) -> Object<'_> {
         progress.layer,
         progress.layers,
     ))
+}
+
+pub(crate) fn transfer(py: Python<'_>, progress: TransferProgress) -> Object<'_> {
+    class!(py, "TransferProgress").call1((progress.bytes_done, progress.bytes_total))
 }
 
 pub(crate) fn report(py: Python<'_>, report: Report) -> Object<'_> {

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import _blink, errors
 from ._client import Blink, doctor, run, run_code
 from ._connection import Connection
+from ._file_streams import FileReader, FileWriter
 from ._files import Files
 from ._machine import Sandbox, Session
 from ._options import PIPE, CommandOptions, RunOptions, SandboxOptions, SessionOptions
@@ -46,6 +47,7 @@ from ._values import (
     RemovedImages,
     Report,
     SessionInfo,
+    TransferProgress,
 )
 from .errors import (
     AlreadyExists,
@@ -71,7 +73,16 @@ _atexit.register(_blink.farewell)
 
 if _TYPE_CHECKING:
     from . import aio
-    from .aio import AsyncBlink, AsyncConnection, AsyncFiles, AsyncProcess, AsyncSandbox, AsyncSession
+    from .aio import (
+        AsyncBlink,
+        AsyncConnection,
+        AsyncFileReader,
+        AsyncFiles,
+        AsyncFileWriter,
+        AsyncProcess,
+        AsyncSandbox,
+        AsyncSession,
+    )
 else:
 
     def __getattr__(name: str) -> object:
@@ -92,6 +103,8 @@ __all__ = [
     "AlreadyExists",
     "AsyncBlink",
     "AsyncConnection",
+    "AsyncFileReader",
+    "AsyncFileWriter",
     "AsyncFiles",
     "AsyncProcess",
     "AsyncSandbox",
@@ -109,6 +122,8 @@ __all__ = [
     "ExecTimeout",
     "ExitStatus",
     "FileInfo",
+    "FileReader",
+    "FileWriter",
     "Files",
     "Image",
     "ImageUnavailable",
@@ -136,6 +151,7 @@ __all__ = [
     "Session",
     "SessionInfo",
     "SessionOptions",
+    "TransferProgress",
     "Unsupported",
     "aio",
     "doctor",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import _blink
 from ._machine import Sandbox, Session
+from ._values import TransferProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._options import Argv, RunOptions, SandboxOptions, SessionOptions, Text
-    from ._values import Image, IsolationChoice, Lineage, Output, Progress, RemovedImages, Report, SessionInfo
+    from ._values import (
+        Image,
+        IsolationChoice,
+        Lineage,
+        Output,
+        Progress,
+        RemovedImages,
+        Report,
+        SessionInfo,
+    )
 
 
 class Blink:
@@ -164,8 +174,26 @@ class Blink:
         """
         return Session(self._native.session(name, options).wait())
 
-    def import_session(self, name: str, archive: Text, **options: Unpack[SessionOptions]) -> Session:
+    def import_session(
+        self,
+        name: str,
+        archive: Text,
+        *,
+        import_progress: Callable[[TransferProgress], object] | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> Session:
         """Make a session whose disk is read from an archive that `Session.export` has written; it is not started.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        archive : str
+            The file.
+        import_progress : callable, optional
+            Called with a `TransferProgress` as the archive is read; ``progress`` hears of its image.
+        **options
+            Those of `SessionOptions`, over what the archive says.
 
         Raises
         ------
@@ -173,6 +201,7 @@ class Blink:
         Corrupt, Unsupported
             For what is no whole archive, or one of the future, with nothing left behind.
         """
+        listening(options, import_progress)
         return Session(self._native.import_session(name, archive, options).wait())
 
     def take_session(self, name: str, *, patience: float | None = None) -> Session:
@@ -291,6 +320,21 @@ class Blink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def listening(options: SessionOptions, import_progress: Callable[[TransferProgress], object] | None) -> None:
+    """Have one function told of both, an image and an archive; a call has no more."""
+    if import_progress is None:
+        return
+    progress = options.get("progress")
+
+    def tell(news: Progress | TransferProgress) -> None:
+        if isinstance(news, TransferProgress):
+            import_progress(news)
+        elif progress is not None:
+            progress(news)
+
+    options["progress"] = tell
 
 
 def native(

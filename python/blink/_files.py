@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._file_streams import FileReader, FileWriter
+
 if TYPE_CHECKING:
     from . import _blink
     from ._options import Data, Text
@@ -82,6 +84,43 @@ class Files:
             The disk is full.
         """
         self._native.write(path, data, mode, append, user).wait()
+
+    def reader(self, path: Text, *, offset: int = 0, length: int | None = None) -> FileReader:
+        r"""Open a file to read it bit by bit: from `offset` on, at most `length` bytes.
+
+        Raises
+        ------
+        NotFound
+        InvalidArgument
+            For what is no regular file.
+
+        Examples
+        --------
+        >>> import blink
+        >>> with blink.Blink(isolation="auto").sandbox() as sandbox:
+        ...     with sandbox.files.writer("/tmp/numbers") as writer:
+        ...         for number in range(10000):
+        ...             writer.write(f"{number}\n")
+        ...     with sandbox.files.reader("/tmp/numbers", offset=10) as reader:
+        ...         print(sum(map(len, reader)))
+        48880
+        """
+        return FileReader(self._native.reader(path, offset, length).wait())
+
+    def writer(
+        self, path: Text, *, mode: int | None = None, append: bool = False, user: str | None = None
+    ) -> FileWriter:
+        """Open a file to write it bit by bit; the parameters are those of `write`.
+
+        Whether it can be written is told by its writer. What an abandoned writer had appended is taken away again as soon
+        as the sandbox hears of it.
+
+        Raises
+        ------
+        SandboxDied
+            The sandbox has ended.
+        """
+        return FileWriter(self._native.writer(path, mode, append, user).wait())
 
     def stat(self, path: Text) -> FileInfo:
         """Describe a file; a symbolic link itself.

@@ -9,14 +9,23 @@ from ._files import Files
 from ._process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
 
     from . import _blink
     from ._options import Argv, CommandOptions, Text
-    from ._values import Checkpoint, Isolation, Lineage, Output, ProcessInfo, PublishedPort, SessionInfo
+    from ._values import (
+        Checkpoint,
+        Isolation,
+        Lineage,
+        Output,
+        ProcessInfo,
+        PublishedPort,
+        SessionInfo,
+        TransferProgress,
+    )
 
 
 class Machine:
@@ -343,17 +352,58 @@ class Session(Machine):
         """
         return [Session(fork) for fork in self._native.fork_many(list(names)).wait()]
 
-    def export(self, archive: Text) -> None:
+    def export(
+        self,
+        archive: Text,
+        *,
+        checkpoint: str | None = None,
+        progress: Callable[[TransferProgress], object] | None = None,
+    ) -> None:
         """Write its disk to one file, from which `Blink.import_session` makes a session, also on another machine.
 
         A session that runs goes on; the file holds its disk of one moment.
 
+        Parameters
+        ----------
+        archive : str
+            The file to write.
+        checkpoint : str, optional
+            The checkpoint whose disk it is; by default the disk as it is now.
+        progress : callable, optional
+            Called with a `TransferProgress` some ten times a second and at the end, in the thread or on the event loop that
+            waits. What it raises is raised here; the export comes to its end in the background.
+
         Raises
         ------
+        NotFound
+            There is no such checkpoint.
         ResourceExhausted
             For a full disk, with nothing left behind.
         """
-        self._native.export(archive).wait()
+        self._native.export(archive, checkpoint, progress).wait()
+
+    def export_oci(
+        self,
+        path: Text,
+        *,
+        checkpoint: str | None = None,
+        progress: Callable[[TransferProgress], object] | None = None,
+    ) -> None:
+        """Write its disk as an image: a folder in OCI layout, or a tar of one where `path` ends in ``.tar``.
+
+        Sandboxes and sessions of either isolation can be made from it, and other programs read it. The parameters are those
+        of `export`.
+
+        Raises
+        ------
+        Unsupported
+            For a session of the image ``"host"``, whose programs are this machine's.
+        InvalidArgument
+            There is something at `path` already, other than a tar to replace.
+        NotFound, ResourceExhausted
+            As for `export`.
+        """
+        self._native.export_oci(path, checkpoint, progress).wait()
 
     def close(self) -> None:
         """Stop it, unless it is warm, and let go of it. No-op once it is closed.

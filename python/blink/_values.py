@@ -431,6 +431,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class TransferProgress:
+    """How far an export or an import is.
+
+    Attributes
+    ----------
+    bytes_done : int
+        Bytes that are done.
+    bytes_total : int or None
+        Bytes of all, where that is known before the end.
+    """
+
+    bytes_done: int
+    bytes_total: int | None
+
+
+@dataclass(frozen=True)
 class Check:
     """What was found out about one isolation.
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import _blink
+from ._client import listening as _listening
 from ._client import native as _native
 from .errors import SandboxDied
 
@@ -57,11 +58,14 @@ if TYPE_CHECKING:
         RemovedImages,
         Report,
         SessionInfo,
+        TransferProgress,
     )
 
 __all__ = [
     "AsyncBlink",
     "AsyncConnection",
+    "AsyncFileReader",
+    "AsyncFileWriter",
     "AsyncFiles",
     "AsyncProcess",
     "AsyncProcessInput",
@@ -100,7 +104,9 @@ async def _result(call: _blink.Call[T]) -> T:
 
 
 class _Closes(Protocol):
-    async def close(self) -> None: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 C = TypeVar("C", bound=_Closes)
@@ -124,7 +130,68 @@ class Opening(Awaitable[C], Generic[C]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._made.close()
+        await self._made.__aexit__(kind, error, trace)
+
+
+class AsyncFileReader:
+    """As `blink.FileReader`; ``async for`` gives its chunks."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: _blink.FileReader) -> None:
+        self._native = native
+
+    async def chunk(self) -> bytes:
+        """As `blink.FileReader.chunk`. A task that is cancelled meanwhile takes nothing away."""
+        return await _result(self._native.chunk())
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self.chunk():
+            yield chunk
+
+    async def close(self) -> None:
+        """As `blink.FileReader.close`."""
+        await _result(self._native.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncFileWriter:
+    """As `blink.FileWriter`."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: _blink.FileWriter) -> None:
+        self._native = native
+
+    async def write(self, data: Data) -> None:
+        """As `blink.FileWriter.write`. After a task that was cancelled meanwhile, the file can only be given up."""
+        await _result(self._native.write(data))
+
+    async def finish(self) -> None:
+        """As `blink.FileWriter.finish`."""
+        await _result(self._native.finish())
+
+    async def close(self) -> None:
+        """As `blink.FileWriter.close`."""
+        await _result(self._native.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.finish()
+        else:
+            await self.close()
 
 
 class AsyncFiles:
@@ -148,6 +215,16 @@ class AsyncFiles:
     ) -> None:
         """As `blink.Files.write`."""
         await _result(self._native.write(path, data, mode, append, user))
+
+    def reader(self, path: Text, *, offset: int = 0, length: int | None = None) -> Opening[AsyncFileReader]:
+        """As `blink.Files.reader`."""
+        return Opening(_reader(self._native.reader(path, offset, length)))
+
+    def writer(
+        self, path: Text, *, mode: int | None = None, append: bool = False, user: str | None = None
+    ) -> Opening[AsyncFileWriter]:
+        """As `blink.Files.writer`."""
+        return Opening(_writer(self._native.writer(path, mode, append, user)))
 
     async def stat(self, path: Text) -> FileInfo:
         """As `blink.Files.stat`."""
@@ -507,9 +584,25 @@ class AsyncSession(AsyncMachine):
         """As `blink.Session.fork_many`."""
         return [AsyncSession(fork) for fork in await _result(self._native.fork_many(list(names)))]
 
-    async def export(self, archive: Text) -> None:
+    async def export(
+        self,
+        archive: Text,
+        *,
+        checkpoint: str | None = None,
+        progress: Callable[[TransferProgress], object] | None = None,
+    ) -> None:
         """As `blink.Session.export`."""
-        await _result(self._native.export(archive))
+        await _result(self._native.export(archive, checkpoint, progress))
+
+    async def export_oci(
+        self,
+        path: Text,
+        *,
+        checkpoint: str | None = None,
+        progress: Callable[[TransferProgress], object] | None = None,
+    ) -> None:
+        """As `blink.Session.export_oci`."""
+        await _result(self._native.export_oci(path, checkpoint, progress))
 
     async def close(self) -> None:
         """As `blink.Session.close`."""
@@ -529,6 +622,14 @@ class AsyncSession(AsyncMachine):
 
     def __repr__(self) -> str:
         return f"<blink.AsyncSession {self.id}{', closed' if self.closed else ''}>"
+
+
+async def _reader(call: _blink.Call[_blink.FileReader]) -> AsyncFileReader:
+    return AsyncFileReader(await _result(call))
+
+
+async def _writer(call: _blink.Call[_blink.FileWriter]) -> AsyncFileWriter:
+    return AsyncFileWriter(await _result(call))
 
 
 async def _sandbox(call: _blink.Call[_blink.Sandbox]) -> AsyncSandbox:
@@ -581,8 +682,16 @@ class AsyncBlink:
         """As `blink.Blink.session`."""
         return Opening(_session(self._native.session(name, options)))
 
-    def import_session(self, name: str, archive: Text, **options: Unpack[SessionOptions]) -> Opening[AsyncSession]:
+    def import_session(
+        self,
+        name: str,
+        archive: Text,
+        *,
+        import_progress: Callable[[TransferProgress], object] | None = None,
+        **options: Unpack[SessionOptions],
+    ) -> Opening[AsyncSession]:
         """As `blink.Blink.import_session`."""
+        _listening(options, import_progress)
         return Opening(_session(self._native.import_session(name, archive, options)))
 
     def take_session(self, name: str, *, patience: float | None = None) -> Opening[AsyncSession]:

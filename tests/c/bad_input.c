@@ -26,6 +26,9 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     size_t count;
     int fd;
     uint8_t buffer[1];
+    uint16_t port;
+    blink_file_reader *reader;
+    blink_file_writer *writer;
 
     INVALID(blink_open(NULL, NULL, &err));
     INVALID(blink_run(NULL, NULL, &command, NULL, &output, &err));
@@ -50,6 +53,8 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_import(all, "x", NULL, NULL, NULL, &session, &err));
     INVALID(blink_session_list_all(NULL, &sessions, &err));
     INVALID(blink_session_list_one(all, NULL, &sessions, &err));
+    INVALID(blink_lineage_of(all, NULL, &lineage, &err));
+    INVALID(blink_lineage_of(NULL, "x", &lineage, &err));
     INVALID(blink_session_prune(NULL, NULL, &err));
     INVALID(blink_session_start(NULL, NULL, &err));
     INVALID(blink_session_stop(NULL, &err));
@@ -66,7 +71,21 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_fork(NULL, NULL, "x", NULL, &session, &err));
     INVALID(blink_session_fork_many(NULL, NULL, 0, NULL, NULL, &err));
     INVALID(blink_session_fork_many(NULL, NULL, 1, NULL, NULL, &err));
-    INVALID(blink_session_export(NULL, "x", NULL, &err));
+    INVALID(blink_session_export(NULL, "x", NULL, NULL, &err));
+    INVALID(blink_session_export_oci(NULL, "x", NULL, NULL, &err));
+    INVALID(blink_session_published_port(NULL, 0, &port, &err));
+    INVALID(blink_sandbox_connect_tcp(NULL, "localhost", 1, NULL, &fd, &err));
+    INVALID(blink_sandbox_connect_tcp(sandbox, NULL, 1, NULL, &fd, &err));
+    INVALID(blink_sandbox_connect_tcp(sandbox, "localhost", 1, NULL, NULL, &err));
+    INVALID(blink_sandbox_connect_unix(NULL, "/x", NULL, &fd, &err));
+    INVALID(blink_sandbox_connect_unix(sandbox, NULL, NULL, &fd, &err));
+    INVALID(blink_session_connect_tcp(NULL, "localhost", 1, NULL, &fd, &err));
+    INVALID(blink_session_connect_unix(NULL, "/x", NULL, &fd, &err));
+    INVALID(blink_files_reader(NULL, "/x", 0, 1, NULL, &reader, &err));
+    INVALID(blink_file_reader_read(NULL, buffer, 1, &count, NULL, &err));
+    INVALID(blink_files_writer(NULL, "/x", NULL, &writer, &err));
+    INVALID(blink_file_writer_write(NULL, buffer, 1, NULL, &err));
+    INVALID(blink_file_writer_finish(NULL, NULL, &err));
     INVALID(blink_session_remove(NULL, &err));
     INVALID(blink_process_read(NULL, 1, buffer, 1, &count, NULL, &err));
     INVALID(blink_process_try_read(NULL, 1, buffer, 1, &count, &err));
@@ -109,6 +128,9 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     blink_output_free(NULL);
     blink_error_free(NULL);
     blink_bytes_free(NULL);
+    blink_file_reader_free(NULL);
+    blink_file_writer_free(NULL);
+    blink_export_options_init(NULL, sizeof(blink_export_options));
     blink_strings_free(NULL);
     blink_cancel_now(NULL);
     blink_cancel_free(NULL);

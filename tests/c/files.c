@@ -28,6 +28,70 @@ void test_transfer(void)
     blink_close(all);
 }
 
+/* Bit by bit, in a buffer that nothing fits into as a whole. */
+static void streams(blink_files *files)
+{
+    blink_error *err = NULL;
+    blink_file_writer *writer;
+    blink_file_reader *reader;
+    uint8_t bytes[7001];
+    size_t count, at, rounds = 500;
+    bool there;
+    OK(blink_files_writer(files, "/tmp/bits", NULL, &writer, &err));
+    for (size_t round = 0; round < rounds; round++) {
+        for (size_t i = 0; i < sizeof bytes; i++)
+            bytes[i] = (uint8_t)((round * sizeof bytes + i) * 31 >> 3);
+        OK(blink_file_writer_write(writer, bytes, sizeof bytes, NULL, &err));
+    }
+    OK(blink_file_writer_write(writer, NULL, 0, NULL, &err));
+    OK(blink_files_exists(files, "/tmp/bits", &there, &err));
+    CHECK(!there);
+    OK(blink_file_writer_finish(writer, NULL, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_file_writer_finish(writer, NULL, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_file_writer_write(writer, bytes, 1, NULL, &err));
+    blink_file_writer_free(writer);
+
+    uint64_t offset = 1234, length = 3 << 20;
+    OK(blink_files_reader(files, "/tmp/bits", offset, length, NULL, &reader, &err));
+    for (at = 0;;) {
+        OK(blink_file_reader_read(reader, bytes, sizeof bytes, &count, NULL, &err));
+        if (count == 0)
+            break;
+        bool same = true;
+        for (size_t i = 0; i < count; i++, at++)
+            same &= bytes[i] == (uint8_t)((offset + at) * 31 >> 3);
+        CHECK(same);
+    }
+    CHECK(at == length);
+    OK(blink_file_reader_read(reader, bytes, sizeof bytes, &count, NULL, &err));
+    CHECK(count == 0);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_file_reader_read(reader, bytes, 0, &count, NULL, &err));
+    blink_file_reader_free(reader);
+
+    OK(blink_files_reader(files, "/tmp/bits", 0, UINT64_MAX, NULL, &reader, &err));
+    OK(blink_file_reader_read(reader, bytes, 1, &count, NULL, &err));
+    CHECK(count == 1);
+    blink_file_reader_free(reader); /* The rest is not wanted. */
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_files_reader(files, "/tmp/none", 0, UINT64_MAX, NULL, &reader, &err));
+    CHECK(reader == NULL);
+
+    /* What is not finished is not there. */
+    OK(blink_files_writer(files, "/tmp/half", NULL, &writer, &err));
+    OK(blink_file_writer_write(writer, bytes, sizeof bytes, NULL, &err));
+    blink_file_writer_free(writer);
+    OK(blink_files_exists(files, "/tmp/half", &there, &err));
+    CHECK(!there);
+    OK(blink_files_writer(files, "/none/file", NULL, &writer, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_file_writer_finish(writer, NULL, &err));
+    blink_file_writer_free(writer);
+    blink_cancel *cancel = blink_cancel_new();
+    blink_cancel_now(cancel);
+    OK(blink_files_writer(files, "/tmp/half", NULL, &writer, &err));
+    FAILS(BLINK_STATUS_CANCELLED, blink_file_writer_write(writer, bytes, 1, cancel, &err));
+    blink_file_writer_free(writer);
+    blink_cancel_free(cancel);
+}
+
 void test_files(void)
 {
     blink_error *err = NULL;
@@ -87,7 +151,14 @@ void test_files(void)
     OK(blink_files_exists(files, "/tmp/a", &there, &err));
     CHECK(!there);
 
+    streams(files);
+    blink_file_reader *reader;
+    blink_file_writer *writer;
+    OK(blink_files_writer(files, "/tmp/late", NULL, &writer, &err));
     OK(blink_sandbox_remove(sandbox, &err));
+    FAILS(BLINK_STATUS_SANDBOX_DIED, blink_file_writer_finish(writer, NULL, &err));
+    blink_file_writer_free(writer);
+    FAILS(BLINK_STATUS_SANDBOX_DIED, blink_files_reader(files, "/tmp/x", 0, UINT64_MAX, NULL, &reader, &err));
     FAILS(BLINK_STATUS_SANDBOX_DIED, blink_files_exists(files, "/tmp", &there, &err));
     blink_sandbox_free(sandbox);
     blink_files_free(files);

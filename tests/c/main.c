@@ -107,6 +107,7 @@ int main(int argc, char **argv)
         {"session", test_session},   {"cancel", test_cancel},     {"bad_input", test_bad_input},
         {"system", test_system},     {"detached", test_detached}, {"transfer", test_transfer},
         {"archive", test_archive},   {"warm", test_warm},         {"images", test_images},
+        {"connect", test_connect},   {"errors", test_errors},     {"connect_session", test_connect_session},
     };
     if (argc < 2) {
         fprintf(stderr, "usage: %s FOLDER [TEST]...\n", argv[0]);

@@ -47,6 +47,27 @@ static void arguments_and_input_are_bytes(blink_sandbox *sandbox)
     blink_output_free(output);
 }
 
+static void code_is_run_by_its_interpreter(blink_sandbox *sandbox)
+{
+    blink_error *err = NULL;
+    blink_output *output;
+    blink_command command;
+    blink_command_init(&command, sizeof command);
+    command.code = "print(6 * 7)";
+    command.language = "python";
+    OK(blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
+    CHECK(stdout_is(output, "42\n"));
+    blink_output_free(output);
+    command.language = "cobol";
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
+    command.language = NULL;
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
+    command = shell("true");
+    command.code = "true";
+    command.language = "sh";
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
+}
+
 static void a_timeout_keeps_what_was_written(blink_sandbox *sandbox)
 {
     blink_error *err = NULL;
@@ -155,8 +176,27 @@ void test_detached(void)
     blink_close(all);
 }
 
+static void logins_are_whole(void)
+{
+    blink_error *err = NULL;
+    blink_options options;
+    blink_options_init(&options, sizeof options);
+    options.home = scratch("home");
+    const char *credentials[] = {"registry.example=robot:secret:with=signs", "registry.example=secret"};
+    options.credentials = credentials;
+    options.credentials_count = 1;
+    blink *all;
+    OK(blink_open(&options, &all, &err));
+    blink_close(all);
+    options.credentials_count = 2;
+    CHECK(blink_open(&options, &all, &err) == BLINK_STATUS_INVALID_ARGUMENT);
+    CHECK(strstr(blink_error_message(err), "secret") == NULL);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_error_status(err));
+}
+
 void test_run(void)
 {
+    logins_are_whole();
     blink *all = open_blink();
     runs_one_command(all);
     a_removed_sandbox_says_so(all);
@@ -164,6 +204,7 @@ void test_run(void)
     /* What was made from it stays good. */
     blink_close(all);
     arguments_and_input_are_bytes(sandbox);
+    code_is_run_by_its_interpreter(sandbox);
     a_timeout_keeps_what_was_written(sandbox);
     a_capture_has_a_limit(sandbox);
     an_exit_is_told_whole(sandbox);

@@ -30,6 +30,11 @@ static void checkpoints_and_forks(blink *all)
     options.labels = labels;
     options.labels_count = 1;
     options.patience_ms = 0;
+    options.idle_stop_ms = 3600000;
+    blink_sandbox_options sandbox;
+    blink_sandbox_options_init(&sandbox, sizeof sandbox);
+    sandbox.memory_mib = 512;
+    options.sandbox = &sandbox;
     blink_session *session, *fork, *forks[2];
     OK(blink_session_open(all, "work", &options, NULL, &session, &err));
     CHECK(blink_session_was_created(session));
@@ -68,6 +73,10 @@ static void checkpoints_and_forks(blink *all)
     OK(blink_lineage_get(lineage, 0, &checkpoint, &err));
     CHECK(strcmp(checkpoint.name, "begun") == 0 && checkpoint.parent == NULL && checkpoint.consistency == worth);
     blink_lineage_free(lineage);
+    OK(blink_lineage_of(all, "other", &lineage, &err));
+    CHECK(strcmp(blink_lineage_forked_from(lineage), "work@begun") == 0);
+    blink_lineage_free(lineage);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_lineage_of(all, "none", &lineage, &err));
     OK(blink_session_lineage(fork, &lineage, &err));
     CHECK(strcmp(blink_lineage_forked_from(lineage), "work@begun") == 0);
     blink_lineage_free(lineage);
@@ -81,6 +90,8 @@ static void checkpoints_and_forks(blink *all)
     CHECK(strcmp(info.name, "work") == 0 && info.running && !info.warm && strcmp(info.image, "host") == 0);
     CHECK(info.labels_count == 1 && strcmp(blink_session_list_label(list, 1, 0), "owner=tests") == 0);
     CHECK(strcmp(info.id, blink_session_id(session)) == 0);
+    CHECK(info.cpus == 0 && info.memory_mib == 512 && info.disk_mib > 0 && info.processes > 0);
+    CHECK(info.idle_stop_ms == 3600000);
     blink_session_list_free(list);
 
     OK(blink_session_rename(session, "renamed", &err));
@@ -105,16 +116,59 @@ static void checkpoints_and_forks(blink *all)
     OK(blink_session_prune(all, &freed, &err));
 }
 
+struct told {
+    size_t times;
+    uint64_t bytes;
+    blink_cancel *cancel;
+};
+
+static void tell(const blink_transfer *transfer, void *data)
+{
+    struct told *told = data;
+    CHECK(transfer->size == sizeof *transfer && transfer->bytes_done >= told->bytes);
+    CHECK(transfer->bytes_total == 0 || transfer->bytes_total >= transfer->bytes_done);
+    told->times++;
+    told->bytes = transfer->bytes_done;
+    blink_close(open_blink()); /* It may call anything. */
+    blink_cancel_now(told->cancel);
+}
+
 static void archives(blink *all)
 {
     blink_error *err = NULL;
     blink_session *session, *copy;
     OK(blink_session_open(all, "packed", NULL, NULL, &session, &err));
-    run(session, "echo kept > /var/blink/memory/notes", "");
+    run(session, "echo kept > /var/blink/memory/notes; head -c 9000000 /dev/urandom > /var/blink/memory/large", "");
+    int32_t worth;
+    OK(blink_session_checkpoint(session, "before", false, &worth, NULL, &err));
+    run(session, "echo lost > /var/blink/memory/notes", "");
     char archive[512];
     strcpy(archive, scratch("archive"));
-    OK(blink_session_export(session, archive, NULL, &err));
-    OK(blink_session_import(all, "unpacked", archive, NULL, NULL, &copy, &err));
+    struct told told = {0};
+    blink_export_options options;
+    blink_export_options_init(&options, sizeof options);
+    options.checkpoint = "before";
+    options.transfer = tell;
+    options.transfer_data = &told;
+    OK(blink_session_export(session, archive, &options, NULL, &err));
+    CHECK(told.times >= 2 && told.bytes >= 9000000);
+    options.checkpoint = "none";
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_export(session, scratch("other"), &options, NULL, &err));
+    /* Who is told has enough of it. */
+    options.checkpoint = NULL;
+    told = (struct told){.cancel = blink_cancel_new()};
+    FAILS(BLINK_STATUS_CANCELLED, blink_session_export(session, scratch("other"), &options, told.cancel, &err));
+    CHECK(told.times > 0);
+    blink_cancel_free(told.cancel);
+    FAILS(BLINK_STATUS_UNSUPPORTED, blink_session_export_oci(session, scratch("image"), NULL, NULL, &err));
+
+    blink_session_options imported;
+    blink_session_options_init(&imported, sizeof imported);
+    told = (struct told){0};
+    imported.transfer = tell;
+    imported.transfer_data = &told;
+    OK(blink_session_import(all, "unpacked", archive, &imported, NULL, &copy, &err));
+    CHECK(told.times >= 2 && told.bytes > 0);
     run(copy, "cat /var/blink/memory/notes", "kept\n");
     remove_and_free(copy);
     FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_import(all, "packed", archive, NULL, NULL, &copy, &err));
@@ -125,6 +179,52 @@ static void archives(blink *all)
     blink_session_list *list;
     FAILS(BLINK_STATUS_NOT_FOUND, blink_session_list_one(all, "broken", &list, &err));
     remove_and_free(session);
+}
+
+/* What a session has changed becomes an image, from which a sandbox is made. */
+static void images_of_sessions(blink *all)
+{
+    blink_error *err = NULL;
+    blink_sandbox_options sandbox;
+    blink_sandbox_options_init(&sandbox, sizeof sandbox);
+    sandbox.image = getenv("BLINK_TEST_IMAGE"); /* A tar that scripts/test-c makes; it has no programs. */
+    CHECK(sandbox.image != NULL);
+    blink_session_options options;
+    blink_session_options_init(&options, sizeof options);
+    options.sandbox = &sandbox;
+    blink_session *session;
+    OK(blink_session_open(all, "painted", &options, NULL, &session, &err));
+    blink_files *files;
+    OK(blink_session_files(session, &files, &err));
+    OK(blink_files_write(files, "/added", (const uint8_t *)"new", 3, NULL, NULL, &err));
+    blink_files_free(files);
+    char image[512];
+    strcpy(image, scratch("image.tar"));
+    struct told told = {0};
+    blink_export_options how;
+    blink_export_options_init(&how, sizeof how);
+    how.transfer = tell;
+    how.transfer_data = &told;
+    OK(blink_session_export_oci(session, image, &how, NULL, &err));
+    CHECK(told.times > 0);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_session_export_oci(session, scratch(""), NULL, NULL, &err));
+    remove_and_free(session);
+
+    blink_sandbox *made;
+    sandbox.image = image;
+    OK(blink_sandbox_create(all, &sandbox, NULL, &made, &err));
+    OK(blink_sandbox_files(made, &files, &err));
+    blink_bytes *bytes;
+    OK(blink_files_read(files, "/added", NULL, &bytes, &err));
+    CHECK(is(blink_bytes_data(bytes), blink_bytes_length(bytes), "new"));
+    blink_bytes_free(bytes);
+    bool there;
+    OK(blink_files_exists(files, "/file", &there, &err));
+    CHECK(there);
+    blink_files_free(files);
+    blink_sandbox_free(made);
+    uint64_t freed;
+    OK(blink_image_prune(all, &freed, &err));
 }
 
 static void processes_and_files(blink *all)
@@ -180,6 +280,7 @@ void test_archive(void)
 {
     blink *all = open_blink();
     archives(all);
+    images_of_sessions(all);
     blink_close(all);
 }
 

@@ -40,5 +40,8 @@ void test_cancel(void);
 void test_bad_input(void);
 void test_system(void);
 void test_images(void);
+void test_connect(void);
+void test_connect_session(void);
+void test_errors(void);
 
 #endif

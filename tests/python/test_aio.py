@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import os
 from typing import TYPE_CHECKING, Any
 
 import blink
@@ -28,6 +29,8 @@ TWINS = [
     (blink.ProcessInput, aio.AsyncProcessInput),
     (blink.ProcessOutput, aio.AsyncProcessOutput),
     (blink.Files, aio.AsyncFiles),
+    (blink.FileReader, aio.AsyncFileReader),
+    (blink.FileWriter, aio.AsyncFileWriter),
     (blink.Connection, aio.AsyncConnection),
 ]
 
@@ -112,6 +115,38 @@ def test_files_and_connections(home: Path) -> None:
     asynchronous(home, test)
 
 
+def test_files_bit_by_bit(home: Path) -> None:
+    async def test(library: AsyncBlink, sandbox: AsyncSandbox) -> None:
+        files = sandbox.files
+        async with files.writer("/tmp/bits") as writer:
+            for number in range(100):
+                await writer.write(bytes([number]) * 10_000)
+            assert not await files.exists("/tmp/bits")
+        async with files.reader("/tmp/bits", offset=10_000, length=20_000) as reader:
+            assert b"".join([chunk async for chunk in reader]) == b"\1" * 10_000 + b"\2" * 10_000
+        with contextlib.suppress(LookupError):
+            async with files.writer("/tmp/bits") as writer:
+                await writer.write("half")
+                raise LookupError
+        assert (await files.stat("/tmp/bits")).size == 1_000_000
+        with pytest.raises(FileNotFoundError):
+            await files.reader("/tmp/none")
+        # A write that is cancelled spoils the file that would have come of it, and nothing else.
+        writer = await files.writer("/tmp/bits")
+        task = asyncio.ensure_future(writer.write(bytes(50 << 20)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with contextlib.suppress(blink.InvalidArgument):
+            # Where the writing had not begun, an empty file is right.
+            await writer.finish()
+            await files.write("/tmp/bits", bytes(1_000_000))
+        assert (await files.stat("/tmp/bits")).size == 1_000_000
+
+    asynchronous(home, test)
+
+
 def test_sessions(home: Path) -> None:
     async def test(library: AsyncBlink, sandbox: AsyncSandbox) -> None:
         async with library.session("asynchronous") as session:
@@ -122,6 +157,29 @@ def test_sessions(home: Path) -> None:
                 await fork.remove()
             await session.remove()
         assert await library.sessions() == []
+
+    asynchronous(home, test)
+
+
+def test_archives_tell_how_far_they_are(home: Path, tmp_path: Path) -> None:
+    async def test(library: AsyncBlink, sandbox: AsyncSandbox) -> None:
+        told: list[blink.TransferProgress] = []
+        archive = tmp_path / "archive"
+        async with library.session("told") as session:
+            await session.files.write("/var/blink/memory/large", os.urandom(9 << 20))
+            await session.export(archive, progress=told.append)
+            assert told[-1].bytes_done > 9 << 20
+
+            def refuse(_: blink.TransferProgress) -> None:
+                raise LookupError("enough")
+
+            with pytest.raises(LookupError, match="enough"):
+                await session.export(tmp_path / "other", progress=refuse)
+            await session.remove()
+        told.clear()
+        async with library.import_session("told", archive, import_progress=told.append) as session:
+            assert told[-1].bytes_done > 9 << 20
+            await session.remove()
 
     asynchronous(home, test)
 

@@ -191,8 +191,8 @@ def test_an_interrupt_ends_a_call(home: Path, library: Blink, call: str) -> None
         library = blink.Blink(home={str(home / "of-interrupts")!r}, isolation={ENGINE!r})
         held = library.session("held") if "held" in {call!r} else None
         with library.sandbox() as sandbox:
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)
                 {call}
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
@@ -209,9 +209,35 @@ def test_an_interrupt_ends_a_call(home: Path, library: Blink, call: str) -> None
     assert child.returncode == 0
 
 
+def test_an_interrupt_at_any_moment_ends_a_call(home: Path) -> None:
+    # A timer's signal instead of a person's: it comes before the call, while it begins, and while it is waited for.
+    said = run_child(f"""
+        import blink, signal
+        library = blink.Blink(home={str(home / "of-interrupts")!r}, isolation={ENGINE!r})
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        interrupted = 0
+        with library.sandbox() as sandbox:
+            for number in range(1, 61):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 * number if number < 40 else 0.001 * number)
+                    sandbox.exec(["sleep", "4321.8"])
+                except KeyboardInterrupt:
+                    interrupted += 1
+            left = "cat /proc/[0-9]*/cmdline | tr '\\\\0' ' '"
+            while "sleep 4321.8" in sandbox.exec(["sh", "-c", left]).text:
+                pass
+        print(interrupted)
+    """)
+    assert said == "60\n"
+
+
+#: Shells start what runs in the background with interrupts ignored, which a program and its children keep.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def child_of(program: str, stdin: int | None = None) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program)],
+        [sys.executable, "-X", "faulthandler", "-c", HEED + textwrap.dedent(program)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,

@@ -37,10 +37,12 @@ def test_everything_public_is_documented(name: str) -> None:
                 assert value.__doc__, f"{name}.{member}"
 
 
-def run(*arguments: str | Path) -> str:
+def run(*arguments: str | Path, folder: Path = ROOT) -> str:
     # Of a home that no other process has: one is all that micro-VMs let have it.
     environment = {**os.environ, "BLINK_HOME": f"{os.environ['BLINK_HOME']}-of-examples"}
-    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
+    ran = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=folder, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -64,8 +66,8 @@ def test_best_of_n() -> None:
     assert blink.Blink(home=f"{os.environ['BLINK_HOME']}-of-examples").sessions() == []
 
 
-def test_readme() -> None:
+def test_readme(tmp_path: Path) -> None:
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert programs
     for program in programs:
-        run("-c", program)
+        run("-c", program, folder=tmp_path)

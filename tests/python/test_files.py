@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -69,6 +70,66 @@ def test_folders_go_in_and_out(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "taken" / "new").read_text() == "new\n"
     sandbox.files.download("/tmp/brought/new", tmp_path / "one")
     assert (tmp_path / "one").read_text() == "new\n"
+
+
+def test_files_bit_by_bit(sandbox: Sandbox) -> None:
+    files = sandbox.files
+    content = os.urandom(3 << 20)
+    with files.writer("/tmp/bits", mode=0o600) as writer:
+        for start in range(0, len(content), 100_000):
+            writer.write(content[start : start + 100_000])
+        assert not files.exists("/tmp/bits")
+    assert files.read("/tmp/bits") == content
+    assert files.stat("/tmp/bits").mode == 0o600
+    with pytest.raises(blink.InvalidArgument, match="closed"):
+        writer.write("more")
+    with files.reader("/tmp/bits", offset=1000) as reader:
+        chunks = list(reader)
+    assert len(chunks) > 1
+    assert b"".join(chunks) == content[1000:]
+    with files.reader("/tmp/bits") as reader:
+        assert content.startswith(reader.chunk())
+    with pytest.raises(blink.InvalidArgument, match="closed"):
+        reader.chunk()
+    with files.writer("/tmp/bits", append=True) as writer:
+        writer.write("end")
+    assert files.read("/tmp/bits", offset=len(content)) == b"end"
+
+    with contextlib.suppress(LookupError), files.writer("/tmp/bits") as writer:
+        writer.write("half")
+        raise LookupError
+    given_up = files.writer("/tmp/bits")
+    given_up.write("half")
+    given_up.close()
+    given_up.close()
+    assert files.read("/tmp/bits") == content + b"end"
+    with pytest.raises(blink.NotFound):
+        with files.writer("/tmp/none/file") as writer:
+            writer.write("content")
+    with pytest.raises(blink.NotFound):
+        files.reader("/tmp/none")
+    with pytest.raises(blink.InvalidArgument):
+        files.reader("/tmp")
+
+
+def test_connections(sandbox: Sandbox) -> None:
+    server = (
+        "import socket\n"
+        "listener = socket.socket(socket.AF_UNIX)\n"
+        "listener.bind('/tmp/socket')\n"
+        "listener.listen()\n"
+        "print(flush=True)\n"
+        "connection, _ = listener.accept()\n"
+        "connection.sendall(connection.recv(9)[::-1])"
+    )
+    with sandbox.spawn(["python3", "-c", server]) as process:
+        process.stdout.chunk()
+        with sandbox.connect_unix("/tmp/socket") as connection:
+            connection.write("abc")
+            connection.end()
+            assert (connection.read(2), connection.read(), connection.read()) == (b"cb", b"a", b"")
+    with pytest.raises(blink.NotFound):
+        sandbox.connect_tcp("localhost", 9)
 
 
 def test_what_cannot_be(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -118,6 +118,23 @@ def test_what_the_function_for_progress_raises_is_raised(library: Blink, referen
     asyncio.run(main())
 
 
+def test_a_session_becomes_an_image(library: Blink, reference: str, tmp_path: Path) -> None:
+    told: list[blink.TransferProgress] = []
+    with library.session("painted", image=reference) as session:
+        session.files.write("/added", "new")
+        session.export_oci(tmp_path / "image.tar", progress=told.append)
+        session.export_oci(tmp_path / "image")
+        with pytest.raises(blink.InvalidArgument):
+            session.export_oci(tmp_path / "image")
+        session.remove()
+    assert told
+    for image in ("image.tar", "image"):
+        with library.sandbox(image=tmp_path / image) as sandbox:
+            assert sandbox.files.read_text("/added") == "new"
+    library.remove_image(reference)
+    library.prune_images()
+
+
 def test_what_is_no_image(library: Blink, tmp_path: Path) -> None:
     with pytest.raises(blink.InvalidArgument, match="host"):
         library.pull("host")

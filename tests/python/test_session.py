@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import blink
@@ -73,15 +75,47 @@ def test_checkpoints_and_forks(library: Blink) -> None:
 
 def test_archives(library: Blink, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
+    told: list[blink.TransferProgress] = []
     with library.session("exported") as session:
         session.files.write(NOTES, "carried")
-        session.export(archive)
+        session.files.write("/var/blink/memory/large", os.urandom(9 << 20))
+        session.checkpoint("before")
+        session.files.write(NOTES, "left")
+        session.export(archive, checkpoint="before", progress=told.append)
+        assert [news.bytes_done for news in told] == sorted(news.bytes_done for news in told)
+        assert told[-1].bytes_done > 9 << 20
+        with pytest.raises(blink.NotFound, match="none"):
+            session.export(tmp_path / "none", checkpoint="none")
+        with pytest.raises(blink.Unsupported, match="host"):
+            session.export_oci(tmp_path / "image")
         session.remove()
-    with library.import_session("imported", archive) as session:
+    told.clear()
+    images: list[blink.Progress] = []
+    importing = library.import_session("imported", archive, import_progress=told.append, progress=images.append)
+    with importing as session:
+        assert told[-1].bytes_done > 9 << 20
+        assert images == []
         assert session.files.read_text(NOTES) == "carried"
         with pytest.raises(blink.AlreadyExists):
             library.import_session("imported", archive)
         session.remove()
+
+
+def test_what_the_function_for_progress_raises_is_raised(library: Blink, tmp_path: Path) -> None:
+    def refuse(_: blink.TransferProgress) -> None:
+        raise LookupError("enough")
+
+    with library.session("refused") as session:
+        with pytest.raises(LookupError, match="enough"):
+            session.export(tmp_path / "archive", progress=refuse)
+        session.export(tmp_path / "other")
+        with pytest.raises(LookupError, match="enough"):
+            library.import_session("refused-too", tmp_path / "other", import_progress=refuse)
+        session.remove()
+    # What was begun comes to its end.
+    while "refused-too" not in {session.name for session in library.sessions()}:
+        time.sleep(0.01)
+    library.take_session("refused-too").remove()
 
 
 def test_a_warm_session_goes_on(library: Blink) -> None:

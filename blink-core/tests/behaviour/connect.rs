@@ -151,3 +151,52 @@ async fn a_connection_that_nobody_reads_holds_back_nobody_else() {
     assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"closed\n");
     assert!(ok(server.wait()).await.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_is_as_good_as_the_connection() {
+    use std::io::{Read, Write};
+    let sandbox = sandbox().await;
+    let server = serve(&sandbox, "socket.create_server(('127.0.0.1', 4246))").await;
+    let connect = || ok(sandbox.connect_tcp("127.0.0.1", 4246));
+    let mut socket = connect().await.into_socket().unwrap();
+    let talking = tokio::task::spawn_blocking(move || {
+        let sent = noise(10 << 20);
+        let (mut writer, expected) = (socket.try_clone().unwrap(), sent.clone());
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut got = Vec::new();
+        socket.read_to_end(&mut got).unwrap();
+        writing.join().unwrap();
+        assert!(got.strip_suffix(b"bye").unwrap() == expected);
+    });
+    within(talking).await.unwrap();
+
+    // Closed at once: what was written arrives.
+    let keep = "import socket\ns = socket.create_server(('127.0.0.1', 4247))\nprint('ready', flush=True)\n\
+                c, _ = s.accept()\nprint(c.makefile().read(), flush=True)";
+    let mut process = ok(sandbox.spawn(python(keep))).await;
+    let mut stdout = process.take_stdout().unwrap();
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"ready\n");
+    let connection = ok(sandbox.connect_tcp("127.0.0.1", 4247)).await;
+    let mut socket = connection.into_socket().unwrap();
+    socket.write_all(b"last words").unwrap();
+    drop(socket);
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"last words\n");
+
+    // The peer is gone: first its end comes, and then nothing is taken any more.
+    let mut socket = connect().await.into_socket().unwrap();
+    ok(server.kill()).await;
+    let refused = tokio::task::spawn_blocking(move || {
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest);
+        loop {
+            if let Err(error) = socket.write_all(&[0; 4096]) {
+                return error;
+            }
+        }
+    });
+    let error = within(refused).await.unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+}

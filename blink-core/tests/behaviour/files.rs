@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use blink_core::{Command, ErrorKind, FileType, WriteOptions};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -79,6 +80,80 @@ async fn a_part_can_be_read() {
         assert!(part == content[from..to], "{offset} {length:?}");
         assert_eq!(count, part.len() as u64);
     }
+}
+
+#[tokio::test]
+async fn a_file_is_read_and_written_bit_by_bit() {
+    let sandbox = sandbox().await;
+    let files = sandbox.files();
+    let content = noise(5 << 20);
+    let mut writer = files.writer("/tmp/bits", &WriteOptions::default()).unwrap();
+    for bit in content.chunks(100_000) {
+        ok(writer.write(bit.to_vec())).await;
+    }
+    fails(ErrorKind::NotFound, files.stat("/tmp/bits")).await;
+    assert_eq!(ok(writer.finish()).await, content.len() as u64);
+    for (offset, length) in [
+        (0, None),
+        (0, Some(0)),
+        (1000, Some(3 << 20)),
+        (9 << 20, None),
+    ] {
+        let mut reader = ok(files.reader("/tmp/bits", offset as u64, length)).await;
+        let mut got = Vec::new();
+        while let Some(chunk) = ok(reader.chunk()).await {
+            got.extend_from_slice(&chunk);
+        }
+        assert!(ok(reader.chunk()).await.is_none());
+        let rest = content.get(offset..).unwrap_or_default();
+        let length = length.map_or(rest.len(), |length| usize::try_from(length).unwrap());
+        assert!(got == rest[..length.min(rest.len())]);
+    }
+    fails(ErrorKind::NotFound, files.reader("/tmp/none", 0, None)).await;
+    fails(ErrorKind::InvalidArgument, files.reader("/tmp", 0, None)).await;
+
+    // What nobody finishes changes nothing; one who stops reading holds nobody up.
+    for append in [false, true] {
+        let mut options = WriteOptions::default();
+        options.append = append;
+        let mut writer = files.writer("/tmp/bits", &options).unwrap();
+        ok(writer.write(&b"half"[..])).await;
+        drop(writer);
+        // What was appended is taken away when the agent hears of it.
+        while ok(files.read("/tmp/bits")).await != content {
+            assert!(append);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let mut writer = files.writer("/tmp/bits", &WriteOptions::default()).unwrap();
+    let mut giving_up = Box::pin(writer.write(noise(40 << 20)));
+    assert!(poll_once(giving_up.as_mut()).await.is_none());
+    drop(giving_up);
+    fails(ErrorKind::InvalidArgument, writer.write(&b"rest"[..])).await;
+    fails(ErrorKind::InvalidArgument, writer.finish()).await;
+    drop(ok(files.reader("/tmp/bits", 0, None)).await);
+    assert!(ok(files.read("/tmp/bits")).await == content);
+    let mut nowhere = files
+        .writer("/none/file", &WriteOptions::default())
+        .unwrap();
+    let failed = async {
+        loop {
+            nowhere.write(noise(100_000)).await?;
+        }
+    };
+    fails::<()>(ErrorKind::NotFound, failed).await;
+}
+
+async fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    let mut future = Some(future);
+    std::future::poll_fn(|context| {
+        let polled = future.take().map(|future| future.poll(context));
+        Poll::Ready(match polled {
+            Some(Poll::Ready(output)) => Some(output),
+            _ => None,
+        })
+    })
+    .await
 }
 
 #[tokio::test]

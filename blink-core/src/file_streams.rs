@@ -1,0 +1,192 @@
+//! Files of a sandbox as streams: each is compared with its length and checksum at the other end before it is believed.
+
+use blink_wire::{FrameType, Message, Request, Trailer};
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::{Channel, Link, Stream};
+
+/// A file that is read bit by bit, from [`Files::reader`](crate::Files::reader). Dropping it gives up the rest.
+pub struct FileReader {
+    incoming: Incoming,
+    /// What has come already, to see whether there is anything to read.
+    first: Option<Bytes>,
+}
+
+impl FileReader {
+    pub(crate) async fn open(mut incoming: Incoming) -> Result<FileReader> {
+        let first = incoming.chunk().await?;
+        Ok(FileReader { incoming, first })
+    }
+
+    /// The next bytes; `None` at the end, by which everything before is known to be right. What is cancelled takes nothing
+    /// away.
+    ///
+    /// # Errors
+    /// `Corrupt` where it did not arrive as it was sent; `SandboxDied` where the sandbox ends first.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.incoming.chunk().await,
+        }
+    }
+}
+
+/// A file that is written bit by bit, from [`Files::writer`](crate::Files::writer). Dropping it before it is finished gives
+/// it up: the file stays as it was, and what was appended is taken away again as soon as the sandbox hears of it.
+pub struct FileWriter {
+    outgoing: Outgoing,
+}
+
+impl FileWriter {
+    pub(crate) fn new(outgoing: Outgoing) -> FileWriter {
+        FileWriter { outgoing }
+    }
+
+    /// Sends bytes; waits while the sandbox does not take them. After one that was cancelled, the file can only be given up.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing folder; `InvalidArgument` where it may not be written, and after a cancelled write;
+    /// `ResourceExhausted` where the disk is full; `SandboxDied`.
+    pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
+        self.outgoing.send(bytes.into()).await
+    }
+
+    /// Makes what was written the file's content; returns its length.
+    ///
+    /// # Errors
+    /// As for [`write`](FileWriter::write). The file is as it was then.
+    pub async fn finish(self) -> Result<u64> {
+        self.outgoing.finish().await
+    }
+}
+
+/// A stream from the guest.
+pub(crate) struct Incoming {
+    stream: Stream,
+    counted: Counted,
+    /// Everything has come, and was compared.
+    whole: bool,
+}
+
+impl Incoming {
+    pub(crate) fn open(link: &Link, request: &Request) -> Result<Incoming> {
+        Ok(Incoming {
+            stream: link.open(request)?,
+            counted: Counted::default(),
+            whole: false,
+        })
+    }
+
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        if self.whole {
+            return Ok(None);
+        }
+        if let Some(chunk) = self.stream.chunk(Channel::Data).await? {
+            self.counted.add(&chunk);
+            return Ok(Some(chunk));
+        }
+        self.stream.response().await?;
+        if self.stream.trailer()? != self.counted.trailer() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the data that arrived is not what the sandbox says it sent",
+            ));
+        }
+        self.whole = true;
+        Ok(None)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.counted.bytes
+    }
+}
+
+/// A stream to the guest.
+pub(crate) struct Outgoing {
+    stream: Stream,
+    counted: Counted,
+    /// Everything that was counted was sent.
+    whole: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn open(link: &Link, request: &Request) -> Result<Outgoing> {
+        Ok(Outgoing {
+            stream: link.open(request)?,
+            counted: Counted::default(),
+            whole: true,
+        })
+    }
+
+    pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<()> {
+        self.check()?;
+        self.whole = false;
+        self.counted.add(&bytes);
+        let sending = self.stream.send(FrameType::STREAM_DATA, bytes);
+        self.unless_answered(sending).await?;
+        self.whole = true;
+        Ok(())
+    }
+
+    pub(crate) async fn finish(self) -> Result<u64> {
+        self.check()?;
+        let trailer = self.counted.trailer().to_body();
+        let ending = async {
+            self.stream.send_end(FrameType::STREAM_DATA, trailer).await;
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            response = self.stream.response() => response.map(|_| self.counted.bytes),
+            never = ending => match never {},
+        }
+    }
+
+    /// Does something, unless the agent answers before it has everything: then it has failed.
+    pub(crate) async fn unless_answered<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::select! {
+            biased;
+            response = self.stream.response() => Err(match response {
+                Err(error) => error,
+                Ok(_) => Error::new(
+                    ErrorKind::Protocol,
+                    "the sandbox has answered before it had everything",
+                ),
+            }),
+            result = work => result,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.whole {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                "a write to this file was given up half-way; begin the file anew",
+            )),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counted {
+    bytes: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Counted {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.crc.update(bytes);
+    }
+
+    fn trailer(&self) -> Trailer {
+        Trailer {
+            bytes: self.bytes,
+            crc32: self.crc.clone().finalize(),
+        }
+    }
+}
