@@ -36,8 +36,16 @@ const EXECUTABLE: u32 = 0o755;
 pub(crate) fn install(home: &Path) -> io::Result<PathBuf> {
     match env::var_os(BINARY_VARIABLE).filter(|path| !path.is_empty()) {
         Some(path) => install_named(home, &path),
-        None => install_bytes(home, EMBEDDED, EMBEDDED_SHA256),
+        None => install_embedded(home),
     }
+}
+
+/// As [`install`], whatever `BLINK_GUEST_BINARY` names: what runs on the host is Blink's own.
+///
+/// # Errors
+/// If the home cannot be written.
+pub(crate) fn install_embedded(home: &Path) -> io::Result<PathBuf> {
+    install_bytes(home, EMBEDDED, EMBEDDED_SHA256)
 }
 
 fn install_named(home: &Path, path: &OsStr) -> io::Result<PathBuf> {
@@ -126,10 +134,6 @@ mod tests {
             .collect()
     }
 
-    fn install_embedded(home: &Path) -> PathBuf {
-        install_bytes(home, EMBEDDED, EMBEDDED_SHA256).unwrap()
-    }
-
     fn names_in(folder: &Path) -> Vec<String> {
         fs::read_dir(folder)
             .unwrap()
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn installs_an_executable_that_is_alone_in_its_folder() {
         let home = tempfile::tempdir().unwrap();
-        let agent = install_embedded(home.path());
+        let agent = install_embedded(home.path()).unwrap();
 
         assert!(agent.starts_with(home.path().join("guest")));
         assert_eq!(fs::read(&agent).unwrap(), EMBEDDED);
@@ -179,24 +183,24 @@ mod tests {
     #[test]
     fn uses_an_installed_agent_again() {
         let home = tempfile::tempdir().unwrap();
-        let first = install_embedded(home.path());
+        let first = install_embedded(home.path()).unwrap();
         let written = fs::metadata(&first).unwrap().modified().unwrap();
 
-        assert_eq!(install_embedded(home.path()), first);
+        assert_eq!(install_embedded(home.path()).unwrap(), first);
         assert_eq!(fs::metadata(&first).unwrap().modified().unwrap(), written);
     }
 
     #[test]
     fn replaces_a_damaged_agent() {
         let home = tempfile::tempdir().unwrap();
-        let agent = install_embedded(home.path());
+        let agent = install_embedded(home.path()).unwrap();
 
         fs::write(&agent, &EMBEDDED[..100]).unwrap();
-        install_embedded(home.path());
+        install_embedded(home.path()).unwrap();
         assert_eq!(fs::read(&agent).unwrap(), EMBEDDED);
 
         fs::set_permissions(&agent, Permissions::from_mode(0o644)).unwrap();
-        install_embedded(home.path());
+        install_embedded(home.path()).unwrap();
         assert_eq!(
             fs::metadata(&agent).unwrap().permissions().mode() & 0o777,
             0o755
@@ -209,12 +213,15 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    assert_eq!(fs::read(install_embedded(home.path())).unwrap(), EMBEDDED)
+                    assert_eq!(
+                        fs::read(install_embedded(home.path()).unwrap()).unwrap(),
+                        EMBEDDED
+                    )
                 });
             }
         });
         assert_eq!(
-            names_in(install_embedded(home.path()).parent().unwrap()),
+            names_in(install_embedded(home.path()).unwrap().parent().unwrap()),
             ["blink-guest"]
         );
     }
@@ -229,7 +236,7 @@ mod tests {
         let installed = install_named(home.path(), named.as_os_str()).unwrap();
         assert_eq!(fs::read(&installed).unwrap(), b"#!/bin/sh\n");
         assert_eq!(installed.file_name(), Some(OsStr::new("blink-guest")));
-        assert_ne!(installed, install_embedded(home.path()));
+        assert_ne!(installed, install_embedded(home.path()).unwrap());
     }
 
     #[test]

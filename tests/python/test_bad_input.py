@@ -184,10 +184,8 @@ BLOCKING = {
 
 @pytest.mark.parametrize("call", BLOCKING.values(), ids=BLOCKING.keys())
 def test_an_interrupt_ends_a_call(home: Path, library: Blink, call: str) -> None:
-    # A shell starts what it puts into the background with the interrupt ignored.
     program = f"""
-        import blink, signal
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        import blink
         library = blink.Blink(home={str(home / "of-interrupts")!r}, isolation={ENGINE!r})
         held = library.session("held") if "held" in {call!r} else None
         with library.sandbox() as sandbox:

@@ -1,7 +1,5 @@
 //! Programs that run beside the caller: streaming, leaving and coming back.
 
-use std::time::Duration;
-
 use blink_core::{Command, ErrorKind, ProcessOutput, Stdin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -52,15 +52,18 @@ impl MicrovmEngine {
     /// # Errors
     /// `Busy` with that process; `IsolationUnavailable` where the parts that it needs are missing.
     pub(crate) async fn open(home: &Home) -> Result<MicrovmEngine> {
-        let agent = guest_binary::install(home.path()).map_err(|error| {
-            Error::io("the guest agent could not be put into Blink's home", &error)
-        })?;
+        let not_put = |error: &std::io::Error| {
+            Error::io("the guest agent could not be put into Blink's home", error)
+        };
+        let agent = guest_binary::install(home.path()).map_err(|error| not_put(&error))?;
+        let launcher =
+            guest_binary::install_embedded(home.path()).map_err(|error| not_put(&error))?;
         let runtime = Runtime::open(home).await?;
         Ok(MicrovmEngine {
             runtime,
             home: home.clone(),
             agent: agent.parent().unwrap_or(&agent).to_owned(),
-            launcher: agent,
+            launcher,
         })
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use boxlite::{BoxliteOptions, BoxliteRuntime};
+use tokio::runtime::Handle;
 
 use super::failure::translate;
 use super::owner::{Owner, PATIENCE};
@@ -28,7 +29,7 @@ const THREADS: usize = 2;
 pub(super) struct Runtime {
     folder: PathBuf,
     boxlite: Option<Arc<BoxliteRuntime>>,
-    tasks: Option<tokio::runtime::Runtime>,
+    tasks: Tasks,
     /// Let go of last.
     _owner: Owner,
 }
@@ -62,30 +63,19 @@ impl Runtime {
     }
 
     async fn start(folder: PathBuf, owner: Owner) -> Result<Runtime> {
-        let tasks = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("blink-microvm")
-            .enable_all()
-            .build()
+        let tasks = Tasks::start()
             .map_err(|error| Error::io("the micro-VMs' threads could not be started", &error))?;
         let home = folder.clone();
-        let opening = tasks.spawn_blocking(move || open_patiently(&home));
-        let opened = match opening.await {
-            Ok(opened) => opened,
-            Err(error) => Err(Error::new(ErrorKind::Internal, error.to_string())),
-        };
-        match opened {
-            Ok(boxlite) => Ok(Runtime {
-                folder,
-                boxlite: Some(Arc::new(boxlite)),
-                tasks: Some(tasks),
-                _owner: owner,
-            }),
-            Err(error) => {
-                tasks.shutdown_background();
-                Err(error)
-            }
-        }
+        let opening = tasks.handle().spawn_blocking(move || open_patiently(&home));
+        let boxlite = opening
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        Ok(Runtime {
+            folder,
+            boxlite: Some(Arc::new(boxlite)),
+            tasks,
+            _owner: owner,
+        })
     }
 
     pub(super) fn boxlite(&self) -> Result<&Arc<BoxliteRuntime>> {
@@ -97,18 +87,14 @@ impl Runtime {
         &self,
         task: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let tasks = self.tasks.as_ref().ok_or_else(ended)?;
-        tasks
-            .spawn(task)
-            .await
+        let task = self.tasks.handle().spawn(task);
+        task.await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
     /// Starts a task on BoxLite's own threads.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(tasks) = &self.tasks {
-            tasks.spawn(task);
-        }
+        self.tasks.handle().spawn(task);
     }
 
     /// Everything of the engine, and what must be on the same file system.
@@ -239,8 +225,37 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         // It ends machines that are still there, which takes a moment and needs its tasks.
         drop(self.boxlite.take());
-        if let Some(tasks) = self.tasks.take() {
-            tasks.shutdown_background();
+    }
+}
+
+/// Threads for BoxLite's own tasks. They may be let go of anywhere, also by a future that is given up.
+struct Tasks {
+    handle: Handle,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Tasks {
+    fn start() -> std::io::Result<Tasks> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("blink-microvm")
+            .enable_all()
+            .build()?;
+        Ok(Tasks {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }
@@ -248,6 +263,11 @@ impl Drop for Runtime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn threads_end_where_waiting_is_not_allowed() {
+        drop(Tasks::start().unwrap());
+    }
 
     #[test]
     fn a_missing_program_is_named() {
