@@ -139,7 +139,7 @@ pub(crate) fn is_alive(folder: &Path) -> bool {
 /// Opens a link to a machine beside its owner; `None` where only the owner can have one. Opens no engine.
 pub(crate) fn visit(folder: &Path, isolation: Isolation) -> Option<Result<LinkIo>> {
     match isolation {
-        Isolation::Namespace => Some(Leftovers.visit(folder)),
+        Isolation::Namespace => Leftovers.visit(folder),
         Isolation::Microvm => None,
     }
 }

@@ -23,7 +23,7 @@ use crate::sandbox::{ProcessInfo, Sandbox};
 pub struct SessionProcesses {
     link: Link,
     isolation: Isolation,
-    /// Where the machine has one link only, that of this process.
+    /// Where the machine has one link only, its owner's.
     _session: Option<(Session, Arc<Sandbox>)>,
 }
 
@@ -42,12 +42,12 @@ pub struct ProcessLogs {
 }
 
 impl Blink {
-    /// The processes of a session that runs, also while another process has the session, or a part of this one. For
-    /// micro-VMs, which one process has at a time, it is as [`Blink::take_session`].
+    /// The processes of a session that runs, also while another process has the session, or a part of this one: of one that
+    /// is [warm](super::SessionBuilder::warm) and in a namespace. Others are taken first, as by [`Blink::take_session`].
     ///
     /// # Errors
     /// `NotFound` where there is no such session, and where it does not run; `Busy` where another process starts it right
-    /// now for longer than [`DEFAULT_PATIENCE`], or has its micro-VM.
+    /// now for longer than [`DEFAULT_PATIENCE`], or has one that must be taken.
     ///
     /// # Examples
     ///

@@ -332,7 +332,7 @@ async fn processes_are_reached_beside_whoever_has_the_session() {
     let blink = blink().await;
     let other = blink_in(blink.home()).await;
     fails(ErrorKind::NotFound, other.session_processes("one")).await;
-    let session = open(&blink, "one").await;
+    let session = ok(describe(&blink, "one").warm(true).open()).await;
     let script = "echo here; cat; exit 4";
     let idle = Command::shell(script).stdin(blink_core::Stdin::Piped);
     let mut idle = ok(session.spawn(idle)).await;
