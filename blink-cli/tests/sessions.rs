@@ -512,6 +512,46 @@ fn whoever_attaches_can_leave() {
 }
 
 #[test]
+fn who_stays_attached_is_in_nobodys_way() {
+    let home = Home::with(&["warm"]);
+    let idle = home.spawn("warm", "echo here; cat; echo over; exit 4", &["--stdin"]);
+    let other = home.spawn("warm", "echo begun; sleep 1000", &[]);
+    let mut attached = home
+        .session(&["attach", "--name", "warm", &idle])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(attached.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "here");
+
+    assert_eq!(home.process("warm", &other)["running"], true);
+    until("its output", || {
+        home.process("warm", &other)["stdout_bytes"] == 6
+    });
+    let logs = |id: &str| home.output(&["logs", "--name", "warm", id]).stdout;
+    assert_eq!(logs(&other), b"begun\n");
+    // Not even of the same process.
+    assert_eq!(logs(&idle), b"here\n");
+    let mut waiting = home
+        .session(&["wait", "--name", "warm", &idle])
+        .spawn()
+        .unwrap();
+    home.says(&["kill", "--name", "warm", &other]);
+    let waited = home.output(&["wait", "--name", "warm", &other]);
+    assert_eq!(waited.status.code(), Some(137));
+    home.says(&["checkpoint", "--name", "warm", "--snapshot", "meanwhile"]);
+
+    let mut keys = attached.stdin.take().unwrap();
+    keys.write_all(b"more\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "more");
+    drop(keys);
+    assert_eq!(lines.next().unwrap().unwrap(), "over");
+    assert_eq!(wait(&mut attached).code(), Some(4));
+    assert_eq!(wait(&mut waiting).code(), Some(4));
+}
+
+#[test]
 fn a_terminal_can_be_left_by_a_key() {
     let home = Home::with(&["warm"]);
     let id = home.spawn(

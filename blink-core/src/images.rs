@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::blink::Blink;
-use crate::engine::RootForm;
+use crate::engine::{RootForm, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::SandboxFolder;
 use crate::image::{
@@ -96,13 +96,21 @@ impl Blink {
     }
 
     /// Removes what no name and no sandbox refers to: images whose name has moved on, images from folders and files,
-    /// what was unpacked from them, and downloads that were given up.
+    /// what was unpacked from them or made of them for micro-VMs, and downloads that were given up.
     ///
     /// # Errors
     /// `Busy` while another process unpacks an image.
     pub async fn prune_images(&self) -> Result<Removed> {
-        let store = self.image_store().await?;
-        on_thread(move || Ok(store.prune()?)).await
+        let (store, home) = (self.image_store().await?, self.home().path().to_owned());
+        on_thread(move || {
+            let mut removed = store.prune()?;
+            match engines::prune_derived(&home) {
+                Ok(freed_bytes) => removed.freed_bytes += freed_bytes,
+                Err(error) => tracing::warn!(%error, "disks that were made of images go later"),
+            }
+            Ok(removed)
+        })
+        .await
     }
 
     /// The image for a sandbox; `None` for the host's own programs.

@@ -62,8 +62,8 @@ pub use sandbox::{
     Resources, Sandbox, SandboxBuilder,
 };
 pub use session::{
-    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, ExportOptions, Lineage, Session,
-    SessionBuilder, SessionInfo,
+    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, ExportOptions, Lineage, ProcessLogs, Session,
+    SessionBuilder, SessionInfo, SessionProcesses,
 };
 pub use transfer::TransferProgress;
 

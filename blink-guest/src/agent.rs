@@ -287,6 +287,7 @@ impl Agent {
                 self.sources.processes.detach(process, caller);
                 self.pumpable.insert(process);
             }
+            Stream::End(process) => self.sources.processes.stop_waiting(process, caller),
             Stream::Job(job) => self.sources.jobs.cancel(job),
             Stream::Connection(connection) => self.sources.connections.close(connection),
         }
@@ -354,6 +355,7 @@ impl Agent {
                         .sources
                         .processes
                         .push_stdin(process, frame.body, frame.end),
+                    Stream::End(_) => false,
                     Stream::Job(job) => self.sources.jobs.push(job, frame.body, frame.end),
                     Stream::Connection(connection) => self
                         .sources
@@ -392,7 +394,7 @@ impl Agent {
                 .sources
                 .connections
                 .add_window(connection, update.credit),
-            None => return,
+            Some(Stream::End(_)) | None => return,
         }
         if let Some(link) = self.links.get_mut(&caller.link) {
             link.mark_ready(caller.request);
@@ -414,6 +416,20 @@ impl Agent {
                             Some(Response::Attached(attached)),
                             Some(Stream::Process(attach.process.0)),
                         )
+                    })
+            }
+            Request::Peek(from) => self
+                .sources
+                .processes
+                .peek(&from)
+                .map(|peeked| (Some(Response::Peeked(peeked)), None)),
+            Request::Wait(process) => {
+                self.sources
+                    .processes
+                    .wait(process, caller)
+                    .map(|ended| match ended {
+                        Some(report) => (Some(Response::Ended(report)), None),
+                        None => (None, Some(Stream::End(process.0))),
                     })
             }
             Request::Signal(signal) => self
@@ -513,6 +529,10 @@ impl Agent {
                 }
                 process::Notice::Exited(caller, report) => {
                     self.end(caller, FrameType::EXIT, &report.to_body())
+                }
+                process::Notice::Ended(caller, report) => {
+                    let response = Response::Ended(report);
+                    self.end(caller, FrameType::RPC_RESPONSE, &response.to_body());
                 }
                 process::Notice::Taken(caller) => {
                     let error = ErrorBody::new(

@@ -29,6 +29,8 @@ const CONTROL_BACKLOG: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Process(u64),
+    /// Waits for a process's end, and carries nothing.
+    End(u64),
     Job(u64),
     Connection(u64),
 }

@@ -110,6 +110,12 @@ pub enum Request {
     /// Lists the processes that the agent knows.
     #[n(5)]
     Processes,
+    /// Shows what is kept of a process's output from these offsets on, without taking it from whoever is attached.
+    #[n(6)]
+    Peek(#[n(0)] Attach),
+    /// Answered with [`Response::Ended`] once a process has ended, whoever is attached to it.
+    #[n(7)]
+    Wait(#[n(0)] ProcessId),
     /// Describes a file.
     #[n(16)]
     Stat(#[n(0)] PathOptions),
@@ -174,6 +180,12 @@ pub enum Response {
     /// A file's description.
     #[n(3)]
     Stat(#[n(0)] FileInfo),
+    /// A part of a process's output.
+    #[n(4)]
+    Peeked(#[n(0)] Peeked),
+    /// How a process has ended.
+    #[n(5)]
+    Ended(#[n(0)] ExitReport),
 }
 
 /// Names a process for as long as the sandbox runs. Never used twice.
@@ -248,6 +260,25 @@ pub struct Attached {
     /// The same for standard error.
     #[n(3)]
     pub stderr_offset: u64,
+}
+
+/// The answer to [`Request::Peek`]: of each stream the bytes at an offset, which is the one asked for or that of the oldest
+/// byte that is kept. No bytes are the end of what there is so far.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Peeked {
+    /// The offset of the first byte of standard output.
+    #[n(0)]
+    pub stdout_offset: u64,
+    /// As many bytes as fit into an answer.
+    #[n(1)]
+    pub stdout: ByteVec,
+    /// The same for standard error.
+    #[n(2)]
+    pub stderr_offset: u64,
+    /// The same for standard error.
+    #[n(3)]
+    pub stderr: ByteVec,
 }
 
 /// A signal for a process.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use blink_wire::{
     Address, Attach, Attached, ErrorBody, ErrorKind, ExitReport, FileInfo, FileKind, Hello,
-    Message, PathOptions, ProcessId, Request, Response, Signal, Spawn, Trailer, TtySize, Write,
+    Message, PathOptions, Peeked, ProcessId, Request, Response, Signal, Spawn, Trailer, TtySize,
+    Write,
 };
 use serde::Deserialize;
 
@@ -73,7 +74,9 @@ fn messages_are_the_golden_bytes() {
         stdout_offset: 1 << 33,
         stderr_offset: 0,
     };
-    check(golden, "attach", Request::Attach(attach));
+    check(golden, "attach", Request::Attach(attach.clone()));
+    check(golden, "peek", Request::Peek(attach));
+    check(golden, "wait", Request::Wait(ProcessId(7)));
     check(
         golden,
         "signal-tree",
@@ -117,6 +120,13 @@ fn messages_are_the_golden_bytes() {
         stderr_offset: 9,
     };
     check(golden, "attached", Response::Attached(attached));
+    let peeked = Peeked {
+        stdout_offset: 3,
+        stdout: b"\xff\n".to_vec().into(),
+        stderr_offset: 0,
+        stderr: Vec::new().into(),
+    };
+    check(golden, "peeked", Response::Peeked(peeked));
     let info = FileInfo {
         kind: FileKind::Symlink,
         size: 5,
@@ -137,7 +147,8 @@ fn messages_are_the_golden_bytes() {
         stderr_bytes: 0,
         duration_us: 1_500_000,
     };
-    check(golden, "exit-timed-out", exit);
+    check(golden, "exit-timed-out", exit.clone());
+    check(golden, "ended", Response::Ended(exit));
     check(
         golden,
         "trailer",

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use blink_core::{
-    DEFAULT_OUTPUT_LIMIT_BYTES, ErrorKind, ExitStatus, Mount, Process, ProcessStdin, Sandbox,
+    DEFAULT_OUTPUT_LIMIT_BYTES, ErrorKind, ExitStatus, Isolation, Mount, Process, ProcessStdin,
+    Sandbox,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -79,7 +80,7 @@ const LEAVE_KEY: u8 = 0x1d;
 /// Where a program runs that this command stays with, and how.
 #[derive(Clone, Copy)]
 pub(crate) struct Holding<'a> {
-    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) isolation: Isolation,
     /// The session's name, if it is one's sandbox, which stays: then the program must not.
     pub(crate) session: Option<&'a str>,
     pub(crate) terminal: Option<&'a Terminal>,
@@ -90,18 +91,19 @@ impl<'a> Holding<'a> {
     /// Starts a program and stays with it to its end.
     pub(crate) async fn run(
         self,
+        sandbox: &'a Sandbox,
         target: &Target,
         mounts: &[Mount],
         options: &ProgramOptions,
         signals: &mut Signals,
     ) -> Result<Ending, Failure> {
         let started = tokio::select! {
-            started = program::start(self.sandbox, target, mounts, options) => started?,
+            started = program::start(sandbox, target, mounts, options) => started?,
             signal = signals.ending() => return Ok(Ending::GivenUp(exit_code(signal))),
         };
         // Restored when this function is left, before anything else is said.
         let _raw = self.terminal.map(Terminal::raw).transpose()?;
-        let mut held = self.hold(started.process, started.at, options.timeout, false);
+        let mut held = self.hold(started.process, started.at, Some(sandbox), options.timeout);
         let ending = held.stay(signals).await;
         if self.session.is_some() {
             held.release(started.script).await;
@@ -116,7 +118,7 @@ impl<'a> Holding<'a> {
         signals: &mut Signals,
     ) -> Result<Ending, Failure> {
         let _raw = self.terminal.map(Terminal::raw).transpose()?;
-        let mut held = self.hold(process, Instant::now(), None, true);
+        let mut held = self.hold(process, Instant::now(), None, None);
         let ending = held.stay(signals).await;
         held.feeding.end().await;
         ending
@@ -126,14 +128,16 @@ impl<'a> Holding<'a> {
         self,
         mut process: Process,
         started: Instant,
+        own: Option<&'a Sandbox>,
         timeout: Option<Duration>,
-        may_leave: bool,
     ) -> Held<'a> {
+        let may_leave = own.is_none();
         let leave_key = (may_leave && self.terminal.is_some()).then_some(LEAVE_KEY);
         Held {
             feeding: Feeding::start(process.take_stdin(), leave_key),
             taking: take(&mut process, self, started),
             holding: self,
+            own,
             started,
             timeout,
             process,
@@ -177,7 +181,7 @@ impl Feeding {
 fn take(process: &mut Process, holding: Holding<'_>, started: Instant) -> Taking {
     let (stdout, stderr) = (process.take_stdout(), process.take_stderr());
     let json = holding.json;
-    let isolation = holding.sandbox.isolation();
+    let isolation = holding.isolation;
     let session = holding.session.map(str::to_owned);
     tokio::spawn(async move {
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
@@ -207,6 +211,8 @@ fn take(process: &mut Process, holding: Holding<'_>, started: Instant) -> Taking
 
 struct Held<'a> {
     holding: Holding<'a>,
+    /// Where this command has started it.
+    own: Option<&'a Sandbox>,
     process: Process,
     feeding: Feeding,
     taking: Taking,
@@ -253,7 +259,7 @@ impl Held<'_> {
         // It fails where the sandbox has died, and then there is nothing to release.
         let _ = self.process.release().await;
         if let Some(script) = script
-            && let Ok(files) = self.holding.sandbox.files()
+            && let Some(Ok(files)) = self.own.map(Sandbox::files)
         {
             // The program may have removed it.
             let _ = files.remove(script).await;
@@ -276,13 +282,12 @@ impl Held<'_> {
             return Some(Ending::GivenUp(EXIT_KILLED));
         }
         // It may well have ended in time: then only its output still waits for whoever reads it here.
-        let asking = tokio::time::timeout(DEADLINE_GRACE, self.holding.sandbox.processes());
-        let ended = match asking.await {
-            Ok(Ok(list)) => list
-                .iter()
-                .any(|process| process.id == self.process.id() && process.status.is_some()),
-            _ => false,
-        };
+        let asking = async { self.own?.processes().await.ok() };
+        let asked = tokio::time::timeout(DEADLINE_GRACE, asking).await;
+        let ended = asked.ok().flatten().is_some_and(|list| {
+            list.iter()
+                .any(|process| process.id == self.process.id() && process.status.is_some())
+        });
         if ended {
             self.timeout = None;
             return None;

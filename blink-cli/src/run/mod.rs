@@ -43,14 +43,14 @@ pub(crate) async fn run(
     }
     say_ports(&sandbox, &options.sandbox.publish);
     let holding = Holding {
-        sandbox: &sandbox,
+        isolation: sandbox.isolation(),
         session: None,
         terminal: terminal.as_ref(),
         json: options.json,
     };
     let mounts = &options.sandbox.mount;
     let ending = holding
-        .run(&target, mounts, &options.program, &mut signals)
+        .run(&sandbox, &target, mounts, &options.program, &mut signals)
         .await;
     let removed = signals.ends_at_once_while(sandbox.remove()).await;
     let code = ending.and_then(Ending::tell);

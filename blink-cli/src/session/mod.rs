@@ -13,7 +13,9 @@ mod show;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use blink_core::{Blink, DEFAULT_PATIENCE, ErrorKind, Isolation, Session, SessionInfo};
+use blink_core::{
+    Blink, DEFAULT_PATIENCE, ErrorKind, Isolation, Session, SessionInfo, SessionProcesses,
+};
 use serde_json::{Value, json};
 
 pub(crate) use arguments::SessionTask;
@@ -130,16 +132,10 @@ impl Sessions {
         Ok((session, info))
     }
 
-    /// Takes a session whose machine runs, and goes on when this command ends.
-    async fn take_running(&self, name: &str) -> Result<(Session, SessionInfo), Failure> {
-        let info = self.blink.session_info(name).await?;
-        let taken = match info.running {
-            true => self.take(name).await?,
-            false => return Err(not_running(name)),
-        };
-        // It may have ended while this command has waited for it.
-        match taken.1.running {
-            true => Ok(taken),
+    /// The processes of a session that runs, whoever has it.
+    async fn processes_of(&self, name: &str) -> Result<SessionProcesses, Failure> {
+        match self.blink.session_info(name).await?.running {
+            true => Ok(self.blink.session_processes(name).await?),
             false => Err(not_running(name)),
         }
     }

@@ -1,6 +1,6 @@
 //! `blink session ps`, `logs`, `wait` and `kill`.
 
-use blink_core::{ErrorKind, ExitStatus, ProcessInfo, ProcessOutput, Session};
+use blink_core::{ErrorKind, ExitStatus, ProcessInfo, SessionProcesses};
 use serde_json::{Value, json};
 
 use super::Sessions;
@@ -19,9 +19,11 @@ impl Sessions {
         let processes = match running {
             // A list is no reason to start a machine.
             false => Vec::new(),
-            true => match self.take(name).await? {
-                (session, info) if info.running => session.processes().await?,
-                _ => Vec::new(),
+            true => match self.blink.session_processes(name).await {
+                Ok(processes) => processes.list().await?,
+                // Its machine has ended meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                Err(error) => return Err(error.into()),
             },
         };
         let text = match self.json {
@@ -36,27 +38,26 @@ impl Sessions {
 
     /// Prints what it has written and is remembered.
     pub(super) async fn logs(&self, name: &str, id: u64) -> Result<i32, Failure> {
-        let (session, info) = self.take_running(name).await?;
-        let known = find(&session, id).await?;
-        let mut process = session.process(id, 0, 0).await?;
-        let (stdout, stderr) = (process.take_stdout(), process.take_stderr());
-        let (stdout, stderr) = tokio::try_join!(
-            so_far(stdout, known.stdout_bytes),
-            so_far(stderr, known.stderr_bytes)
-        )?;
+        let processes = self.processes_of(name).await?;
+        find(&processes, id).await?;
+        let logs = processes.logs(id).await?;
+        let end = |offset: u64, bytes: &[u8]| offset.saturating_add(bytes.len() as u64);
+        let stdout_bytes = end(logs.stdout_offset, &logs.stdout);
+        let stderr_bytes = end(logs.stderr_offset, &logs.stderr);
         if !self.json {
             use std::io::Write;
             // Whoever reads the one stream may not read the other.
-            let _ = std::io::stderr().write_all(&stderr);
-            return print_to_stdout(&stdout);
+            let _ = std::io::stderr().write_all(&logs.stderr);
+            return print_to_stdout(&logs.stdout);
         }
-        let ((stdout, stdout_base64), (stderr, stderr_base64)) = (shown(&stdout), shown(&stderr));
+        let (stdout, stdout_base64) = shown(&logs.stdout);
+        let (stderr, stderr_base64) = shown(&logs.stderr);
         let mut more = json!({
             "id": id,
             "stdout": stdout,
             "stderr": stderr,
-            "stdout_bytes": known.stdout_bytes,
-            "stderr_bytes": known.stderr_bytes,
+            "stdout_bytes": stdout_bytes,
+            "stderr_bytes": stderr_bytes,
         });
         for (field, base64) in [
             ("stdout_base64", stdout_base64),
@@ -66,24 +67,19 @@ impl Sessions {
                 more[field] = base64.into();
             }
         }
-        self.tell("session_logs", name, info.isolation, more, "")
+        self.tell("session_logs", name, processes.isolation(), more, "")
     }
 
     /// Waits for its end; returns its exit code.
     pub(super) async fn wait(&self, name: &str, id: u64) -> Result<i32, Failure> {
-        let (session, info) = self.take_running(name).await?;
-        let known = find(&session, id).await?;
-        let status = match known.status {
-            Some(status) => status,
-            None => {
-                let (stdout, stderr) = (known.stdout_bytes, known.stderr_bytes);
-                session.process(id, stdout, stderr).await?.wait().await?
-            }
-        };
+        let processes = self.processes_of(name).await?;
+        find(&processes, id).await?;
+        let status = processes.wait(id).await?;
         if self.json {
             let mut more = ended(&status);
             more["id"] = id.into();
-            let printed = self.tell("session_process_ended", name, info.isolation, more, "")?;
+            let isolation = processes.isolation();
+            let printed = self.tell("session_process_ended", name, isolation, more, "")?;
             if printed != 0 {
                 return Ok(printed);
             }
@@ -99,14 +95,11 @@ impl Sessions {
         signal: Option<u8>,
     ) -> Result<i32, Failure> {
         const KILL: u8 = 9;
-        let (session, info) = self.take_running(name).await?;
-        let known = find(&session, id).await?;
-        let process = session
-            .process(id, known.stdout_bytes, known.stderr_bytes)
-            .await?;
+        let processes = self.processes_of(name).await?;
+        let known = find(&processes, id).await?;
         match signal {
-            None => process.kill().await?,
-            Some(signal) => process.signal(signal).await?,
+            None => processes.kill(id).await?,
+            Some(signal) => processes.signal(id, signal).await?,
         }
         let more = json!({
             "id": id,
@@ -121,7 +114,7 @@ impl Sessions {
         self.tell(
             "session_process_signalled",
             name,
-            info.isolation,
+            processes.isolation(),
             more,
             &words,
         )
@@ -129,8 +122,8 @@ impl Sessions {
 }
 
 /// A process that was spawned and is remembered.
-pub(super) async fn find(session: &Session, id: u64) -> Result<ProcessInfo, Failure> {
-    let processes = session.processes().await?;
+pub(super) async fn find(processes: &SessionProcesses, id: u64) -> Result<ProcessInfo, Failure> {
+    let processes = processes.list().await?;
     processes
         .into_iter()
         .find(|process| process.id == id)
@@ -142,20 +135,6 @@ pub(super) async fn find(session: &Session, id: u64) -> Result<ProcessInfo, Fail
                 ),
             )
         })
-}
-
-/// What a stream holds up to an offset.
-async fn so_far(output: Option<ProcessOutput>, end: u64) -> Result<Vec<u8>, blink_core::Error> {
-    let Some(mut output) = output else {
-        return Ok(Vec::new());
-    };
-    let mut bytes = Vec::new();
-    while output.offset() < end
-        && let Some(chunk) = output.chunk().await?
-    {
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }
 
 fn ended(status: &ExitStatus) -> Value {

@@ -61,12 +61,14 @@ impl Sessions {
         let sandbox = signals.ends_at_once_while(starting).await?;
         say_ports(&sandbox, &info.publish);
         let holding = Holding {
-            sandbox: &sandbox,
+            isolation: info.isolation,
             session: Some(&info.name),
             terminal: terminal.as_ref(),
             json: self.json,
         };
-        holding.run(target, &info.mounts, options, signals).await
+        holding
+            .run(&sandbox, target, &info.mounts, options, signals)
+            .await
     }
 
     /// Starts a command that outlives this one, and prints its number.
@@ -96,19 +98,18 @@ impl Sessions {
 
     /// Stays with a process until it ends, or its user leaves it.
     pub(super) async fn attach(&self, name: &str, id: u64) -> Result<i32, Failure> {
-        let (session, info) = self.take_running(name).await?;
-        let known = super::processes::find(&session, id).await?;
-        let sandbox = session.sandbox().await?;
+        let processes = self.processes_of(name).await?;
+        let known = super::processes::find(&processes, id).await?;
         let terminal = Terminal::wanted(known.pty && Terminal::is_there() && !self.json)?;
         let mut signals = Signals::catch()?;
-        let process = session.process(id, 0, 0).await?;
+        let process = processes.attach(id, 0, 0).await?;
         if terminal.is_some() {
             let (rows, cols) = crate::run::terminal::size();
             process.resize(rows, cols);
         }
         let holding = Holding {
-            sandbox: &sandbox,
-            session: Some(&info.name),
+            isolation: processes.isolation(),
+            session: Some(name),
             terminal: terminal.as_ref(),
             json: self.json,
         };

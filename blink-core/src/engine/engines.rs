@@ -13,6 +13,7 @@ use super::{Engine, Machine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::isolation::{Isolation, IsolationChoice};
+use crate::link::LinkIo;
 
 /// The engines of one home.
 pub(crate) struct Engines {
@@ -133,6 +134,26 @@ pub(crate) fn is_alive(folder: &Path) -> bool {
         return record.is_alive();
     }
     Leftovers.is_alive(folder)
+}
+
+/// Opens a link to a machine beside its owner; `None` where only the owner can have one. Opens no engine.
+pub(crate) fn visit(folder: &Path, isolation: Isolation) -> Option<Result<LinkIo>> {
+    match isolation {
+        Isolation::Namespace => Leftovers.visit(folder),
+        Isolation::Microvm => None,
+    }
+}
+
+/// Removes what engines have derived from images that are gone; says how many bytes that has freed. Opens no engine.
+#[cfg(feature = "microvm")]
+pub(crate) fn prune_derived(home: &Path) -> std::io::Result<u64> {
+    microvm::derived::prune(home)
+}
+
+/// There is nothing of the kind.
+#[cfg(not(feature = "microvm"))]
+pub(crate) fn prune_derived(_home: &Path) -> std::io::Result<u64> {
+    Ok(0)
 }
 
 /// Ends what still runs of a sandbox whose owner is gone. Opens no engine; what only an engine can remove, it removes

@@ -1,22 +1,26 @@
 //! New images, as folders in OCI layout or tars of one.
 //!
-//! Everything is written under another name beside the goal, and takes its own in one rename. The same layers give the same
+//! Everything is written under another name beside the goal, and takes its own in one rename; what a process that was killed
+//! has left of that, the next one removes that writes an image there. The same layers give the same
 //! digests: nothing tells when or where an image was made.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Step};
 use crate::image::contents::{Blob, Compression};
 use crate::image::digest::Digest;
 use crate::image::error::shown;
 use crate::image::manifest;
 use crate::image::options::StoredImage;
 use crate::image::store::ImageStore;
+use crate::image::temporary::{TemporaryFolder, sweep_named};
 use crate::transfer::{Hashed, Tell, Told};
 
 /// Layers are written once and mostly read once: speed counts for more than the last tenth.
@@ -27,7 +31,7 @@ const BUFFER: usize = 256 * 1024;
 /// An image that is being written.
 #[derive(Debug)]
 pub(crate) struct NewImage {
-    folder: tempfile::TempDir,
+    folder: TemporaryFolder,
     goal: PathBuf,
     configuration: Map<String, Value>,
     layers: Vec<Value>,
@@ -63,12 +67,15 @@ impl NewImage {
             )));
         }
         let parent = goal.parent().filter(|path| !path.as_os_str().is_empty());
-        let folder = tempfile::Builder::new()
-            .prefix(".blink-export-")
-            .tempdir_in(parent.unwrap_or(Path::new(".")))
-            .map_err(|error| not_written(goal, error))?;
-        fs::create_dir_all(folder.path().join(LAYOUT).join(BLOBS))
-            .map_err(|error| not_written(goal, error))?;
+        let parent = parent.unwrap_or(Path::new("."));
+        let make = || {
+            sweep_named(PREFIX, parent)?;
+            fault::before(Step::ImageExport)?;
+            let folder = TemporaryFolder::named(PREFIX, parent)?;
+            fs::create_dir_all(folder.path().join(LAYOUT).join(BLOBS))?;
+            Ok(folder)
+        };
+        let folder = make().map_err(|error| not_written(goal, error))?;
         Ok(NewImage {
             folder,
             goal: goal.to_owned(),
@@ -92,7 +99,9 @@ impl NewImage {
     /// Begins the next layer. `tell` hears how much was written of all.
     pub(crate) fn layer(&self, tell: &Tell) -> Result<NewLayer> {
         let path = self.layout().join(BLOBS).join("new");
-        let file = File::create_new(&path).map_err(|error| self.failed(error))?;
+        let file = fault::before(Step::ImageExportLayer)
+            .and_then(|()| File::create_new(&path))
+            .map_err(|error| self.failed(error))?;
         let stored = Hashed::new(BufWriter::with_capacity(BUFFER, file));
         let packed = GzEncoder::new(stored, COMPRESSION);
         let plain = Hashed::new(Told::new(packed, tell, self.done, None));
@@ -110,6 +119,7 @@ impl NewImage {
             let size = stored.count;
             let (file, digest) = stored.finish();
             let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            fault::before(Step::ImageExportPacked)?;
             file.sync_all()?;
             Ok((diff_id, digest, size, done))
         };
@@ -174,27 +184,33 @@ impl NewImage {
         self.write(Path::new("index.json"), index.to_string().as_bytes())?;
         let version = json!({ "imageLayoutVersion": "1.0.0" });
         self.write(Path::new("oci-layout"), version.to_string().as_bytes())?;
-        let named = match is_tar(&self.goal) {
-            true => self.name_tar(),
-            false => self.name_folder(),
-        };
-        named.map_err(|error| self.failed(error))
+        let named =
+            fault::before(Step::ImageExportWritten).and_then(|()| match is_tar(&self.goal) {
+                true => self.name_tar(),
+                false => self.name_folder(),
+            });
+        named.map_err(|error| self.failed(error))?;
+        fault::after(Step::ImageExported);
+        Ok(())
     }
 
     fn name_folder(&self) -> io::Result<()> {
         for folder in [self.layout().join(BLOBS), self.layout()] {
             File::open(folder)?.sync_all()?;
         }
+        fault::before(Step::ImageExportSynced)?;
         // An empty folder is replaced.
         fs::rename(self.layout(), &self.goal)
     }
 
     fn name_tar(&self) -> io::Result<()> {
-        let parent = self.folder.path().parent().unwrap_or(Path::new("."));
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".blink-export-")
-            .tempfile_in(parent)?;
-        let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, temporary.as_file_mut()));
+        let path = self.folder.path().join("image.tar");
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, &file));
         for folder in ["blobs", BLOBS] {
             tar.append_data(
                 &mut header(tar::EntryType::Directory, 0o755, 0),
@@ -218,11 +234,9 @@ impl NewImage {
             )?;
         }
         tar.into_inner()?.flush()?;
-        temporary.as_file().sync_all()?;
-        temporary
-            .persist(&self.goal)
-            .map(drop)
-            .map_err(|error| error.error)
+        file.sync_all()?;
+        fault::before(Step::ImageExportSynced)?;
+        fs::rename(path, &self.goal)
     }
 }
 
@@ -299,6 +313,9 @@ impl ImageStore {
         Ok(())
     }
 }
+
+/// Of what is not whole.
+const PREFIX: &str = ".blink-export-";
 
 const LAYOUT: &str = "layout";
 const BLOBS: &str = "blobs/sha256";

@@ -26,23 +26,25 @@ pub(crate) struct TemporaryFolder {
 
 impl TemporaryFolder {
     pub(crate) fn new(parent: &Path) -> Result<Self, ImageError> {
-        let failed = |error: io::Error| {
-            ImageError::io(format!("make a folder in '{}'", shown(parent)), error)
-        };
+        Self::named(PREFIX, parent)
+            .map_err(|error| ImageError::io(format!("make a folder in '{}'", shown(parent)), error))
+    }
+
+    /// One whose name begins otherwise, for a folder that is not Blink's own.
+    pub(crate) fn named(prefix: &str, parent: &Path) -> io::Result<Self> {
         for _ in 0..MOST_TRIES {
             let path = tempfile::Builder::new()
-                .prefix(PREFIX)
-                .tempdir_in(parent)
-                .map_err(failed)?
+                .prefix(prefix)
+                .tempdir_in(parent)?
                 .keep();
             match lock(&path) {
                 // Between the making and the locking, a sweep may have removed it.
                 Ok(Some(lock)) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
                 Ok(_) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(error.into())),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(failed(Errno::AGAIN.into()))
+        Err(Errno::AGAIN.into())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,9 +62,14 @@ impl Drop for TemporaryFolder {
 
 /// Removes temporary folders whose owners are gone.
 pub(crate) fn sweep(parent: &Path) -> io::Result<()> {
+    sweep_named(PREFIX, parent)
+}
+
+/// As [`sweep`], of those whose names begin otherwise.
+pub(crate) fn sweep_named(prefix: &str, parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
         // What cannot be swept now is swept another time.

@@ -171,7 +171,7 @@ impl SessionBuilder {
     /// # Errors
     /// `InvalidArgument` for a name that is none, and for options that the session was not made with; `Busy` while another
     /// process has it, with that process; otherwise as for [`SandboxBuilder::create`]. A new session that cannot start is
-    /// removed again; on a disk so full that this cannot be written down it stays, and the next try opens it.
+    /// removed again.
     pub async fn open(self) -> Result<Session> {
         let session = self.take_or_make().await?;
         match session.start().await {

@@ -119,6 +119,7 @@ impl Layers {
                 tracing::warn!(error, layer = ?name, "a layer goes later");
             }
         }
+        registry.keep_ballast();
         Ok(())
     }
 

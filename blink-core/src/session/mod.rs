@@ -5,6 +5,7 @@
 //! over one. So each change is the making of a folder, and then one transaction of the registry.
 
 mod archive;
+mod ballast;
 mod builder;
 mod carried;
 mod checkpoint;
@@ -14,6 +15,7 @@ mod layers;
 mod name;
 mod oci;
 mod options;
+mod processes;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ pub use self::builder::SessionBuilder;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
 pub(crate) use self::layers::Layers;
 use self::options::SessionOptions;
+pub use self::processes::{ProcessLogs, SessionProcesses};
 pub(crate) use self::registry::Registry;
 use self::registry::SessionRow;
 use crate::blink::Blink;
@@ -395,8 +398,7 @@ impl Session {
     /// does nothing then.
     ///
     /// # Errors
-    /// As for [`stop`](Session::stop); `ResourceExhausted` where the list of sessions cannot be written. The session is there
-    /// then as before.
+    /// As for [`stop`](Session::stop). A full disk is no hindrance: room for this is kept in the home.
     pub async fn remove(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         if state.removed {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::ballast::Ballast;
 use super::options::SessionOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
@@ -53,6 +54,7 @@ const MIGRATIONS: [&str; 1] = ["
 pub(crate) struct Registry {
     connection: Connection,
     home: PathBuf,
+    ballast: Ballast,
 }
 
 /// A session, as it is written down.
@@ -94,17 +96,30 @@ impl Registry {
     /// # Errors
     /// `Unsupported` for a database of a later Blink; `Corrupt`.
     pub(crate) fn open(home: &Path) -> Result<Registry> {
+        let ballast = Ballast::of(home);
+        let opened = match Registry::open_once(home) {
+            // It cannot even be read without room on the disk.
+            Err(error) if is_full(&error) && ballast.give_up() => Registry::open_once(home),
+            opened => opened,
+        };
+        ballast.keep();
+        opened
+    }
+
+    fn open_once(home: &Path) -> Result<Registry> {
         let failed = |error| failed_in(home, error);
         let connection = Connection::open(home.join(FILE)).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection
             .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                 PRAGMA temp_store = MEMORY;",
             )
             .map_err(failed)?;
         let mut registry = Registry {
             connection,
             home: home.to_owned(),
+            ballast: Ballast::of(home),
         };
         registry.migrate()?;
         Ok(registry)
@@ -148,6 +163,22 @@ impl Registry {
         transaction.commit().map_err(failed)?;
         fault::after(Step::Committed);
         Ok(value)
+    }
+
+    /// As [`change`](Registry::change), for what makes room: on a full disk, the room that is kept for it is given up.
+    fn change_in_need<T>(
+        &mut self,
+        change: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        match self.change(&change) {
+            Err(error) if is_full(&error) && self.ballast.give_up() => self.change(change),
+            changed => changed,
+        }
+    }
+
+    /// Keeps room for the next change of a full disk, where there is room again.
+    pub(crate) fn keep_ballast(&self) {
+        self.ballast.keep();
     }
 
     /// Writes a new session down, with the layer that it writes to.
@@ -224,7 +255,7 @@ impl Registry {
     }
 
     pub(crate) fn remove_session(&mut self, id: &str) -> Result<()> {
-        self.change(|transaction| {
+        self.change_in_need(|transaction| {
             transaction
                 .execute("DELETE FROM sessions WHERE id = ?1", [id])
                 .map(drop)
@@ -336,7 +367,7 @@ impl Registry {
 
     /// Those that followed it follow the one before it.
     pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<bool> {
-        self.change(|transaction| {
+        self.change_in_need(|transaction| {
             let parent: Option<Option<String>> = transaction
                 .query_row(
                     "SELECT parent FROM checkpoints WHERE session = ?1 AND name = ?2",
@@ -397,7 +428,7 @@ impl Registry {
 
     /// Forgets the layers that nothing needs; says which remain.
     pub(crate) fn collect_layers(&mut self) -> Result<Vec<String>> {
-        self.change(|transaction| {
+        self.change_in_need(|transaction| {
             transaction.execute_batch(
                 "CREATE TEMP TABLE IF NOT EXISTS needed (id TEXT PRIMARY KEY);
                  DELETE FROM needed;
@@ -524,14 +555,18 @@ fn time(seconds: i64) -> SystemTime {
 fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(home) => {
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if has_no_room(home) => {
             Error::new(ErrorKind::ResourceExhausted, said(&error, FULL))
         }
         _ => failed(error),
     }
 }
 
-fn is_full(home: &Path) -> bool {
+fn is_full(error: &Error) -> bool {
+    error.kind() == ErrorKind::ResourceExhausted
+}
+
+fn has_no_room(home: &Path) -> bool {
     /// What SQLite makes at once, and some.
     const ROOM_BYTES: u64 = 128 << 10;
     rustix::fs::statvfs(home).is_ok_and(|disk| {

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::Command as HostCommand;
 use std::time::Duration;
 
-use blink_core::{Blink, Command, Error, Session};
+use blink_core::{Blink, Command, Error, Session, SessionBuilder};
 
+use crate::oci;
 use crate::session::describe;
 use crate::support::{TestBlink, blink, blink_in, ok, shown};
 
@@ -24,7 +25,7 @@ const fn change(name: &'static str, new: &'static [&'static str]) -> Change {
 }
 
 /// All that must survive.
-pub(crate) const CHANGES: [Change; 16] = [
+pub(crate) const CHANGES: [Change; 18] = [
     change("create", &["new ", "one 2", "one@first 1"]),
     change("create warm", &["new ", "one 2", "one@first 1"]),
     change("checkpoint", &["one 2", "one@first 1", "one@new 2"]),
@@ -52,6 +53,11 @@ pub(crate) const CHANGES: [Change; 16] = [
         "export while it runs",
         &["one 2", "one@first 1", "the archive 2"],
     ),
+    change("export an image", &["one 2", "one@first 1", "the image 2"]),
+    change(
+        "export an image in a tar",
+        &["one 2", "one@first 1", "the image 2"],
+    ),
     Change {
         name: "import",
         old: &["one 2", "one@first 1", "the archive 2"],
@@ -64,6 +70,7 @@ const MANY: usize = 31;
 
 /// In a home.
 const ARCHIVE: &str = "archive.boxlite";
+const IMAGES: [&str; 2] = ["image", "image.tar"];
 
 pub(crate) async fn take(blink: &Blink, name: &str) -> Result<Session, Error> {
     blink.take_session(name, Duration::from_secs(10)).await
@@ -107,6 +114,8 @@ impl Change {
             "remove a checkpoint" => session.remove_checkpoint("first").await,
             "rename" => session.rename("new").await,
             "export" => session.export(&archive).await,
+            "export an image" => session.export_oci(home.join(IMAGES[0])).await,
+            "export an image in a tar" => session.export_oci(home.join(IMAGES[1])).await,
             other => panic!("unknown change {other}"),
         }
     }
@@ -120,7 +129,13 @@ pub(crate) struct Template {
 impl Template {
     pub(crate) async fn of(change: &Change) -> Template {
         let blink = blink().await;
-        let session = ok(describe(&blink, "one").open()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut describing = describe(&blink, "one");
+        if change.name.starts_with("export an image") {
+            let image = oci::image(folder.path());
+            describing = as_root(describing.image(image.to_str().unwrap()));
+        }
+        let session = ok(describing.open()).await;
         ok(session.exec(Command::shell("echo 1 >/tmp/file"))).await;
         ok(session.stop()).await;
         ok(session.checkpoint("first")).await;
@@ -168,7 +183,8 @@ pub(crate) fn names(home: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(home).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != ARCHIVE && !name.starts_with("blink.db-"))
+        .filter(|name| name != ARCHIVE && !IMAGES.contains(&&**name))
+        .filter(|name| !name.starts_with("blink.db-"))
         .collect();
     names.sort();
     names
@@ -186,6 +202,12 @@ pub(crate) async fn state(home: &Path) -> Vec<String> {
     let mut state = Vec::new();
     for info in ok(blink.sessions()).await {
         let session = ok(take(&blink, &info.name)).await;
+        if info.image != "host" {
+            // Whoever writes an image next removes what an unfinished one has left.
+            let again = home.join("again");
+            ok(session.export_oci(&again)).await;
+            std::fs::remove_dir_all(again).unwrap();
+        }
         state.push(format!("{} {}", info.name, file_of(&session).await));
         for checkpoint in ok(session.checkpoints()).await {
             ok(session.restore(&checkpoint.name)).await;
@@ -199,5 +221,19 @@ pub(crate) async fn state(home: &Path) -> Vec<String> {
         state.push(format!("the archive {}", file_of(&session).await));
         ok(session.remove()).await;
     }
+    for image in IMAGES.map(|name| home.join(name)) {
+        if image.exists() {
+            let name = "of-the-image";
+            let describing = describe(&blink, name).image(image.to_str().unwrap());
+            let session = ok(as_root(describing).open()).await;
+            state.push(format!("the image {}", file_of(&session).await));
+            ok(session.remove()).await;
+        }
+    }
     state
+}
+
+/// The user of the image that is used here may not write.
+fn as_root(session: SessionBuilder) -> SessionBuilder {
+    session.user("root").current_dir("/")
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit,
+    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit, Peeked,
     ProcessId, ProcessInfo, Spawn, TtySize,
 };
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, 
 use rustix::termios::Winsize;
 
 use crate::confine::Confinement;
-use crate::link::Caller;
+use crate::link::{BULK_BODY, Caller};
 use crate::poll::{Poll, Token};
 use crate::sources::Chunk;
 use launch::{Launched, Stack, Stdio};
@@ -62,6 +62,8 @@ struct Process {
     /// Standard output and standard error.
     outputs: [Output; 2],
     reader: Option<Caller>,
+    /// Who is told of its end and nothing else.
+    waiting: Vec<Caller>,
     started: Instant,
     deadline: Option<Instant>,
     timed_out: bool,
@@ -86,6 +88,8 @@ pub(crate) enum Notice {
     Credit(Caller, u32),
     /// The process has ended and everything was sent: the stream is over.
     Exited(Caller, ExitReport),
+    /// The process has ended.
+    Ended(Caller, ExitReport),
     /// Another host has attached: the stream is over.
     Taken(Caller),
 }
@@ -236,6 +240,7 @@ impl Processes {
             outputs: [ends.stdout, ends.stderr]
                 .map(|fd| Output::new(fd, spawn.keep, spawn.output_limit_bytes)),
             reader: None,
+            waiting: Vec::new(),
             started,
             deadline: spawn
                 .timeout_ms
@@ -253,25 +258,60 @@ impl Processes {
         attach: &Attach,
         caller: Caller,
     ) -> Result<Attached, ErrorBody> {
-        let id = attach.process.0;
-        let process = self
-            .table
-            .get_mut(&id)
-            .filter(|process| !process.released)
-            .ok_or_else(|| unknown(attach.process))?;
-        if let Some(former) = process.reader.replace(caller) {
-            self.notices.push(Notice::Taken(former));
-        }
+        let process = self.find(attach.process)?;
+        let former = process.reader.replace(caller);
         process.stdin.reset_credit();
         process.settled = false;
         let window = u64::from(INITIAL_WINDOW);
-        self.notices.push(Notice::Ready(caller));
-        Ok(Attached {
+        let attached = Attached {
             process: attach.process,
             pid: process.pid.cast_unsigned(),
             stdout_offset: process.outputs[0].attach(attach.stdout_offset, window),
             stderr_offset: process.outputs[1].attach(attach.stderr_offset, window),
+        };
+        self.notices.extend(former.map(Notice::Taken));
+        self.notices.push(Notice::Ready(caller));
+        Ok(attached)
+    }
+
+    fn find(&mut self, id: ProcessId) -> Result<&mut Process, ErrorBody> {
+        self.table
+            .get_mut(&id.0)
+            .filter(|process| !process.released)
+            .ok_or_else(|| unknown(id))
+    }
+
+    /// What is kept of a process's output, from the offsets on that are named.
+    pub(crate) fn peek(&mut self, from: &Attach) -> Result<Peeked, ErrorBody> {
+        let [stdout, stderr] = &self.find(from.process)?.outputs;
+        let (stdout_offset, stdout) = stdout.peek(from.stdout_offset, BULK_BODY);
+        let (stderr_offset, stderr) = stderr.peek(from.stderr_offset, BULK_BODY);
+        Ok(Peeked {
+            stdout_offset,
+            stdout: stdout.into(),
+            stderr_offset,
+            stderr: stderr.into(),
         })
+    }
+
+    /// How a process has ended; where it has not, `caller` is told when it does.
+    pub(crate) fn wait(
+        &mut self,
+        id: ProcessId,
+        caller: Caller,
+    ) -> Result<Option<ExitReport>, ErrorBody> {
+        let process = self.find(id)?;
+        let report = process.report();
+        if report.is_none() {
+            process.waiting.push(caller);
+        }
+        Ok(report)
+    }
+
+    pub(crate) fn stop_waiting(&mut self, id: u64, caller: Caller) {
+        if let Some(process) = self.table.get_mut(&id) {
+            process.waiting.retain(|waiting| *waiting != caller);
+        }
     }
 
     /// The caller's stream is gone: a process that nobody keeps goes with it.
@@ -461,6 +501,11 @@ impl Processes {
             };
             if let Some(process) = self.table.get_mut(&id) {
                 process.end(status);
+                if let Some(report) = process.report() {
+                    let waiting = std::mem::take(&mut process.waiting).into_iter();
+                    self.notices
+                        .extend(waiting.map(|caller| Notice::Ended(caller, report.clone())));
+                }
                 ended.push(id);
             }
         }

@@ -153,6 +153,13 @@ impl Output {
         from
     }
 
+    /// Where what is kept from `offset` on begins, and at most `limit` bytes of it; the reader goes on as it was.
+    pub(crate) fn peek(&self, offset: u64, limit: usize) -> (u64, Vec<u8>) {
+        let from = offset.clamp(self.ring.start, self.ring.end);
+        let (first, second) = self.ring.slices(from, limit);
+        (from, [first, second].concat())
+    }
+
     pub(crate) fn detach(&mut self) {
         self.sent = None;
         self.window = 0;
@@ -330,6 +337,25 @@ mod tests {
         assert_eq!(take(&mut output, usize::MAX), bytes[2 << 20..]);
         assert_eq!(output.attach((3 << 20) - 3, u64::MAX), (3 << 20) - 3);
         assert_eq!(take(&mut output, usize::MAX), bytes[(3 << 20) - 3..]);
+    }
+
+    #[test]
+    fn who_peeks_takes_nothing_from_the_reader() {
+        let (writer, mut output) = output(true, None);
+        let bytes = pattern((1 << 20) + 1000);
+        output.attach(0, 10);
+        write(&writer, &bytes[..1000], &mut output);
+        assert_eq!(output.peek(0, 7), (0, bytes[..7].to_vec()));
+        assert_eq!(output.peek(990, 100), (990, bytes[990..1000].to_vec()));
+        assert_eq!(output.peek(u64::MAX, 100), (1000, Vec::new()));
+        assert_eq!(take(&mut output, 100), bytes[..10]);
+        output.detach();
+        write(&writer, &bytes[1000..], &mut output);
+        assert_eq!(output.peek(0, 2), (1000, bytes[1000..1002].to_vec()));
+        assert_eq!(
+            output.peek(5000, usize::MAX),
+            (5000, bytes[5000..].to_vec())
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod archive;
 mod console;
+pub(crate) mod derived;
 mod disk;
 mod failure;
 mod filter;

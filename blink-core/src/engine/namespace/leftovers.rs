@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::machine::Record;
+use super::launch::SOCKET;
+use super::machine::{self, Record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::link::LinkIo;
 
 /// How long the kernel may take to end what was killed.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -16,6 +19,23 @@ impl Leftovers {
     /// Whether the folder's machine still runs.
     pub(crate) fn is_alive(&self, folder: &Path) -> bool {
         Record::read(folder).is_some_and(|record| record.is_alive())
+    }
+
+    /// Opens a link to the folder's machine; `None` where that takes none but its owner's, with whom it ends.
+    ///
+    /// # Errors
+    /// `Busy` while it is not written down that it stays, `SandboxDied` where it has ended.
+    pub(crate) fn visit(&self, folder: &Path) -> Option<Result<LinkIo>> {
+        if !folder.join(SOCKET).exists() {
+            return None;
+        }
+        Some(match Record::read(folder) {
+            Some(record) if record.is_leashed() => Err(Error::new(
+                ErrorKind::Busy,
+                "another process starts the sandbox right now; try again when it has",
+            )),
+            _ => machine::connect(folder).and_then(machine::link_io),
+        })
     }
 
     /// Ends what still runs of the folder's machine.

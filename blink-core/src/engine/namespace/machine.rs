@@ -64,6 +64,11 @@ impl Record {
         serde_json::from_slice(&fs::read(folder.join(RECORD)).ok()?).ok()
     }
 
+    /// Whether it may end yet with the process that boots it.
+    pub(super) fn is_leashed(&self) -> bool {
+        self.leashed
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         [self.agent, self.monitor]
             .into_iter()
@@ -181,14 +186,6 @@ impl NamespaceMachine {
         })
     }
 
-    fn connect(&self) -> std::io::Result<UnixStream> {
-        let folder = fs::File::open(&self.folder)?;
-        UnixStream::connect(format!(
-            "/proc/self/fd/{}/{SOCKET}",
-            folder.as_fd().as_raw_fd()
-        ))
-    }
-
     fn console_tail(&self) -> String {
         use std::io::{Read, Seek, SeekFrom};
         let read = || -> std::io::Result<Vec<u8>> {
@@ -205,30 +202,46 @@ impl NamespaceMachine {
     }
 }
 
+/// Another link to the agent of the machine in this folder.
+pub(super) fn connect(folder: &Path) -> Result<UnixStream> {
+    fs::File::open(folder)
+        .and_then(|folder| {
+            UnixStream::connect(format!(
+                "/proc/self/fd/{}/{SOCKET}",
+                folder.as_fd().as_raw_fd()
+            ))
+        })
+        .map_err(no_link)
+}
+
+pub(super) fn link_io(stream: UnixStream) -> Result<LinkIo> {
+    let stream = stream
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UnixStream::from_std(stream))
+        .map_err(no_link)?;
+    let (reader, writer) = stream.into_split();
+    Ok(LinkIo {
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+    })
+}
+
+fn no_link(error: std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::SandboxDied,
+        format!("the sandbox does not take links ({error})"),
+    )
+}
+
 #[async_trait]
 impl Machine for NamespaceMachine {
     async fn open_link(&self) -> Result<LinkIo> {
         let first = lock(&self.link).take();
         let connected = match first {
             Some(link) => Ok(link),
-            None => self.connect(),
+            None => connect(&self.folder),
         };
-        let stream = connected
-            .and_then(|stream| {
-                stream.set_nonblocking(true)?;
-                tokio::net::UnixStream::from_std(stream)
-            })
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::SandboxDied,
-                    format!("the sandbox does not take links ({error})"),
-                )
-            })?;
-        let (reader, writer) = stream.into_split();
-        Ok(LinkIo {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-        })
+        connected.and_then(link_io)
     }
 
     async fn last_words(&self) -> Option<String> {

@@ -14,6 +14,7 @@ mod format;
 #[cfg(test)]
 mod tests;
 mod unfinished;
+mod written_back;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -27,6 +28,7 @@ use blink_archive::{
 };
 
 use self::format::{Bad, Contents, Layer, check_digest};
+use self::written_back::WrittenBack;
 use super::{disk, userns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
@@ -201,12 +203,20 @@ fn unpack_layer(
     let found = std::thread::scope(|scope| {
         let (supply, plain) = Ahead::new();
         let reading = scope.spawn(|| decompress(stored, supply));
+        let (written, plain) = WrittenBack::new(plain);
+        let writing = scope.spawn(|| written.write_back(&root));
         let unpacked = unpack_plain(plain, layer, &root, &image, place.id_base);
+        let was_written = writing.join().unwrap_or_else(|_| {
+            let panicked = "the thread that writes it to the disk has panicked";
+            Err(io::Error::other(panicked))
+        });
         let read = reading.join().map_err(|_| {
             let panicked = "the thread that reads it has panicked";
             Bad::Read(io::Error::other(panicked))
         });
-        unpacked.and(read?)
+        let unpacked = unpacked.and(read?)?;
+        was_written.map_err(Bad::Disk)?;
+        Ok(unpacked)
     })?;
     // Somebody may have written to it since it was checked.
     check_digest(&layer.file, &layer.sha256, &found)?;

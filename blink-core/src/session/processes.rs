@@ -1,0 +1,254 @@
+//! The processes of a session that runs, beside whoever has the session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use blink_wire::{Attach, Peeked, ProcessId, Request, Response, Signal};
+use tokio::time::Instant;
+
+use super::registry::SessionRow;
+use super::{CLAIM_EVERY, DEFAULT_PATIENCE, Session, missing};
+use crate::blink::Blink;
+use crate::command::ExitStatus;
+use crate::engine::engines;
+use crate::error::{Error, ErrorKind, Result};
+use crate::isolation::Isolation;
+use crate::link::{Link, LinkIo, Obituary};
+use crate::process::Process;
+use crate::sandbox::{ProcessInfo, Sandbox};
+
+/// The processes of a session that runs, from [`Blink::session_processes`].
+///
+/// Whoever has the session goes on, and keeps it. Calls fail with `SandboxDied` once its machine has ended.
+pub struct SessionProcesses {
+    link: Link,
+    isolation: Isolation,
+    /// Where the machine has one link only, its owner's.
+    _session: Option<(Session, Arc<Sandbox>)>,
+}
+
+/// What is kept of a process's output: at most the last MiB of each stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessLogs {
+    /// Standard output; that of a terminal has all of its output.
+    pub stdout: Vec<u8>,
+    /// How many bytes of standard output came before.
+    pub stdout_offset: u64,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// How many bytes of standard error came before.
+    pub stderr_offset: u64,
+}
+
+impl Blink {
+    /// The processes of a session that runs, also while another process has the session, or a part of this one: of one that
+    /// is [warm](super::SessionBuilder::warm) and in a namespace. Others are taken first, as by [`Blink::take_session`].
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such session, and where it does not run; `Busy` where another process starts it right
+    /// now for longer than [`DEFAULT_PATIENCE`], or has one that must be taken.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(blink: blink_core::Blink) -> blink_core::Result<()> {
+    /// let processes = blink.session_processes("server").await?;
+    /// for process in processes.list().await? {
+    ///     println!("{} {:?}", process.id, process.argv);
+    ///     println!("{}", String::from_utf8_lossy(&processes.logs(process.id).await?.stdout));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn session_processes(&self, name: &str) -> Result<SessionProcesses> {
+        let deadline = Instant::now() + DEFAULT_PATIENCE;
+        loop {
+            let wanted = name.to_owned();
+            let row = self
+                .with_registry(move |registry| registry.session(&wanted))
+                .await?
+                .ok_or_else(|| missing(name))?;
+            let folder = self.home().sandboxes().join(&row.id);
+            if !engines::is_alive(&folder) {
+                return Err(not_running(name));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let visited = match engines::visit(&folder, row.isolation) {
+                None => return self.take_processes(&row, left).await,
+                Some(Ok(io)) => reach(io, &row, left).await,
+                Some(Err(error)) => Err(error),
+            };
+            match visited {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(CLAIM_EVERY).await,
+                visited => return visited,
+            }
+        }
+    }
+
+    async fn take_processes(&self, row: &SessionRow, left: Duration) -> Result<SessionProcesses> {
+        let session = self.take_session(&row.name, left).await?;
+        if !session.info().await.running {
+            return Err(not_running(&row.name));
+        }
+        let sandbox = session.sandbox().await?;
+        Ok(SessionProcesses {
+            link: sandbox.link()?.clone(),
+            isolation: row.isolation,
+            _session: Some((session, sandbox)),
+        })
+    }
+}
+
+async fn reach(io: LinkIo, row: &SessionRow, left: Duration) -> Result<SessionProcesses> {
+    let name = row.name.clone();
+    let obituary: Obituary = Box::new(move |reason| {
+        let message = format!("the machine of the session {name:?} has ended ({reason})");
+        Box::pin(async move { Error::new(ErrorKind::SandboxDied, message) })
+    });
+    Ok(SessionProcesses {
+        link: Link::connect(io, left, obituary).await?,
+        isolation: row.isolation,
+        _session: None,
+    })
+}
+
+fn not_running(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "the session {name:?} is not running, and its processes have ended with its machine; start it if it is to \
+             have some"
+        ),
+    )
+}
+
+impl SessionProcesses {
+    /// The isolation that they have.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// All that were spawned and not released, and those that somebody waits for right now.
+    ///
+    /// # Errors
+    /// `SandboxDied` where the machine has ended.
+    pub async fn list(&self) -> Result<Vec<ProcessInfo>> {
+        match self.link.call(&Request::Processes).await? {
+            Response::Processes(list) => Ok(list.into_iter().map(Into::into).collect()),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    /// What is kept of a process's output so far. Whoever is attached to it goes on.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released.
+    pub async fn logs(&self, id: u64) -> Result<ProcessLogs> {
+        let first = self.peek(id, 0, 0).await?;
+        let mut logs = ProcessLogs {
+            stdout_offset: first.stdout_offset,
+            stderr_offset: first.stderr_offset,
+            stdout: first.stdout.into(),
+            stderr: first.stderr.into(),
+        };
+        // As much as is kept: a program that goes on writing is not followed.
+        for _ in 0..PEEKS_LIMIT {
+            if logs.stdout.len().max(logs.stderr.len()) >= KEPT_BYTES {
+                break;
+            }
+            let end = |offset: u64, bytes: &[u8]| offset.saturating_add(bytes.len() as u64);
+            let stdout_end = end(logs.stdout_offset, &logs.stdout);
+            let stderr_end = end(logs.stderr_offset, &logs.stderr);
+            let next = self.peek(id, stdout_end, stderr_end).await?;
+            if next.stdout.is_empty() && next.stderr.is_empty() {
+                break;
+            }
+            // What has been overwritten meanwhile leaves no gap that nobody sees.
+            if next.stdout_offset != stdout_end {
+                (logs.stdout, logs.stdout_offset) = (Vec::new(), next.stdout_offset);
+            }
+            if next.stderr_offset != stderr_end {
+                (logs.stderr, logs.stderr_offset) = (Vec::new(), next.stderr_offset);
+            }
+            logs.stdout.extend_from_slice(&next.stdout);
+            logs.stderr.extend_from_slice(&next.stderr);
+        }
+        Ok(logs)
+    }
+
+    async fn peek(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Peeked> {
+        let from = Attach {
+            process: ProcessId(id),
+            stdout_offset,
+            stderr_offset,
+        };
+        match self.link.call(&Request::Peek(from)).await? {
+            Response::Peeked(peeked) => Ok(peeked),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    /// Waits until a process has ended. Whoever is attached to it goes on.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released.
+    pub async fn wait(&self, id: u64) -> Result<ExitStatus> {
+        match self.link.call(&Request::Wait(ProcessId(id))).await? {
+            Response::Ended(report) => Ok(ExitStatus::from_report(&report)),
+            _ => Err(unexpected_answer()),
+        }
+    }
+
+    /// Sends a signal to a process's group.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no signal; `NotFound` where it was released.
+    pub async fn signal(&self, id: u64, signal: u8) -> Result<()> {
+        self.send_signal(id, signal, false).await
+    }
+
+    /// Kills a process and everything that it has started.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released.
+    pub async fn kill(&self, id: u64) -> Result<()> {
+        const KILL: u8 = 9;
+        self.send_signal(id, KILL, true).await
+    }
+
+    async fn send_signal(&self, id: u64, signal: u8, tree: bool) -> Result<()> {
+        let signal = Signal {
+            process: ProcessId(id),
+            signal,
+            tree,
+        };
+        self.link.call(&Request::Signal(signal)).await.map(drop)
+    }
+
+    /// Attaches to a process, as [`Session::process`](super::Session::process) does: who was attached is not any more.
+    ///
+    /// # Errors
+    /// `NotFound` where it was released.
+    pub async fn attach(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Process> {
+        let attach = Attach {
+            process: ProcessId(id),
+            stdout_offset,
+            stderr_offset,
+        };
+        Process::start(&self.link, Request::Attach(attach), true, self.isolation).await
+    }
+}
+
+/// What the agent keeps of each stream.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Several times as many as it takes, since a part may have been overwritten before it is asked for.
+const PEEKS_LIMIT: u32 = 64;
+
+fn unexpected_answer() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "the sandbox's answer is not one to this request",
+    )
+}
