@@ -17,7 +17,7 @@ use crate::shared;
 fn patience() -> Duration {
     match Engine::chosen() {
         Engine::Namespace => Duration::from_secs(60),
-        Engine::Microvm => Duration::from_secs(300),
+        Engine::Microvm => Duration::from_secs(150),
     }
 }
 
