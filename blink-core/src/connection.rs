@@ -99,6 +99,9 @@ impl Connection {
         if let Err(error) = self.exchange(from, to, all_sent).await {
             tracing::debug!(%error, "a connection was closed");
         }
+        if let Err(error) = socket.into_std().and_then(close) {
+            tracing::debug!(%error, "a connection's socket was not closed in order");
+        }
     }
 
     /// Carries both directions to their ends; the end of either is passed on by itself. Says when nothing more is carried to
@@ -204,6 +207,12 @@ async fn send(
             return Ok(());
         }
     }
+}
+
+/// Closes a socket in order: with something unread in it, it would be a reset for the other end, also for its reading.
+fn close(mut socket: Socket) -> std::io::Result<()> {
+    socket.shutdown(std::net::Shutdown::Both)?;
+    std::io::copy(&mut socket, &mut std::io::sink()).map(drop)
 }
 
 /// Whether the other end of a socket is closed, and not only shut down for writing.

@@ -188,15 +188,48 @@ async fn a_socket_is_as_good_as_the_connection() {
     // The peer is gone: first its end comes, and then nothing is taken any more.
     let mut socket = connect().await.into_socket().unwrap();
     ok(server.kill()).await;
-    let refused = tokio::task::spawn_blocking(move || {
-        let mut rest = Vec::new();
-        let _ = socket.read_to_end(&mut rest);
-        loop {
-            if let Err(error) = socket.write_all(&[0; 4096]) {
-                return error;
-            }
-        }
-    });
+    let refused = tokio::task::spawn_blocking(move || refused(&mut socket));
     let error = within(refused).await.unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+}
+
+/// Writes until nothing is taken any more.
+fn refused(socket: &mut impl std::io::Write) -> std::io::Error {
+    loop {
+        if let Err(error) = socket.write_all(&[0; 4096]) {
+            return error;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_whose_peer_dies_is_at_its_end_and_not_reset() {
+    use std::io::Read;
+    let sandbox = sandbox().await;
+    // It reads nothing, so that what is written stands in the socket when it dies.
+    let deaf = "import socket\ns = socket.create_server(('127.0.0.1', 4248))\nprint('ready', flush=True)\n\
+                c, _ = s.accept()\nc.sendall(b'hello')\ninput()";
+    let mut process = ok(sandbox.spawn(python(deaf))).await;
+    let mut stdout = process.take_stdout().unwrap();
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"ready\n");
+    let connection = ok(sandbox.connect_tcp("127.0.0.1", 4248)).await;
+    let mut socket = connection.into_socket().unwrap();
+    let mut writing = socket.try_clone().unwrap();
+    let writing = tokio::task::spawn_blocking(move || refused(&mut writing));
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut greeting = [0; 5];
+        socket.read_exact(&mut greeting).unwrap();
+        (greeting, socket)
+    });
+    let (greeting, mut socket) = within(reading).await.unwrap();
+    assert_eq!(&greeting, b"hello");
+    ok(process.kill()).await;
+    let error = within(writing).await.unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut rest = Vec::new();
+        (socket.read_to_end(&mut rest).map(drop), rest)
+    });
+    let (end, rest) = within(reading).await.unwrap();
+    assert!(end.is_ok() && rest.is_empty(), "{end:?} {rest:?}");
 }

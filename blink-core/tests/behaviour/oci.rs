@@ -88,7 +88,10 @@ async fn change(session: &Session) {
 
 /// In a sandbox that was made of the image.
 async fn has_the_changes(blink: &Blink, image: &str) {
-    let sandbox: Sandbox = ok(describe_in(blink).image(image).create()).await;
+    // A machine's first boot of an image makes a disk of it, on an emulated host for half a minute.
+    let boot_timeout = std::time::Duration::from_secs(120);
+    let describing = describe_in(blink).image(image).boot_timeout(boot_timeout);
+    let sandbox: Sandbox = ok(describing.create()).await;
     let script = "cat /data/kept; ls -A /data /data/again; cat /data/again/new
          stat -c '%n %a %u %s' /made/program /made/hole /made/owned
          stat -c %Y /made/program; stat -c %F /made/pipe
