@@ -33,13 +33,13 @@ steps! {
     NamespaceDisk,
     NamespaceDiskCopy,
     NamespaceDiskCopied,
+    Export,
+    ExportWritten,
+    ExportSynced,
+    Exported,
     NamespaceBoot,
     NamespaceBooted,
     NamespaceRecorded,
-    NamespaceExport,
-    NamespaceExportWritten,
-    NamespaceExportSynced,
-    NamespaceExported,
     NamespaceImport,
     NamespaceImportUnpack,
     NamespaceImportUnpacked,
@@ -53,6 +53,9 @@ steps! {
     MicrovmDisk,
     MicrovmDiskMade,
     MicrovmDiskCopied,
+    MicrovmImport,
+    MicrovmImportRead,
+    MicrovmImportSynced,
 }
 
 /// Before a step, which fails with what this fails with.

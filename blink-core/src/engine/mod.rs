@@ -18,6 +18,7 @@ mod host_root;
 pub(crate) mod microvm;
 pub(crate) mod namespace;
 pub(crate) mod tree;
+mod unfinished;
 
 /// A machine to boot.
 #[derive(Debug, Clone)]

@@ -1,31 +1,40 @@
 //! Disks in the engine's archives: `manifest.json` and `disk.qcow2` in a tar that is compressed with zstd.
 //!
-//! The engine writes them. What comes in is read here, because it may be anybody's: nothing of the manifest is believed
-//! but the disk's checksum, and nothing of the disk before it has that. What Blink has to say of the session follows the
+//! The format is the engine's. What comes in may be anybody's: nothing of the manifest is believed but the disk's checksum,
+//! and nothing of the disk before it has that. What Blink has to say of the session follows the
 //! compressed tar ([`postscript`]).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use boxlite::{ArchiveManifest, BoxArchive, BoxOptions, ExportOptions, LiteBox, RootfsSpec};
-use sha2::{Digest, Sha256};
+use boxlite::{ArchiveManifest, BoxArchive, BoxOptions, LiteBox, RootfsSpec};
 
-use super::disk::Disk;
 use super::failure::translate;
+use super::flat::Flat;
 use super::postscript;
 use super::qcow2::Header;
-use super::runtime::{self, Runtime};
+use super::runtime::Runtime;
+use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transfer::{Tell, Told, TransferProgress};
+use crate::fault::{self, Step};
+use crate::transfer::{Ahead, Hashed, Supply, Tell, Told};
 
 const MANIFEST: &str = "manifest.json";
 const DISK: &str = "disk.qcow2";
 
 /// What this can read and write.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=5;
+
+/// Of archives whose options are the defaults, so that an earlier engine reads them too.
+const PLAIN_VERSION: u32 = 3;
+
+/// What zstd recommends between speed and size.
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// What reads the disk keeps one processor busy.
+const COMPRESSING_THREADS: u32 = 2;
 
 /// The engine's own are a few KiB.
 const MANIFEST_LIMIT: u64 = 1 << 20;
@@ -69,7 +78,14 @@ fn write_empty(
     };
     let disk = folder.join(DISK);
     header.write_new(&disk)?;
-    let manifest = ArchiveManifest {
+    let mut tar = tar::Builder::new(File::create(archive)?);
+    append_manifest(&mut tar, &manifest(options))?;
+    tar.append_path_with_name(&disk, DISK)?;
+    tar.finish()
+}
+
+fn manifest(options: BoxOptions) -> ArchiveManifest {
+    ArchiveManifest {
         version: *VERSIONS.end(),
         box_name: None,
         image: String::new(),
@@ -77,82 +93,78 @@ fn write_empty(
         guest_disk_checksum: String::new(),
         container_disk_checksum: String::new(),
         exported_at: String::new(),
-    };
-    let manifest = serde_json::to_vec(&manifest)?;
-    let mut tar = tar::Builder::new(File::create(archive)?);
+    }
+}
+
+fn append_manifest(
+    tar: &mut tar::Builder<impl Write>,
+    manifest: &ArchiveManifest,
+) -> io::Result<()> {
+    let manifest = serde_json::to_vec(manifest)?;
     let mut entry = tar::Header::new_gnu();
     entry.set_size(manifest.len() as u64);
     entry.set_mode(0o600);
-    tar.append_data(&mut entry, MANIFEST, &manifest[..])?;
-    tar.append_path_with_name(&disk, DISK)?;
-    tar.finish()
+    tar.append_data(&mut entry, MANIFEST, &manifest[..])
 }
 
-/// Writes a disk, with what is beneath it, to an archive. The machine must not run.
-pub(super) async fn export(
-    runtime: &Arc<Runtime>,
-    disk: &Disk,
+/// Writes a disk to an archive. No machine may write to it.
+pub(super) fn export(
+    flat: &Flat,
     image: &Path,
     archive: &Path,
     session: &[u8],
     tell: &Tell,
 ) -> Result<()> {
-    let failed = |error: io::Error| Error::io("the disk cannot be read", &error);
-    let not_written = |error: io::Error| {
-        let what = format!("the archive {} could not be written", archive.display());
-        Error::io(what, &error)
-    };
-    if archive.is_dir() {
-        return Err(Error::invalid(format!(
-            "{} is a folder; name a file in it",
-            archive.display()
-        )));
-    }
-    let folder = archive.parent().filter(|path| !path.as_os_str().is_empty());
-    // The engine writes to a file of any name, and leaves half of it where it fails.
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".blink-export-")
-        .suffix(".boxlite")
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
-        .map_err(not_written)?;
-    let size_bytes = disk.size_bytes().map_err(failed)?;
+    let failed = |error: io::Error| not_written(archive, &error);
+    let mut unfinished = Unfinished::create(archive)?;
+    let mut file = unfinished.file();
+    let mut encoder = zstd::Encoder::new(&mut file, COMPRESSION_LEVEL).map_err(failed)?;
+    // The disk is read and hashed beside the packing.
+    encoder.multithread(COMPRESSING_THREADS).map_err(failed)?;
+    let mut tar = tar::Builder::new(encoder);
+    let checksum = append_disk(&mut tar, flat, tell).map_err(failed)?;
     // Nothing of this host goes into the archive.
     let options = BoxOptions {
         rootfs: RootfsSpec::RootfsPath(image.to_string_lossy().into_owned()),
         auto_delete: Some(0),
         ..BoxOptions::default()
     };
-    let machine = provision(runtime, options, None, size_bytes).await?;
-    let id = machine.id().as_str().to_owned();
-    let lent = disk.lend(&runtime.disk_place(&id)).map_err(failed);
-    let written = temporary.path().to_owned();
-    let boxlite = runtime.boxlite()?.clone();
-    runtime
-        .run(async move {
-            let exported = match lent {
-                Ok(()) => machine
-                    .export(ExportOptions::default(), &written)
-                    .await
-                    .map(drop)
-                    .map_err(|error| translate("the disk could not be exported", &error)),
-                Err(error) => Err(error),
-            };
-            drop(machine);
-            let removed = runtime::remove(&boxlite, &id).await;
-            exported.and(removed)
-        })
-        .await?;
-    let file = temporary.as_file_mut();
-    let bytes = postscript::append(file, session).map_err(not_written)?;
-    file.sync_all().map_err(not_written)?;
-    temporary
-        .persist(archive)
-        .map_err(|error| not_written(error.error))?;
-    tell(TransferProgress {
-        bytes_done: bytes,
-        bytes_total: Some(bytes),
-    });
-    Ok(())
+    let manifest = ArchiveManifest {
+        version: PLAIN_VERSION,
+        container_disk_checksum: checksum,
+        ..manifest(options)
+    };
+    append_manifest(&mut tar, &manifest)
+        .and_then(|()| tar.into_inner())
+        .and_then(zstd::Encoder::finish)
+        .map_err(failed)?;
+    postscript::append(file, session).map_err(failed)?;
+    unfinished.finish()
+}
+
+/// The checksum of the disk, as manifests have it.
+fn append_disk(tar: &mut tar::Builder<impl Write>, flat: &Flat, tell: &Tell) -> io::Result<String> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(flat.bytes());
+    header.set_mode(0o600);
+    let disk = flat.read()?;
+    std::thread::scope(|scope| {
+        let (supply, ahead) = Ahead::new();
+        let mut ahead = Told::new(ahead, tell, 0, Some(flat.bytes()));
+        let reading = scope.spawn(move || {
+            let mut hashed = Hashed::new(disk);
+            supply.read_all(&mut hashed);
+            hashed.hex()
+        });
+        let appended = tar.append_data(&mut header, DISK, &mut ahead);
+        // The thread may wait for somebody to take what it has read.
+        ahead.finish();
+        let digest = reading
+            .join()
+            .map_err(|_| io::Error::other("the thread that reads the disk has panicked"))?;
+        appended?;
+        Ok(format!("sha256:{digest}"))
+    })
 }
 
 /// An archive that was opened, and begins as one.
@@ -202,19 +214,46 @@ impl MicrovmArchive {
         let read = (&self.file)
             .rewind()
             .map_err(archive_error)
-            .and_then(|()| {
-                let mut told = Told::new(&self.file, tell, 0, Some(self.bytes));
-                let read = read_archive(&mut told, self.bytes, &new)?;
-                told.finish();
-                Ok(read)
-            })
+            .and_then(|()| self.read(&new, tell))
             .and_then(|(manifest, digest)| check(&manifest, &digest, &new))
-            .and_then(|()| fs::rename(&new, folder.join(DISK)).map_err(Bad::Disk));
+            .and_then(|()| {
+                fault::before(Step::MicrovmImportSynced)
+                    .and_then(|()| fs::rename(&new, folder.join(DISK)))
+                    .map_err(Bad::Disk)
+            });
         read.map_err(|bad| {
             let _ = fs::remove_file(&new);
             bad.told(&self.path)
         })
     }
+
+    /// The manifest, and the digest of the disk that was written.
+    fn read(
+        &self,
+        disk: &Path,
+        tell: &Tell,
+    ) -> std::result::Result<(ArchiveManifest, String), Bad> {
+        let mut told = Told::new(&self.file, tell, 0, Some(self.bytes));
+        let read = std::thread::scope(|scope| {
+            let (supply, plain) = Ahead::new();
+            let unpacking = scope.spawn(|| unpack(&mut told, supply));
+            let read = read_archive(plain, self.bytes, disk);
+            let unpacked = unpacking.join().unwrap_or_else(|_| {
+                let panicked = "the thread that unpacks it has panicked";
+                Err(io::Error::other(panicked))
+            });
+            let read = read?;
+            unpacked.map_err(archive_error)?;
+            Ok(read)
+        })?;
+        told.finish();
+        Ok(read)
+    }
+}
+
+fn unpack(packed: impl Read, supply: Supply) -> io::Result<()> {
+    supply.read_all(zstd::Decoder::new(packed)?);
+    Ok(())
 }
 
 fn check_start(mut file: &File) -> std::result::Result<(), Bad> {
@@ -269,13 +308,11 @@ fn archive_error(error: io::Error) -> Bad {
     Bad::Archive(error.to_string())
 }
 
-/// The manifest, and the digest of the disk that was written.
 fn read_archive(
-    file: impl Read,
+    unpacked: impl Read,
     packed_bytes: u64,
     disk: &Path,
 ) -> std::result::Result<(ArchiveManifest, String), Bad> {
-    let unpacked = zstd::Decoder::new(file).map_err(archive_error)?;
     let limit = packed_bytes
         .saturating_mul(EXPANSION_LIMIT)
         .max(BLOCK as u64);
@@ -343,15 +380,19 @@ fn read_manifest(text: &[u8]) -> std::result::Result<ArchiveManifest, Bad> {
 }
 
 /// Leaves out the zeros.
-fn write_disk(mut entry: impl Read, path: &Path) -> std::result::Result<String, Bad> {
-    let mut disk = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
+fn write_disk(entry: impl Read, path: &Path) -> std::result::Result<String, Bad> {
+    let create = || {
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+    };
+    let mut disk = fault::before(Step::MicrovmImport)
+        .and_then(|()| create())
         .map_err(Bad::Disk)?;
-    let mut hasher = Sha256::new();
+    let mut entry = Hashed::new(entry);
     let mut block = vec![0; BLOCK];
     let mut length = 0_u64;
     loop {
@@ -366,7 +407,6 @@ fn write_disk(mut entry: impl Read, path: &Path) -> std::result::Result<String, 
         if data.is_empty() {
             break;
         }
-        hasher.update(data);
         length += data.len() as u64;
         if data.iter().all(|byte| *byte == 0) {
             disk.seek(SeekFrom::Start(length)).map_err(Bad::Disk)?;
@@ -374,14 +414,11 @@ fn write_disk(mut entry: impl Read, path: &Path) -> std::result::Result<String, 
             disk.write_all(data).map_err(Bad::Disk)?;
         }
     }
-    disk.set_len(length).map_err(Bad::Disk)?;
-    disk.sync_all().map_err(Bad::Disk)?;
-    let digest: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok(format!("sha256:{digest}"))
+    disk.set_len(length)
+        .and_then(|()| fault::before(Step::MicrovmImportRead))
+        .and_then(|()| disk.sync_all())
+        .map_err(Bad::Disk)?;
+    Ok(format!("sha256:{}", entry.hex()))
 }
 
 fn check(manifest: &ArchiveManifest, digest: &str, disk: &Path) -> std::result::Result<(), Bad> {

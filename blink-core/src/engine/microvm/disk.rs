@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::flat::Flat;
 use super::qcow2::Header;
 use crate::fault::{self, Step};
 
@@ -32,6 +33,11 @@ impl Disk {
 
     pub(super) fn size_bytes(&self) -> io::Result<u64> {
         Header::read(&self.path).map(|header| header.size_bytes)
+    }
+
+    /// It and what is beneath it as one, all in a folder.
+    pub(super) fn flat(&self, within: &Path) -> io::Result<Flat> {
+        Flat::open(&self.path, within)
     }
 
     /// Gives the file a second name, in the engine's place for a machine: whatever the engine does to its own name, the

@@ -9,6 +9,7 @@ pub(crate) mod derived;
 mod disk;
 mod failure;
 mod filter;
+mod flat;
 mod host_image;
 mod link;
 mod machine;
@@ -101,6 +102,10 @@ fn not_kept(error: std::io::Error) -> Error {
     Error::io("the sandbox's disk could not be kept", &error)
 }
 
+fn not_read(error: std::io::Error) -> Error {
+    Error::io("the session's disk cannot be read", &error)
+}
+
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -153,8 +158,13 @@ impl Engine for MicrovmEngine {
         tell: &Tell,
     ) -> Result<()> {
         let image = self.prepare(host_image::blank).await?;
-        let disk = Disk::of(disk);
-        archive::export(&self.runtime, &disk, &image, archive, session, tell).await
+        let (disk, home) = (Disk::of(disk), self.home.path().to_owned());
+        let (archive, session, tell) = (archive.to_owned(), session.to_owned(), tell.clone());
+        on_thread(move || {
+            let flat = disk.flat(&home).map_err(not_read)?;
+            archive::export(&flat, &image, &archive, &session, &tell)
+        })
+        .await
     }
 
     fn pack_layer(&self, _disk: &Path, _layers: &[PathBuf]) -> Option<PackLayer> {

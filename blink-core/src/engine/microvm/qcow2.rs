@@ -1,4 +1,5 @@
-//! The format of machines' disks, qcow2 version 3: as much of it as it takes to lay an empty disk over another.
+//! The format of machines' disks, qcow2 version 3: as much of it as it takes to lay an empty disk over another,
+//! and to make one of several.
 //!
 //! | offset | size | field |
 //! |---:|---:|---|
@@ -16,11 +17,12 @@
 //! | 96 | 4 | bits of a reference count, as a power of two |
 //! | 100 | 4 | length of the header |
 //!
-//! All integers are big-endian. Extensions follow the header, then the name of the disk beneath.
+//! All integers are big-endian. Extensions follow the header, then the name of the disk beneath. The first table has an
+//! entry for each span of 512 MiB, which leads to a table with an entry for each of its clusters of 64 KiB.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -31,10 +33,24 @@ const HEADER_BYTES: usize = 104;
 
 /// 64 KiB, as everybody has them.
 const CLUSTER_BITS: u32 = 16;
-const CLUSTER: u64 = 1 << CLUSTER_BITS;
+pub(super) const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
-/// What one entry of the first table spans: a cluster full of entries of eight bytes, each for a cluster.
-const FIRST_TABLE_SPAN: u64 = CLUSTER / 8 * CLUSTER;
+/// Clusters in a span, which one entry of the first table stands for: it leads to a cluster full of entries of eight bytes,
+/// each for a cluster.
+pub(super) const SPAN_CLUSTERS: u64 = CLUSTER / 8;
+const SPAN: u64 = SPAN_CLUSTERS * CLUSTER;
+
+/// In the entry of a table: where what it leads to begins.
+pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+
+/// In the entry of a table: nothing else leads there.
+pub(super) const ALONE: u64 = 1 << 63;
+
+/// In the entry of a cluster: it is compressed.
+pub(super) const COMPRESSED: u64 = 1 << 62;
+
+/// In the entry of a cluster: it is all zeros, whatever is beneath it.
+pub(super) const ZEROS: u64 = 1;
 
 /// 16 bits.
 const COUNT_ORDER: u32 = 4;
@@ -58,9 +74,13 @@ impl Header {
     /// # Errors
     /// `InvalidData` for what is no such disk.
     pub(super) fn read(disk: &Path) -> io::Result<Header> {
-        let file = File::open(disk)?;
+        Ok(Header::read_from(&File::open(disk)?)?.0)
+    }
+
+    /// As [`read`](Header::read), with what its first table is.
+    pub(super) fn read_from(file: &File) -> io::Result<(Header, FirstTable)> {
         let mut header = [0; HEADER_BYTES];
-        (&file).read_exact(&mut header)?;
+        file.read_exact_at(&mut header, 0)?;
         let long = |at: usize| u64::from_be_bytes(std::array::from_fn(|byte| header[at + byte]));
         let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|byte| header[at + byte]));
         if header[..4] != MAGIC || word(4) != VERSION {
@@ -84,10 +104,16 @@ impl Header {
                 ));
             }
         };
-        Ok(Header {
+        let header = Header {
             size_bytes: long(24),
             backing,
-        })
+        };
+        let first_table = FirstTable {
+            cluster_bits: word(20),
+            entries: word(36),
+            offset: long(40),
+        };
+        Ok((header, first_table))
     }
 
     /// Writes a disk in which nothing has changed yet.
@@ -95,16 +121,41 @@ impl Header {
     /// # Errors
     /// `AlreadyExists` where there is a file of that name.
     pub(super) fn write_new(&self, disk: &Path) -> io::Result<()> {
+        let (counts, count_block, first_table) = (CLUSTER, 2 * CLUSTER, 3 * CLUSTER);
+        let clusters = 3 + self.first_table_clusters();
+        let header = self.encode(&Tables {
+            first_table,
+            counts,
+            counts_clusters: 1,
+        })?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(disk)?;
+        file.write_all(&header)?;
+        file.write_all_at(&count_block.to_be_bytes(), counts)?;
+        let in_use: Vec<u8> = (0..clusters).flat_map(|_| 1_u16.to_be_bytes()).collect();
+        file.write_all_at(&in_use, count_block)?;
+        file.set_len(clusters * CLUSTER)?;
+        file.sync_all()
+    }
+
+    /// Entries of the first table.
+    pub(super) fn spans(&self) -> u64 {
+        self.size_bytes.div_ceil(SPAN)
+    }
+
+    pub(super) fn first_table_clusters(&self) -> u64 {
+        (self.spans() * 8).div_ceil(CLUSTER)
+    }
+
+    /// What stands at the file's start, shorter than a cluster.
+    pub(super) fn encode(&self, tables: &Tables) -> io::Result<Vec<u8>> {
         let name = self
             .backing
             .as_ref()
             .map(|path| path.as_os_str().as_bytes());
-        let first_table_entries = self.size_bytes.div_ceil(FIRST_TABLE_SPAN);
-        let first_table_clusters = (first_table_entries * 8).div_ceil(CLUSTER);
-        let (counts, count_block) = (CLUSTER, 2 * CLUSTER);
-        let first_table = 3 * CLUSTER;
-        let clusters = 3 + first_table_clusters;
-
         let mut extensions = Vec::new();
         if name.is_some() {
             extensions.extend(BACKING_FORMAT.to_be_bytes());
@@ -125,10 +176,10 @@ impl Header {
         header.extend(CLUSTER_BITS.to_be_bytes());
         header.extend(self.size_bytes.to_be_bytes());
         header.extend([0; 4]);
-        header.extend(small(first_table_entries)?.to_be_bytes());
-        header.extend(first_table.to_be_bytes());
-        header.extend(counts.to_be_bytes());
-        header.extend(1_u32.to_be_bytes());
+        header.extend(small(self.spans())?.to_be_bytes());
+        header.extend(tables.first_table.to_be_bytes());
+        header.extend(tables.counts.to_be_bytes());
+        header.extend(small(tables.counts_clusters)?.to_be_bytes());
         header.extend([0; 36]);
         header.extend(COUNT_ORDER.to_be_bytes());
         header.extend(small(HEADER_BYTES as u64)?.to_be_bytes());
@@ -137,26 +188,58 @@ impl Header {
         if header.len() as u64 > CLUSTER {
             return Err(invalid("the path of the disk beneath is too long"));
         }
-
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(disk)?;
-        file.write_all(&header)?;
-        file.write_all_at(&count_block.to_be_bytes(), counts)?;
-        let in_use: Vec<u8> = (0..clusters).flat_map(|_| 1_u16.to_be_bytes()).collect();
-        file.write_all_at(&in_use, count_block)?;
-        file.set_len(clusters * CLUSTER)?;
-        file.sync_all()
+        Ok(header)
     }
+}
+
+/// What a disk says of its first table.
+pub(super) struct FirstTable {
+    cluster_bits: u32,
+    entries: u32,
+    offset: u64,
+}
+
+impl FirstTable {
+    /// Its entries: for each span, where its table is; 0 where it has none.
+    ///
+    /// # Errors
+    /// `InvalidData` for one that cannot be.
+    pub(super) fn read(&self, file: &File) -> io::Result<Vec<u64>> {
+        if self.cluster_bits != CLUSTER_BITS {
+            return Err(invalid("its clusters are not of 64 KiB"));
+        }
+        let bytes = u64::from(self.entries) * 8;
+        if bytes > file.metadata()?.len() {
+            return Err(invalid("its first table is longer than it"));
+        }
+        let mut table = read_table(file, self.offset, bytes)?;
+        for entry in &mut table {
+            *entry &= OFFSET;
+        }
+        Ok(table)
+    }
+}
+
+/// Reads a table of entries of eight bytes.
+pub(super) fn read_table(file: &File, offset: u64, bytes: u64) -> io::Result<Vec<u64>> {
+    let mut table = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+    file.read_exact_at(&mut table, offset)?;
+    let (entries, _) = table.as_chunks();
+    Ok(entries.iter().copied().map(u64::from_be_bytes).collect())
+}
+
+/// Where a disk's tables are, in bytes from its start.
+pub(super) struct Tables {
+    pub(super) first_table: u64,
+    pub(super) counts: u64,
+    pub(super) counts_clusters: u64,
 }
 
 fn small(number: u64) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| invalid("the disk is too large"))
 }
 
-fn invalid(message: &'static str) -> io::Error {
+pub(super) fn invalid(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::unfinished::Unfinished;
+use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
 use crate::transfer::{Hashed, Tell, Told, sha256};
 
 const FORMAT: &str = "blink-namespace";
@@ -80,26 +79,13 @@ pub(super) fn write(
     tell: &Tell,
     pack: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<()> {
-    let failed = |error: io::Error| {
-        let what = format!("the archive {} could not be written", archive.display());
-        Error::io(what, &error)
-    };
-    if archive.is_dir() {
-        return Err(Error::invalid(format!(
-            "{} is a folder; name a file in it",
-            archive.display()
-        )));
-    }
+    let failed = |error: io::Error| not_written(archive, &error);
+    let mut unfinished = Unfinished::create(archive)?;
     if session.len() as u64 > TEXT_LIMIT {
         return Err(Error::invalid(
             "what the session was made with is too long for an archive; make it with a shorter environment",
         ));
     }
-    let folder = archive.parent().filter(|path| !path.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut unfinished = fault::before(Step::NamespaceExport)
-        .and_then(|()| Unfinished::create(folder))
-        .map_err(failed)?;
     let mut file = unfinished.file();
     let start = layer_start(session);
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
@@ -117,13 +103,8 @@ pub(super) fn write(
         compressed_bytes: compressed.count,
         sha256: compressed.hex(),
     };
-    fault::before(Step::NamespaceExportWritten)
-        .and_then(|()| finish(file, session, layer))
-        .and_then(|()| fault::before(Step::NamespaceExportSynced))
-        .and_then(|()| unfinished.name(archive, folder))
-        .map_err(failed)?;
-    fault::after(Step::NamespaceExported);
-    Ok(())
+    finish(file, session, layer).map_err(failed)?;
+    unfinished.finish()
 }
 
 /// After the manifest, the session and a header for each of the three.
@@ -154,8 +135,7 @@ fn finish(file: &mut File, session: &[u8], layer: Layer) -> io::Result<()> {
     file.write_all(session)?;
     let padding = session.len().next_multiple_of(512) - session.len();
     file.write_all(&[0; 512][..padding])?;
-    file.write_all(&header)?;
-    file.sync_all()
+    file.write_all(&header)
 }
 
 pub(super) fn tar_header(name: &str, size: u64) -> io::Result<[u8; 512]> {

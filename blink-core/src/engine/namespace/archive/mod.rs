@@ -13,7 +13,6 @@
 mod format;
 #[cfg(test)]
 mod tests;
-mod unfinished;
 mod written_back;
 
 use std::fs::{self, File, OpenOptions};
