@@ -124,9 +124,10 @@ impl Session {
         if let Some(head) = kept.head.clone() {
             let (session, new) = (state.row.clone(), kept.new.clone());
             let to = head.clone();
-            self.blink
-                .with_registry(move |registry| registry.set_session_head(&session, &new, &to))
-                .await?;
+            self.change(&mut state, move |registry| {
+                registry.set_session_head(&session, &new, &to)
+            })
+            .await?;
             state.row.head = head;
         }
         let parent = match kept.new.iter().find(|layer| layer.id == kept.layer) {

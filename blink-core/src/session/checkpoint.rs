@@ -144,11 +144,10 @@ impl Session {
             created_at: SystemTime::now(),
         };
         let (session, written, head) = (state.row.clone(), row.clone(), kept.head.clone());
-        self.blink
-            .with_registry(move |registry| {
-                registry.add_checkpoint(&session, &written, &kept.new, head.as_deref())
-            })
-            .await?;
+        self.change(state, move |registry| {
+            registry.add_checkpoint(&session, &written, &kept.new, head.as_deref())
+        })
+        .await?;
         drop(making);
         state.row.checkpoint = Some(row.name.clone());
         if let Some(head) = kept.head {
@@ -192,9 +191,13 @@ impl Session {
     pub async fn restore(&self, name: &str) -> Result<()> {
         let mut state = self.there().await?;
         let checkpoint = self.existing(&state.row, name).await?;
-        let restored = self.put_back(&mut state, checkpoint).await;
-        self.blink.collect_layers().await;
-        if restored? && let Err(error) = self.running(&mut state).await {
+        let put_back = self.put_back(&mut state, checkpoint).await;
+        if put_back.is_err() {
+            // What was made for it.
+            self.blink.collect_layers().await;
+        }
+        let was_running = put_back?;
+        if was_running && let Err(error) = self.running(&mut state).await {
             // Its disk is what was asked for, and the next call starts it, or says the same.
             tracing::warn!(session = self.id(), %error, "the restored session did not start");
         }
@@ -218,9 +221,10 @@ impl Session {
         let mut new = base.new;
         new.push(head.clone());
         let (session, name) = (state.row.clone(), checkpoint.name.clone());
-        self.blink
-            .with_registry(move |registry| registry.restore(&session, &name, &new))
-            .await?;
+        self.forget(state, Some(making), move |registry| {
+            registry.restore(&session, &name, &new)
+        })
+        .await?;
         state.row.head = head.id;
         state.row.checkpoint = Some(checkpoint.name);
         Ok(was_running)
@@ -234,13 +238,14 @@ impl Session {
         let mut state = self.there().await?;
         let checkpoint = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
-        self.blink
-            .with_registry(move |registry| registry.remove_checkpoint(&id, &gone))
-            .await?;
+        self.forget(&mut state, None, move |registry| {
+            registry.remove_checkpoint(&id, &gone)
+        })
+        .await?;
         if state.row.checkpoint.as_deref() == Some(name) {
             state.row.checkpoint = checkpoint.parent;
         }
-        self.blink.collect_layers().await;
+
         Ok(())
     }
 
@@ -259,7 +264,7 @@ impl Session {
     /// # Errors
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
-        let state = self.there().await?;
+        let mut state = self.there().await?;
         let kept = self.existing(&state.row, checkpoint).await?;
         let kept = Kept {
             layer: kept.layer,
@@ -270,7 +275,7 @@ impl Session {
         let origin = format!("{}@{checkpoint}", state.row.name);
         let making = self.blink.layers().making()?;
         let forks = self
-            .make_forks(&state.row, &making, kept, &origin, vec![name.into()])
+            .make_forks(&mut state, &making, kept, &origin, vec![name.into()])
             .await;
         drop(making);
         if forks.is_err() {
@@ -314,7 +319,7 @@ impl Session {
         let head = kept.head.clone();
         let origin = state.row.name.clone();
         let forks = self
-            .make_forks(&state.row, &making, kept, &origin, names)
+            .make_forks(state, &making, kept, &origin, names)
             .await?;
         if let Some(head) = head {
             state.row.head = head;
@@ -383,12 +388,13 @@ impl Session {
 
     async fn make_forks(
         &self,
-        parent: &SessionRow,
+        state: &mut MutexGuard<'_, State>,
         making: &super::layers::Making,
         kept: Kept,
         origin: &str,
         names: Vec<String>,
     ) -> Result<Vec<Session>> {
+        let parent = state.row.clone();
         let engine = self.blink.engine(parent.isolation).await?;
         let image = self
             .blink
@@ -419,12 +425,11 @@ impl Session {
                 });
             }
             let (written, head, id) = (rows.clone(), kept.head.clone(), parent.id.clone());
-            self.blink
-                .with_registry(move |registry| {
-                    let head = head.as_deref().map(|head| (id.as_str(), head));
-                    registry.add_sessions(&written, &new, head)
-                })
-                .await
+            self.change(state, move |registry| {
+                let head = head.as_deref().map(|head| (id.as_str(), head));
+                registry.add_sessions(&written, &new, head)
+            })
+            .await
         };
         if let Err(error) = made.await {
             for folder in folders {

@@ -1,6 +1,7 @@
 //! The folders of layers. A layer's folder is made before the registry knows it, and removed after the registry has
 //! forgotten it; whatever is in between when a process ends is collected later.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -62,12 +63,25 @@ impl Layers {
         Ok(id)
     }
 
-    /// Removes what nothing needs; not while another process makes layers, whose turn comes again.
-    pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
-        match self.lock_alone()? {
-            Some(alone) => self.collect_alone(&alone, registry, |_| {}),
-            None => Ok(()),
+    /// Removes layers that the registry has forgotten; says whether it could, as others may still read them.
+    pub(crate) fn remove(&self, forgotten: &[String], registry: &Registry) -> Result<bool> {
+        let Some(alone) = self.lock_alone()? else {
+            return Ok(false);
+        };
+        for id in forgotten {
+            remove_layer(&alone, id.as_ref());
         }
+        registry.keep_ballast();
+        Ok(true)
+    }
+
+    /// Removes what nothing needs; says whether it could, which it cannot while others make or read layers.
+    pub(crate) fn collect(&self, registry: &mut Registry) -> Result<bool> {
+        let Some(alone) = self.lock_alone()? else {
+            return Ok(false);
+        };
+        self.collect_alone(&alone, registry, |_| {})?;
+        Ok(true)
     }
 
     /// As [`collect`](Layers::collect), and says how many bytes that has freed.
@@ -88,7 +102,7 @@ impl Layers {
 
     fn collect_alone(
         &self,
-        _alone: &File,
+        alone: &File,
         registry: &mut Registry,
         mut before_removal: impl FnMut(&Path),
     ) -> Result<()> {
@@ -99,7 +113,6 @@ impl Layers {
                 &error,
             )
         };
-        let parent = File::open(&self.folder).map_err(failed)?;
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             if needed
@@ -109,15 +122,7 @@ impl Layers {
                 continue;
             }
             before_removal(&self.folder.join(&name));
-            let removed = fault::before(Step::LayerRemove)
-                .map_err(|error| error.to_string())
-                .and_then(|()| {
-                    blink_archive::remove_tree(parent.as_fd(), &name)
-                        .map_err(|error| error.to_string())
-                });
-            if let Err(error) = removed {
-                tracing::warn!(error, layer = ?name, "a layer goes later");
-            }
+            remove_layer(alone, &name);
         }
         registry.keep_ballast();
         Ok(())
@@ -149,6 +154,17 @@ impl Layers {
                 &error.into(),
             )),
         }
+    }
+}
+
+fn remove_layer(layers: &File, name: &OsStr) {
+    let removed = fault::before(Step::LayerRemove)
+        .map_err(|error| error.to_string())
+        .and_then(|()| {
+            blink_archive::remove_tree(layers.as_fd(), name).map_err(|error| error.to_string())
+        });
+    if let Err(error) = removed {
+        tracing::warn!(error, layer = ?name, "a layer goes later");
     }
 }
 

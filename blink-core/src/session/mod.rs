@@ -8,6 +8,7 @@ mod archive;
 mod ballast;
 mod builder;
 mod carried;
+mod change;
 mod checkpoint;
 mod head;
 mod idle;
@@ -23,12 +24,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
-pub(crate) use self::layers::Layers;
 use self::options::SessionOptions;
 pub use self::processes::{ProcessLogs, SessionProcesses};
 pub(crate) use self::registry::Registry;
@@ -65,6 +65,8 @@ struct State {
     used_at: Instant,
     /// Nothing of it is left.
     removed: bool,
+    /// A change whose end nobody has seen yet, when the other half of this is dropped: the row may be of before it.
+    change: Option<watch::Receiver<()>>,
 }
 
 /// What there is to say about a session.
@@ -275,6 +277,7 @@ impl Session {
                 sandbox: None,
                 used_at: Instant::now(),
                 removed: false,
+                change: None,
             })),
         }
     }
@@ -386,9 +389,10 @@ impl Session {
         name::check("session", &name)?;
         let mut state = self.there().await?;
         let (id, new) = (state.row.id.clone(), name.clone());
-        self.blink
-            .with_registry(move |registry| registry.rename_session(&id, &new))
-            .await?;
+        self.change(&mut state, move |registry| {
+            registry.rename_session(&id, &new)
+        })
+        .await?;
         state.row.name = name;
         Ok(())
     }
@@ -400,31 +404,22 @@ impl Session {
     /// # Errors
     /// As for [`stop`](Session::stop). A full disk is no hindrance: room for this is kept in the home.
     pub async fn remove(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
-        if state.removed {
-            return Ok(());
-        }
+        let mut state = match self.there().await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            state => state?,
+        };
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
-        self.blink
-            .with_registry(move |registry| registry.remove_session(&id))
-            .await?;
+        self.forget(&mut state, None, move |registry| {
+            registry.remove_session(&id)
+        })
+        .await?;
         // It is gone, whatever happens. What is left of it is nobody's, and goes with the next start.
         state.removed = true;
         let folder = self.folder.clone();
         let removing = tokio::task::spawn_blocking(move || folder.remove_or_later());
         let _ = removing.await;
-        self.blink.collect_layers().await;
         Ok(())
-    }
-
-    /// What it is now, unless it was removed.
-    async fn there(&self) -> Result<MutexGuard<'_, State>> {
-        let state = self.state.lock().await;
-        match state.removed {
-            true => Err(missing(&state.row.name)),
-            false => Ok(state),
-        }
     }
 
     async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {
@@ -567,46 +562,5 @@ async fn identify(sandbox: &Sandbox, id: &str) {
     for seed in SEEDS {
         // Most have none.
         let _ = files.remove(seed).await;
-    }
-}
-
-impl Blink {
-    /// Works with the registry, on a thread that may wait.
-    pub(crate) async fn with_registry<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Registry) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let blink = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let registry = blink.registry()?;
-            work(&mut crate::lock(&registry))
-        })
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
-    }
-
-    pub(crate) fn layers(&self) -> Layers {
-        Layers::of(self.home())
-    }
-
-    /// Removes what no session needs any more. What cannot be removed now is collected when the home is next opened: no
-    /// change fails for that.
-    pub(crate) async fn collect_layers(&self) {
-        let layers = self.layers();
-        let collected = self
-            .with_registry(move |registry| layers.collect(registry))
-            .await;
-        if let Err(error) = collected {
-            tracing::warn!(%error, "layers that nobody needs are collected later");
-        }
-    }
-
-    /// Whether the folder of a session that nobody has is a session's indeed. One that cannot be told stays.
-    pub(crate) async fn is_session(&self, id: &str) -> bool {
-        let id = id.to_owned();
-        let row = self
-            .with_registry(move |registry| registry.session_by_id(&id))
-            .await;
-        !matches!(row, Ok(None))
     }
 }

@@ -254,11 +254,11 @@ impl Registry {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    pub(crate) fn remove_session(&mut self, id: &str) -> Result<()> {
+    /// Says which layers nothing needs any more.
+    pub(crate) fn remove_session(&mut self, id: &str) -> Result<Vec<String>> {
         self.change_in_need(|transaction| {
-            transaction
-                .execute("DELETE FROM sessions WHERE id = ?1", [id])
-                .map(drop)
+            transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
+            forget_layers(transaction)
         })
     }
 
@@ -315,19 +315,21 @@ impl Registry {
         .map_err(taken)
     }
 
-    /// Gives a session a new head that begins with a checkpoint: the last of these layers.
+    /// Gives a session a new head that begins with a checkpoint: the last of these layers. Says which layers nothing needs
+    /// any more.
     pub(crate) fn restore(
         &mut self,
         session: &SessionRow,
         checkpoint: &str,
         layers: &[LayerRow],
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
             if let Some(head) = layers.last() {
                 set_head(transaction, &session.id, &head.id)?;
             }
-            set_checkpoint(transaction, &session.id, checkpoint)
+            set_checkpoint(transaction, &session.id, checkpoint)?;
+            forget_layers(transaction)
         })
     }
 
@@ -345,12 +347,10 @@ impl Registry {
     }
 
     pub(crate) fn checkpoint(&self, session: &str, name: &str) -> Result<Option<CheckpointRow>> {
+        let query = format!("{CHECKPOINT_COLUMNS} WHERE session = ?1 AND name = ?2");
         self.connection
-            .query_row(
-                &format!("{CHECKPOINT_COLUMNS} WHERE session = ?1 AND name = ?2"),
-                [session, name],
-                read_checkpoint,
-            )
+            .prepare_cached(&query)
+            .and_then(|mut statement| statement.query_row([session, name], read_checkpoint))
             .optional()
             .map_err(failed)
     }
@@ -365,8 +365,8 @@ impl Registry {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Those that followed it follow the one before it.
-    pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<bool> {
+    /// Those that followed it follow the one before it. Says which layers nothing needs any more.
+    pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<Vec<String>> {
         self.change_in_need(|transaction| {
             let parent: Option<Option<String>> = transaction
                 .query_row(
@@ -376,7 +376,7 @@ impl Registry {
                 )
                 .optional()?;
             let Some(parent) = parent else {
-                return Ok(false);
+                return Ok(Vec::new());
             };
             transaction.execute(
                 "UPDATE checkpoints SET parent = ?3 WHERE session = ?1 AND parent = ?2",
@@ -390,7 +390,7 @@ impl Registry {
                 "DELETE FROM checkpoints WHERE session = ?1 AND name = ?2",
                 [session, name],
             )?;
-            Ok(true)
+            forget_layers(transaction)
         })
     }
 
@@ -407,39 +407,36 @@ impl Registry {
 
     /// The layer and all beneath it, the lowest first.
     pub(crate) fn chain(&self, id: &str) -> Result<Vec<String>> {
-        let mut chain = Vec::new();
-        let mut next = Some(id.to_owned());
-        while let Some(id) = next {
-            let layer = self.layer(&id)?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Corrupt,
-                    format!(
-                        "the list of sessions in Blink's home is damaged: it does not know the layer {id}; remove the \
-                         session, or bring the home back from a copy"
-                    ),
-                )
-            })?;
-            next = layer.parent;
-            chain.push(layer.id);
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "WITH RECURSIVE chain (id, parent, depth) AS (
+                     SELECT id, parent, 0 FROM layers WHERE id = ?1
+                     UNION ALL SELECT layers.id, layers.parent, depth + 1
+                         FROM chain JOIN layers ON layers.id = chain.parent
+                 ) SELECT id FROM chain ORDER BY depth DESC",
+            )
+            .map_err(failed)?;
+        let rows = statement
+            .query_map([id], |row| row.get(0))
+            .map_err(failed)?;
+        let chain: Vec<String> = rows.collect::<rusqlite::Result<_>>().map_err(failed)?;
+        match chain.is_empty() {
+            true => Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "the list of sessions in Blink's home is damaged: it does not know the layer {id}; remove the \
+                     session, or bring the home back from a copy"
+                ),
+            )),
+            false => Ok(chain),
         }
-        chain.reverse();
-        Ok(chain)
     }
 
     /// Forgets the layers that nothing needs; says which remain.
     pub(crate) fn collect_layers(&mut self) -> Result<Vec<String>> {
         self.change_in_need(|transaction| {
-            transaction.execute_batch(
-                "CREATE TEMP TABLE IF NOT EXISTS needed (id TEXT PRIMARY KEY);
-                 DELETE FROM needed;
-                 WITH RECURSIVE reached (id) AS (
-                     SELECT head FROM sessions UNION SELECT layer FROM checkpoints
-                     UNION SELECT layers.parent FROM layers JOIN reached ON layers.id = reached.id
-                         WHERE layers.parent IS NOT NULL
-                 ) INSERT INTO needed SELECT id FROM reached;
-                 PRAGMA defer_foreign_keys = ON;
-                 DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed);",
-            )?;
+            forget_layers(transaction)?;
             let mut statement = transaction.prepare("SELECT id FROM layers")?;
             statement.query_map([], |row| row.get(0))?.collect()
         })
@@ -456,21 +453,32 @@ fn insert_layers(
     layers: &[LayerRow],
     isolation: Isolation,
 ) -> rusqlite::Result<()> {
+    let mut statement = transaction
+        .prepare_cached("INSERT INTO layers (id, parent, isolation) VALUES (?1, ?2, ?3)")?;
     for layer in layers {
-        transaction.execute(
-            "INSERT INTO layers (id, parent, isolation) VALUES (?1, ?2, ?3)",
-            params![layer.id, layer.parent, isolation.name()],
-        )?;
+        statement.execute(params![layer.id, layer.parent, isolation.name()])?;
     }
     Ok(())
 }
 
+/// Forgets the layers that nothing needs; says which these were. What a process makes meanwhile is not written down, and
+/// what it makes that of is needed.
+fn forget_layers(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
+    transaction.pragma_update(None, "defer_foreign_keys", true)?;
+    let mut statement = transaction.prepare_cached(
+        "WITH RECURSIVE needed (id) AS (
+             SELECT head FROM sessions UNION SELECT layer FROM checkpoints
+             UNION SELECT layers.parent FROM layers JOIN needed ON layers.id = needed.id
+                 WHERE layers.parent IS NOT NULL
+         ) DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed) RETURNING id",
+    )?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
 fn set_head(transaction: &Transaction<'_>, session: &str, head: &str) -> rusqlite::Result<()> {
     transaction
-        .execute(
-            "UPDATE sessions SET head = ?2 WHERE id = ?1",
-            [session, head],
-        )
+        .prepare_cached("UPDATE sessions SET head = ?2 WHERE id = ?1")?
+        .execute([session, head])
         .map(drop)
 }
 
@@ -480,10 +488,8 @@ fn set_checkpoint(
     checkpoint: &str,
 ) -> rusqlite::Result<()> {
     transaction
-        .execute(
-            "UPDATE sessions SET checkpoint = ?2 WHERE id = ?1",
-            [session, checkpoint],
-        )
+        .prepare_cached("UPDATE sessions SET checkpoint = ?2 WHERE id = ?1")?
+        .execute([session, checkpoint])
         .map(drop)
 }
 

@@ -229,6 +229,33 @@ async fn checkpoints_and_forks_are_what_the_disk_was() {
 }
 
 #[tokio::test]
+async fn a_restore_that_is_given_up_has_happened_or_not() {
+    let blink = blink().await;
+    let mut session = open(&blink, "one").await;
+    says(&session, "echo first >/var/file; sync").await;
+    ok(session.checkpoint("first")).await;
+    for round in 0..15_u32 {
+        says(&session, "echo changed >/var/file; sync").await;
+        ok(session.stop()).await;
+        let patience = std::time::Duration::from_micros(300) * round;
+        let _ = tokio::time::timeout(patience, session.restore("first")).await;
+        let shown = says(&session, "cat /var/file").await;
+        assert!(["first", "changed"].contains(&&shown[..]), "{shown}");
+        // What it goes on with is what it is for everybody.
+        ok(session.stop()).await;
+        drop(session);
+        session = open(&blink, "one").await;
+        assert_eq!(
+            says(&session, "cat /var/file").await,
+            shown,
+            "round {round}"
+        );
+    }
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
 async fn several_forks_are_made_at_once_or_none() {
     let blink = blink().await;
     let session = open(&blink, "one").await;
