@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::runtime::to_its_end;
 use crate::sandbox::Sandbox;
 use crate::session::{Session, transferred};
+use crate::session_processes::SessionProcesses;
 use crate::slot::Slot;
 use crate::values;
 
@@ -218,6 +219,18 @@ impl Blink {
         Ok(call.reporting(progress, latest))
     }
 
+    /// Fetches a sandbox's image where it is not stored.
+    fn fetch_image(&self, options: &Bound<'_, PyDict>) -> PyResult<Call> {
+        let (progress, latest) = reported(options)?;
+        let (change, _) = arguments::sandbox("fetch_image", options)?;
+        let news = latest.clone();
+        let fetching = self.with(move |blink| async move {
+            let builder = change(blink.sandbox()).image_progress(telling(news));
+            Ok(builder.fetch_image().await?)
+        })?;
+        Ok(Call::of_nothing(fetching).reporting(progress, latest))
+    }
+
     /// The ids of the detached sandboxes.
     fn sandboxes(&self) -> PyResult<Call> {
         let listing = self.with(|blink| async move { Ok(blink.sandboxes()) })?;
@@ -275,6 +288,15 @@ impl Blink {
         let looking =
             self.with(move |blink| async move { Ok(blink.session_lineage(&name).await?) })?;
         Ok(Call::giving(looking, values::lineage))
+    }
+
+    /// The processes of a session, whoever has it.
+    fn session_processes(&self, name: String) -> PyResult<Call> {
+        let reaching = self.with(move |blink| async move {
+            let processes = blink.session_processes(&name).await?;
+            Ok(SessionProcesses::new(processes))
+        })?;
+        Ok(Call::making(reaching))
     }
 
     /// Gives how many bytes are free again.

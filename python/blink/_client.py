@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import _blink
 from ._machine import Sandbox, Session
+from ._processes import SessionProcesses
 from ._values import TransferProgress
 
 if TYPE_CHECKING:
@@ -138,6 +139,24 @@ class Blink:
         """
         return Sandbox(self._native.sandbox(options).wait())
 
+    def fetch_image(self, **options: Unpack[SandboxOptions]) -> None:
+        """Fetch a sandbox's image where it is not stored, so that `sandbox` with the same options finds it.
+
+        What is stored under a name is good enough; `pull` asks the registry again. Given up half-way, what came so far is
+        kept.
+
+        Parameters
+        ----------
+        **options
+            Those of `SandboxOptions`.
+
+        Raises
+        ------
+        InvalidArgument, IsolationUnavailable, ImageUnavailable, ResourceExhausted
+            As for `sandbox`, as far as they can be told before a boot.
+        """
+        self._native.fetch_image(options).wait()
+
     def sandboxes(self) -> list[str]:
         """List the ids of the sandboxes that were made detached and not removed."""
         return self._native.sandboxes().wait()
@@ -241,6 +260,20 @@ class Blink:
         NotFound
         """
         return self._native.session_lineage(name).wait()
+
+    def session_processes(self, name: str) -> SessionProcesses:
+        """Reach the processes of a session that runs, also while another process has the session, or a part of this one.
+
+        That is so for one that is warm and in a namespace. Others are taken first, as by `take_session`.
+
+        Raises
+        ------
+        NotFound
+            There is no such session, or it does not run.
+        Busy
+            Another process starts it right now, or has one that must be taken, for longer than 10 seconds.
+        """
+        return SessionProcesses(self._native.session_processes(name).wait())
 
     def prune_sessions(self) -> int:
         """Remove what no session, checkpoint or fork needs, and return how many bytes that has freed.

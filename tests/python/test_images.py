@@ -99,6 +99,33 @@ def test_images_are_fetched_listed_and_removed(library: Blink, reference: str) -
     assert library.prune_images().freed_bytes >= 0
 
 
+def test_an_image_is_fetched_before_it_is_needed(library: Blink, reference: str, home: Path) -> None:
+    told: list[Progress] = []
+    library.fetch_image(image=reference, progress=told.append)
+    assert told[-1].bytes_done > 1 << 20
+    told.clear()
+    # What is stored is good enough, also where nothing more can be had.
+    library.fetch_image(image=reference, progress=told.append)
+    assert told == []
+    library.fetch_image()
+    with blink.Blink(home=home, isolation=ENGINE, offline=True) as offline:  # type: ignore[arg-type]
+        offline.fetch_image(image=reference)
+        with pytest.raises(blink.ImageUnavailable, match=r"alpine:3\.20"):
+            offline.fetch_image(image="alpine:3.20")
+
+    async def main() -> None:
+        async with AsyncBlink(home=home, isolation=ENGINE) as library:  # type: ignore[arg-type]
+            await library.fetch_image(image=reference)
+            with pytest.raises(blink.InvalidArgument):
+                await library.fetch_image(image=reference, cpus=-1)
+            with pytest.raises(TypeError, match="fetch_image"):
+                await library.fetch_image(imagine=reference)  # type: ignore[call-arg]
+
+    asyncio.run(main())
+    library.remove_image(reference)
+    library.prune_images()
+
+
 def test_what_the_function_for_progress_raises_is_raised(library: Blink, reference: str) -> None:
     def refuse(_: Progress) -> None:
         raise LookupError("enough")
