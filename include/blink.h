@@ -765,6 +765,10 @@ typedef struct blink_options {
    * How many they are.
    */
   size_t credentials_count;
+  /**
+   * A file to take logins from instead of docker's own config.json. NULL: none.
+   */
+  const char *docker_config;
 } blink_options;
 
 /**

@@ -143,8 +143,12 @@ fn reported(options: &Bound<'_, PyDict>) -> PyResult<(Option<Py<PyAny>>, Arc<Lat
 impl Blink {
     #[new]
     #[pyo3(signature = (
-        home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials
+        home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
     ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are keywords in Python, of which there is one more for each thing that can be said"
+    )]
     fn new(
         home: Option<&Bound<'_, PyAny>>,
         isolation: Option<&Bound<'_, PyAny>>,
@@ -153,6 +157,7 @@ impl Blink {
         insecure_registries: Vec<String>,
         registry_ca: Option<&Bound<'_, PyAny>>,
         credentials: Vec<(String, String, String)>,
+        docker_config: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Blink> {
         let mut registry = RegistryOptions::default();
         for (name, url) in mirrors {
@@ -166,6 +171,9 @@ impl Blink {
         }
         for (name, user, password) in credentials {
             registry = registry.with_credentials(name, user, password);
+        }
+        if let Some(file) = docker_config {
+            registry = registry.with_docker_config(arguments::path(file)?);
         }
         let mut builder = CoreBlink::builder()
             .with_offline(offline)

@@ -56,6 +56,7 @@ class Blink:
         insecure_registries: list[str],
         registry_ca: Text | None,
         credentials: list[tuple[str, str, str]],
+        docker_config: Text | None,
     ) -> Blink: ...
     @property
     def closed(self) -> bool: ...

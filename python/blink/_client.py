@@ -50,6 +50,8 @@ class Blink:
         A file with certificate authorities of your own, in PEM.
     credentials : mapping of str to (str, str), optional
         User and password for registries; others are those of ``docker login``.
+    docker_config : str, optional
+        A file that those are taken from, instead of docker's own ``config.json``.
 
     Raises
     ------
@@ -76,8 +78,11 @@ class Blink:
         insecure_registries: Iterable[str] = (),
         registry_ca: Text | None = None,
         credentials: Mapping[str, tuple[str, str]] | None = None,
+        docker_config: Text | None = None,
     ) -> None:
-        self._native = native(home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials)
+        self._native = native(
+            home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+        )
         self._native.open().wait()
 
     def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
@@ -378,6 +383,7 @@ def native(
     insecure_registries: Iterable[str],
     registry_ca: Text | None,
     credentials: Mapping[str, tuple[str, str]] | None,
+    docker_config: Text | None,
 ) -> _blink.Blink:
     """Describe the library of a home."""
     pairs = [
@@ -386,7 +392,7 @@ def native(
         for address in ([addresses] if isinstance(addresses, str) else addresses)
     ]
     logins = [(registry, user, password) for registry, (user, password) in (credentials or {}).items()]
-    return _blink.Blink(home, isolation, offline, pairs, list(insecure_registries), registry_ca, logins)
+    return _blink.Blink(home, isolation, offline, pairs, list(insecure_registries), registry_ca, logins, docker_config)
 
 
 _default_lock = threading.Lock()

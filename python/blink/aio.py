@@ -729,8 +729,11 @@ class AsyncBlink:
         insecure_registries: Iterable[str] = (),
         registry_ca: Text | None = None,
         credentials: Mapping[str, tuple[str, str]] | None = None,
+        docker_config: Text | None = None,
     ) -> None:
-        self._native = _native(home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials)
+        self._native = _native(
+            home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+        )
 
     async def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
         """As `blink.Blink.run`."""

@@ -168,7 +168,7 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     CHECK(strcmp(blink_error_message(NULL), "") == 0 && blink_error_output(NULL) == NULL);
     CHECK(blink_output_stdout(NULL, NULL) == NULL && blink_output_exit_code(NULL) == -1);
     CHECK(blink_sandbox_agent(NULL) == NULL && blink_sandbox_death(NULL) == NULL);
-    CHECK(blink_processes_isolation(NULL) == NULL);
+    CHECK(blink_processes_isolation(NULL) == NULL && !blink_report_root(NULL) && !blink_report_control_groups(NULL));
     CHECK(blink_process_logs_stdout(NULL, &count) == NULL && count == 0 && blink_process_logs_stdout_offset(NULL) == 0);
     CHECK(blink_process_logs_stderr(NULL, NULL) == NULL && blink_process_logs_stderr_offset(NULL) == 0);
     CHECK(blink_sandbox_id(NULL) == NULL && blink_process_id(NULL) == 0 && blink_strings_get(NULL, 0) == NULL);

@@ -45,6 +45,7 @@ void test_connect_session(void);
 void test_about(void);
 void test_about_session(void);
 void test_beside(void);
+void test_registry(void);
 void test_errors(void);
 
 #endif
