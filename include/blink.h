@@ -395,6 +395,16 @@ typedef struct blink_process blink_process;
 typedef struct blink_process_list blink_process_list;
 
 /**
+ * What was kept of a process's output when it was asked for: at most the last MiB of each stream. It never changes.
+ */
+typedef struct blink_process_logs blink_process_logs;
+
+/**
+ * The processes of a session that runs. Whoever has the session goes on, and keeps it.
+ */
+typedef struct blink_processes blink_processes;
+
+/**
  * What works on this machine, as it was tried. It never changes.
  */
 typedef struct blink_report blink_report;
@@ -755,6 +765,10 @@ typedef struct blink_options {
    * How many they are.
    */
   size_t credentials_count;
+  /**
+   * A file to take logins from instead of docker's own config.json. NULL: none.
+   */
+  const char *docker_config;
 } blink_options;
 
 /**
@@ -1164,6 +1178,39 @@ typedef struct blink_session_info {
    * Milliseconds without use after which its machine is stopped; 0: never.
    */
   uint64_t idle_stop_ms;
+  /**
+   * A blink_network: what it can reach.
+   */
+  int32_t network;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * The hosts of BLINK_NETWORK_HOSTS; NULL where there are none.
+   */
+  const char *const *hosts;
+  /**
+   * How many they are.
+   */
+  size_t hosts_count;
+  /**
+   * What it sees of the host; NULL where that is nothing.
+   */
+  const struct blink_mount *mounts;
+  /**
+   * How many they are.
+   */
+  size_t mounts_count;
+  /**
+   * Its ports that programs of the host reach, as they were asked for: port 0 of the host is any that is free each time
+   * that it runs, which blink_session_published_port() tells. NULL where there are none.
+   */
+  const struct blink_port *ports;
+  /**
+   * How many they are.
+   */
+  size_t ports_count;
 } blink_session_info;
 
 #ifdef __cplusplus
@@ -2293,6 +2340,21 @@ blink_status blink_process_try_read(const struct blink_process *process,
                                     struct blink_error **err);
 
 /**
+ * How many bytes of a program's stream were before the next one that is read: where to attach again later. After an attach, it
+ * says where the oldest byte is that is still there.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param stream   A blink_stream.
+ * @param offset   Set to the number of bytes; 0 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_process_offset(const struct blink_process *process,
+                                  int32_t stream,
+                                  uint64_t *offset,
+                                  struct blink_error **err);
+
+/**
  * A file descriptor to poll for a stream: POLLIN says that blink_process_try_read() is worth a try. It is ready until that
  * has answered BLINK_STATUS_WOULD_BLOCK, and stays ready at the stream's end. Nothing else is to be done with it: do not
  * read from it, and do not close it.
@@ -2425,6 +2487,49 @@ blink_status blink_process_release(const struct blink_process *process,
 void blink_process_free(struct blink_process *process);
 
 /**
+ * What is kept of standard output, or of all output where the process has a terminal: bytes that do not end with NUL.
+ *
+ * @param logs    Borrowed. May be used from several threads at once.
+ * @param length  Set to the number of bytes. May be NULL.
+ * @return There until the logs are freed. NULL where there are no bytes, and for what is no blink_process_logs.
+ */
+const uint8_t *blink_process_logs_stdout(const struct blink_process_logs *logs,
+                                         size_t *length);
+
+/**
+ * What is kept of standard error: bytes that do not end with NUL.
+ *
+ * @param logs    Borrowed. May be used from several threads at once.
+ * @param length  Set to the number of bytes. May be NULL.
+ * @return There until the logs are freed. NULL where there are no bytes, and for what is no blink_process_logs.
+ */
+const uint8_t *blink_process_logs_stderr(const struct blink_process_logs *logs,
+                                         size_t *length);
+
+/**
+ * How many bytes of standard output came before those that are kept.
+ *
+ * @param logs  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no blink_process_logs.
+ */
+uint64_t blink_process_logs_stdout_offset(const struct blink_process_logs *logs);
+
+/**
+ * How many bytes of standard error came before those that are kept.
+ *
+ * @param logs  Borrowed. May be used from several threads at once.
+ * @return 0 for NULL and what is no blink_process_logs.
+ */
+uint64_t blink_process_logs_stderr_offset(const struct blink_process_logs *logs);
+
+/**
+ * Frees logs with their bytes.
+ *
+ * @param logs  Taken. NULL does nothing.
+ */
+void blink_process_logs_free(struct blink_process_logs *logs);
+
+/**
  * Sets up a blink_process_info to be filled in.
  *
  * @param info  Written. NULL does nothing.
@@ -2495,6 +2600,21 @@ blink_status blink_sandbox_create(const struct blink *blink,
                                   struct blink_error **err);
 
 /**
+ * Fetches the image of a sandbox where it is not stored, so that blink_sandbox_create() finds it: what is stored under a
+ * name is good enough, while blink_image_pull() asks the registry again. Given up half-way, what came so far is kept.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param options  The sandbox's. Borrowed. NULL is the defaults, which need no image.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_sandbox_create(), as far as it can be told before a boot.
+ */
+blink_status blink_sandbox_fetch_image(const struct blink *blink,
+                                       const struct blink_sandbox_options *options,
+                                       const struct blink_cancel *cancel,
+                                       struct blink_error **err);
+
+/**
  * Takes up a detached sandbox that an earlier process has made. Its programs run as before; the environment, folder and
  * user that it was made with no longer apply to new ones. Its ports are published again.
  *
@@ -2538,6 +2658,37 @@ const char *blink_sandbox_id(const struct blink_sandbox *sandbox);
  * @return "microvm" or "namespace", a static string. NULL for NULL and what is no sandbox.
  */
 const char *blink_sandbox_isolation(const struct blink_sandbox *sandbox);
+
+/**
+ * The version of a sandbox's guest agent: of one that an earlier process has made, perhaps an older one.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @return Its name and version, there until the sandbox is freed. NULL for NULL and what is no sandbox.
+ */
+const char *blink_sandbox_agent(const struct blink_sandbox *sandbox);
+
+/**
+ * Why a sandbox has ended, if it has: the failure that all calls in it meet.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @return Borrowed from the sandbox, and there until that is freed: do not free it. NULL while it has not ended, and for NULL
+ *         and what is no sandbox.
+ */
+const struct blink_error *blink_sandbox_death(const struct blink_sandbox *sandbox);
+
+/**
+ * A port of a sandbox that programs of the host reach.
+ *
+ * @param sandbox  Borrowed. May be used from several threads at once.
+ * @param index    From 0, in the order in which the ports were asked for.
+ * @param port     Set to the port, with the one that the host really has; its text belongs to the sandbox.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT also where there is none of that index.
+ */
+blink_status blink_sandbox_published(const struct blink_sandbox *sandbox,
+                                     size_t index,
+                                     struct blink_port *port,
+                                     struct blink_error **err);
 
 /**
  * The host's port that leads into a sandbox.
@@ -2847,6 +2998,30 @@ blink_status blink_session_published_port(const struct blink_session *session,
                                           struct blink_error **err);
 
 /**
+ * The version of a session's guest agent. The session is started where it does not run.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success to a list of one, its name and version; free with blink_strings_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_start().
+ */
+blink_status blink_session_agent(const struct blink_session *session,
+                                 struct blink_strings **out,
+                                 struct blink_error **err);
+
+/**
+ * Asks a session's agent for a sign of life. The session is started where it does not run.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return As blink_session_start(); SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_session_ping(const struct blink_session *session,
+                                const struct blink_cancel *cancel,
+                                struct blink_error **err);
+
+/**
  * Gives a session another name.
  *
  * @param session  Borrowed. May be used from several threads at once.
@@ -2913,6 +3088,18 @@ blink_status blink_session_list_one(const struct blink *blink,
                                     struct blink_error **err);
 
 /**
+ * What there is to say about a session that this process has, whatever its name is now: a list of one.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_session_list_of(const struct blink_session *session,
+                                   struct blink_session_list **out,
+                                   struct blink_error **err);
+
+/**
  * The number of sessions in a list.
  *
  * @param list  Borrowed. May be used from several threads at once.
@@ -2961,6 +3148,132 @@ void blink_session_list_free(struct blink_session_list *list);
  */
 void blink_session_options_init(struct blink_session_options *options,
                                 size_t size);
+
+/**
+ * The processes of a session that runs, also while another process has the session, or another handle of this one: of a
+ * session that is warm and in a namespace. Others are taken first, as by blink_session_take().
+ *
+ * @param blink   Borrowed. May be used from several threads at once.
+ * @param name    The session's name.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param out     Set on success; free with blink_processes_free(). NULL on failure.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such session, and where it does not run; BUSY where another process
+ *         starts it right now, or has one that must be taken, for longer than 10 s; CANCELLED.
+ */
+blink_status blink_processes_of(const struct blink *blink,
+                                const char *name,
+                                const struct blink_cancel *cancel,
+                                struct blink_processes **out,
+                                struct blink_error **err);
+
+/**
+ * The isolation that a session's processes have.
+ *
+ * @param processes  Borrowed. May be used from several threads at once.
+ * @return "microvm" or "namespace", a static string. NULL for NULL and what is no blink_processes.
+ */
+const char *blink_processes_isolation(const struct blink_processes *processes);
+
+/**
+ * Lists all processes that were spawned and not released, and those that somebody waits for right now.
+ *
+ * @param processes  Borrowed. May be used from several threads at once.
+ * @param out        Set on success; free with blink_process_list_free(). NULL on failure.
+ * @param err        May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED where the session's machine has ended.
+ */
+blink_status blink_processes_list(const struct blink_processes *processes,
+                                  struct blink_process_list **out,
+                                  struct blink_error **err);
+
+/**
+ * What is kept of a process's output so far. Whoever is attached to it goes on.
+ *
+ * @param processes  Borrowed. May be used from several threads at once.
+ * @param id         As blink_process_id() or a list gave it.
+ * @param cancel     Borrowed. NULL: it cannot be cancelled.
+ * @param out        Set on success; free with blink_process_logs_free(). NULL on failure.
+ * @param err        May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_processes_logs(const struct blink_processes *processes,
+                                  uint64_t id,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_process_logs **out,
+                                  struct blink_error **err);
+
+/**
+ * Waits until a process has ended. Whoever is attached to it goes on.
+ *
+ * @param processes   Borrowed. May be used from several threads at once.
+ * @param id          As blink_process_id() or a list gave it.
+ * @param timeout_ms  Milliseconds to wait; 0 means no limit.
+ * @param exit        Set up with blink_exit_init(), and filled in; its text belongs to the blink_processes. May be NULL.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled. The program goes on.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); TIMEOUT where it has not ended by then, and goes on; NOT_FOUND where it was released;
+ *         SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_processes_wait(const struct blink_processes *processes,
+                                  uint64_t id,
+                                  uint64_t timeout_ms,
+                                  struct blink_exit *exit,
+                                  const struct blink_cancel *cancel,
+                                  struct blink_error **err);
+
+/**
+ * Sends a signal to a process's group.
+ *
+ * @param processes  Borrowed. May be used from several threads at once.
+ * @param id         As blink_process_id() or a list gave it.
+ * @param signal     Linux's number, such as 15 for SIGTERM.
+ * @param err        May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND where it was released; SANDBOX_DIED.
+ */
+blink_status blink_processes_signal(const struct blink_processes *processes,
+                                    uint64_t id,
+                                    int32_t signal,
+                                    struct blink_error **err);
+
+/**
+ * Kills a process and everything that it has started.
+ *
+ * @param processes  Borrowed. May be used from several threads at once.
+ * @param id         As blink_process_id() or a list gave it.
+ * @param err        May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED.
+ */
+blink_status blink_processes_kill(const struct blink_processes *processes,
+                                  uint64_t id,
+                                  struct blink_error **err);
+
+/**
+ * Attaches to a process, as blink_session_attach(): whoever was attached to it is not any more.
+ *
+ * @param processes      Borrowed. May be used from several threads at once.
+ * @param id             As blink_process_id() or a list gave it.
+ * @param stdout_offset  Where its standard output goes on; 0 for the oldest of its last MiB.
+ * @param stderr_offset  As stdout_offset, for its standard error.
+ * @param cancel         Borrowed. NULL: it cannot be cancelled.
+ * @param out            Set on success; free with blink_process_free(). NULL on failure. It may outlive the blink_processes.
+ * @param err            May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+ */
+blink_status blink_processes_attach(const struct blink_processes *processes,
+                                    uint64_t id,
+                                    uint64_t stdout_offset,
+                                    uint64_t stderr_offset,
+                                    const struct blink_cancel *cancel,
+                                    struct blink_process **out,
+                                    struct blink_error **err);
+
+/**
+ * Lets go of a session's processes, which go on.
+ *
+ * @param processes  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_processes_free(struct blink_processes *processes);
 
 /**
  * Names a status, as this header does.

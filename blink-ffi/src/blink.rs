@@ -73,6 +73,8 @@ pub struct blink_options {
     pub credentials: *const *const c_char,
     /// How many they are.
     pub credentials_count: usize,
+    /// A file to take logins from instead of docker's own config.json. NULL: none.
+    pub docker_config: *const c_char,
 }
 
 structure!(blink_options, zeros());
@@ -126,6 +128,9 @@ pub unsafe extern "C" fn blink_open(
         }
         if let Some(file) = caller.optional_words(asked.registry_ca, "registry_ca")? {
             registry = registry.with_ca_file(file);
+        }
+        if let Some(file) = caller.optional_words(asked.docker_config, "docker_config")? {
+            registry = registry.with_docker_config(file);
         }
         let credentials = asked.credentials;
         for login in caller.all_texts(credentials, asked.credentials_count, "credentials")? {

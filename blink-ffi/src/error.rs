@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char};
 
 use crate::call::{Failure, quietly};
-use crate::handle::{self, Handle};
+use crate::handle::{self, Handle, Lent};
 use crate::output::blink_output;
 use crate::status::blink_status;
 use crate::text::cut;
@@ -12,8 +12,7 @@ use crate::text::cut;
 pub struct blink_error {
     status: blink_status,
     message: CString,
-    /// C may look at it, and this frees it.
-    output: Option<usize>,
+    output: Option<Lent<blink_output>>,
 }
 
 impl Handle for blink_error {
@@ -26,17 +25,7 @@ impl blink_error {
         blink_error {
             status: failure.status,
             message: cut(failure.message),
-            output: output.map(|output| handle::give(output).expose_provenance()),
-        }
-    }
-}
-
-impl Drop for blink_error {
-    fn drop(&mut self) {
-        if let Some(output) = self.output {
-            handle::free(std::ptr::with_exposed_provenance_mut::<blink_output>(
-                output,
-            ));
+            output: output.map(Lent::new),
         }
     }
 }
@@ -70,8 +59,9 @@ pub extern "C" fn blink_error_message(error: *const blink_error) -> *const c_cha
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_output(error: *const blink_error) -> *const blink_output {
     quietly(std::ptr::null(), || {
-        let output = handle::get(error).ok().and_then(|error| error.output);
-        output.map_or(std::ptr::null(), std::ptr::with_exposed_provenance)
+        let error = handle::get(error).ok();
+        let output = error.as_ref().and_then(|error| error.output.as_ref());
+        output.map_or(std::ptr::null(), Lent::pointer)
     })
 }
 

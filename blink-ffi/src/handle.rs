@@ -7,6 +7,7 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::call::Failure;
@@ -85,4 +86,23 @@ pub(crate) fn take<T: Handle>(handle: *mut T) -> Option<Arc<T>> {
 pub(crate) fn free<T: Handle>(handle: *mut T) {
     // The table is not locked while the value is dropped: that may free others.
     crate::call::quietly((), || drop(take(handle)));
+}
+
+/// A handle that C may look at as long as this is there, and does not free.
+pub(crate) struct Lent<T: Handle>(usize, PhantomData<fn() -> T>);
+
+impl<T: Handle> Lent<T> {
+    pub(crate) fn new(value: T) -> Lent<T> {
+        Lent(give(value).expose_provenance(), PhantomData)
+    }
+
+    pub(crate) fn pointer(&self) -> *const T {
+        std::ptr::with_exposed_provenance(self.0)
+    }
+}
+
+impl<T: Handle> Drop for Lent<T> {
+    fn drop(&mut self) {
+        free(self.pointer().cast_mut());
+    }
 }

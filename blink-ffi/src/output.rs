@@ -41,7 +41,7 @@ where
 }
 
 /// Bytes with their length; NULL where there are none.
-fn bytes(bytes: &[u8], length: *mut usize) -> *const u8 {
+pub(crate) fn bytes(bytes: &[u8], length: *mut usize) -> *const u8 {
     // SAFETY: whoever calls an exported function keeps to what the header says of its pointers.
     unsafe {
         if !length.is_null() {

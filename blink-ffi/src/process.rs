@@ -2,10 +2,12 @@
 
 use std::ffi::CStr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use blink_core::{Process, ProcessOutput, ProcessStdin};
+use blink_core::{ExitStatus, Process, ProcessOutput, ProcessStdin};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::Mutex;
@@ -38,6 +40,8 @@ pub struct blink_process {
 }
 
 struct Output {
+    /// Where its next byte is in the program's stream.
+    offset: AtomicU64,
     /// `None` where it is discarded.
     reading: Held<Mutex<Option<ProcessOutput>>>,
     readiness: Arc<Readiness>,
@@ -49,7 +53,8 @@ impl Handle for blink_process {
 
 impl blink_process {
     pub(crate) fn new(core: &Arc<Core>, mut process: Process) -> blink_process {
-        let output = |output| Output {
+        let output = |output: Option<ProcessOutput>| Output {
+            offset: AtomicU64::new(output.as_ref().map_or(0, ProcessOutput::offset)),
             reading: Held::new(core, Mutex::new(output)),
             readiness: Arc::default(),
         };
@@ -90,6 +95,11 @@ impl Drop for blink_process {
 }
 
 impl Output {
+    /// Says where it is, after it was read.
+    fn moved(&self, output: &ProcessOutput) {
+        self.offset.store(output.offset(), Ordering::Relaxed);
+    }
+
     fn try_read(&self, room: &mut [u8]) -> Result<usize, Failure> {
         let mut reading = self.reading.try_lock().map_err(|_| {
             Failure::new(blink_status::Busy, "another thread reads this stream now")
@@ -101,7 +111,10 @@ impl Output {
         self.readiness.clear();
         let waker = Waker::from(self.readiness.clone());
         let mut buffer = ReadBuf::new(room);
-        match Pin::new(output).poll_read(&mut Context::from_waker(&waker), &mut buffer) {
+        let polled =
+            Pin::new(&mut *output).poll_read(&mut Context::from_waker(&waker), &mut buffer);
+        self.moved(output);
+        match polled {
             Poll::Ready(result) => {
                 // There may be more, and the end stays.
                 self.readiness.set();
@@ -163,7 +176,11 @@ pub unsafe extern "C" fn blink_process_read(
         let read = process.core().wait(cancel, async {
             let mut reading = output.reading.lock().await;
             match reading.as_mut() {
-                Some(output) => output.read(room).await,
+                Some(reading) => {
+                    let count = reading.read(room).await;
+                    output.moved(reading);
+                    count
+                }
                 None => Ok(0),
             }
         });
@@ -200,6 +217,30 @@ pub unsafe extern "C" fn blink_process_try_read(
         process.core().check()?;
         let read = process.output(stream)?.try_read(room)?;
         caller.set(count, read);
+        Ok(())
+    })
+}
+
+/// How many bytes of a program's stream were before the next one that is read: where to attach again later. After an attach, it
+/// says where the oldest byte is that is still there.
+///
+/// @param process  Borrowed. May be used from several threads at once.
+/// @param stream   A blink_stream.
+/// @param offset   Set to the number of bytes; 0 on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_process_offset(
+    process: *const blink_process,
+    stream: i32,
+    offset: *mut u64,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let offset = caller.place(offset, 0)?;
+        let process = handle::get(process)?;
+        let output = process.output(stream)?;
+        caller.set(offset, output.offset.load(Ordering::Relaxed));
         Ok(())
     })
 }
@@ -350,8 +391,7 @@ pub unsafe extern "C" fn blink_process_signal(
 ) -> blink_status {
     call!(err, |_caller| {
         let process = handle::get(process)?;
-        let signal = u8::try_from(signal)
-            .map_err(|_| Failure::invalid(format!("{signal} is not the number of a signal")))?;
+        let signal = signal_number(signal)?;
         process.core().wait(std::ptr::null(), async {
             match tree {
                 false => process.process.signal(signal).await,
@@ -384,12 +424,7 @@ pub unsafe extern "C" fn blink_process_wait(
         let limit = caller.milliseconds(timeout_ms);
         if process.exit.get().is_none() {
             let status = process.core().wait(cancel, async {
-                let Some(limit) = limit else {
-                    return Ok(process.process.exited().await?);
-                };
-                let waited = tokio::time::timeout(limit, process.process.exited()).await;
-                let message = format!("the program has not ended within {limit:?}; it goes on");
-                Ok::<_, Failure>(waited.map_err(|_| Failure::new(blink_status::Timeout, message))??)
+                within(limit, process.process.exited()).await
             })?;
             process.exit.get_or_init(|| Exit::new(status));
         }
@@ -444,4 +479,22 @@ pub unsafe extern "C" fn blink_process_release(
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_process_free(process: *mut blink_process) {
     handle::free(process);
+}
+
+pub(crate) fn signal_number(signal: i32) -> Result<u8, Failure> {
+    u8::try_from(signal)
+        .map_err(|_| Failure::invalid(format!("{signal} is not the number of a signal")))
+}
+
+/// Waits for a program's end, for so long at most.
+pub(crate) async fn within(
+    limit: Option<Duration>,
+    ended: impl Future<Output = blink_core::Result<ExitStatus>>,
+) -> Result<ExitStatus, Failure> {
+    let Some(limit) = limit else {
+        return Ok(ended.await?);
+    };
+    let waited = tokio::time::timeout(limit, ended).await;
+    let message = format!("the program has not ended within {limit:?}; it goes on");
+    Ok(waited.map_err(|_| Failure::new(blink_status::Timeout, message))??)
 }

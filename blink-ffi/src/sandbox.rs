@@ -1,31 +1,35 @@
 //! Sandboxes.
 
 use std::ffi::{CStr, CString, c_char};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use blink_core::Sandbox;
 
 use crate::blink::blink;
-use crate::call::{call, quietly};
+use crate::call::{Failure, call, quietly};
 use crate::cancel::blink_cancel;
 use crate::command::blink_command;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::files::blink_files;
-use crate::handle::{self, Handle};
+use crate::handle::{self, Handle, Lent};
 use crate::output::blink_output;
 use crate::process::blink_process;
-use crate::processes::blink_process_list;
+use crate::processes::{blink_process_list, no_such};
 use crate::progress::Telling;
-use crate::sandbox_options::blink_sandbox_options;
+use crate::sandbox_options::{blink_port, blink_sandbox_options};
+use crate::shown::Shown;
 use crate::status::blink_status;
 use crate::strings::blink_strings;
-use crate::text::{cut, isolation};
+use crate::text::{cut, isolation, pointer};
 
 /// A sandbox: one isolated machine with a disk.
 pub struct blink_sandbox {
     pub(crate) sandbox: Held<Sandbox>,
     id: CString,
+    agent: Option<CString>,
+    ports: Shown<blink_port>,
+    death: OnceLock<Lent<blink_error>>,
 }
 
 impl Handle for blink_sandbox {
@@ -36,6 +40,9 @@ impl blink_sandbox {
     fn new(core: &Arc<Core>, sandbox: Sandbox) -> blink_sandbox {
         blink_sandbox {
             id: cut(sandbox.id()),
+            agent: sandbox.agent().map(cut),
+            ports: Shown::ports(sandbox.published()),
+            death: OnceLock::new(),
             sandbox: Held::new(core, sandbox),
         }
     }
@@ -69,6 +76,31 @@ pub unsafe extern "C" fn blink_sandbox_create(
         let sandbox = telling.wait(core, cancel, builder.create())?;
         out.give(blink_sandbox::new(core, sandbox));
         Ok(())
+    })
+}
+
+/// Fetches the image of a sandbox where it is not stored, so that blink_sandbox_create() finds it: what is stored under a
+/// name is good enough, while blink_image_pull() asks the registry again. Given up half-way, what came so far is kept.
+///
+/// @param blink    Borrowed. May be used from several threads at once.
+/// @param options  The sandbox's. Borrowed. NULL is the defaults, which need no image.
+/// @param cancel   Borrowed. NULL: it cannot be cancelled.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return As blink_sandbox_create(), as far as it can be told before a boot.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_sandbox_fetch_image(
+    blink: *const blink,
+    options: *const blink_sandbox_options,
+    cancel: *const blink_cancel,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let blink = handle::get(blink)?;
+        let core = blink.core();
+        let options = caller.sandbox_options(options)?;
+        let telling = Telling::new(options.progress, options.progress_data);
+        let builder = options.describe(core.blink().sandbox(), &telling);
+        telling.wait(core, cancel, builder.fetch_image())
     })
 }
 
@@ -144,6 +176,60 @@ pub extern "C" fn blink_sandbox_isolation(sandbox: *const blink_sandbox) -> *con
     })
 }
 
+/// The version of a sandbox's guest agent: of one that an earlier process has made, perhaps an older one.
+///
+/// @param sandbox  Borrowed. May be used from several threads at once.
+/// @return Its name and version, there until the sandbox is freed. NULL for NULL and what is no sandbox.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_sandbox_agent(sandbox: *const blink_sandbox) -> *const c_char {
+    quietly(std::ptr::null(), || {
+        let sandbox = handle::get(sandbox);
+        sandbox.map_or(std::ptr::null(), |sandbox| pointer(sandbox.agent.as_ref()))
+    })
+}
+
+/// Why a sandbox has ended, if it has: the failure that all calls in it meet.
+///
+/// @param sandbox  Borrowed. May be used from several threads at once.
+/// @return Borrowed from the sandbox, and there until that is freed: do not free it. NULL while it has not ended, and for NULL
+///         and what is no sandbox.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_sandbox_death(sandbox: *const blink_sandbox) -> *const blink_error {
+    quietly(std::ptr::null(), || {
+        let Ok(sandbox) = handle::get(sandbox) else {
+            return std::ptr::null();
+        };
+        let death = sandbox.sandbox.death().cloned();
+        death.map_or(std::ptr::null(), |death| {
+            let lend = || Lent::new(blink_error::new(Failure::from(death)));
+            sandbox.death.get_or_init(lend).pointer()
+        })
+    })
+}
+
+/// A port of a sandbox that programs of the host reach.
+///
+/// @param sandbox  Borrowed. May be used from several threads at once.
+/// @param index    From 0, in the order in which the ports were asked for.
+/// @param port     Set to the port, with the one that the host really has; its text belongs to the sandbox.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT also where there is none of that index.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_sandbox_published(
+    sandbox: *const blink_sandbox,
+    index: usize,
+    port: *mut blink_port,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let place = caller.place(port, blink_port::none())?;
+        let sandbox = handle::get(sandbox)?;
+        let port = sandbox.ports.get(index).ok_or_else(|| no_such(index))?;
+        caller.set(place, *port);
+        Ok(())
+    })
+}
+
 /// The host's port that leads into a sandbox.
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
@@ -155,8 +241,8 @@ pub extern "C" fn blink_sandbox_published_port(sandbox: *const blink_sandbox, in
         let sandbox = handle::get(sandbox).ok();
         let port = sandbox
             .as_ref()
-            .and_then(|sandbox| sandbox.sandbox.published().get(index));
-        port.map_or(0, |port| port.host.port())
+            .and_then(|sandbox| sandbox.ports.get(index));
+        port.map_or(0, |port| port.host_port)
     })
 }
 

@@ -51,6 +51,17 @@ pub struct blink_port {
     pub reserved: u32,
 }
 
+impl blink_port {
+    pub(crate) const fn none() -> blink_port {
+        blink_port {
+            address: std::ptr::null(),
+            host_port: 0,
+            guest_port: 0,
+            reserved: 0,
+        }
+    }
+}
+
 /// A sandbox to make. Everything is borrowed for the call that it is given to.
 #[repr(C)]
 #[derive(Clone, Copy)]

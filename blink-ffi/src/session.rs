@@ -19,6 +19,7 @@ use crate::process::blink_process;
 use crate::processes::{blink_process_list, no_such};
 use crate::session_options::blink_session_options;
 use crate::status::blink_status;
+use crate::strings::blink_strings;
 use crate::text::cut;
 
 /// A named sandbox that outlives the process, held by this one: no other can open it meanwhile.
@@ -349,6 +350,49 @@ pub unsafe extern "C" fn blink_session_published_port(
             .ok_or_else(|| no_such(index))?;
         caller.set(place, port.host.port());
         Ok(())
+    })
+}
+
+/// The version of a session's guest agent. The session is started where it does not run.
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @param out      Set on success to a list of one, its name and version; free with blink_strings_free(). NULL on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return As blink_session_start().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_agent(
+    session: *const blink_session,
+    out: *mut *mut blink_strings,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let session = handle::get(session)?;
+        let running = session
+            .core()
+            .wait(std::ptr::null(), session.session.sandbox())?;
+        out.give(blink_strings::new(running.agent().map(str::to_owned)));
+        Ok(())
+    })
+}
+
+/// Asks a session's agent for a sign of life. The session is started where it does not run.
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @param cancel   Borrowed. NULL: it cannot be cancelled.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return As blink_session_start(); SANDBOX_DIED; CANCELLED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_ping(
+    session: *const blink_session,
+    cancel: *const blink_cancel,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |_caller| {
+        let session = handle::get(session)?;
+        session.core().wait(cancel, async {
+            session.session.sandbox().await?.ping().await
+        })
     })
 }
 

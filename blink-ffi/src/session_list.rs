@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
-use blink_core::SessionInfo;
+use blink_core::{Network, SessionInfo};
 
 use crate::blink::blink;
 use crate::call::{call, init, quietly};
@@ -11,6 +11,9 @@ use crate::entries::milliseconds;
 use crate::error::blink_error;
 use crate::handle::{self, Handle};
 use crate::processes::no_such;
+use crate::sandbox_options::{blink_mount, blink_network, blink_port};
+use crate::session::blink_session;
+use crate::shown::Shown as Array;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
 use crate::text::{cut, isolation, pointer};
@@ -26,6 +29,9 @@ struct Shown {
     forked_from: Option<CString>,
     checkpoint: Option<CString>,
     labels: Vec<CString>,
+    hosts: Array<*const c_char>,
+    mounts: Array<blink_mount>,
+    ports: Array<blink_port>,
 }
 
 impl Handle for blink_session_list {
@@ -45,6 +51,12 @@ impl blink_session_list {
                 .iter()
                 .map(|(name, value)| cut(format!("{name}={value}")))
                 .collect(),
+            hosts: Array::texts(match &info.network {
+                Network::Hosts(hosts) => hosts,
+                _ => &[],
+            }),
+            mounts: Array::mounts(&info.mounts),
+            ports: Array::ports(&info.publish),
             info,
         };
         blink_session_list(list.into_iter().map(show).collect())
@@ -89,6 +101,23 @@ pub struct blink_session_info {
     pub processes: u64,
     /// Milliseconds without use after which its machine is stopped; 0: never.
     pub idle_stop_ms: u64,
+    /// A blink_network: what it can reach.
+    pub network: i32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The hosts of BLINK_NETWORK_HOSTS; NULL where there are none.
+    pub hosts: *const *const c_char,
+    /// How many they are.
+    pub hosts_count: usize,
+    /// What it sees of the host; NULL where that is nothing.
+    pub mounts: *const blink_mount,
+    /// How many they are.
+    pub mounts_count: usize,
+    /// Its ports that programs of the host reach, as they were asked for: port 0 of the host is any that is free each time
+    /// that it runs, which blink_session_published_port() tells. NULL where there are none.
+    pub ports: *const blink_port,
+    /// How many they are.
+    pub ports_count: usize,
 }
 
 structure!(blink_session_info, zeros());
@@ -149,6 +178,29 @@ pub unsafe extern "C" fn blink_session_list_one(
     })
 }
 
+/// What there is to say about a session that this process has, whatever its name is now: a list of one.
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @param out      Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_list_of(
+    session: *const blink_session,
+    out: *mut *mut blink_session_list,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let session = handle::get(session)?;
+        let info = session.core().wait(std::ptr::null(), async {
+            Ok::<_, blink_core::Error>(session.session.info().await)
+        })?;
+        out.give(blink_session_list::new(vec![info]));
+        Ok(())
+    })
+}
+
 /// The number of sessions in a list.
 ///
 /// @param list  Borrowed. May be used from several threads at once.
@@ -193,6 +245,14 @@ pub unsafe extern "C" fn blink_session_list_get(
             disk_mib: shown.info.resources.disk_mib,
             processes: shown.info.resources.processes,
             idle_stop_ms: shown.info.idle_stop.map_or(0, whole_milliseconds),
+            network: network(&shown.info.network),
+            reserved: 0,
+            hosts: shown.hosts.first(),
+            hosts_count: shown.hosts.count(),
+            mounts: shown.mounts.first(),
+            mounts_count: shown.mounts.count(),
+            ports: shown.ports.first(),
+            ports_count: shown.ports.count(),
         };
         caller.fill(info, &filled, "info")
     })
@@ -227,4 +287,13 @@ pub extern "C" fn blink_session_list_free(list: *mut blink_session_list) {
 
 fn whole_milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn network(network: &Network) -> i32 {
+    let known = match network {
+        Network::None => blink_network::None,
+        Network::Hosts(_) => blink_network::Hosts,
+        _ => blink_network::Host,
+    };
+    known as i32
 }

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::runtime::to_its_end;
 use crate::sandbox::Sandbox;
 use crate::session::{Session, transferred};
+use crate::session_processes::SessionProcesses;
 use crate::slot::Slot;
 use crate::values;
 
@@ -142,8 +143,12 @@ fn reported(options: &Bound<'_, PyDict>) -> PyResult<(Option<Py<PyAny>>, Arc<Lat
 impl Blink {
     #[new]
     #[pyo3(signature = (
-        home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials
+        home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
     ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are keywords in Python, of which there is one more for each thing that can be said"
+    )]
     fn new(
         home: Option<&Bound<'_, PyAny>>,
         isolation: Option<&Bound<'_, PyAny>>,
@@ -152,6 +157,7 @@ impl Blink {
         insecure_registries: Vec<String>,
         registry_ca: Option<&Bound<'_, PyAny>>,
         credentials: Vec<(String, String, String)>,
+        docker_config: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Blink> {
         let mut registry = RegistryOptions::default();
         for (name, url) in mirrors {
@@ -165,6 +171,9 @@ impl Blink {
         }
         for (name, user, password) in credentials {
             registry = registry.with_credentials(name, user, password);
+        }
+        if let Some(file) = docker_config {
+            registry = registry.with_docker_config(arguments::path(file)?);
         }
         let mut builder = CoreBlink::builder()
             .with_offline(offline)
@@ -216,6 +225,18 @@ impl Blink {
         let call =
             Call::making(self.with(move |blink| made(change(blink.sandbox()), detached, news))?);
         Ok(call.reporting(progress, latest))
+    }
+
+    /// Fetches a sandbox's image where it is not stored.
+    fn fetch_image(&self, options: &Bound<'_, PyDict>) -> PyResult<Call> {
+        let (progress, latest) = reported(options)?;
+        let (change, _) = arguments::sandbox("fetch_image", options)?;
+        let news = latest.clone();
+        let fetching = self.with(move |blink| async move {
+            let builder = change(blink.sandbox()).image_progress(telling(news));
+            Ok(builder.fetch_image().await?)
+        })?;
+        Ok(Call::of_nothing(fetching).reporting(progress, latest))
     }
 
     /// The ids of the detached sandboxes.
@@ -275,6 +296,15 @@ impl Blink {
         let looking =
             self.with(move |blink| async move { Ok(blink.session_lineage(&name).await?) })?;
         Ok(Call::giving(looking, values::lineage))
+    }
+
+    /// The processes of a session, whoever has it.
+    fn session_processes(&self, name: String) -> PyResult<Call> {
+        let reaching = self.with(move |blink| async move {
+            let processes = blink.session_processes(&name).await?;
+            Ok(SessionProcesses::new(processes))
+        })?;
+        Ok(Call::making(reaching))
     }
 
     /// Gives how many bytes are free again.

@@ -16,6 +16,7 @@ mod process;
 mod runtime;
 mod sandbox;
 mod session;
+mod session_processes;
 mod slot;
 mod target;
 mod values;
@@ -53,6 +54,8 @@ mod _blink {
     use crate::sandbox::Sandbox;
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::session_processes::SessionProcesses;
 
     /// The package's version.
     #[pymodule_export]

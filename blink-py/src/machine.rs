@@ -34,7 +34,8 @@ impl Machine {
     }
 }
 
-fn spawned(
+/// A call that gives a process.
+pub(crate) fn spawned(
     spawning: impl Future<Output = Result<(CoreProcess, Isolation), Failure>> + Send + 'static,
 ) -> Call {
     Call::making(async move {
@@ -126,6 +127,20 @@ impl Machine {
         };
         Ok(Call::giving(looking, |py, ports| {
             values::list(py, ports, values::published_port)
+        }))
+    }
+
+    /// The version of its guest agent.
+    fn agent(&self) -> PyResult<Call> {
+        self.0.check()?;
+        let target = self.0.clone();
+        let looking = async move {
+            target
+                .with(|sandbox| async move { Ok(sandbox.agent().map(str::to_owned)) })
+                .await
+        };
+        Ok(Call::giving(looking, |py, agent| {
+            values::text(py, agent.unwrap_or_default())
         }))
     }
 

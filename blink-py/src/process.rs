@@ -234,7 +234,11 @@ fn thrown_away() -> PyErr {
         .into()
 }
 
-async fn within<T>(timeout: Duration, future: impl Future<Output = T>) -> Result<T, Failure> {
+/// Waits for a program's end, for so long at most.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    future: impl Future<Output = T>,
+) -> Result<T, Failure> {
     tokio::time::timeout(timeout, future).await.map_err(|_| {
         Failure::new(
             ErrorKind::Timeout,

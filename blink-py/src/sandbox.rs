@@ -1,6 +1,7 @@
 //! Sandboxes.
 
 use blink_core::{Command, Output, Sandbox as CoreSandbox};
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -58,6 +59,15 @@ impl Sandbox {
     #[getter]
     fn isolation<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         values::isolation(py, self.isolation)
+    }
+
+    /// Why it has ended, if it has.
+    #[getter]
+    fn death<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBaseException>>> {
+        self.slot.check()?;
+        let death = self.slot.try_get()?.sandbox.death().cloned();
+        let exception = |death| PyErr::from(Failure::from(death)).into_value(py);
+        Ok(death.map(exception).map(|death| death.into_bound(py)))
     }
 
     #[getter]

@@ -2,8 +2,9 @@
 
 use blink_core::image::{Progress, Removed, Step, StoredImage};
 use blink_core::{
-    Check, Checkpoint, DirEntry, ExitStatus, FileType, Isolation, Lineage, Metadata, Mount,
-    Network, Output, ProcessInfo, PublishedPort, Report, SessionInfo, TransferProgress,
+    Check, Checkpoint, DirEntry, ExitStatus, FileType, Hypervisor, Isolation, Lineage, Metadata,
+    Mount, Network, Output, ProcessInfo, ProcessLogs, PublishedPort, Report, SessionInfo,
+    TransferProgress,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -93,6 +94,15 @@ pub(crate) fn process_info(py: Python<'_>, info: ProcessInfo) -> Object<'_> {
         info.stderr_bytes,
         info.pty,
         info.key,
+    ))
+}
+
+pub(crate) fn process_logs<'py>(py: Python<'py>, logs: &ProcessLogs) -> Object<'py> {
+    class!(py, "ProcessLogs").call1((
+        PyBytes::new(py, &logs.stdout),
+        logs.stdout_offset,
+        PyBytes::new(py, &logs.stderr),
+        logs.stderr_offset,
     ))
 }
 
@@ -218,12 +228,12 @@ pub(crate) fn transfer(py: Python<'_>, progress: TransferProgress) -> Object<'_>
 }
 
 pub(crate) fn report(py: Python<'_>, report: Report) -> Object<'_> {
-    let hypervisor = report.hypervisor.reason();
     class!(py, "Report").call1((
         list(py, report.checks, check)?,
-        hypervisor,
+        report.hypervisor.reason(),
         report.root,
         report.control_groups,
+        report.hypervisor == Hypervisor::Usable,
     ))
 }
 
@@ -246,6 +256,10 @@ pub(crate) fn boolean(py: Python<'_>, value: bool) -> Object<'_> {
 
 pub(crate) fn number(py: Python<'_>, value: u64) -> Object<'_> {
     value.into_bound_py_any(py)
+}
+
+pub(crate) fn text(py: Python<'_>, text: String) -> Object<'_> {
+    text.into_bound_py_any(py)
 }
 
 pub(crate) fn texts(py: Python<'_>, texts: Vec<String>) -> Object<'_> {

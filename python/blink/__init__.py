@@ -31,6 +31,7 @@ from ._files import Files
 from ._machine import Sandbox, Session
 from ._options import PIPE, CommandOptions, RunOptions, SandboxOptions, SessionOptions
 from ._process import Process, ProcessInput, ProcessOutput
+from ._processes import SessionProcesses
 from ._values import (
     Check,
     Checkpoint,
@@ -42,6 +43,7 @@ from ._values import (
     Mount,
     Output,
     ProcessInfo,
+    ProcessLogs,
     Progress,
     PublishedPort,
     RemovedImages,
@@ -82,6 +84,7 @@ if _TYPE_CHECKING:
         AsyncProcess,
         AsyncSandbox,
         AsyncSession,
+        AsyncSessionProcesses,
     )
 else:
 
@@ -109,6 +112,7 @@ __all__ = [
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSession",
+    "AsyncSessionProcesses",
     "Blink",
     "BlinkError",
     "Busy",
@@ -137,6 +141,7 @@ __all__ = [
     "Process",
     "ProcessInfo",
     "ProcessInput",
+    "ProcessLogs",
     "ProcessOutput",
     "Progress",
     "ProtocolError",
@@ -151,6 +156,7 @@ __all__ = [
     "Session",
     "SessionInfo",
     "SessionOptions",
+    "SessionProcesses",
     "TransferProgress",
     "Unsupported",
     "aio",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import _blink
 from ._machine import Sandbox, Session
+from ._processes import SessionProcesses
 from ._values import TransferProgress
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Blink:
         A file with certificate authorities of your own, in PEM.
     credentials : mapping of str to (str, str), optional
         User and password for registries; others are those of ``docker login``.
+    docker_config : str, optional
+        A file that those are taken from, instead of docker's own ``config.json``.
 
     Raises
     ------
@@ -75,8 +78,11 @@ class Blink:
         insecure_registries: Iterable[str] = (),
         registry_ca: Text | None = None,
         credentials: Mapping[str, tuple[str, str]] | None = None,
+        docker_config: Text | None = None,
     ) -> None:
-        self._native = native(home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials)
+        self._native = native(
+            home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+        )
         self._native.open().wait()
 
     def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
@@ -137,6 +143,24 @@ class Blink:
             It does not boot in time.
         """
         return Sandbox(self._native.sandbox(options).wait())
+
+    def fetch_image(self, **options: Unpack[SandboxOptions]) -> None:
+        """Fetch a sandbox's image where it is not stored, so that `sandbox` with the same options finds it.
+
+        What is stored under a name is good enough; `pull` asks the registry again. Given up half-way, what came so far is
+        kept.
+
+        Parameters
+        ----------
+        **options
+            Those of `SandboxOptions`.
+
+        Raises
+        ------
+        InvalidArgument, IsolationUnavailable, ImageUnavailable, ResourceExhausted
+            As for `sandbox`, as far as they can be told before a boot.
+        """
+        self._native.fetch_image(options).wait()
 
     def sandboxes(self) -> list[str]:
         """List the ids of the sandboxes that were made detached and not removed."""
@@ -242,6 +266,20 @@ class Blink:
         """
         return self._native.session_lineage(name).wait()
 
+    def session_processes(self, name: str) -> SessionProcesses:
+        """Reach the processes of a session that runs, also while another process has the session, or a part of this one.
+
+        That is so for one that is warm and in a namespace. Others are taken first, as by `take_session`.
+
+        Raises
+        ------
+        NotFound
+            There is no such session, or it does not run.
+        Busy
+            Another process starts it right now, or has one that must be taken, for longer than 10 seconds.
+        """
+        return SessionProcesses(self._native.session_processes(name).wait())
+
     def prune_sessions(self) -> int:
         """Remove what no session, checkpoint or fork needs, and return how many bytes that has freed.
 
@@ -345,6 +383,7 @@ def native(
     insecure_registries: Iterable[str],
     registry_ca: Text | None,
     credentials: Mapping[str, tuple[str, str]] | None,
+    docker_config: Text | None,
 ) -> _blink.Blink:
     """Describe the library of a home."""
     pairs = [
@@ -353,7 +392,7 @@ def native(
         for address in ([addresses] if isinstance(addresses, str) else addresses)
     ]
     logins = [(registry, user, password) for registry, (user, password) in (credentials or {}).items()]
-    return _blink.Blink(home, isolation, offline, pairs, list(insecure_registries), registry_ca, logins)
+    return _blink.Blink(home, isolation, offline, pairs, list(insecure_registries), registry_ca, logins, docker_config)
 
 
 _default_lock = threading.Lock()

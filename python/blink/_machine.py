@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SessionInfo,
         TransferProgress,
     )
+    from .errors import BlinkError
 
 
 class Machine:
@@ -150,6 +151,13 @@ class Machine:
         """List its published ports in the order in which they were asked for, with the ports that the host really has."""
         return self._machine.published().wait()
 
+    def agent(self) -> str:
+        """Tell the name and version of the guest agent, such as ``"blink-guest 0.1.0"``.
+
+        One that an earlier version of Blink has left running has that version's.
+        """
+        return self._machine.agent().wait()
+
     def ping(self) -> None:
         """Ask the guest agent for a sign of life.
 
@@ -192,6 +200,17 @@ class Sandbox(Machine):
     def isolation(self) -> Isolation:
         """The isolation that it really has."""
         return self._native.isolation
+
+    @property
+    def death(self) -> BlinkError | None:
+        """Why it has ended by itself: what all calls in it raise then; `None` while it has not.
+
+        Raises
+        ------
+        InvalidArgument
+            It was closed or removed.
+        """
+        return self._native.death
 
     @property
     def closed(self) -> bool:

@@ -203,6 +203,28 @@ class ProcessInfo:
 
 
 @dataclass(frozen=True)
+class ProcessLogs:
+    """What is kept of a process's output: at most the last MiB of each stream.
+
+    Attributes
+    ----------
+    stdout : bytes
+        Standard output; that of a terminal has all of its output.
+    stdout_offset : int
+        How many bytes of standard output came before.
+    stderr : bytes
+        Standard error.
+    stderr_offset : int
+        How many bytes of standard error came before.
+    """
+
+    stdout: bytes
+    stdout_offset: int
+    stderr: bytes
+    stderr_offset: int
+
+
+@dataclass(frozen=True)
 class FileInfo:
     """A file's description.
 
@@ -484,9 +506,12 @@ class Report:
         Whether Blink runs as root, and so gives sandboxes users of their own.
     control_groups : bool
         Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
+    hypervisor_works : bool
+        Whether the hypervisor has run what a kernel runs; `False` also where it was not tried on this kind of processor.
     """
 
     checks: list[Check]
     hypervisor_problem: str | None
     root: bool
     control_groups: bool
+    hypervisor_works: bool

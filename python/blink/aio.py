@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Lineage,
         Output,
         ProcessInfo,
+        ProcessLogs,
         Progress,
         PublishedPort,
         RemovedImages,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         SessionInfo,
         TransferProgress,
     )
+    from .errors import BlinkError
 
 __all__ = [
     "AsyncBlink",
@@ -72,6 +74,7 @@ __all__ = [
     "AsyncProcessOutput",
     "AsyncSandbox",
     "AsyncSession",
+    "AsyncSessionProcesses",
     "Opening",
     "doctor",
     "run",
@@ -467,6 +470,10 @@ class AsyncMachine:
         """As `blink.Sandbox.published`."""
         return await _result(self._machine.published())
 
+    async def agent(self) -> str:
+        """As `blink.Sandbox.agent`."""
+        return await _result(self._machine.agent())
+
     async def ping(self) -> None:
         """As `blink.Sandbox.ping`."""
         await _result(self._machine.ping())
@@ -490,6 +497,11 @@ class AsyncSandbox(AsyncMachine):
     def isolation(self) -> Isolation:
         """As `blink.Sandbox.isolation`."""
         return self._native.isolation
+
+    @property
+    def death(self) -> BlinkError | None:
+        """As `blink.Sandbox.death`."""
+        return self._native.death
 
     @property
     def closed(self) -> bool:
@@ -624,6 +636,64 @@ class AsyncSession(AsyncMachine):
         return f"<blink.AsyncSession {self.id}{', closed' if self.closed else ''}>"
 
 
+class AsyncSessionProcesses:
+    """As `blink.SessionProcesses`."""
+
+    __slots__ = ("__weakref__", "_native")
+
+    def __init__(self, native: _blink.SessionProcesses) -> None:
+        self._native = native
+
+    @property
+    def isolation(self) -> Isolation:
+        """As `blink.SessionProcesses.isolation`."""
+        return self._native.isolation
+
+    @property
+    def closed(self) -> bool:
+        """As `blink.SessionProcesses.closed`."""
+        return self._native.closed
+
+    async def list(self) -> list[ProcessInfo]:
+        """As `blink.SessionProcesses.list`."""
+        return await _result(self._native.list())
+
+    async def logs(self, id: int) -> ProcessLogs:
+        """As `blink.SessionProcesses.logs`."""
+        return await _result(self._native.logs(id))
+
+    async def wait(self, id: int, timeout: float | None = None) -> ExitStatus:
+        """As `blink.SessionProcesses.wait`."""
+        return await _result(self._native.wait(id, timeout))
+
+    async def signal(self, id: int, signal: int) -> None:
+        """As `blink.SessionProcesses.signal`."""
+        await _result(self._native.signal(id, signal))
+
+    async def kill(self, id: int) -> None:
+        """As `blink.SessionProcesses.kill`."""
+        await _result(self._native.kill(id))
+
+    async def attach(self, id: int, *, stdout_offset: int = 0, stderr_offset: int = 0) -> AsyncProcess:
+        """As `blink.SessionProcesses.attach`."""
+        return AsyncProcess(await _result(self._native.attach(id, stdout_offset, stderr_offset)))
+
+    async def close(self) -> None:
+        """As `blink.SessionProcesses.close`."""
+        await _result(self._native.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<blink.AsyncSessionProcesses, {'closed' if self.closed else self.isolation}>"
+
+
 async def _reader(call: _blink.Call[_blink.FileReader]) -> AsyncFileReader:
     return AsyncFileReader(await _result(call))
 
@@ -638,6 +708,10 @@ async def _sandbox(call: _blink.Call[_blink.Sandbox]) -> AsyncSandbox:
 
 async def _session(call: _blink.Call[_blink.Session]) -> AsyncSession:
     return AsyncSession(await _result(call))
+
+
+async def _session_processes(call: _blink.Call[_blink.SessionProcesses]) -> AsyncSessionProcesses:
+    return AsyncSessionProcesses(await _result(call))
 
 
 class AsyncBlink:
@@ -655,8 +729,11 @@ class AsyncBlink:
         insecure_registries: Iterable[str] = (),
         registry_ca: Text | None = None,
         credentials: Mapping[str, tuple[str, str]] | None = None,
+        docker_config: Text | None = None,
     ) -> None:
-        self._native = _native(home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials)
+        self._native = _native(
+            home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+        )
 
     async def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
         """As `blink.Blink.run`."""
@@ -669,6 +746,10 @@ class AsyncBlink:
     def sandbox(self, **options: Unpack[SandboxOptions]) -> Opening[AsyncSandbox]:
         """As `blink.Blink.sandbox`."""
         return Opening(_sandbox(self._native.sandbox(options)))
+
+    async def fetch_image(self, **options: Unpack[SandboxOptions]) -> None:
+        """As `blink.Blink.fetch_image`."""
+        await _result(self._native.fetch_image(options))
 
     async def sandboxes(self) -> list[str]:
         """As `blink.Blink.sandboxes`."""
@@ -709,6 +790,10 @@ class AsyncBlink:
     async def session_lineage(self, name: str) -> Lineage:
         """As `blink.Blink.session_lineage`."""
         return await _result(self._native.session_lineage(name))
+
+    def session_processes(self, name: str) -> Opening[AsyncSessionProcesses]:
+        """As `blink.Blink.session_processes`."""
+        return Opening(_session_processes(self._native.session_processes(name)))
 
     async def prune_sessions(self) -> int:
         """As `blink.Blink.prune_sessions`."""

@@ -29,6 +29,10 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     uint16_t port;
     blink_file_reader *reader;
     blink_file_writer *writer;
+    blink_processes *beside;
+    blink_process_logs *logs;
+    blink_port published;
+    uint64_t offset;
 
     INVALID(blink_open(NULL, NULL, &err));
     INVALID(blink_run(NULL, NULL, &command, NULL, &output, &err));
@@ -47,6 +51,9 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_sandbox_files(NULL, &files, &err));
     INVALID(blink_sandbox_ping(NULL, NULL, &err));
     INVALID(blink_sandbox_remove(NULL, &err));
+    INVALID(blink_sandbox_fetch_image(NULL, NULL, NULL, &err));
+    INVALID(blink_sandbox_published(NULL, 0, &published, &err));
+    INVALID(blink_sandbox_published(sandbox, 0, NULL, &err));
     INVALID(blink_session_open(NULL, "x", NULL, NULL, &session, &err));
     INVALID(blink_session_open(all, NULL, NULL, NULL, &session, &err));
     INVALID(blink_session_take(all, NULL, 0, NULL, &session, &err));
@@ -87,6 +94,21 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_file_writer_write(NULL, buffer, 1, NULL, &err));
     INVALID(blink_file_writer_finish(NULL, NULL, &err));
     INVALID(blink_session_remove(NULL, &err));
+    INVALID(blink_session_list_of(NULL, &sessions, &err));
+    INVALID(blink_session_agent(NULL, &strings, &err));
+    INVALID(blink_session_ping(NULL, NULL, &err));
+    INVALID(blink_processes_of(NULL, "x", NULL, &beside, &err));
+    INVALID(blink_processes_of(all, NULL, NULL, &beside, &err));
+    INVALID(blink_processes_of(all, "x", NULL, NULL, &err));
+    INVALID(blink_processes_of(all, "\xff", NULL, &beside, &err));
+    CHECK(beside == NULL);
+    INVALID(blink_processes_list(NULL, &processes, &err));
+    INVALID(blink_processes_logs(NULL, 1, NULL, &logs, &err));
+    INVALID(blink_processes_wait(NULL, 1, 0, NULL, NULL, &err));
+    INVALID(blink_processes_signal(NULL, 1, 15, &err));
+    INVALID(blink_processes_kill(NULL, 1, &err));
+    INVALID(blink_processes_attach(NULL, 1, 0, 0, NULL, &process, &err));
+    INVALID(blink_process_offset(NULL, 1, &offset, &err));
     INVALID(blink_process_read(NULL, 1, buffer, 1, &count, NULL, &err));
     INVALID(blink_process_try_read(NULL, 1, buffer, 1, &count, &err));
     INVALID(blink_process_fd(NULL, 1, &fd, &err));
@@ -140,9 +162,15 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     blink_entries_free(NULL);
     blink_lineage_free(NULL);
     blink_report_free(NULL);
+    blink_processes_free(NULL);
+    blink_process_logs_free(NULL);
     blink_options_init(NULL, sizeof(blink_options));
     CHECK(strcmp(blink_error_message(NULL), "") == 0 && blink_error_output(NULL) == NULL);
     CHECK(blink_output_stdout(NULL, NULL) == NULL && blink_output_exit_code(NULL) == -1);
+    CHECK(blink_sandbox_agent(NULL) == NULL && blink_sandbox_death(NULL) == NULL);
+    CHECK(blink_processes_isolation(NULL) == NULL && !blink_report_root(NULL) && !blink_report_control_groups(NULL));
+    CHECK(blink_process_logs_stdout(NULL, &count) == NULL && count == 0 && blink_process_logs_stdout_offset(NULL) == 0);
+    CHECK(blink_process_logs_stderr(NULL, NULL) == NULL && blink_process_logs_stderr_offset(NULL) == 0);
     CHECK(blink_sandbox_id(NULL) == NULL && blink_process_id(NULL) == 0 && blink_strings_get(NULL, 0) == NULL);
 }
 
@@ -286,6 +314,9 @@ static void values_that_cannot_be(blink *all, blink_sandbox *sandbox)
     INVALID(blink_process_read(process, 1, NULL, 1, &count, NULL, &err));
     INVALID(blink_process_read(process, 1, buffer, SIZE_MAX, &count, NULL, &err));
     INVALID(blink_process_read(process, 1, buffer, 1, NULL, NULL, &err));
+    uint64_t offset;
+    INVALID(blink_process_offset(process, 0, &offset, &err));
+    INVALID(blink_process_offset(process, 1, NULL, &err));
     INVALID(blink_process_fd(process, 7, &fd, &err));
     CHECK(fd == -1);
     INVALID(blink_process_write(process, buffer, 1, NULL, &err)); /* stdin_piped was not set. */

@@ -108,6 +108,8 @@ int main(int argc, char **argv)
         {"system", test_system},     {"detached", test_detached}, {"transfer", test_transfer},
         {"archive", test_archive},   {"warm", test_warm},         {"images", test_images},
         {"connect", test_connect},   {"errors", test_errors},     {"connect_session", test_connect_session},
+        {"about", test_about},       {"beside", test_beside},     {"about_session", test_about_session},
+        {"registry", test_registry},
     };
     if (argc < 2) {
         fprintf(stderr, "usage: %s FOLDER [TEST]...\n", argv[0]);

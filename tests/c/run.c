@@ -97,12 +97,14 @@ static void a_capture_has_a_limit(blink_sandbox *sandbox)
 {
     blink_error *err = NULL;
     blink_output *output;
-    blink_command command = shell("head -c 100000 /dev/zero");
+    blink_command command = shell("head -c 100000 /dev/zero; head -c 999 /dev/zero >&2");
     command.output_limit_bytes = 1000;
     OK(blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
     size_t length;
     blink_output_stdout(output, &length);
     CHECK(length == 1000 && blink_output_truncated(output) && blink_output_stdout_total(output) == 100000);
+    blink_output_stderr(output, &length);
+    CHECK(length == 999 && blink_output_stderr_total(output) == 999);
     blink_output_free(output);
 }
 

@@ -42,6 +42,10 @@ void test_system(void);
 void test_images(void);
 void test_connect(void);
 void test_connect_session(void);
+void test_about(void);
+void test_about_session(void);
+void test_beside(void);
+void test_registry(void);
 void test_errors(void);
 
 #endif

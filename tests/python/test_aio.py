@@ -32,6 +32,7 @@ TWINS = [
     (blink.FileReader, aio.AsyncFileReader),
     (blink.FileWriter, aio.AsyncFileWriter),
     (blink.Connection, aio.AsyncConnection),
+    (blink.SessionProcesses, aio.AsyncSessionProcesses),
 ]
 
 

@@ -99,6 +99,83 @@ def test_images_are_fetched_listed_and_removed(library: Blink, reference: str) -
     assert library.prune_images().freed_bytes >= 0
 
 
+def test_an_image_is_fetched_before_it_is_needed(library: Blink, reference: str, home: Path) -> None:
+    told: list[Progress] = []
+    library.fetch_image(image=reference, progress=told.append)
+    assert told[-1].bytes_done > 1 << 20
+    told.clear()
+    # What is stored is good enough, also where nothing more can be had.
+    library.fetch_image(image=reference, progress=told.append)
+    assert told == []
+    library.fetch_image()
+    with blink.Blink(home=home, isolation=ENGINE, offline=True) as offline:  # type: ignore[arg-type]
+        offline.fetch_image(image=reference)
+        with pytest.raises(blink.ImageUnavailable, match=r"alpine:3\.20"):
+            offline.fetch_image(image="alpine:3.20")
+
+    async def main() -> None:
+        async with AsyncBlink(home=home, isolation=ENGINE) as library:  # type: ignore[arg-type]
+            await library.fetch_image(image=reference)
+            with pytest.raises(blink.InvalidArgument):
+                await library.fetch_image(image=reference, cpus=-1)
+            with pytest.raises(TypeError, match="fetch_image"):
+                await library.fetch_image(imagine=reference)  # type: ignore[call-arg]
+
+    asyncio.run(main())
+    library.remove_image(reference)
+    library.prune_images()
+
+
+@pytest.fixture
+def closed_registry() -> Iterator[tuple[str, list[str]]]:
+    """A registry on loopback with no images, for whoever logs in; and what it was told."""
+    told: list[str] = []
+
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            login = self.headers.get("Authorization")
+            if login is None:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="tests"')
+            else:
+                told.append(login)
+                self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as registry:
+        thread = threading.Thread(target=registry.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{registry.server_port}", told
+        registry.shutdown()
+        thread.join()
+
+
+def test_logins(home: Path, closed_registry: tuple[str, list[str]], tmp_path: Path) -> None:
+    name, told = closed_registry
+    none, config = tmp_path / "none.json", tmp_path / "docker.json"
+    login = "cm9ib3Q6c2VjcmV0"  # robot:secret
+    config.write_text(json.dumps({"auths": {name: {"auth": login}}}))
+    with blink.Blink(home=home, docker_config=none) as library:
+        with pytest.raises(blink.ImageUnavailable, match="docker login"):
+            library.pull(f"{name}/made:1")
+    assert told == []
+    with blink.Blink(home=home, docker_config=config) as library:
+        with pytest.raises(blink.NotFound):
+            library.pull(f"{name}/made:1")
+    assert set(told) == {f"Basic {login}"}
+    told.clear()
+    with blink.Blink(home=home, docker_config=none, credentials={name: ("robot", "secret")}) as library:
+        with pytest.raises(blink.NotFound):
+            library.pull(f"{name}/made:1")
+    assert set(told) == {f"Basic {login}"}
+    with pytest.raises(TypeError):
+        blink.Blink(home=home, docker_config=5)  # type: ignore[arg-type]
+
+
 def test_what_the_function_for_progress_raises_is_raised(library: Blink, reference: str) -> None:
     def refuse(_: Progress) -> None:
         raise LookupError("enough")
