@@ -1,6 +1,6 @@
 //! Files of a sandbox as streams: each is compared with its length and checksum at the other end before it is believed.
 
-use blink_wire::{FrameType, Message, Request, Trailer};
+use blink_wire::{Counted, FrameType, Message, Request};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -98,7 +98,7 @@ impl Incoming {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.counted.bytes
+        self.counted.bytes()
     }
 }
 
@@ -138,7 +138,7 @@ impl Outgoing {
         };
         tokio::select! {
             biased;
-            response = self.stream.response() => response.map(|_| self.counted.bytes),
+            response = self.stream.response() => response.map(|_| self.counted.bytes()),
             never = ending => match never {},
         }
     }
@@ -167,26 +167,6 @@ impl Outgoing {
             false => Err(Error::invalid(
                 "a write to this file was given up half-way; begin the file anew",
             )),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Counted {
-    bytes: u64,
-    crc: crc32fast::Hasher,
-}
-
-impl Counted {
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.crc.update(bytes);
-    }
-
-    fn trailer(&self) -> Trailer {
-        Trailer {
-            bytes: self.bytes,
-            crc32: self.crc.clone().finalize(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use blink_wire::{
-    ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Limit, Message, Response, Trailer,
+    Counted, ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Limit, Message, Response, Trailer,
 };
 use bytes::{Buf, Bytes};
 
@@ -327,27 +327,6 @@ impl Jobs {
         drop(state);
         if finished {
             self.collect_one(id);
-        }
-    }
-}
-
-/// Bytes and checksum of one direction.
-#[derive(Default)]
-struct Counted {
-    bytes: u64,
-    crc: crc32fast::Hasher,
-}
-
-impl Counted {
-    fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.crc.update(bytes);
-    }
-
-    fn trailer(&self) -> Trailer {
-        Trailer {
-            bytes: self.bytes,
-            crc32: self.crc.clone().finalize(),
         }
     }
 }

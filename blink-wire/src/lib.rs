@@ -9,6 +9,7 @@
 //! - [`Header`] and [`FrameType`]: the 20 bytes before each body.
 //! - [`Frame`] and [`Decoder`]: whole frames, and frames out of a byte stream cut anywhere.
 //! - [`WindowUpdate`] and [`TtySize`]: the bodies that are not messages.
+//! - [`Counted`] and its [`Trailer`]: what both ends of a file transfer compare.
 //!
 //! # Examples
 //!
@@ -31,6 +32,7 @@ pub mod frame;
 pub mod header;
 pub mod limits;
 mod message;
+mod trailer;
 pub mod tty;
 pub mod window;
 
@@ -39,6 +41,7 @@ pub use frame::{Decoder, Frame, Truncated};
 pub use header::{FrameType, HEADER_LEN, Header, HeaderError, MAGIC, VERSION};
 pub use limits::{INITIAL_WINDOW, LINK_BODY_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT};
 pub use message::*;
+pub use trailer::{Counted, Trailer};
 pub use tty::TtySize;
 pub use window::WindowUpdate;
 
@@ -50,4 +53,5 @@ const _: () = {
     crosses_threads::<Frame>();
     crosses_threads::<Decoder>();
     crosses_threads::<BodyError>();
+    crosses_threads::<Counted>();
 };

@@ -67,7 +67,6 @@ messages! {
     Response => "response",
     ErrorBody => "error",
     ExitReport => "exit report",
-    Trailer => "transfer trailer",
 }
 
 /// The body of a link's Handshake, in both directions: the host's comes first.
@@ -451,19 +450,6 @@ pub struct Write {
     /// Who owns it, written as in [`Spawn::user`].
     #[n(3)]
     pub user: Option<String>,
-}
-
-/// The body of the END frame of a file transfer: what its sender has sent, which the receiver compares with what
-/// arrived before it believes any of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct Trailer {
-    /// Bytes of the stream.
-    #[n(0)]
-    pub bytes: u64,
-    /// CRC-32 (IEEE) of the stream.
-    #[n(1)]
-    pub crc32: u32,
 }
 
 /// What a file is.

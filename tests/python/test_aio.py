@@ -7,6 +7,7 @@ import contextlib
 import gc
 import inspect
 import os
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import blink
@@ -55,6 +56,13 @@ def test_twins_have_the_same_methods(one: type, other: type) -> None:
     assert inspect.signature(one).parameters == inspect.signature(other).parameters
     for function in ("run", "run_code", "doctor"):
         assert inspect.signature(getattr(blink, function)) == inspect.signature(getattr(aio, function))
+
+
+@pytest.mark.parametrize("name", aio.__all__)
+def test_names_are_where_they_are_found(name: str) -> None:
+    thing = getattr(aio, name)
+    assert thing.__module__ == "blink.aio"
+    assert pickle.loads(pickle.dumps(thing)) is thing
 
 
 def asynchronous(home: Path, test: Callable[[AsyncBlink, AsyncSandbox], Coroutine[Any, Any, None]]) -> None:

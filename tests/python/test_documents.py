@@ -15,7 +15,7 @@ import blink
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = ["blink", *(f"blink.{module.name}" for module in pkgutil.iter_modules(blink.__path__))]
+MODULES = ["blink", *(module.name for module in pkgutil.walk_packages(blink.__path__, "blink."))]
 
 
 @pytest.mark.parametrize("name", MODULES)

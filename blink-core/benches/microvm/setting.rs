@@ -70,9 +70,14 @@ impl Ours {
         Ok(Ours { blink, image })
     }
 
-    /// A session of the image, to open or to import.
+    /// A session of the image, to open.
     pub(crate) fn session(&self, name: &str) -> SessionBuilder {
         self.blink.session(name).image(&self.image)
+    }
+
+    /// A session to import.
+    pub(crate) fn imported(&self, name: &str) -> SessionBuilder {
+        self.blink.session(name)
     }
 
     pub(crate) async fn boot(&self) -> Result<Sandbox> {

@@ -11,6 +11,7 @@ mod connect;
 mod exec;
 mod faults;
 mod files;
+mod folders;
 mod isolation;
 #[path = "../image/builder.rs"]
 #[allow(
@@ -28,3 +29,4 @@ mod shared;
 mod support;
 mod terminal;
 mod timeout;
+mod transfers;

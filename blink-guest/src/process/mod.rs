@@ -5,28 +5,29 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    Attach, Attached, ErrorBody, ErrorKind, ExitReport, FrameType, INITIAL_WINDOW, Limit, Peeked,
-    ProcessId, ProcessInfo, Spawn, TtySize,
+    Attach, Attached, ErrorBody, ErrorKind, ExitReport, INITIAL_WINDOW, Limit, Peeked, ProcessId,
+    ProcessInfo, Spawn,
 };
-use bytes::Bytes;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
-use rustix::termios::Winsize;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
 use crate::confine::Confinement;
 use crate::link::{BULK_BODY, Caller};
 use crate::poll::{Poll, Token};
-use crate::sources::Chunk;
+use descriptors::Descriptors;
 use launch::{Launched, Stack, Stdio};
-use output::{Output, Progress};
+use output::Output;
+use state::{Ended, Process};
 use stdin::Stdin;
-use tree::{Marker, Proc};
+use tree::Proc;
 
+mod descriptors;
 mod launch;
 mod output;
+mod state;
 mod stdin;
+mod streams;
 pub(crate) mod tree;
 mod user;
 
@@ -36,49 +37,8 @@ const RUNNING_LIMIT: usize = 1024;
 /// Kept processes that have ended; the oldest make room. At most a mebibyte of each output stream stays of each.
 const ENDED_LIMIT: usize = 32;
 
-/// After a program has ended, how long a child that still holds its output may add to it. Long enough for what a shell
-/// leaves running a moment longer (`> >(tee log)`), and short beside a person's patience.
-const LINGER: Duration = Duration::from_millis(50);
-
-/// A large pipe takes fewer switches between writer and agent; the kernel may refuse it to users who have many.
-const PIPE_BYTES: usize = 512 << 10;
-
-/// Reads of one stream before others have their turn.
-const READS_PER_TURN: usize = 4;
-
 /// Bytes of a command line that a list of processes shows.
 const ARGV_SHOWN: usize = 4096;
-
-struct Process {
-    pid: i32,
-    marker: Option<Marker>,
-    argv: Vec<Vec<u8>>,
-    key: Option<String>,
-    keep: bool,
-    /// Nobody will ask for it again; it is only still ending.
-    released: bool,
-    stdin: Stdin,
-    terminal: Option<OwnedFd>,
-    /// Standard output and standard error.
-    outputs: [Output; 2],
-    reader: Option<Caller>,
-    /// Who is told of its end and nothing else.
-    waiting: Vec<Caller>,
-    started: Instant,
-    deadline: Option<Instant>,
-    timed_out: bool,
-    limit: Option<Limit>,
-    ended: Option<Ended>,
-    /// The end has been told, or nobody was there to hear it.
-    settled: bool,
-}
-
-struct Ended {
-    at: Instant,
-    code: Option<i32>,
-    signal: Option<i32>,
-    reason: Option<String>,
-}
 
 /// What the loop has to tell a host.
 pub(crate) enum Notice {
@@ -117,8 +77,6 @@ fn first_id() -> u64 {
     let life = u64::from_le_bytes(bytes) & ((1 << LIVES_BITS) - 1);
     (life << PROCESSES_BITS) + 1
 }
-
-const CHANNELS: [FrameType; 2] = [FrameType::STDOUT, FrameType::STDERR];
 
 impl Processes {
     pub(crate) fn new(confinement: Confinement) -> io::Result<Processes> {
@@ -188,7 +146,7 @@ impl Processes {
         let user = user::find(spawn.user.as_deref())?;
         let started = Instant::now();
         let marker = self.proc.mark_next_child();
-        let ends = Ends::open(spawn, &self.dev_null)
+        let ends = Descriptors::open(spawn, &self.dev_null)
             .map_err(|error| exhausted("pipes for the program", error))?;
         let stdio = Stdio {
             stdin: ends.child[0].as_fd(),
@@ -392,106 +350,6 @@ impl Processes {
             .collect()
     }
 
-    pub(crate) fn resize(&mut self, id: u64, size: TtySize) {
-        if let Some(Process {
-            terminal: Some(terminal),
-            ..
-        }) = self.table.get(&id)
-        {
-            // The program may just have closed it.
-            let _ = rustix::termios::tcsetwinsize(terminal, winsize(size));
-        }
-    }
-
-    pub(crate) fn add_window(&mut self, id: u64, channel: FrameType, credit: u32) {
-        if let (Some(process), Some(index)) = (
-            self.table.get_mut(&id),
-            CHANNELS.iter().position(|known| *known == channel),
-        ) {
-            process.outputs[index].add_window(credit);
-            self.notices.extend(process.reader.map(Notice::Ready));
-        }
-    }
-
-    /// Takes bytes for a process's standard input; `false` where they exceed the window.
-    pub(crate) fn push_stdin(&mut self, id: u64, bytes: Bytes, end: bool) -> bool {
-        let Some(process) = self.table.get_mut(&id) else {
-            return true;
-        };
-        let within = process.stdin.push(bytes, end);
-        self.pump_stdin(id);
-        within
-    }
-
-    pub(crate) fn pump_stdin(&mut self, id: u64) {
-        let Some(process) = self.table.get_mut(&id) else {
-            return;
-        };
-        let credit = process.stdin.pump();
-        if let (1.., Some(reader)) = (credit, process.reader) {
-            self.notices.push(Notice::Credit(reader, credit));
-        }
-    }
-
-    pub(crate) fn became_readable(&mut self, id: u64, index: usize) {
-        if let Some(process) = self.table.get_mut(&id) {
-            process.outputs[index].became_readable();
-        }
-    }
-
-    /// Reads a process's output for one turn; `true` if it wants another.
-    pub(crate) fn pump_output(&mut self, id: u64) -> bool {
-        let Some(process) = self.table.get_mut(&id) else {
-            return false;
-        };
-        for output in &mut process.outputs {
-            for _ in 0..READS_PER_TURN {
-                if output.read() != Progress::Bytes {
-                    break;
-                }
-            }
-        }
-        if process.outputs.iter().any(Output::wants_send) {
-            self.notices.extend(process.reader.map(Notice::Ready));
-        }
-        let more = process.outputs.iter().any(Output::wants_read);
-        self.settle(id);
-        more
-    }
-
-    pub(crate) fn next_chunk(&mut self, id: u64, limit: usize) -> Option<Chunk<'_>> {
-        let process = self.table.get(&id)?;
-        let (output, frame_type) = process
-            .outputs
-            .iter()
-            .zip(CHANNELS)
-            .find(|(output, _)| output.wants_send())?;
-        let (first, second) = output.next(limit);
-        Some(Chunk {
-            frame_type,
-            end: false,
-            first,
-            second,
-        })
-    }
-
-    pub(crate) fn sent(&mut self, id: u64, channel: FrameType, length: usize) {
-        if let (Some(process), Some(index)) = (
-            self.table.get_mut(&id),
-            CHANNELS.iter().position(|known| *known == channel),
-        ) {
-            process.outputs[index].advance(length);
-        }
-    }
-
-    /// Whether a process's output wants reading, now that some of it has been sent.
-    pub(crate) fn wants_pump(&self, id: u64) -> bool {
-        self.table.get(&id).is_some_and(|process| {
-            process.outputs.iter().any(Output::wants_read)
-                || (process.ended.is_some() && !process.settled)
-        })
-    }
-
     /// Collects children that have ended, this agent's own and orphans; returns the ids of its own.
     pub(crate) fn reap(&mut self) -> Vec<u64> {
         let mut ended = Vec::new();
@@ -558,13 +416,11 @@ impl Processes {
         let Some(process) = self.table.get_mut(&id) else {
             return;
         };
-        let Some(ended) = &process.ended else { return };
+        if process.ended.is_none() {
+            return;
+        }
         if !process.settled {
-            let lingering = ended.at.elapsed() < LINGER;
-            let complete = |output: &Output| {
-                output.is_sent() && !output.wants_read() && (output.ended() || !lingering)
-            };
-            if !process.outputs.iter().all(complete) {
+            if !process.can_be_told() {
                 return;
             }
             process.settled = true;
@@ -592,121 +448,9 @@ impl Processes {
     }
 }
 
-impl Process {
-    fn end(&mut self, status: WaitStatus) {
-        self.deadline = None;
-        self.ended = Some(Ended {
-            at: Instant::now(),
-            code: status.exit_status(),
-            signal: status.terminating_signal(),
-            reason: None,
-        });
-        // Edge-triggered: what the last write left behind may not be announced again.
-        self.outputs.iter_mut().for_each(Output::became_readable);
-    }
-
-    fn linger_ends(&self) -> Option<Instant> {
-        match (&self.ended, self.settled) {
-            (Some(ended), false) if !self.outputs.iter().all(Output::ended) => {
-                Some(ended.at + LINGER)
-            }
-            _ => None,
-        }
-    }
-
-    fn report(&self) -> Option<ExitReport> {
-        let ended = self.ended.as_ref()?;
-        Some(ExitReport {
-            code: ended.code,
-            signal: ended.signal,
-            timed_out: self.timed_out,
-            limit: self.limit,
-            reason: ended.reason.clone(),
-            stdout_bytes: self.outputs[0].total(),
-            stderr_bytes: self.outputs[1].total(),
-            duration_us: u64::try_from((ended.at - self.started).as_micros()).unwrap_or(u64::MAX),
-        })
-    }
-}
-
-/// The descriptors of a new process: the agent's ends, and the program's.
-struct Ends {
-    child: [OwnedFd; 3],
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-    terminal: Option<OwnedFd>,
-}
-
-impl Ends {
-    fn open(spawn: &Spawn, dev_null: &OwnedFd) -> io::Result<Ends> {
-        match spawn.pty {
-            Some(size) => Ends::terminal(size),
-            None => Ends::pipes(spawn.stdin, dev_null),
-        }
-    }
-
-    fn pipes(with_stdin: bool, dev_null: &OwnedFd) -> io::Result<Ends> {
-        let (child_stdin, stdin) = match with_stdin {
-            true => {
-                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-                io::ioctl_fionbio(&writer, true)?;
-                (reader, Some(writer))
-            }
-            false => (io::fcntl_dupfd_cloexec(dev_null, 3)?, None),
-        };
-        let output = || -> io::Result<(OwnedFd, OwnedFd)> {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-            io::ioctl_fionbio(&reader, true)?;
-            let _ = fcntl_setpipe_size(&reader, PIPE_BYTES);
-            Ok((reader, writer))
-        };
-        let (stdout, child_stdout) = output()?;
-        let (stderr, child_stderr) = output()?;
-        let child = [child_stdin, child_stdout, child_stderr];
-        Ok(Ends {
-            child,
-            stdin,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
-            terminal: None,
-        })
-    }
-
-    fn terminal(size: TtySize) -> io::Result<Ends> {
-        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        rustix::termios::tcsetwinsize(&master, winsize(size))?;
-        io::ioctl_fionbio(&master, true)?;
-        let slave = ioctl_tiocgptpeer(
-            &master,
-            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-        )?;
-        let duplicate = |fd: &OwnedFd| io::fcntl_dupfd_cloexec(fd, 3);
-        Ok(Ends {
-            child: [duplicate(&slave)?, duplicate(&slave)?, slave],
-            stdin: Some(duplicate(&master)?),
-            stdout: Some(duplicate(&master)?),
-            stderr: None,
-            terminal: Some(master),
-        })
-    }
-}
-
 /// Looks up a user by name or number.
 pub(crate) fn find_user(spec: &str) -> Result<user::User, ErrorBody> {
     user::find(Some(spec))
-}
-
-fn winsize(size: TtySize) -> Winsize {
-    Winsize {
-        ws_row: size.rows,
-        ws_col: size.cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
 }
 
 fn unknown(id: ProcessId) -> ErrorBody {

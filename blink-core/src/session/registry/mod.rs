@@ -3,13 +3,21 @@
 //! A change of what a session is, is one transaction here. Files are made before it and removed after it, so that a crash
 //! leaves at most files that nothing here refers to, which [`Layers`](super::layers::Layers) collects.
 
+mod failure;
+mod rows;
+
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+pub(super) use self::failure::{checkpoint_taken, session_taken};
+use self::failure::{failed, failed_in, is_full};
+use self::rows::{
+    CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_layer, read_session, seconds,
+};
+pub(super) use self::rows::{CheckpointRow, LayerRow, SessionRow};
 use super::ballast::Ballast;
-use super::options::SessionOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::isolation::Isolation;
@@ -55,41 +63,6 @@ pub(crate) struct Registry {
     connection: Connection,
     home: PathBuf,
     ballast: Ballast,
-}
-
-/// A session, as it is written down.
-#[derive(Debug, Clone)]
-pub(crate) struct SessionRow {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) isolation: Isolation,
-    pub(crate) options: SessionOptions,
-    /// The layer that it writes to.
-    pub(crate) head: String,
-    /// The checkpoint that its head began with.
-    pub(crate) checkpoint: Option<String>,
-    /// `session` or `session@checkpoint`.
-    pub(crate) forked_from: Option<String>,
-    pub(crate) created_at: SystemTime,
-}
-
-/// A checkpoint, as it is written down.
-#[derive(Debug, Clone)]
-pub(crate) struct CheckpointRow {
-    pub(crate) name: String,
-    pub(crate) layer: String,
-    /// The checkpoint that came before it in the session's life.
-    pub(crate) parent: Option<String>,
-    pub(crate) consistency: String,
-    pub(crate) size_bytes: u64,
-    pub(crate) created_at: SystemTime,
-}
-
-/// A layer: what a disk holds beyond its parent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LayerRow {
-    pub(crate) id: String,
-    pub(crate) parent: Option<String>,
 }
 
 impl Registry {
@@ -443,11 +416,6 @@ impl Registry {
     }
 }
 
-const SESSION_COLUMNS: &str = "SELECT id, name, isolation, options, head, checkpoint, forked_from, created_at \
-                               FROM sessions";
-const CHECKPOINT_COLUMNS: &str =
-    "SELECT name, layer, parent, consistency, size_bytes, created_at FROM checkpoints";
-
 fn insert_layers(
     transaction: &Transaction<'_>,
     layers: &[LayerRow],
@@ -491,117 +459,4 @@ fn set_checkpoint(
         .prepare_cached("UPDATE sessions SET checkpoint = ?2 WHERE id = ?1")?
         .execute([session, checkpoint])
         .map(drop)
-}
-
-fn read_session(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
-    let text = |index: usize, error: String| {
-        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, error.into())
-    };
-    let isolation: String = row.get(2)?;
-    let options: String = row.get(3)?;
-    Ok(SessionRow {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        isolation: Isolation::from_name(&isolation)
-            .ok_or_else(|| text(2, format!("{isolation:?} is no isolation")))?,
-        options: SessionOptions::from_json(&options).map_err(|error| text(3, error.to_string()))?,
-        head: row.get(4)?,
-        checkpoint: row.get(5)?,
-        forked_from: row.get(6)?,
-        created_at: time(row.get(7)?),
-    })
-}
-
-fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<CheckpointRow> {
-    let size_bytes: i64 = row.get(4)?;
-    Ok(CheckpointRow {
-        name: row.get(0)?,
-        layer: row.get(1)?,
-        parent: row.get(2)?,
-        consistency: row.get(3)?,
-        size_bytes: size_bytes.unsigned_abs(),
-        created_at: time(row.get(5)?),
-    })
-}
-
-fn read_layer(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRow> {
-    Ok(LayerRow {
-        id: row.get(0)?,
-        parent: row.get(1)?,
-    })
-}
-
-pub(super) fn session_taken(names: &str) -> Error {
-    Error::new(
-        ErrorKind::AlreadyExists,
-        format!("there is a session {names:?} already; choose another name, or remove that one"),
-    )
-}
-
-pub(super) fn checkpoint_taken(session: &str, name: &str) -> Error {
-    Error::new(
-        ErrorKind::AlreadyExists,
-        format!(
-            "the session {session:?} has a checkpoint {name:?} already; choose another name, or remove that one"
-        ),
-    )
-}
-
-fn seconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn time(seconds: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
-}
-
-/// As [`failed`], where the disk of the home may have been full: SQLite tells that from other failures for its database and
-/// its log, but not for the memory that processes share.
-fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode;
-    match error.sqlite_error_code() {
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if has_no_room(home) => {
-            Error::new(ErrorKind::ResourceExhausted, said(&error, FULL))
-        }
-        _ => failed(error),
-    }
-}
-
-fn is_full(error: &Error) -> bool {
-    error.kind() == ErrorKind::ResourceExhausted
-}
-
-fn has_no_room(home: &Path) -> bool {
-    /// What SQLite makes at once, and some.
-    const ROOM_BYTES: u64 = 128 << 10;
-    rustix::fs::statvfs(home).is_ok_and(|disk| {
-        let has_files_left = disk.f_files == 0 || disk.f_favail > 0;
-        disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES || !has_files_left
-    })
-}
-
-const FULL: &str = "; make room on the disk of Blink's home, and try again";
-
-fn said(error: &rusqlite::Error, advice: &str) -> String {
-    format!("the list of sessions cannot be used: {error}{advice}")
-}
-
-fn failed(error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode;
-    let (kind, advice) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => (ErrorKind::ResourceExhausted, FULL),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (ErrorKind::Busy, "; another process is writing it")
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            (ErrorKind::Corrupt, "; its file is blink.db in Blink's home")
-        }
-        Some(ErrorCode::SystemIoFailure) => (
-            ErrorKind::Internal,
-            "; the disk of Blink's home may be failing, the kernel's log says more",
-        ),
-        _ => (ErrorKind::Internal, ""),
-    };
-    Error::new(kind, said(&error, advice))
 }

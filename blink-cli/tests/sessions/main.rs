@@ -1,0 +1,14 @@
+//! The commands about sessions as their users meet them, in real sandboxes.
+
+#[path = "../../../blink-core/tests/image/builder.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the library's tests, which use all of it"
+)]
+mod builder;
+mod checkpoints;
+mod life;
+mod processes;
+mod programs;
+mod support;
+mod transfers;

@@ -1,0 +1,71 @@
+//! What a failure of the database means to whoever asked.
+
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind};
+
+pub(crate) fn session_taken(names: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("there is a session {names:?} already; choose another name, or remove that one"),
+    )
+}
+
+pub(crate) fn checkpoint_taken(session: &str, name: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "the session {session:?} has a checkpoint {name:?} already; choose another name, or remove that one"
+        ),
+    )
+}
+
+/// As [`failed`], where the disk of the home may have been full: SQLite tells that from other failures for its database and
+/// its log, but not for the memory that processes share.
+pub(super) fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if has_no_room(home) => {
+            Error::new(ErrorKind::ResourceExhausted, said(&error, FULL))
+        }
+        _ => failed(error),
+    }
+}
+
+pub(super) fn is_full(error: &Error) -> bool {
+    error.kind() == ErrorKind::ResourceExhausted
+}
+
+fn has_no_room(home: &Path) -> bool {
+    /// What SQLite makes at once, and some.
+    const ROOM_BYTES: u64 = 128 << 10;
+    rustix::fs::statvfs(home).is_ok_and(|disk| {
+        let has_files_left = disk.f_files == 0 || disk.f_favail > 0;
+        disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES || !has_files_left
+    })
+}
+
+const FULL: &str = "; make room on the disk of Blink's home, and try again";
+
+fn said(error: &rusqlite::Error, advice: &str) -> String {
+    format!("the list of sessions cannot be used: {error}{advice}")
+}
+
+pub(super) fn failed(error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    let (kind, advice) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => (ErrorKind::ResourceExhausted, FULL),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Busy, "; another process is writing it")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (ErrorKind::Corrupt, "; its file is blink.db in Blink's home")
+        }
+        Some(ErrorCode::SystemIoFailure) => (
+            ErrorKind::Internal,
+            "; the disk of Blink's home may be failing, the kernel's log says more",
+        ),
+        _ => (ErrorKind::Internal, ""),
+    };
+    Error::new(kind, said(&error, advice))
+}
