@@ -1,7 +1,7 @@
 //! The way in.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,8 +46,6 @@ struct Shared {
     registry: OnceCell<Arc<Mutex<Registry>>>,
     /// What opening the registry has freed, until somebody is told.
     freed_bytes: AtomicU64,
-    /// Whether layers that nothing needs could not be removed when they should have been.
-    has_leftovers: AtomicBool,
     pull: PullOptions,
 }
 
@@ -104,7 +102,6 @@ impl BlinkBuilder {
             images: OnceCell::new(),
             registry: OnceCell::new(),
             freed_bytes: AtomicU64::new(0),
-            has_leftovers: AtomicBool::new(false),
             pull: PullOptions::default()
                 .with_policy(policy)
                 .with_registry(self.registry),
@@ -219,14 +216,6 @@ impl Blink {
             Ok::<_, Error>(Arc::new(Mutex::new(registry)))
         };
         self.shared.registry.get_or_try_init(open).cloned()
-    }
-
-    pub(crate) fn has_leftovers(&self) -> bool {
-        self.shared.has_leftovers.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_leftovers(&self, are_left: bool) {
-        self.shared.has_leftovers.store(are_left, Ordering::Relaxed);
     }
 
     /// The bytes that opening the registry has freed, told once.

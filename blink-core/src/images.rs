@@ -191,10 +191,9 @@ impl Blink {
         let Some(digest) = digest.map(str::to_owned) else {
             return Ok(None);
         };
-        let name = name.to_owned();
-        let store = self.image_store().await?;
+        let (blink, name) = (self.clone(), name.to_owned());
         on_thread(move || {
-            let image = store.get(&digest)?.ok_or_else(|| {
+            let image = blink.open_image_store()?.get(&digest)?.ok_or_else(|| {
                 let message = format!(
                     "the image {name:?} ({digest}) is not stored any more; pull it again, in this version"
                 );
@@ -214,8 +213,8 @@ impl Blink {
         let Some(image) = image.cloned() else {
             return Ok(());
         };
-        let (store, folder) = (self.image_store().await?, folder.path().to_owned());
-        on_thread(move || Ok(store.claim(&image, &folder)?)).await
+        let (blink, folder) = (self.clone(), folder.path().to_owned());
+        on_thread(move || Ok(blink.open_image_store()?.claim(&image, &folder)?)).await
     }
 
     pub(crate) async fn image_store(&self) -> Result<Arc<ImageStore>> {

@@ -32,7 +32,7 @@ void check_status(blink_status status, blink_status expected, blink_error **err,
     *err = NULL;
 }
 
-static int32_t engine(void)
+int32_t engine(void)
 {
     const char *name = getenv("BLINK_TEST_ENGINE");
     if (name == NULL || strcmp(name, "namespace") == 0)

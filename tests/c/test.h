@@ -18,7 +18,9 @@ void check(bool condition, const char *what, const char *file, int line);
 void check_status(blink_status status, blink_status expected, blink_error **err, const char *what, const char *file,
                   int line);
 
-/* Blink in the tests' home, with the isolation that BLINK_TEST_ENGINE names. */
+/* The isolation that BLINK_TEST_ENGINE names, a blink_isolation. */
+int32_t engine(void);
+/* Blink in the tests' home, with that isolation. */
 blink *open_blink(void);
 blink_sandbox *make_sandbox(blink *all);
 /* A shell's script. It is good until the next one is made on the same thread. */

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::Session;
+use tokio::sync::MutexGuard;
+
 use super::carried::Carried;
 use super::checkpoint::CheckpointOptions;
 use super::layers::Making;
 use super::registry::SessionRow;
-use crate::error::Result;
+use super::{Session, State};
+use crate::blink::Blink;
+use crate::error::{Error, ErrorKind, Result};
 use crate::transfer::{Tell, TransferProgress, tell_nobody};
 
 /// What of a session is exported, and who is told how far it is.
@@ -85,12 +88,22 @@ impl Session {
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
         let engine = self.blink.engine(held.session.isolation).await?;
         let about = Carried::of(&held.session.options).to_json();
-        let (archive, tell) = (archive.as_ref(), options.tell());
-        let exported = engine
-            .export(&held.disk, &held.beneath, archive, &about, &tell)
-            .await;
-        self.let_go(held).await;
-        exported
+        let (blink, archive, tell) = (
+            self.blink.clone(),
+            archive.as_ref().to_owned(),
+            options.tell(),
+        );
+        // In a task: where the caller gives up, what is read must stay until it was read.
+        let exporting = tokio::spawn(async move {
+            let exported = engine
+                .export(&held.disk, &held.beneath, &archive, &about, &tell)
+                .await;
+            held.let_go(&blink).await;
+            exported
+        });
+        exporting
+            .await
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
     /// The disk as it is now, or was at a checkpoint. The session goes on meanwhile.
@@ -105,53 +118,45 @@ impl Session {
 
     async fn hold_disk(&self, checkpoint: Option<&str>) -> Result<Held> {
         let mut state = self.there().await?;
+        let making = self.blink.layers().making()?;
+        let chain = match checkpoint {
+            Some(checkpoint) => self.existing(&state.row, checkpoint).await?.1,
+            None => self.keep_to_export(&mut state, &making).await?,
+        };
         let layers = self.blink.layers();
-        let making = layers.making()?;
-        if let Some(checkpoint) = checkpoint {
-            let layer = self.existing(&state.row, checkpoint).await?.layer;
-            let (disk, beneath) = self.disk(&layer).await?;
-            return Ok(Held {
-                session: state.row.clone(),
-                disk,
-                beneath,
-                _making: making,
-            });
-        }
-        let kept = self
-            .keep(&mut state, &making, CheckpointOptions::default())
-            .await?;
-        // A head that is new is the session's from now on; a copy goes when it was exported.
-        if let Some(head) = kept.head.clone() {
-            let (session, new) = (state.row.clone(), kept.new.clone());
-            let to = head.clone();
-            self.change(&mut state, move |registry| {
-                registry.set_session_head(&session, &new, &to)
-            })
-            .await?;
-            state.row.head = head;
-        }
-        let parent = match kept.new.iter().find(|layer| layer.id == kept.layer) {
-            Some(copy) => copy.parent.clone(),
-            None => self.parent_of(&kept.layer).await?,
-        };
-        let beneath = match parent {
-            Some(parent) => {
-                let (top, mut below) = self.disk(&parent).await?;
-                below.push(top);
-                below
-            }
-            None => Vec::new(),
-        };
+        let mut folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
         Ok(Held {
             session: state.row.clone(),
-            disk: layers.folder(&kept.layer),
-            beneath,
+            disk: folders.pop().unwrap_or_default(),
+            beneath: folders,
             _making: making,
         })
     }
 
-    pub(super) async fn let_go(&self, held: Held) {
-        drop(held);
-        self.blink.collect_layers().await;
+    async fn keep_to_export(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        making: &Making,
+    ) -> Result<Vec<String>> {
+        let kept = self
+            .keep(state, making, None, CheckpointOptions::default())
+            .await?;
+        // A head that is new is the session's from now on; a copy goes when it was exported.
+        if let Some(head) = kept.head {
+            let (session, to) = (state.row.clone(), head.clone());
+            self.change(state, Some(making), move |registry| {
+                registry.set_session_head(&session, &kept.new, &to)
+            })
+            .await?;
+            state.row.head = head;
+        }
+        Ok(kept.chain)
+    }
+}
+
+impl Held {
+    pub(super) async fn let_go(self, blink: &Blink) {
+        drop(self);
+        blink.collect_layers().await;
     }
 }

@@ -362,7 +362,11 @@ impl SessionBuilder {
                 parent: None,
             };
             self.blink
-                .with_registry(move |registry| registry.add_session(&written, &[layer]))
+                .with_registry(move |registry| {
+                    // Also where the caller gives up meanwhile.
+                    let _until_then = making;
+                    registry.add_session(&written, &[layer])
+                })
                 .await?;
             Ok(row)
         };

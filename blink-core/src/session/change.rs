@@ -12,63 +12,71 @@ impl Session {
     /// What it is now, unless it was removed.
     pub(super) async fn there(&self) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state.lock().await;
-        if let Some(change) = &mut state.change {
-            while change.changed().await.is_ok() {}
-            let id = state.row.id.clone();
-            let now = self
-                .blink
-                .with_registry(move |registry| registry.session_by_id(&id))
-                .await?;
-            match now {
-                Some(row) => state.row = row,
-                None => state.removed = true,
-            }
-            state.change = None;
-        }
+        self.refresh(&mut state).await?;
         match state.removed {
             true => Err(missing(&state.row.name)),
             false => Ok(state),
         }
     }
 
-    /// Makes a change of it. Where the caller gives up meanwhile, the next one looks what has become of it.
+    /// Looks what has become of a change that was given up.
+    pub(super) async fn refresh(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+        let Some(change) = &mut state.change else {
+            return Ok(());
+        };
+        while change.changed().await.is_ok() {}
+        let id = state.row.id.clone();
+        let now = self
+            .blink
+            .with_registry(move |registry| registry.session_by_id(&id))
+            .await?;
+        match now {
+            Some(row) => state.row = row,
+            None => state.removed = true,
+        }
+        state.change = None;
+        Ok(())
+    }
+
+    /// Makes a change of it, for which layers were made. Where the caller gives up meanwhile, it is made nevertheless, and the
+    /// next call looks what has become of it.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         state: &mut MutexGuard<'_, State>,
+        making: Option<&Making>,
         change: impl FnOnce(&mut Registry) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (under_way, over) = watch::channel(());
         state.change = Some(over);
+        let making = making.cloned();
         let changed = self
             .blink
             .with_registry(move |registry| {
-                let _under_way = under_way;
+                let _until_then = (under_way, making);
                 change(registry)
             })
-            .await;
+            .await?;
         state.change = None;
-        changed
+        Ok(changed)
     }
 
-    /// Makes a change that has the registry forget layers, and removes these; `making` is let go of in between.
-    pub(super) async fn forget(
+    /// Makes a change that frees layers, and removes these; `making` is let go of in between.
+    pub(super) async fn change_and_collect(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: Option<Making>,
-        change: impl FnOnce(&mut Registry) -> Result<Vec<String>> + Send + 'static,
+        change: impl FnOnce(&mut Registry) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let (layers, are_others_left) = (self.blink.layers(), self.blink.has_leftovers());
-        let forget = move |registry: &mut Registry| {
-            let forgotten = change(registry)?;
+        let layers = self.blink.layers();
+        let change_and_collect = move |registry: &mut Registry| {
+            change(registry)?;
             drop(making);
-            Ok(match are_others_left {
-                true => layers.collect(registry),
-                false => layers.remove(&forgotten, registry),
-            })
+            if let Err(error) = layers.collect(registry) {
+                tracing::warn!(%error, "layers that nobody needs are collected later");
+            }
+            Ok(())
         };
-        let removed = self.change(state, forget).await?;
-        self.blink.note_collected(removed);
-        Ok(())
+        self.change(state, None, change_and_collect).await
     }
 }
 
@@ -91,25 +99,16 @@ impl Blink {
         Layers::of(self.home())
     }
 
-    /// Removes what no session needs any more, also what was made and is not written down. What cannot be removed now is
-    /// collected later: no change fails for that.
+    /// Removes layers that were made and are not written down. What cannot be removed now is collected later: nothing fails for
+    /// that.
     pub(crate) async fn collect_layers(&self) {
         let layers = self.layers();
         let collected = self
             .with_registry(move |registry| layers.collect(registry))
             .await;
-        self.note_collected(collected);
-    }
-
-    fn note_collected(&self, collected: Result<bool>) {
-        let are_left = match collected {
-            Ok(collected) => !collected,
-            Err(error) => {
-                tracing::warn!(%error, "layers that nobody needs are collected later");
-                true
-            }
-        };
-        self.set_leftovers(are_left);
+        if let Err(error) = collected {
+            tracing::warn!(%error, "layers that nobody needs are collected later");
+        }
     }
 
     /// Whether the folder of a session that nobody has is a session's indeed. One that cannot be told stays.

@@ -84,7 +84,8 @@ impl CheckpointRow {
 
 /// A state of a disk that others can begin with.
 pub(super) struct Kept {
-    pub(super) layer: String,
+    /// Its layer, and all beneath it before it.
+    pub(super) chain: Vec<String>,
     consistency: Consistency,
     /// Layers that are not written down yet.
     pub(super) new: Vec<LayerRow>,
@@ -115,9 +116,6 @@ impl Session {
         let name = name.into();
         name::check("checkpoint", &name)?;
         let mut state = self.there().await?;
-        if self.find(&state.row, &name).await?.is_some() {
-            return Err(registry::checkpoint_taken(&state.row.name, &name));
-        }
         let made = self.make_checkpoint(&mut state, name, options).await;
         if made.is_err() {
             // What was made for it.
@@ -134,17 +132,18 @@ impl Session {
     ) -> Result<Checkpoint> {
         let layers = self.blink.layers();
         let making = layers.making()?;
-        let kept = self.keep(state, &making, options).await?;
+        let kept = self.keep(state, &making, Some(&name), options).await?;
+        let layer = kept.chain.last().cloned().unwrap_or_default();
         let row = CheckpointRow {
-            size_bytes: size_of(&layers.folder(&kept.layer)),
-            layer: kept.layer,
+            size_bytes: size_of(&layers.folder(&layer)),
+            layer,
             name,
             parent: state.row.checkpoint.clone(),
             consistency: kept.consistency.name().to_owned(),
             created_at: SystemTime::now(),
         };
         let (session, written, head) = (state.row.clone(), row.clone(), kept.head.clone());
-        self.change(state, move |registry| {
+        self.change(state, Some(&making), move |registry| {
             registry.add_checkpoint(&session, &written, &kept.new, head.as_deref())
         })
         .await?;
@@ -174,8 +173,9 @@ impl Session {
     /// # Errors
     /// As for [`checkpoints`](Session::checkpoints).
     pub async fn lineage(&self) -> Result<Lineage> {
+        let mut state = self.state.lock().await;
+        self.refresh(&mut state).await?;
         let checkpoints = self.checkpoints().await?;
-        let state = self.state.lock().await;
         Ok(Lineage {
             forked_from: state.row.forked_from.clone(),
             current: state.row.checkpoint.clone(),
@@ -190,8 +190,7 @@ impl Session {
     /// `NotFound`; otherwise as for [`start`](Session::start).
     pub async fn restore(&self, name: &str) -> Result<()> {
         let mut state = self.there().await?;
-        let checkpoint = self.existing(&state.row, name).await?;
-        let put_back = self.put_back(&mut state, checkpoint).await;
+        let put_back = self.put_back(&mut state, name).await;
         if put_back.is_err() {
             // What was made for it.
             self.blink.collect_layers().await;
@@ -205,23 +204,18 @@ impl Session {
     }
 
     /// Says whether its machine ran.
-    async fn put_back(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        checkpoint: CheckpointRow,
-    ) -> Result<bool> {
+    async fn put_back(&self, state: &mut MutexGuard<'_, State>, name: &str) -> Result<bool> {
         let making = self.blink.layers().making()?;
+        let (checkpoint, chain) = self.existing(&state.row, name).await?;
         let engine = self.blink.engine(state.row.isolation).await?;
-        let base = self
-            .base(&*engine, &making, &checkpoint.layer, Vec::new())
-            .await?;
-        let head = self.new_head(&*engine, &making, &base.layer).await?;
+        let base = self.base(&*engine, &making, chain, Vec::new()).await?;
+        let head = self.new_head(&*engine, &making, &base.chain).await?;
         // What can fail has not failed: now the machine can go.
         let was_running = self.halt(state).await?;
         let mut new = base.new;
         new.push(head.clone());
         let (session, name) = (state.row.clone(), checkpoint.name.clone());
-        self.forget(state, Some(making), move |registry| {
+        self.change_and_collect(state, Some(making), move |registry| {
             registry.restore(&session, &name, &new)
         })
         .await?;
@@ -236,9 +230,9 @@ impl Session {
     /// `NotFound`.
     pub async fn remove_checkpoint(&self, name: &str) -> Result<()> {
         let mut state = self.there().await?;
-        let checkpoint = self.existing(&state.row, name).await?;
+        let (checkpoint, _) = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
-        self.forget(&mut state, None, move |registry| {
+        self.change_and_collect(&mut state, None, move |registry| {
             registry.remove_checkpoint(&id, &gone)
         })
         .await?;
@@ -265,9 +259,9 @@ impl Session {
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
         let mut state = self.there().await?;
-        let kept = self.existing(&state.row, checkpoint).await?;
+        let (_, chain) = self.existing(&state.row, checkpoint).await?;
         let kept = Kept {
-            layer: kept.layer,
+            chain,
             consistency: Consistency::Stopped,
             new: Vec::new(),
             head: None,
@@ -314,7 +308,7 @@ impl Session {
     ) -> Result<Vec<Session>> {
         let making = self.blink.layers().making()?;
         let kept = self
-            .keep(state, &making, CheckpointOptions::default())
+            .keep(state, &making, None, CheckpointOptions::default())
             .await?;
         let head = kept.head.clone();
         let origin = state.row.name.clone();
@@ -325,15 +319,6 @@ impl Session {
             state.row.head = head;
         }
         Ok(forks)
-    }
-
-    pub(super) async fn parent_of(&self, layer: &str) -> Result<Option<String>> {
-        let id = layer.to_owned();
-        let row = self
-            .blink
-            .with_registry(move |registry| registry.layer(&id))
-            .await?;
-        Ok(row.and_then(|row| row.parent))
     }
 
     /// Afterwards the machine runs and answers, or it has ended: one that nobody reaches and that writes on would change
@@ -350,24 +335,27 @@ impl Session {
         }
     }
 
-    /// Makes a layer of the disk as it is now.
+    /// Makes a layer of the disk as it is now, for a checkpoint that is not there yet, if it is for one.
     pub(super) async fn keep(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: &super::layers::Making,
+        checkpoint: Option<&str>,
         options: CheckpointOptions,
     ) -> Result<Kept> {
         let layers = self.blink.layers();
         let engine = self.blink.engine(state.row.isolation).await?;
+        let mut chain = self.chain_for(&state.row, checkpoint).await?;
         self.settle_who_writes(state).await?;
-        let head = state.row.head.clone();
         let Some(sandbox) = running(state) else {
-            let base = self.base(&*engine, making, &head, Vec::new()).await?;
-            let row = self.new_head(&*engine, making, &base.layer).await?;
+            let base = self
+                .base(&*engine, making, chain.clone(), Vec::new())
+                .await?;
+            let row = self.new_head(&*engine, making, &base.chain).await?;
             let mut new = base.new;
             new.push(row.clone());
             return Ok(Kept {
-                layer: head,
+                chain,
                 consistency: Consistency::Stopped,
                 new,
                 head: Some(row.id),
@@ -377,13 +365,34 @@ impl Session {
         let consistency = sandbox
             .snapshot(&layers.folder(&new), options.require_frozen)
             .await?;
-        let parent = self.parent_of(&head).await?;
+        chain.pop();
+        let parent = chain.last().cloned();
+        chain.push(new.clone());
         Ok(Kept {
-            layer: new.clone(),
+            chain,
             consistency,
             new: vec![LayerRow { id: new, parent }],
             head: None,
         })
+    }
+
+    /// Its head and all beneath it, where it has no such checkpoint yet.
+    async fn chain_for(
+        &self,
+        session: &SessionRow,
+        checkpoint: Option<&str>,
+    ) -> Result<Vec<String>> {
+        let (session, checkpoint) = (session.clone(), checkpoint.map(str::to_owned));
+        self.blink
+            .with_registry(move |registry| {
+                if let Some(name) = checkpoint
+                    && registry.checkpoint(&session.id, &name)?.is_some()
+                {
+                    return Err(registry::checkpoint_taken(&session.name, &name));
+                }
+                registry.chain(&session.head)
+            })
+            .await
     }
 
     async fn make_forks(
@@ -403,7 +412,7 @@ impl Session {
                 parent.options.digest.as_deref(),
             )
             .await?;
-        let base = self.base(&*engine, making, &kept.layer, kept.new).await?;
+        let base = self.base(&*engine, making, kept.chain, kept.new).await?;
         let mut new = base.new;
         let (mut rows, mut folders) = (Vec::new(), Vec::new());
         let made = async {
@@ -412,7 +421,7 @@ impl Session {
                 let folder = self.blink.home().new_sandbox(Lifetime::Session)?;
                 folders.push(folder.clone());
                 self.blink.claim_image(image.as_ref(), &folder).await?;
-                let head = self.new_head(&*engine, making, &base.layer).await?;
+                let head = self.new_head(&*engine, making, &base.chain).await?;
                 new.push(head.clone());
                 rows.push(SessionRow {
                     id: folder.id().to_owned(),
@@ -425,7 +434,7 @@ impl Session {
                 });
             }
             let (written, head, id) = (rows.clone(), kept.head.clone(), parent.id.clone());
-            self.change(state, move |registry| {
+            self.change(state, Some(making), move |registry| {
                 let head = head.as_deref().map(|head| (id.as_str(), head));
                 registry.add_sessions(&written, &new, head)
             })
@@ -443,15 +452,26 @@ impl Session {
             .collect())
     }
 
-    async fn find(&self, session: &SessionRow, name: &str) -> Result<Option<CheckpointRow>> {
-        let (id, name) = (session.id.clone(), name.to_owned());
-        self.blink
-            .with_registry(move |registry| registry.checkpoint(&id, &name))
-            .await
-    }
-
-    pub(super) async fn existing(&self, session: &SessionRow, name: &str) -> Result<CheckpointRow> {
-        if let Some(found) = self.find(session, name).await? {
+    /// A checkpoint, with its layer and all beneath it.
+    pub(super) async fn existing(
+        &self,
+        session: &SessionRow,
+        name: &str,
+    ) -> Result<(CheckpointRow, Vec<String>)> {
+        let (id, wanted) = (session.id.clone(), name.to_owned());
+        let found = self
+            .blink
+            .with_registry(move |registry| {
+                let found = registry.checkpoint(&id, &wanted)?;
+                found
+                    .map(|row| {
+                        let chain = registry.chain(&row.layer)?;
+                        Ok((row, chain))
+                    })
+                    .transpose()
+            })
+            .await?;
+        if let Some(found) = found {
             return Ok(found);
         }
         let all = self.checkpoints().await?;

@@ -6,65 +6,61 @@ use super::registry::LayerRow;
 use crate::engine::Engine;
 use crate::error::Result;
 
-/// A layer that a head can be made over, and those of it and beneath it that are not written down yet.
+/// What a head can be made over.
 pub(super) struct Base {
-    pub(super) layer: String,
+    /// The layer, and all beneath it before it.
+    pub(super) chain: Vec<String>,
+    /// Those of it that are not written down yet.
     pub(super) new: Vec<LayerRow>,
 }
 
 impl Session {
-    /// What shows the same as a layer and has not too many layers beneath it: the layer itself, or one in which the upper half
-    /// of its chain is made one. Half, so that the next comes only after as many changes again.
+    /// What shows the same as a chain of layers, the lowest first, and is not too long: the chain itself, or one in which the
+    /// upper half is made one. Half, so that the next comes only after as many changes again.
     pub(super) async fn base(
         &self,
         engine: &dyn Engine,
         making: &Making,
-        layer: &str,
+        mut chain: Vec<String>,
         mut new: Vec<LayerRow>,
     ) -> Result<Base> {
-        let unwritten = new.iter().find(|row| row.id == layer);
-        let written = match unwritten {
-            Some(row) => row.parent.clone(),
-            None => Some(layer.to_owned()),
-        };
-        let mut chain = match written {
-            Some(written) => self.chain(&written).await?,
-            None => Vec::new(),
-        };
-        chain.extend(unwritten.map(|row| row.id.clone()));
         let layers = self.blink.layers();
         let folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
         if chain.len() < 2 || !engine.is_deep(&folders) {
-            let layer = layer.to_owned();
-            return Ok(Base { layer, new });
+            return Ok(Base { chain, new });
         }
         let below = chain.len() / 2;
         let merged = layers.new_layer(making)?;
         engine
             .merge(&folders[below..], &layers.folder(&merged))
             .await?;
+        chain.truncate(below);
         new.push(LayerRow {
             id: merged.clone(),
-            parent: below.checked_sub(1).map(|top| chain[top].clone()),
+            parent: chain.last().cloned(),
         });
-        Ok(Base { layer: merged, new })
+        chain.push(merged);
+        Ok(Base { chain, new })
     }
 
-    /// Makes an empty layer over another, to write to.
+    /// Makes an empty layer over a chain of them, to write to.
     pub(super) async fn new_head(
         &self,
         engine: &dyn Engine,
         making: &Making,
-        base: &str,
+        base: &[String],
     ) -> Result<LayerRow> {
         let layers = self.blink.layers();
         let id = layers.new_layer(making)?;
+        let Some(top) = base.last() else {
+            return Ok(LayerRow { id, parent: None });
+        };
         engine
-            .make_disk(&layers.folder(&id), &layers.folder(base))
+            .make_disk(&layers.folder(&id), &layers.folder(top))
             .await?;
         Ok(LayerRow {
             id,
-            parent: Some(base.to_owned()),
+            parent: Some(top.clone()),
         })
     }
 

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -25,10 +26,10 @@ pub(crate) struct Layers {
     folder: PathBuf,
 }
 
-/// While this lives, no process collects layers: some are not written down yet.
-#[derive(Debug)]
+/// While this or one of its clones lives, no process removes layers: some are not written down yet, or are read.
+#[derive(Debug, Clone)]
 pub(crate) struct Making {
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl Layers {
@@ -44,7 +45,9 @@ impl Layers {
 
     pub(crate) fn making(&self) -> Result<Making> {
         self.lock(FlockOperation::LockShared)?
-            .map(|lock| Making { _lock: lock })
+            .map(|lock| Making {
+                _lock: Arc::new(lock),
+            })
             .ok_or_else(|| Error::new(ErrorKind::Internal, "Blink's home cannot be locked"))
     }
 
@@ -63,25 +66,12 @@ impl Layers {
         Ok(id)
     }
 
-    /// Removes layers that the registry has forgotten; says whether it could, as others may still read them.
-    pub(crate) fn remove(&self, forgotten: &[String], registry: &Registry) -> Result<bool> {
-        let Some(alone) = self.lock_alone()? else {
-            return Ok(false);
-        };
-        for id in forgotten {
-            remove_layer(&alone, id.as_ref());
+    /// Removes what the registry does not know; not while another process makes or reads layers, whose turn comes again.
+    pub(crate) fn collect(&self, registry: &Registry) -> Result<()> {
+        match self.lock_alone()? {
+            Some(alone) => self.collect_alone(&alone, registry, |_| {}),
+            None => Ok(()),
         }
-        registry.keep_ballast();
-        Ok(true)
-    }
-
-    /// Removes what nothing needs; says whether it could, which it cannot while others make or read layers.
-    pub(crate) fn collect(&self, registry: &mut Registry) -> Result<bool> {
-        let Some(alone) = self.lock_alone()? else {
-            return Ok(false);
-        };
-        self.collect_alone(&alone, registry, |_| {})?;
-        Ok(true)
     }
 
     /// As [`collect`](Layers::collect), and says how many bytes that has freed.
@@ -95,6 +85,7 @@ impl Layers {
                 "another process makes a session, a checkpoint or an export; try again when it has",
             )
         })?;
+        registry.forget_layers()?;
         let mut freed_bytes = 0;
         self.collect_alone(&alone, registry, |layer| freed_bytes += size_of(layer))?;
         Ok(freed_bytes)
@@ -103,10 +94,10 @@ impl Layers {
     fn collect_alone(
         &self,
         alone: &File,
-        registry: &mut Registry,
+        registry: &Registry,
         mut before_removal: impl FnMut(&Path),
     ) -> Result<()> {
-        let needed = registry.collect_layers()?;
+        let known = registry.layers()?;
         let failed = |error: std::io::Error| {
             Error::io(
                 "what no session needs any more could not be removed from Blink's home",
@@ -115,7 +106,7 @@ impl Layers {
         };
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            if needed
+            if known
                 .iter()
                 .any(|id| name.as_encoded_bytes() == id.as_bytes())
             {

@@ -293,7 +293,10 @@ impl Session {
 
     /// What there is to say about it.
     pub async fn info(&self) -> SessionInfo {
-        let state = self.state.lock().await;
+        let mut state = self.state.lock().await;
+        if let Err(error) = self.refresh(&mut state).await {
+            tracing::debug!(%error, "a session is told of as it was");
+        }
         let info = self.blink.describe(&state.row);
         SessionInfo {
             running: match &state.sandbox {
@@ -388,7 +391,7 @@ impl Session {
         name::check("session", &name)?;
         let mut state = self.there().await?;
         let (id, new) = (state.row.id.clone(), name.clone());
-        self.change(&mut state, move |registry| {
+        self.change(&mut state, None, move |registry| {
             registry.rename_session(&id, &new)
         })
         .await?;
@@ -409,7 +412,7 @@ impl Session {
         };
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
-        self.forget(&mut state, None, move |registry| {
+        self.change_and_collect(&mut state, None, move |registry| {
             registry.remove_session(&id)
         })
         .await?;

@@ -83,7 +83,7 @@ impl Session {
         .await?;
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
         let written = self.write_layers(image, &held, &base, store, tell).await;
-        self.let_go(held).await;
+        held.let_go(&self.blink).await;
         let image = written?;
         on_thread(move || image.finish()).await
     }

@@ -8,14 +8,15 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use boxlite::{ArchiveManifest, BoxArchive, BoxOptions, LiteBox, RootfsSpec};
 
 use super::failure::translate;
 use super::flat::Flat;
-use super::postscript;
 use super::qcow2::Header;
 use super::runtime::Runtime;
+use super::{not_read, postscript};
 use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
@@ -122,7 +123,10 @@ pub(super) fn export(
     // The disk is read and hashed beside the packing.
     encoder.multithread(COMPRESSING_THREADS).map_err(failed)?;
     let mut tar = tar::Builder::new(encoder);
-    let checksum = append_disk(&mut tar, flat, tell).map_err(failed)?;
+    let checksum = append_disk(&mut tar, flat, tell).map_err(|error| match error {
+        DiskError::Read(error) => not_read(&error),
+        DiskError::Write(error) => failed(error),
+    })?;
     // Nothing of this host goes into the archive.
     let options = BoxOptions {
         rootfs: RootfsSpec::RootfsPath(image.to_string_lossy().into_owned()),
@@ -142,29 +146,75 @@ pub(super) fn export(
     unfinished.finish()
 }
 
+/// On which side a disk could not be packed.
+enum DiskError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
 /// The checksum of the disk, as manifests have it.
-fn append_disk(tar: &mut tar::Builder<impl Write>, flat: &Flat, tell: &Tell) -> io::Result<String> {
+fn append_disk(
+    tar: &mut tar::Builder<impl Write>,
+    flat: &Flat,
+    tell: &Tell,
+) -> std::result::Result<String, DiskError> {
     let mut header = tar::Header::new_gnu();
     header.set_size(flat.bytes());
     header.set_mode(0o600);
-    let disk = flat.read()?;
+    let disk = flat.read().map_err(DiskError::Read)?;
     std::thread::scope(|scope| {
         let (supply, ahead) = Ahead::new();
         let mut ahead = Told::new(ahead, tell, 0, Some(flat.bytes()));
-        let reading = scope.spawn(move || {
-            let mut hashed = Hashed::new(disk);
+        let reading = beside(scope, move || {
+            let mut hashed = Hashed::new(Watched {
+                inner: disk,
+                has_failed: false,
+            });
             supply.read_all(&mut hashed);
-            hashed.hex()
-        });
+            let (disk, digest) = hashed.finish();
+            (disk.has_failed, digest)
+        })
+        .map_err(DiskError::Read)?;
         let appended = tar.append_data(&mut header, DISK, &mut ahead);
         // The thread may wait for somebody to take what it has read.
         ahead.finish();
-        let digest = reading
-            .join()
-            .map_err(|_| io::Error::other("the thread that reads the disk has panicked"))?;
-        appended?;
-        Ok(format!("sha256:{digest}"))
+        let (has_failed, digest) = joined(reading).map_err(DiskError::Read)?;
+        match appended {
+            Ok(()) => Ok(format!("sha256:{digest}")),
+            Err(error) if has_failed => Err(DiskError::Read(error)),
+            Err(error) => Err(DiskError::Write(error)),
+        }
     })
+}
+
+/// Notes that reading has failed.
+struct Watched<R> {
+    inner: R,
+    has_failed: bool,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        self.has_failed |= read.is_err();
+        read
+    }
+}
+
+/// Starts a thread, where there is room for one.
+fn beside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    let name = "blink-archive".to_owned();
+    std::thread::Builder::new()
+        .name(name)
+        .spawn_scoped(scope, work)
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
+    let panicked = |_| io::Error::other("the thread that goes with it has panicked");
+    thread.join().map_err(panicked)
 }
 
 /// An archive that was opened, and begins as one.
@@ -236,15 +286,12 @@ impl MicrovmArchive {
         let mut told = Told::new(&self.file, tell, 0, Some(self.bytes));
         let read = std::thread::scope(|scope| {
             let (supply, plain) = Ahead::new();
-            let unpacking = scope.spawn(|| unpack(&mut told, supply));
+            let unpacking = beside(scope, || unpack(&mut told, supply)).map_err(archive_error)?;
             let read = read_archive(plain, self.bytes, disk);
-            let unpacked = unpacking.join().unwrap_or_else(|_| {
-                let panicked = "the thread that unpacks it has panicked";
-                Err(io::Error::other(panicked))
-            });
-            let read = read?;
-            unpacked.map_err(archive_error)?;
-            Ok(read)
+            joined(unpacking)
+                .and_then(|unpacked| unpacked)
+                .map_err(archive_error)?;
+            read
         })?;
         told.finish();
         Ok(read)

@@ -35,9 +35,14 @@ impl Disk {
         Header::read(&self.path).map(|header| header.size_bytes)
     }
 
-    /// It and what is beneath it as one, all in a folder.
-    pub(super) fn flat(&self, within: &Path) -> io::Result<Flat> {
-        Flat::open(&self.path, within)
+    /// It and those beneath it, the lowest first, as one; the lowest that there is may lie over an image's in a folder.
+    pub(super) fn flat(&self, beneath: &[Disk], images: &Path) -> io::Result<Flat> {
+        let there = beneath.iter().rev().filter(|disk| disk.exists());
+        let disks: Vec<_> = std::iter::once(self)
+            .chain(there)
+            .map(|disk| disk.path.clone())
+            .collect();
+        Flat::open(&disks, images)
     }
 
     /// Gives the file a second name, in the engine's place for a machine: whatever the engine does to its own name, the

@@ -102,8 +102,13 @@ fn not_kept(error: std::io::Error) -> Error {
     Error::io("the sandbox's disk could not be kept", &error)
 }
 
-fn not_read(error: std::io::Error) -> Error {
-    Error::io("the session's disk cannot be read", &error)
+fn not_read(error: &std::io::Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    let what = "the session's disk cannot be read";
+    match error.kind() {
+        InvalidData | UnexpectedEof => Error::new(ErrorKind::Corrupt, format!("{what}: {error}")),
+        _ => Error::io(what, error),
+    }
 }
 
 async fn on_thread<T: Send + 'static>(
@@ -152,16 +157,19 @@ impl Engine for MicrovmEngine {
     async fn export(
         &self,
         disk: &Path,
-        _layers: &[PathBuf],
+        layers: &[PathBuf],
         archive: &Path,
         session: &[u8],
         tell: &Tell,
     ) -> Result<()> {
         let image = self.prepare(host_image::blank).await?;
-        let (disk, home) = (Disk::of(disk), self.home.path().to_owned());
+        let (disk, images) = (Disk::of(disk), self.runtime.image_disks());
+        let beneath: Vec<_> = layers.iter().map(|folder| Disk::of(folder)).collect();
         let (archive, session, tell) = (archive.to_owned(), session.to_owned(), tell.clone());
         on_thread(move || {
-            let flat = disk.flat(&home).map_err(not_read)?;
+            let flat = disk
+                .flat(&beneath, &images)
+                .map_err(|error| not_read(&error))?;
             archive::export(&flat, &image, &archive, &session, &tell)
         })
         .await

@@ -40,6 +40,9 @@ pub(super) const CLUSTER: u64 = 1 << CLUSTER_BITS;
 pub(super) const SPAN_CLUSTERS: u64 = CLUSTER / 8;
 const SPAN: u64 = SPAN_CLUSTERS * CLUSTER;
 
+/// Spans of a disk: as many as others allow, so that the first table fits into any memory.
+const SPANS_LIMIT: u64 = 1 << 22;
+
 /// In the entry of a table: where what it leads to begins.
 pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
@@ -90,6 +93,15 @@ impl Header {
         if long(72) != 0 {
             return Err(invalid("it uses features that are not known"));
         }
+        if word(32) != 0 {
+            return Err(invalid("it is encrypted"));
+        }
+        if word(20) != CLUSTER_BITS {
+            return Err(invalid("its clusters are not of 64 KiB"));
+        }
+        if long(24).div_ceil(SPAN) > SPANS_LIMIT || u64::from(word(36)) > SPANS_LIMIT {
+            return Err(invalid("it is larger than 2 PiB"));
+        }
         let (offset, length) = (long(8), word(16));
         let backing = match (offset, length) {
             (0, _) => None,
@@ -109,8 +121,7 @@ impl Header {
             backing,
         };
         let first_table = FirstTable {
-            cluster_bits: word(20),
-            entries: word(36),
+            entries: u64::from(word(36)),
             offset: long(40),
         };
         Ok((header, first_table))
@@ -194,25 +205,14 @@ impl Header {
 
 /// What a disk says of its first table.
 pub(super) struct FirstTable {
-    cluster_bits: u32,
-    entries: u32,
+    entries: u64,
     offset: u64,
 }
 
 impl FirstTable {
     /// Its entries: for each span, where its table is; 0 where it has none.
-    ///
-    /// # Errors
-    /// `InvalidData` for one that cannot be.
     pub(super) fn read(&self, file: &File) -> io::Result<Vec<u64>> {
-        if self.cluster_bits != CLUSTER_BITS {
-            return Err(invalid("its clusters are not of 64 KiB"));
-        }
-        let bytes = u64::from(self.entries) * 8;
-        if bytes > file.metadata()?.len() {
-            return Err(invalid("its first table is longer than it"));
-        }
-        let mut table = read_table(file, self.offset, bytes)?;
+        let mut table = read_table(file, self.offset, self.entries * 8)?;
         for entry in &mut table {
             *entry &= OFFSET;
         }
@@ -278,7 +278,17 @@ mod tests {
         };
         header.write_new(&disk).unwrap();
         let good = std::fs::read(&disk).unwrap();
-        for (offset, byte) in [(0, 0), (7, 2), (16, 0xff), (19, 0), (79, 4)] {
+        for (offset, byte) in [
+            (0, 0),
+            (7, 2),
+            (16, 0xff),
+            (19, 0),
+            (23, 12),
+            (24, 1),
+            (35, 1),
+            (36, 1),
+            (79, 4),
+        ] {
             let mut bad = good.clone();
             bad[offset] = byte;
             std::fs::write(&disk, bad).unwrap();

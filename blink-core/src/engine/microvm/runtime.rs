@@ -102,6 +102,11 @@ impl Runtime {
         &self.folder
     }
 
+    /// Where the engine has the disks that it makes of images.
+    pub(super) fn image_disks(&self) -> PathBuf {
+        self.folder.join("images/disk-images")
+    }
+
     /// Where the engine looks for a machine's disk.
     pub(super) fn disk_place(&self, machine: &str) -> PathBuf {
         self.machine_folder(machine).join("disks/disk.qcow2")

@@ -114,7 +114,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     let home = Home::open(Some(scratch.path().join("home"))).unwrap();
     let engine = MicrovmEngine::open(&home).await.unwrap();
     let layer = |name: &str| {
-        let folder = scratch.path().join(name);
+        let folder = home.layers().join(name);
         fs::create_dir(&folder).unwrap();
         folder
     };
@@ -181,7 +181,8 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
 
     let archive = scratch.path().join("fork.boxlite");
     let nobody = crate::transfer::tell_nobody();
-    let exported = engine.export(&fourth, &[], &archive, b"said", &nobody);
+    let beneath = [disk.clone()];
+    let exported = engine.export(&fourth, &beneath, &archive, b"said", &nobody);
     exported.await.unwrap();
     damaged_archives_leave_nothing(&engine, &archive, &second).await;
     let opened = engine.open_archive(&archive).await.unwrap();

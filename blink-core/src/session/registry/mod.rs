@@ -13,9 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 pub(super) use self::failure::{checkpoint_taken, session_taken};
 use self::failure::{failed, failed_in, is_full};
-use self::rows::{
-    CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_layer, read_session, seconds,
-};
+use self::rows::{CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_session, seconds};
 pub(super) use self::rows::{CheckpointRow, LayerRow, SessionRow};
 use super::ballast::Ballast;
 use crate::error::{Error, ErrorKind, Result};
@@ -227,8 +225,7 @@ impl Registry {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Says which layers nothing needs any more.
-    pub(crate) fn remove_session(&mut self, id: &str) -> Result<Vec<String>> {
+    pub(crate) fn remove_session(&mut self, id: &str) -> Result<()> {
         self.change_in_need(|transaction| {
             transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
             forget_layers(transaction)
@@ -288,14 +285,13 @@ impl Registry {
         .map_err(taken)
     }
 
-    /// Gives a session a new head that begins with a checkpoint: the last of these layers. Says which layers nothing needs
-    /// any more.
+    /// Gives a session a new head that begins with a checkpoint: the last of these layers.
     pub(crate) fn restore(
         &mut self,
         session: &SessionRow,
         checkpoint: &str,
         layers: &[LayerRow],
-    ) -> Result<Vec<String>> {
+    ) -> Result<()> {
         self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
             if let Some(head) = layers.last() {
@@ -338,8 +334,8 @@ impl Registry {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Those that followed it follow the one before it. Says which layers nothing needs any more.
-    pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<Vec<String>> {
+    /// Those that followed it follow the one before it.
+    pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<()> {
         self.change_in_need(|transaction| {
             let parent: Option<Option<String>> = transaction
                 .query_row(
@@ -349,7 +345,7 @@ impl Registry {
                 )
                 .optional()?;
             let Some(parent) = parent else {
-                return Ok(Vec::new());
+                return Ok(());
             };
             transaction.execute(
                 "UPDATE checkpoints SET parent = ?3 WHERE session = ?1 AND parent = ?2",
@@ -367,17 +363,6 @@ impl Registry {
         })
     }
 
-    pub(crate) fn layer(&self, id: &str) -> Result<Option<LayerRow>> {
-        self.connection
-            .query_row(
-                "SELECT id, parent FROM layers WHERE id = ?1",
-                [id],
-                read_layer,
-            )
-            .optional()
-            .map_err(failed)
-    }
-
     /// The layer and all beneath it, the lowest first.
     pub(crate) fn chain(&self, id: &str) -> Result<Vec<String>> {
         let mut statement = self
@@ -387,32 +372,43 @@ impl Registry {
                      SELECT id, parent, 0 FROM layers WHERE id = ?1
                      UNION ALL SELECT layers.id, layers.parent, depth + 1
                          FROM chain JOIN layers ON layers.id = chain.parent
-                 ) SELECT id FROM chain ORDER BY depth DESC",
+                 ) SELECT id, parent FROM chain ORDER BY depth DESC",
             )
             .map_err(failed)?;
         let rows = statement
-            .query_map([id], |row| row.get(0))
+            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))
             .map_err(failed)?;
-        let chain: Vec<String> = rows.collect::<rusqlite::Result<_>>().map_err(failed)?;
-        match chain.is_empty() {
-            true => Err(Error::new(
+        let chain: Vec<(String, Option<String>)> =
+            rows.collect::<rusqlite::Result<_>>().map_err(failed)?;
+        let missing = match chain.first() {
+            Some((_, parent)) => parent.as_deref(),
+            None => Some(id),
+        };
+        match missing {
+            Some(missing) => Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(
-                    "the list of sessions in Blink's home is damaged: it does not know the layer {id}; remove the \
-                     session, or bring the home back from a copy"
+                    "the list of sessions in Blink's home is damaged: it does not know the layer {missing}; remove \
+                     the session, or bring the home back from a copy"
                 ),
             )),
-            false => Ok(chain),
+            None => Ok(chain.into_iter().map(|(id, _)| id).collect()),
         }
     }
 
-    /// Forgets the layers that nothing needs; says which remain.
-    pub(crate) fn collect_layers(&mut self) -> Result<Vec<String>> {
-        self.change_in_need(|transaction| {
-            forget_layers(transaction)?;
-            let mut statement = transaction.prepare("SELECT id FROM layers")?;
-            statement.query_map([], |row| row.get(0))?.collect()
-        })
+    /// All that it knows.
+    pub(crate) fn layers(&self) -> Result<Vec<String>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT id FROM layers")
+            .map_err(failed)?;
+        let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+        rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    }
+
+    /// Forgets the layers that nothing needs, as changes do that free some.
+    pub(crate) fn forget_layers(&mut self) -> Result<()> {
+        self.change_in_need(forget_layers)
     }
 }
 
@@ -429,18 +425,17 @@ fn insert_layers(
     Ok(())
 }
 
-/// Forgets the layers that nothing needs; says which these were. What a process makes meanwhile is not written down, and
-/// what it makes that of is needed.
-fn forget_layers(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
+/// What a process makes meanwhile is not written down, and what it makes that of is needed.
+fn forget_layers(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "defer_foreign_keys", true)?;
     let mut statement = transaction.prepare_cached(
         "WITH RECURSIVE needed (id) AS (
              SELECT head FROM sessions UNION SELECT layer FROM checkpoints
              UNION SELECT layers.parent FROM layers JOIN needed ON layers.id = needed.id
                  WHERE layers.parent IS NOT NULL
-         ) DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed) RETURNING id",
+         ) DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed)",
     )?;
-    statement.query_map([], |row| row.get(0))?.collect()
+    statement.execute([]).map(drop)
 }
 
 fn set_head(transaction: &Transaction<'_>, session: &str, head: &str) -> rusqlite::Result<()> {

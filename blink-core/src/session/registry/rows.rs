@@ -76,13 +76,6 @@ pub(super) fn read_checkpoint(row: &rusqlite::Row<'_>) -> rusqlite::Result<Check
     })
 }
 
-pub(super) fn read_layer(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerRow> {
-    Ok(LayerRow {
-        id: row.get(0)?,
-        parent: row.get(1)?,
-    })
-}
-
 pub(super) fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -5,21 +5,17 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::SeekFrom;
 
 use super::qcow2::{
-    ALONE, CLUSTER, COMPRESSED, FirstTable, Header, OFFSET, SPAN_CLUSTERS, Tables, ZEROS, invalid,
-    read_table,
+    ALONE, CLUSTER, COMPRESSED, Header, OFFSET, SPAN_CLUSTERS, Tables, ZEROS, invalid, read_table,
 };
 
 /// Clusters whose reference counts fit into one.
 const COUNTED: u64 = CLUSTER / 2;
-
-/// Disks that may lie one over the other: far more than sessions have.
-const DEEPEST: usize = 4096;
 
 /// What shows the same as a disk and all that is beneath it.
 pub(super) struct Flat {
@@ -53,7 +49,10 @@ enum Found {
 
 struct Layer {
     file: File,
+    /// Of the file.
     bytes: u64,
+    /// Of the disk.
+    clusters: u64,
     form: Form,
 }
 
@@ -65,29 +64,29 @@ enum Form {
 }
 
 impl Flat {
-    /// Opens a disk and all that it names beneath it, which must be in a folder: the hypervisor writes these names, and it is
-    /// not believed.
+    /// Opens a disk and those beneath it, the topmost first; the lowest may lie over the disk of an image in a folder. The
+    /// hypervisor writes what a disk says to be beneath it, and is not believed.
     ///
     /// # Errors
-    /// `InvalidData` for what is no such disk.
-    pub(super) fn open(disk: &Path, within: &Path) -> io::Result<Flat> {
-        let within = within.canonicalize()?;
+    /// `InvalidData` for what are no such disks.
+    pub(super) fn open(disks: &[PathBuf], images: &Path) -> io::Result<Flat> {
         let (mut layers, mut size_bytes) = (Vec::new(), None);
-        let mut next = Some(disk.to_owned());
-        while let Some(path) = next {
-            if layers.len() == DEEPEST {
-                return Err(invalid("too many disks lie one over the other"));
-            }
-            let beneath = size_bytes.is_some();
-            if beneath && !path.canonicalize()?.starts_with(&within) {
-                return Err(invalid(
-                    "it wants a file beneath it that is no disk of Blink's",
-                ));
-            }
-            let (layer, size, backing) = Layer::open(&path, beneath)?;
+        for (index, disk) in disks.iter().enumerate() {
+            let (layer, size, beneath) = Layer::open(disk)?;
             size_bytes.get_or_insert(size);
             layers.push(layer);
-            next = backing;
+            let expected = disks.get(index + 1).map(std::path::absolute).transpose()?;
+            match beneath {
+                beneath if beneath == expected => {}
+                Some(image) if expected.is_none() && image.parent() == Some(images) => {
+                    layers.push(Layer::open_image(&image)?);
+                }
+                _ => {
+                    return Err(invalid(
+                        "it wants another file beneath it than it lies over",
+                    ));
+                }
+            }
         }
         let size_bytes = size_bytes.unwrap_or_default();
         let spans = spans(&layers, size_bytes)?;
@@ -227,7 +226,9 @@ impl Read for Clusters<'_> {
             let Some(place) = self.places.next() else {
                 return Ok(0);
             };
-            self.buffer = self.layers[usize::from(place.layer)].cluster(place.offset)?;
+            self.buffer
+                .resize(usize::try_from(CLUSTER).map_err(io::Error::other)?, 0);
+            self.layers[usize::from(place.layer)].read_cluster(place.offset, &mut self.buffer)?;
             self.taken = 0;
         }
         let read = (&self.buffer[self.taken..]).read(buffer)?;
@@ -236,9 +237,22 @@ impl Read for Clusters<'_> {
     }
 }
 
+/// A name that was changed meanwhile leads nowhere else, and a pipe is not waited for.
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
+        false => Err(invalid("it is no file")),
+    }
+}
+
 fn spans(layers: &[Layer], size_bytes: u64) -> io::Result<Vec<Span>> {
     let clusters = size_bytes.div_ceil(CLUSTER);
-    // Tables that lead to the same cluster again and again would make an endless disk of a short file.
+    // Entries that lead to the same place again and again would make an endless disk of a short file.
     let mut room: u64 = layers
         .iter()
         .map(|layer| layer.bytes.div_ceil(CLUSTER))
@@ -250,8 +264,9 @@ fn spans(layers: &[Layer], size_bytes: u64) -> io::Result<Vec<Span>> {
         let start = number * SPAN_CLUSTERS;
         let count = SPAN_CLUSTERS.min(clusters - start);
         let mut found = vec![Found::Nothing; usize::try_from(count).map_err(io::Error::other)?];
+        let mut used = 0;
         for (index, layer) in (0..).zip(layers) {
-            layer.look(index, number, &mut found)?;
+            used += u64::from(layer.look(index, number, &mut found)?);
         }
         let clusters: Vec<_> = (0..)
             .zip(found)
@@ -261,8 +276,8 @@ fn spans(layers: &[Layer], size_bytes: u64) -> io::Result<Vec<Span>> {
             })
             .collect();
         room = room
-            .checked_sub(clusters.len() as u64)
-            .ok_or_else(|| invalid("several of its clusters are the same"))?;
+            .checked_sub(used + clusters.len() as u64)
+            .ok_or_else(|| invalid("several of its entries lead to the same place"))?;
         if !clusters.is_empty() {
             spans.push(Span { number, clusters });
         }
@@ -271,48 +286,52 @@ fn spans(layers: &[Layer], size_bytes: u64) -> io::Result<Vec<Span>> {
 }
 
 impl Layer {
-    /// With the size of the disk, and what is beneath it.
-    fn open(path: &Path, may_be_raw: bool) -> io::Result<(Layer, u64, Option<PathBuf>)> {
-        let file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        if may_be_raw
-            && path
-                .extension()
-                .is_none_or(|extension| extension != "qcow2")
-        {
-            let form = Form::Raw;
-            return Ok((Layer { file, bytes, form }, bytes, None));
-        }
-        let (header, table): (Header, FirstTable) = Header::read_from(&file)?;
-        let form = Form::Qcow2(table.read(&file)?);
-        Ok((
-            Layer { file, bytes, form },
-            header.size_bytes,
-            header.backing,
-        ))
+    /// With the size of the disk, and what it says to be beneath it.
+    fn open(path: &Path) -> io::Result<(Layer, u64, Option<PathBuf>)> {
+        let (file, bytes) = open_file(path)?;
+        let (header, table) = Header::read_from(&file)?;
+        let layer = Layer {
+            form: Form::Qcow2(table.read(&file)?),
+            file,
+            bytes,
+            clusters: header.size_bytes.div_ceil(CLUSTER),
+        };
+        Ok((layer, header.size_bytes, header.backing))
+    }
+
+    fn open_image(path: &Path) -> io::Result<Layer> {
+        let (file, bytes) = open_file(path)?;
+        Ok(Layer {
+            file,
+            bytes,
+            clusters: bytes.div_ceil(CLUSTER),
+            form: Form::Raw,
+        })
     }
 
     fn spans(&self) -> u64 {
         match &self.form {
             Form::Qcow2(tables) => tables.len() as u64,
-            Form::Raw => self.bytes.div_ceil(SPAN_CLUSTERS * CLUSTER),
+            Form::Raw => self.clusters.div_ceil(SPAN_CLUSTERS),
         }
     }
 
-    /// Says what it knows of a span's clusters, of which nothing was found above it.
-    fn look(&self, index: u16, span: u64, found: &mut [Found]) -> io::Result<()> {
+    /// Finds what it knows of a span's clusters, of which nothing was found above it; says whether it has a table for them.
+    fn look(&self, index: u16, span: u64, found: &mut [Found]) -> io::Result<bool> {
         let place = |offset| Place {
             layer: index,
             offset,
         };
         match &self.form {
-            Form::Raw => self.look_for_data(span, found, place),
+            Form::Raw => self.look_for_data(span, found, place).map(|()| false),
             Form::Qcow2(tables) => {
                 let table = usize::try_from(span).ok().and_then(|span| tables.get(span));
                 let Some(&table @ 1..) = table else {
-                    return Ok(());
+                    return Ok(false);
                 };
-                let entries = read_table(&self.file, table, found.len() as u64 * 8)?;
+                // Beyond its own end, what is beneath it does not show either; ours all end alike.
+                let known = self.clusters.saturating_sub(span * SPAN_CLUSTERS);
+                let entries = read_table(&self.file, table, known.min(found.len() as u64) * 8)?;
                 for (found, entry) in found.iter_mut().zip(entries) {
                     if *found != Found::Nothing {
                         continue;
@@ -326,7 +345,7 @@ impl Layer {
                         _ => Found::Data(place(entry & OFFSET)),
                     };
                 }
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -360,8 +379,7 @@ impl Layer {
     }
 
     /// Beyond its end are zeros.
-    fn cluster(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let mut cluster = vec![0; usize::try_from(CLUSTER).map_err(io::Error::other)?];
+    fn read_cluster(&self, offset: u64, cluster: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < cluster.len() {
             match self
@@ -374,7 +392,8 @@ impl Layer {
                 Err(error) => return Err(error),
             }
         }
-        Ok(cluster)
+        cluster[filled..].fill(0);
+        Ok(())
     }
 }
 
