@@ -61,7 +61,7 @@ test: setup ## Run every test
 	@scripts/test-c
 	@tests/vm-lab/run-tests
 
-vm-test: setup ## Run all tests of micro-VMs, on an emulated host where this one cannot (40 minutes; `make test` runs a part)
+vm-test: setup ## Run all tests of micro-VMs, on an emulated host where this one cannot (an hour; `make test` runs a part)
 	@tests/vm-lab/run-tests --all
 
 soak: setup ## Make and remove SOAK_CYCLES (10000) sandboxes, and compare what is held before and after

@@ -8,8 +8,8 @@ use crate::error::{Error, ErrorKind};
 use crate::hypervisor::{self, Hypervisor};
 use crate::isolation::{Isolation, IsolationChoice};
 
-/// How long a trial may take.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a trial may take: as long as a boot may, which takes a third of that on a host that is emulated itself.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What was found out about one isolation.
 #[derive(Debug, Clone)]

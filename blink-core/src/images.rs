@@ -182,7 +182,7 @@ impl Blink {
         .await
     }
 
-    /// A stored image by its digest; `None` for the host's own programs.
+    /// The image that a session was made of, which must still be there.
     pub(crate) async fn stored_image(
         &self,
         name: &str,
@@ -192,16 +192,7 @@ impl Blink {
             return Ok(None);
         };
         let (blink, name) = (self.clone(), name.to_owned());
-        on_thread(move || {
-            let image = blink.open_image_store()?.get(&digest)?.ok_or_else(|| {
-                let message = format!(
-                    "the image {name:?} ({digest}) is not stored any more; pull it again, in this version"
-                );
-                Error::new(ErrorKind::ImageUnavailable, message)
-            })?;
-            Ok(Some(image))
-        })
-        .await
+        on_thread(move || still_stored(&*blink.open_image_store()?, &name, &digest).map(Some)).await
     }
 
     /// Says that a sandbox uses an image, which nobody removes then.
@@ -217,10 +208,41 @@ impl Blink {
         on_thread(move || Ok(blink.open_image_store()?.claim(&image, &folder)?)).await
     }
 
+    /// As both, for several that are made of the same.
+    pub(crate) async fn claim_stored_image(
+        &self,
+        name: &str,
+        digest: Option<&str>,
+        folders: &[SandboxFolder],
+    ) -> Result<()> {
+        let Some(digest) = digest.map(str::to_owned) else {
+            return Ok(());
+        };
+        let (blink, name, folders) = (self.clone(), name.to_owned(), folders.to_owned());
+        on_thread(move || {
+            let store = blink.open_image_store()?;
+            let image = still_stored(&store, &name, &digest)?;
+            for folder in &folders {
+                store.claim(&image, folder.path())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     pub(crate) async fn image_store(&self) -> Result<Arc<ImageStore>> {
         let blink = self.clone();
         on_thread(move || blink.open_image_store()).await
     }
+}
+
+fn still_stored(store: &ImageStore, name: &str, digest: &str) -> Result<StoredImage> {
+    store.get(digest)?.ok_or_else(|| {
+        let message = format!(
+            "the image {name:?} ({digest}) is not stored any more; pull it again, in this version"
+        );
+        Error::new(ErrorKind::ImageUnavailable, message)
+    })
 }
 
 async fn on_thread<T: Send + 'static>(

@@ -312,7 +312,7 @@ def test_making_a_sandbox_can_be_given_up(home: Path) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await (await task).close()
         # What was given up is removed in the background.
-        for _ in range(400):
+        for _ in range(2400):
             if set((home / "sandboxes").iterdir()) <= before:
                 return
             await asyncio.sleep(0.05)

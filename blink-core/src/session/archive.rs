@@ -70,8 +70,10 @@ impl Session {
     /// and whether it is warm or stops when idle. What it sees and reaches of this host does not: its mounts, its network
     /// and its ports.
     ///
+    /// Where the caller gives up, it goes on by itself: there is a whole file at its end, or none.
+    ///
     /// # Errors
-    /// `ResourceExhausted` for a full disk, with nothing left behind.
+    /// `ResourceExhausted` for a full disk, with nothing left behind; `Corrupt` for a disk that is damaged.
     pub async fn export(&self, archive: impl AsRef<Path>) -> Result<()> {
         self.export_with(archive, ExportOptions::default()).await
     }

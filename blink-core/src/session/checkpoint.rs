@@ -405,22 +405,20 @@ impl Session {
     ) -> Result<Vec<Session>> {
         let parent = state.row.clone();
         let engine = self.blink.engine(parent.isolation).await?;
-        let image = self
-            .blink
-            .stored_image(
-                &parent.options.asked.image,
-                parent.options.digest.as_deref(),
-            )
-            .await?;
         let base = self.base(&*engine, making, kept.chain, kept.new).await?;
         let mut new = base.new;
         let (mut rows, mut folders) = (Vec::new(), Vec::new());
         let made = async {
-            for name in names {
-                name::check("session", &name)?;
-                let folder = self.blink.home().new_sandbox(Lifetime::Session)?;
-                folders.push(folder.clone());
-                self.blink.claim_image(image.as_ref(), &folder).await?;
+            for name in &names {
+                name::check("session", name)?;
+                folders.push(self.blink.home().new_sandbox(Lifetime::Session)?);
+            }
+            let image = &parent.options.asked.image;
+            let digest = parent.options.digest.as_deref();
+            self.blink
+                .claim_stored_image(image, digest, &folders)
+                .await?;
+            for (name, folder) in names.into_iter().zip(&folders) {
                 let head = self.new_head(&*engine, making, &base.chain).await?;
                 new.push(head.clone());
                 rows.push(SessionRow {

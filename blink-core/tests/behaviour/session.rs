@@ -237,7 +237,7 @@ async fn a_restore_that_is_given_up_has_happened_or_not() {
     for round in 0..15_u32 {
         says(&session, "echo changed >/var/file; sync").await;
         ok(session.stop()).await;
-        let patience = std::time::Duration::from_micros(300) * round;
+        let patience = Duration::from_micros(300) * round;
         let _ = tokio::time::timeout(patience, session.restore("first")).await;
         let shown = says(&session, "cat /var/file").await;
         assert!(["first", "changed"].contains(&&shown[..]), "{shown}");
@@ -253,6 +253,33 @@ async fn a_restore_that_is_given_up_has_happened_or_not() {
     }
     ok(session.remove()).await;
     nothing_is_left(&blink).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_given_up_is_made_whole() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    says(&session, "echo kept >/var/file; sync").await;
+    ok(session.stop()).await;
+    let beside = blink_in(blink.home()).await;
+    let other = open(&beside, "two").await;
+    ok(other.checkpoint("taken")).await;
+
+    // Another process writes the list of sessions.
+    let database = rusqlite::Connection::open(blink.home().join("blink.db")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let patience = Duration::from_secs(1);
+    let given_up = tokio::time::timeout(patience, session.checkpoint("late")).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    // What fails removes the layers that nobody has written down.
+    fails(ErrorKind::AlreadyExists, other.checkpoint("taken")).await;
+    database.execute_batch("ROLLBACK").unwrap();
+
+    let made = ok(session.lineage()).await;
+    assert_eq!(made.current.as_deref(), Some("late"));
+    says(&session, "echo changed >/var/file; sync").await;
+    ok(session.restore("late")).await;
+    assert_eq!(says(&session, "cat /var/file").await, "kept");
 }
 
 #[tokio::test]
