@@ -75,17 +75,11 @@ impl Flat {
             let (layer, size, beneath) = Layer::open(disk)?;
             size_bytes.get_or_insert(size);
             layers.push(layer);
-            let expected = disks.get(index + 1).map(std::path::absolute).transpose()?;
-            match beneath {
-                beneath if beneath == expected => {}
-                Some(image) if expected.is_none() && image.parent() == Some(images) => {
-                    layers.push(Layer::open_image(&image)?);
-                }
-                _ => {
-                    return Err(invalid(
-                        "it wants another file beneath it than it lies over",
-                    ));
-                }
+            match (beneath, disks.get(index + 1)) {
+                (None, None) => {}
+                (Some(beneath), Some(next)) if are_same(&beneath, next) => {}
+                (Some(image), None) => layers.push(Layer::open_image(&image, images)?),
+                _ => return Err(other_beneath()),
             }
         }
         let size_bytes = size_bytes.unwrap_or_default();
@@ -237,6 +231,16 @@ impl Read for Clusters<'_> {
     }
 }
 
+fn other_beneath() -> io::Error {
+    invalid("it wants another file beneath it than it lies over")
+}
+
+/// The way to a home may have several names.
+fn are_same(one: &Path, other: &Path) -> bool {
+    one == other
+        || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
 /// A name that was changed meanwhile leads nowhere else, and a pipe is not waited for.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let file = File::options()
@@ -299,8 +303,14 @@ impl Layer {
         Ok((layer, header.size_bytes, header.backing))
     }
 
-    fn open_image(path: &Path) -> io::Result<Layer> {
-        let (file, bytes) = open_file(path)?;
+    fn open_image(path: &Path, images: &Path) -> io::Result<Layer> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(other_beneath());
+        };
+        if !are_same(folder, images) {
+            return Err(other_beneath());
+        }
+        let (file, bytes) = open_file(&images.join(name))?;
         Ok(Layer {
             file,
             bytes,

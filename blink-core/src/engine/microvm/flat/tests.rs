@@ -264,6 +264,11 @@ fn only_what_a_disk_lies_over_is_read_as_beneath_it() {
     let other = &["other.qcow2"][..];
     assert_eq!(beneath(Some(folder.path("image.ext4")), &[]), Ok(()));
     assert_eq!(beneath(Some(folder.path("other.qcow2")), other), Ok(()));
+    // Also by another way to the same folder.
+    let way = elsewhere.path().join("way");
+    std::os::unix::fs::symlink(folder.0.path(), &way).unwrap();
+    assert_eq!(beneath(Some(way.join("image.ext4")), &[]), Ok(()));
+    assert_eq!(beneath(Some(way.join("other.qcow2")), other), Ok(()));
     for name in [
         "link.ext4",
         "pipe.ext4",
