@@ -234,7 +234,7 @@ async fn a_restore_that_is_given_up_has_happened_or_not() {
     let mut session = open(&blink, "one").await;
     says(&session, "echo first >/var/file; sync").await;
     ok(session.checkpoint("first")).await;
-    for round in 0..15_u32 {
+    for round in 0..rounds(15) {
         says(&session, "echo changed >/var/file; sync").await;
         ok(session.stop()).await;
         let patience = Duration::from_micros(300) * round;
