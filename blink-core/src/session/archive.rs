@@ -59,7 +59,7 @@ pub(super) struct Held {
     pub(super) disk: PathBuf,
     /// The layers beneath it, the lowest first.
     pub(super) beneath: Vec<PathBuf>,
-    pub(super) _making: Making,
+    pub(super) making: Making,
 }
 
 impl Session {
@@ -131,7 +131,7 @@ impl Session {
             session: state.row.clone(),
             disk: folders.pop().unwrap_or_default(),
             beneath: folders,
-            _making: making,
+            making,
         })
     }
 

@@ -98,8 +98,10 @@ impl Session {
     ) -> Result<NewImage> {
         let engine = self.blink.engine(held.session.isolation).await?;
         if let Some(pack) = engine.pack_layer(&held.disk, &held.beneath) {
-            let base = base.clone();
+            let (base, making) = (base.clone(), held.making.clone());
             return on_thread(move || {
+                // What is read must stay until it was read, also where the caller gives up.
+                let _until_then = making;
                 store.copy_layers(&base, &mut image, &tell)?;
                 let mut layer = image.layer(&tell)?;
                 pack(&mut layer)?;
