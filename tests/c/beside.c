@@ -2,7 +2,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -188,6 +187,47 @@ static void beside_its_owner(blink *all)
     blink_session_free(session);
 }
 
+/* A micro-VM has one link, its owner's: beside that nobody is let in, and afterwards whoever comes. */
+static void after_its_owner(blink *all)
+{
+    blink_error *err = NULL;
+    blink_session_options options;
+    blink_session_options_init(&options, sizeof options);
+    options.warm = 1;
+    blink_session *session;
+    OK(blink_session_open(all, "after", &options, NULL, &session, &err));
+    blink_process *idle = spawn(session, "echo here; exec sleep 1000");
+    blink_process *noisy = spawn(session, "trap 'exit 5' TERM; head -c 3000000 /dev/zero; echo end; echo oops >&2; "
+                                          "while :; do sleep 0.02; done");
+    uint64_t idle_id = blink_process_id(idle), noisy_id = blink_process_id(noisy);
+    blink_process_free(idle);
+    blink_process_free(noisy);
+    blink_processes *processes;
+    if (engine() == BLINK_ISOLATION_MICROVM) {
+        FAILS(BLINK_STATUS_BUSY, blink_processes_of(all, "after", NULL, &processes, &err));
+        CHECK(processes == NULL);
+    }
+    blink_session_free(session);
+
+    OK(blink_processes_of(all, "after", NULL, &processes, &err));
+    until_all_is_written(processes, idle_id, noisy_id);
+    what_is_kept(processes, noisy_id);
+    unknown_processes(processes);
+    blink_exit ended;
+    blink_exit_init(&ended, sizeof ended);
+    FAILS(BLINK_STATUS_TIMEOUT, blink_processes_wait(processes, noisy_id, 50, &ended, NULL, &err));
+    OK(blink_processes_signal(processes, noisy_id, 15, &err));
+    OK(blink_processes_wait(processes, noisy_id, 0, &ended, NULL, &err));
+    CHECK(ended.code == 5 && ended.signal == 0);
+    OK(blink_processes_kill(processes, idle_id, &err));
+    OK(blink_processes_wait(processes, idle_id, 0, &ended, NULL, &err));
+    CHECK(ended.signal == 9);
+    blink_processes_free(processes);
+    OK(blink_session_open(all, "after", &options, NULL, &session, &err));
+    OK(blink_session_remove(session, &err));
+    blink_session_free(session);
+}
+
 /* One that is not warm is its owner's alone; one that nobody has does not run. */
 static void what_must_be_taken(blink *all)
 {
@@ -206,9 +246,8 @@ void test_beside(void)
 {
     blink *all = open_blink();
     what_must_be_taken(all);
-    /* A micro-VM has one link, its owner's. */
-    const char *engine = getenv("BLINK_TEST_ENGINE");
-    if (engine == NULL || strcmp(engine, "namespace") == 0)
+    after_its_owner(all);
+    if (engine() == BLINK_ISOLATION_NAMESPACE)
         beside_its_owner(all);
     blink_close(all);
 }
