@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::link::LinkIo;
 use crate::sandbox::{Mount, Network, Resources};
 use crate::transfer::Tell;
@@ -99,18 +99,11 @@ pub(crate) trait Engine: Send + Sync {
     async fn make_disk(&self, disk: &Path, over: &Path) -> Result<()>;
 
     /// Whether a disk over these layers, the lowest first, is better had over fewer: [`Engine::merge`] makes one of several.
-    fn is_deep(&self, _layers: &[PathBuf]) -> bool {
-        false
-    }
+    fn is_deep(&self, layers: &[PathBuf]) -> bool;
 
-    /// Makes in an empty folder a layer that shows what several do, the lowest first, over what is beneath them. None of
-    /// them is ever written to again. Only asked of an engine that calls some chains deep.
-    async fn merge(&self, _layers: &[PathBuf], _into: &Path) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "this engine merges no layers",
-        ))
-    }
+    /// Makes in an empty folder a layer that shows what several do, the lowest first, over those beneath them, which go
+    /// before. None of them is ever written to again.
+    async fn merge(&self, beneath: &[PathBuf], layers: &[PathBuf], into: &Path) -> Result<()>;
 
     /// Writes a disk and all layers beneath it, the lowest first, to a file that is there whole or not at all, with what
     /// there is to say of the session. No machine may use them.

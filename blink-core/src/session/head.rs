@@ -32,7 +32,11 @@ impl Session {
         let below = chain.len() / 2;
         let merged = layers.new_layer(making)?;
         engine
-            .merge(&folders[below..], &layers.folder(&merged))
+            .merge(
+                &folders[..below],
+                &folders[below..],
+                &layers.folder(&merged),
+            )
             .await?;
         chain.truncate(below);
         new.push(LayerRow {

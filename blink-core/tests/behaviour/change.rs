@@ -1,15 +1,15 @@
 //! The changes that are interrupted, what each begins with, and what is seen afterwards.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command as HostCommand;
 use std::time::Duration;
 
 use blink_core::{Blink, Command, Error, Session, SessionBuilder};
 
-use crate::oci;
 use crate::session::describe;
-use crate::support::{TestBlink, blink, blink_in, ok, shown};
+use crate::support::{blink_in, ok, shown};
+use crate::{oci, stopped};
 
 /// A change of what a home holds.
 pub(crate) struct Change {
@@ -65,8 +65,13 @@ pub(crate) const CHANGES: [Change; 18] = [
     },
 ];
 
-/// With so many more, the next has layers merged.
-const MANY: usize = 31;
+/// With so many more, the next has layers merged. Reading the disk of a session that is stopped makes one each time.
+fn many() -> usize {
+    match stopped::machines_start() {
+        true => 31,
+        false => 29,
+    }
+}
 
 /// In a home.
 const ARCHIVE: &str = "archive.boxlite";
@@ -77,6 +82,13 @@ pub(crate) async fn take(blink: &Blink, name: &str) -> Result<Session, Error> {
 }
 
 impl Change {
+    /// Whether it can be made where no machine starts.
+    pub(crate) fn starts_none(&self) -> bool {
+        let starts = ["create", "export an image"];
+        !starts.iter().any(|begin| self.name.starts_with(begin))
+            && !self.name.ends_with("while it runs")
+    }
+
     pub(crate) fn named(name: &str) -> &'static Change {
         CHANGES.iter().find(|change| change.name == name).unwrap()
     }
@@ -121,76 +133,112 @@ impl Change {
     }
 }
 
-/// A home with a session `one`, whose file says 2, and said 1 at its checkpoint `first`.
-pub(crate) struct Template {
-    blink: TestBlink,
-}
+/// A home with a session `one`, whose file says 2, and said 1 at its checkpoint `first`. It is made where its copies will
+/// be: what lies over a micro-VM's disk knows that by its whole name.
+pub(crate) struct Template(tempfile::TempDir);
 
 impl Template {
-    pub(crate) async fn of(change: &Change) -> Template {
-        let blink = blink().await;
-        let folder = tempfile::tempdir().unwrap();
-        let mut describing = describe(&blink, "one");
-        if change.name.starts_with("export an image") {
-            let image = oci::image(folder.path());
-            describing = as_root(describing.image(image.to_str().unwrap()));
-        }
-        let session = ok(describing.open()).await;
-        ok(session.exec(Command::shell("echo 1 >/tmp/file"))).await;
-        ok(session.stop()).await;
+    pub(crate) async fn of(change: &Change, home: &Path) -> Template {
+        let blink = blink_in(home).await;
+        let session = match stopped::machines_start() {
+            true => open(change, &blink).await,
+            false => stopped::import(home, &blink, "one").await,
+        };
+        write_file(home, &session, 1).await;
         ok(session.checkpoint("first")).await;
         if change.name == "checkpoint over many" {
-            for number in 0..MANY {
+            for number in 0..many() {
                 ok(session.checkpoint(number.to_string())).await;
             }
-            for number in 0..MANY {
+            for number in 0..many() {
                 ok(session.remove_checkpoint(&number.to_string())).await;
             }
         }
-        ok(session.exec(Command::shell("echo 2 >/tmp/file"))).await;
-        ok(session.stop()).await;
+        write_file(home, &session, 2).await;
         if change.name == "import" {
-            ok(session.export(blink.home().join(ARCHIVE))).await;
+            ok(session.export(home.join(ARCHIVE))).await;
         }
-        drop(session);
+        drop((session, blink));
         // What the overlay needs for itself while it is mounted, into which an ordinary user may not look.
-        for layer in std::fs::read_dir(blink.home().join("layers")).unwrap() {
-            let work = std::fs::File::open(layer.unwrap().path().join("work")).unwrap();
-            blink_archive::remove_tree(work.as_fd(), "work".as_ref()).unwrap();
+        for layer in std::fs::read_dir(home.join("layers")).unwrap() {
+            if let Ok(work) = std::fs::File::open(layer.unwrap().path().join("work")) {
+                blink_archive::remove_tree(work.as_fd(), "work".as_ref()).unwrap();
+            }
         }
-        Template { blink }
+        let template = Template(tempfile::tempdir().unwrap());
+        copy(home, &template.home());
+        std::fs::remove_dir_all(home).unwrap();
+        template
+    }
+
+    fn home(&self) -> PathBuf {
+        self.0.path().join("home")
     }
 
     /// Makes another home of this.
     pub(crate) fn copy(&self, home: &Path) {
-        let status = HostCommand::new("cp")
-            .args(["--archive", "--no-target-directory"])
-            .arg(self.blink.home())
-            .arg(home)
-            .status()
-            .unwrap();
-        assert!(status.success());
+        copy(&self.home(), home);
     }
 
     /// What is in a home in which nothing is left.
     pub(crate) fn names(&self) -> Vec<String> {
-        names(self.blink.home())
+        names(&self.home())
     }
 }
 
-/// What is in a home, but for the archive of a change, and what the database has while it is open.
+fn copy(home: &Path, to: &Path) {
+    let status = HostCommand::new("cp")
+        .args(["--archive", "--no-target-directory"])
+        .args([home, to])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// What is in a home and its engine's folder, but for the archive of a change, and what databases have while they are open.
 pub(crate) fn names(home: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(home).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != ARCHIVE && !IMAGES.contains(&&**name))
-        .filter(|name| !name.starts_with("blink.db-"))
-        .collect();
+    let mut names = Vec::new();
+    for folder in ["", "microvm", "microvm/boxes", "microvm/images"] {
+        let entries = std::fs::read_dir(home.join(folder)).into_iter().flatten();
+        let entries = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.extend(
+            entries
+                .filter(|name| name != ARCHIVE && !IMAGES.contains(&&**name))
+                .filter(|name| !name.contains(".db-"))
+                .map(|name| format!("{folder}/{name}")),
+        );
+    }
     names.sort();
     names
 }
 
+async fn open(change: &Change, blink: &Blink) -> Session {
+    let folder = tempfile::tempdir().unwrap();
+    let mut describing = describe(blink, "one");
+    if change.name.starts_with("export an image") {
+        let image = oci::image(folder.path());
+        describing = as_root(describing.image(image.to_str().unwrap()));
+    }
+    ok(describing.open()).await
+}
+
+/// Of a session that is stopped then.
+async fn write_file(home: &Path, session: &Session, number: u8) {
+    if !stopped::machines_start() {
+        stopped::write(home, session.id(), number);
+        // With it comes what the home keeps for exports.
+        assert_eq!(stopped::read(session).await, number.to_string());
+        return;
+    }
+    let script = format!("echo {number} >/tmp/file");
+    ok(session.exec(Command::shell(script))).await;
+    ok(session.stop()).await;
+}
+
 pub(crate) async fn file_of(session: &Session) -> String {
+    if !stopped::machines_start() {
+        return stopped::read(session).await;
+    }
     let output = ok(session.exec(Command::shell("cat /tmp/file || true"))).await;
     assert!(output.status.success(), "{}", shown(&output));
     output.text().trim().to_owned()

@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdout, Command as HostCommand, Stdio};
 use blink_core::{Blink, ErrorKind};
 
 use crate::change::{self, CHANGES, Change, Template};
-use crate::child;
 use crate::support::{Capability, Engine, blink_in, folders, has, is_alive, ok, until, within};
+use crate::{child, stopped};
 
 const CHANGE: &str = "BLINK_TEST_CHANGE";
 const FAULT: &str = "BLINK_TEST_FAULT";
@@ -170,7 +170,7 @@ impl Place {
 
 /// Makes a change once for each of its steps, with a fault there.
 async fn survives(change: &Change, fault: Fault, place: &Place) {
-    let template = Template::of(change).await;
+    let template = Template::of(change, &place.home()).await;
     for step in 0..STEPS_LIMIT {
         template.copy(&place.home());
         let what = match fault {
@@ -278,15 +278,21 @@ fn processes_of(home: &Path) -> usize {
         .count()
 }
 
+/// Those that can be made here.
+fn tried() -> impl Iterator<Item = &'static Change> {
+    CHANGES
+        .iter()
+        .filter(|change| stopped::machines_start() || change.starts_none())
+}
+
 async fn all_survive(changes: &str, fault: Fault) {
-    if !has(Capability::SharedHome) {
+    if !has(Capability::ManyStarts) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let place = Place(folder.path().to_owned());
     std::fs::create_dir(place.disk()).unwrap();
-    let changes: Vec<&Change> = CHANGES
-        .iter()
+    let changes: Vec<&Change> = tried()
         .filter(|change| change.name.starts_with(changes))
         .collect();
     assert!(!changes.is_empty());
@@ -337,14 +343,14 @@ pub(crate) async fn perform_on_full_disks(folder: &Path) {
 
 #[tokio::test]
 async fn every_step_is_one_of_a_change_that_is_tried() {
-    if !has(Capability::SharedHome) {
+    if !has(Capability::ManyStarts) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let place = Place(folder.path().to_owned());
     std::fs::create_dir(place.disk()).unwrap();
-    for change in &CHANGES {
-        let template = Template::of(change).await;
+    for change in tried() {
+        let template = Template::of(change, &place.home()).await;
         template.copy(&place.home());
         let list = [(STEPS, place.list().display().to_string())];
         let mut performer = Performer::start(change, &place.home(), &list);
@@ -358,15 +364,29 @@ async fn every_step_is_one_of_a_change_that_is_tried() {
         Engine::Namespace => "Microvm",
         Engine::Microvm => "Namespace",
     };
+    // What is only done to a machine that runs, or by one.
+    let started: &[&str] = match stopped::machines_start() {
+        true => &[],
+        false => &["MicrovmDiskCopied", "ImageExport"],
+    };
     let missed: Vec<&String> = all
         .iter()
         .filter(|step| !step.starts_with(other_engines) && !passed.contains(step))
+        .filter(|step| !started.iter().any(|begin| step.starts_with(begin)))
         .collect();
     assert!(!all.is_empty() && missed.is_empty(), "{missed:?}");
 }
 
+/// The same of sessions in micro-VMs that do not run, on any machine that has a hypervisor's device.
+mod of_stopped_micro_vms {
+    #[tokio::test]
+    async fn every_step_is_one_of_a_change_that_is_tried() {
+        super::stopped::again("faults::every_step_is_one_of_a_change_that_is_tried").await;
+    }
+}
+
 macro_rules! faults {
-    ($($name:ident: $changes:literal,)+) => {$(
+    ($($name:ident: $changes:literal $(, $stopped:ident)?;)+) => {$(
         mod $name {
             use super::{Fault, all_survive};
 
@@ -384,18 +404,37 @@ macro_rules! faults {
             async fn survives_a_full_disk() {
                 all_survive($changes, Fault::Full).await;
             }
+
+            $(mod $stopped {
+                use crate::stopped::again;
+
+                #[tokio::test]
+                async fn survives_a_kill() {
+                    again(concat!("faults::", stringify!($name), "::survives_a_kill")).await;
+                }
+
+                #[tokio::test]
+                async fn survives_errors() {
+                    again(concat!("faults::", stringify!($name), "::survives_errors")).await;
+                }
+
+                #[tokio::test]
+                async fn survives_a_full_disk() {
+                    again(concat!("faults::", stringify!($name), "::survives_a_full_disk")).await;
+                }
+            })?
         }
     )+};
 }
 
 // Each is all that begin so.
 faults! {
-    creating: "create",
-    a_checkpoint: "checkpoint",
-    restoring: "restore",
-    forking: "fork",
-    removing: "remove",
-    renaming: "rename",
-    exporting: "export",
-    importing: "import",
+    creating: "create";
+    a_checkpoint: "checkpoint", of_stopped_micro_vms;
+    restoring: "restore", of_stopped_micro_vms;
+    forking: "fork", of_stopped_micro_vms;
+    removing: "remove", of_stopped_micro_vms;
+    renaming: "rename", of_stopped_micro_vms;
+    exporting: "export", of_stopped_micro_vms;
+    importing: "import", of_stopped_micro_vms;
 }

@@ -26,6 +26,7 @@ mod ports;
 mod process;
 mod session;
 mod shared;
+mod stopped;
 mod support;
 mod terminal;
 mod timeout;

@@ -11,7 +11,7 @@ use blink_core::{
 };
 use tempfile::TempDir;
 
-use crate::shared;
+use crate::{shared, stopped};
 
 /// Nothing here takes so long unless it hangs. On an emulated host everything takes some thirty times longer.
 fn patience() -> Duration {
@@ -21,7 +21,7 @@ fn patience() -> Duration {
     }
 }
 
-const ENGINE_VARIABLE: &str = "BLINK_TEST_ENGINE";
+pub(crate) const ENGINE_VARIABLE: &str = "BLINK_TEST_ENGINE";
 
 /// The engine that the suite runs against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(crate) enum Capability {
     Bubblewrap,
     /// Several processes use one home at once.
     SharedHome,
+    /// Sandboxes start in milliseconds, so that a test may start some hundred; or none is started.
+    ManyStarts,
     /// Programs run on the host's kernel, which is closed to them as far as can be; elsewhere they have one of their own,
     /// of which they may be root.
     HostKernel,
@@ -86,6 +88,9 @@ impl Capability {
                 .is_ok_and(|status| status.success()),
             (engine, Capability::Bubblewrap | Capability::SharedHome | Capability::HostKernel) => {
                 engine == Engine::Namespace
+            }
+            (engine, Capability::ManyStarts) => {
+                engine == Engine::Namespace || !stopped::machines_start()
             }
         }
     }

@@ -6,13 +6,18 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::flat::Flat;
+use super::flat::{Beneath, Flat};
 use super::qcow2::Header;
 use crate::fault::{self, Step};
 
 const NAME: &str = "disk.qcow2";
+
+/// Layers beneath a disk, at most. Each is an open file of the hypervisor's, and costs the first reading of every cluster that
+/// is in none of those above it.
+pub(super) const DEEPEST: usize = 32;
 
 /// The disk in one layer's folder, whether it is there or not.
 #[derive(Debug, Clone)]
@@ -37,12 +42,45 @@ impl Disk {
 
     /// It and those beneath it, the lowest first, as one; the lowest that there is may lie over an image's in a folder.
     pub(super) fn flat(&self, beneath: &[Disk], images: &Path) -> io::Result<Flat> {
-        let there = beneath.iter().rev().filter(|disk| disk.exists());
+        let there: Vec<_> = beneath
+            .iter()
+            .filter(|disk| disk.exists())
+            .cloned()
+            .collect();
+        self.merged(&there, None, images)
+    }
+
+    /// It and others, the lowest first, as one over what is beneath them all.
+    pub(super) fn merged(
+        &self,
+        others: &[Disk],
+        beneath: Option<&Disk>,
+        images: &Path,
+    ) -> io::Result<Flat> {
         let disks: Vec<_> = std::iter::once(self)
-            .chain(there)
+            .chain(others.iter().rev())
             .map(|disk| disk.path.clone())
             .collect();
-        Flat::open(&disks, images)
+        let beneath = match beneath {
+            Some(disk) => Beneath::Disk(std::path::absolute(&disk.path)?),
+            None => Beneath::ImageIn(images),
+        };
+        Flat::open(&disks, beneath)
+    }
+
+    /// Writes one of several.
+    pub(super) fn write(&self, flat: &Flat) -> io::Result<()> {
+        fault::before(Step::LayerMerge)?;
+        remove_if_there(&self.path)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.path)?;
+        io::copy(&mut flat.read()?, &mut file)?;
+        fault::before(Step::LayerMerged)?;
+        file.sync_all()?;
+        sync_folder(&self.path)
     }
 
     /// Gives the file a second name, in the engine's place for a machine: whatever the engine does to its own name, the

@@ -154,6 +154,30 @@ impl Engine for MicrovmEngine {
         }
     }
 
+    fn is_deep(&self, layers: &[PathBuf]) -> bool {
+        layers.len() > disk::DEEPEST
+    }
+
+    async fn merge(&self, beneath: &[PathBuf], layers: &[PathBuf], into: &Path) -> Result<()> {
+        let disks = |folders: &[PathBuf]| -> Vec<_> {
+            let disks = folders.iter().map(|folder| Disk::of(folder));
+            disks.filter(Disk::exists).collect()
+        };
+        let (beneath, merged, into) = (disks(beneath), disks(layers), Disk::of(into));
+        let images = self.runtime.image_disks();
+        on_thread(move || {
+            let flat = match merged.split_last() {
+                // No machine has booted from any.
+                None => return Ok(()),
+                Some((top, rest)) => top.merged(rest, beneath.last(), &images),
+            };
+            let flat = flat.map_err(|error| not_read(&error))?;
+            into.write(&flat)
+                .map_err(|error| Error::io("layers could not be merged", &error))
+        })
+        .await
+    }
+
     async fn export(
         &self,
         disk: &Path,

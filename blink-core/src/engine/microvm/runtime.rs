@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -193,10 +194,10 @@ fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
             Err(error) => error,
         };
         if !error.to_string().contains("already using directory") {
-            return Err(translate(
-                "the micro-VMs' runtime could not be opened",
-                &error,
-            ));
+            const WHAT: &str = "the micro-VMs' runtime could not be opened";
+            // It does not say so itself.
+            check_room(folder).map_err(|error| Error::io(WHAT, &error))?;
+            return Err(translate(WHAT, &error));
         }
         if Instant::now() >= deadline {
             let message = format!(
@@ -208,6 +209,12 @@ fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// BoxLite's database needs room also to be read.
+fn check_room(folder: &Path) -> std::io::Result<()> {
+    const NEEDED_BYTES: usize = 64 << 10;
+    tempfile::tempfile_in(folder)?.write_all(&[0; NEEDED_BYTES])
 }
 
 /// Where BoxLite keeps everything of a home.

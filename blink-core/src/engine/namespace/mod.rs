@@ -134,7 +134,7 @@ impl Engine for NamespaceEngine {
         layers.len() > disk::DEEPEST || !launch::fit_in_options(layers)
     }
 
-    async fn merge(&self, layers: &[PathBuf], into: &Path) -> Result<()> {
+    async fn merge(&self, _beneath: &[PathBuf], layers: &[PathBuf], into: &Path) -> Result<()> {
         let (layers, into, id_base) = (layers.to_owned(), into.to_owned(), self.tools.id_base);
         on_thread(move || disk::merge(&layers, &into, id_base)).await
     }

@@ -1,4 +1,4 @@
-//! A disk and what is beneath it as one disk that needs no other.
+//! A disk and others beneath it as one disk, that needs no other or lies over what is beneath them all.
 //!
 //! BoxLite can make one too, but takes a cluster that a machine has emptied for one that it has never written, so that what
 //! was deleted is there again; and it reads each of a disk's entries by itself.
@@ -17,19 +17,33 @@ use super::qcow2::{
 /// Clusters whose reference counts fit into one.
 const COUNTED: u64 = CLUSTER / 2;
 
-/// What shows the same as a disk and all that is beneath it.
+/// What shows the same as several disks, and all that is beneath them.
 pub(super) struct Flat {
-    size_bytes: u64,
+    header: Header,
     /// The topmost first.
     layers: Vec<Layer>,
-    /// Those with data, in order.
+    /// Those with something to say, in order.
     spans: Vec<Span>,
 }
 
 struct Span {
     number: u64,
-    /// In order, each by its number in the span.
-    clusters: Vec<(u16, Place)>,
+    /// In order, each by its number in the span, with its place; those without one are zeros.
+    clusters: Vec<(u16, Option<Place>)>,
+}
+
+impl Span {
+    fn places(&self) -> impl Iterator<Item = Place> {
+        self.clusters.iter().filter_map(|(_, place)| *place)
+    }
+}
+
+/// What is beneath the lowest of several disks, if it says that there is something.
+pub(super) enum Beneath<'a> {
+    /// The disk of an image in a folder, which becomes part of the one.
+    ImageIn(&'a Path),
+    /// A disk that stays beneath the one.
+    Disk(PathBuf),
 }
 
 /// Where a cluster's bytes are.
@@ -64,28 +78,36 @@ enum Form {
 }
 
 impl Flat {
-    /// Opens a disk and those beneath it, the topmost first; the lowest may lie over the disk of an image in a folder. The
-    /// hypervisor writes what a disk says to be beneath it, and is not believed.
+    /// Opens several disks, the topmost first. The hypervisor writes what a disk says to be beneath it, and is not believed.
     ///
     /// # Errors
     /// `InvalidData` for what are no such disks.
-    pub(super) fn open(disks: &[PathBuf], images: &Path) -> io::Result<Flat> {
+    pub(super) fn open(disks: &[PathBuf], beneath: Beneath<'_>) -> io::Result<Flat> {
         let (mut layers, mut size_bytes) = (Vec::new(), None);
         for (index, disk) in disks.iter().enumerate() {
-            let (layer, size, beneath) = Layer::open(disk)?;
+            let (layer, size, named) = Layer::open(disk)?;
             size_bytes.get_or_insert(size);
             layers.push(layer);
-            match (beneath, disks.get(index + 1)) {
-                (None, None) => {}
-                (Some(beneath), Some(next)) if are_same(&beneath, next) => {}
-                (Some(image), None) => layers.push(Layer::open_image(&image, images)?),
+            match (named, disks.get(index + 1), &beneath) {
+                (None, None, Beneath::ImageIn(_)) => {}
+                (Some(named), Some(next), _) if are_same(&named, next) => {}
+                (Some(named), None, Beneath::Disk(disk)) if are_same(&named, disk) => {}
+                (Some(image), None, Beneath::ImageIn(images)) => {
+                    layers.push(Layer::open_image(&image, images)?);
+                }
                 _ => return Err(other_beneath()),
             }
         }
-        let size_bytes = size_bytes.unwrap_or_default();
-        let spans = spans(&layers, size_bytes)?;
+        let header = Header {
+            size_bytes: size_bytes.unwrap_or_default(),
+            backing: match beneath {
+                Beneath::Disk(disk) => Some(disk),
+                Beneath::ImageIn(_) => None,
+            },
+        };
+        let spans = spans(&layers, &header)?;
         Ok(Flat {
-            size_bytes,
+            header,
             layers,
             spans,
         })
@@ -104,27 +126,20 @@ impl Flat {
             .chain(Cursor::new(shape.counts())))
     }
 
-    fn header(&self) -> Header {
-        Header {
-            size_bytes: self.size_bytes,
-            backing: None,
-        }
-    }
-
     fn shape(&self) -> Shape {
-        let tables = 1 + self.header().first_table_clusters();
+        let tables = 1 + self.header.first_table_clusters();
         let data = tables + self.spans.len() as u64;
         let clusters: u64 = self
             .spans
             .iter()
-            .map(|span| span.clusters.len() as u64)
+            .map(|span| span.places().count() as u64)
             .sum();
         Shape::of(tables, data, data + clusters)
     }
 
     /// All that stands before the data.
     fn head(&self, shape: &Shape) -> io::Result<Vec<u8>> {
-        let mut head = self.header().encode(&Tables {
+        let mut head = self.header.encode(&Tables {
             first_table: CLUSTER,
             counts: shape.counts * CLUSTER,
             counts_clusters: shape.blocks - shape.counts,
@@ -133,14 +148,20 @@ impl Flat {
         head.resize(length(shape.data)?, 0);
         let mut write = |at: u64, value: u64| {
             let at = usize::try_from(at).unwrap_or(usize::MAX);
-            head[at..at + 8].copy_from_slice(&(value | ALONE).to_be_bytes());
+            head[at..at + 8].copy_from_slice(&value.to_be_bytes());
         };
         let mut data = shape.data * CLUSTER;
         for (table, span) in (shape.tables..).zip(&self.spans) {
-            write(CLUSTER + span.number * 8, table * CLUSTER);
-            for (number, _) in &span.clusters {
-                write(table * CLUSTER + u64::from(*number) * 8, data);
-                data += CLUSTER;
+            write(CLUSTER + span.number * 8, (table * CLUSTER) | ALONE);
+            for (number, place) in &span.clusters {
+                let entry = table * CLUSTER + u64::from(*number) * 8;
+                match place {
+                    None => write(entry, ZEROS),
+                    Some(_) => {
+                        write(entry, data | ALONE);
+                        data += CLUSTER;
+                    }
+                }
             }
         }
         Ok(head)
@@ -204,10 +225,10 @@ struct Clusters<'a> {
 
 impl<'a> Clusters<'a> {
     fn of(flat: &'a Flat) -> Clusters<'a> {
-        let clusters = flat.spans.iter().flat_map(|span| &span.clusters);
+        let places = flat.spans.iter().flat_map(Span::places);
         Clusters {
             layers: &flat.layers,
-            places: Box::new(clusters.map(|(_, place)| *place)),
+            places: Box::new(places),
             buffer: Vec::new(),
             taken: 0,
         }
@@ -254,8 +275,8 @@ fn open_file(path: &Path) -> io::Result<(File, u64)> {
     }
 }
 
-fn spans(layers: &[Layer], size_bytes: u64) -> io::Result<Vec<Span>> {
-    let clusters = size_bytes.div_ceil(CLUSTER);
+fn spans(layers: &[Layer], header: &Header) -> io::Result<Vec<Span>> {
+    let clusters = header.size_bytes.div_ceil(CLUSTER);
     // Entries that lead to the same place again and again would make an endless disk of a short file.
     let mut room: u64 = layers
         .iter()
@@ -275,15 +296,18 @@ fn spans(layers: &[Layer], size_bytes: u64) -> io::Result<Vec<Span>> {
         let clusters: Vec<_> = (0..)
             .zip(found)
             .filter_map(|(cluster, found)| match found {
-                Found::Data(place) => Some((cluster, place)),
+                Found::Data(place) => Some((cluster, Some(place))),
+                // Of what is beneath, nothing is to show there.
+                Found::Zeros if header.backing.is_some() => Some((cluster, None)),
                 _ => None,
             })
             .collect();
+        let span = Span { number, clusters };
         room = room
-            .checked_sub(used + clusters.len() as u64)
+            .checked_sub(used + span.places().count() as u64)
             .ok_or_else(|| invalid("several of its entries lead to the same place"))?;
-        if !clusters.is_empty() {
-            spans.push(Span { number, clusters });
+        if !span.clusters.is_empty() {
+            spans.push(span);
         }
     }
     Ok(spans)

@@ -20,7 +20,7 @@ impl Folder {
 
     fn open(&self, disks: &[&str]) -> io::Result<Flat> {
         let disks: Vec<_> = disks.iter().map(|name| self.path(name)).collect();
-        Flat::open(&disks, self.0.path())
+        Flat::open(&disks, Beneath::ImageIn(self.0.path()))
     }
 
     /// A disk over another, that holds what these commands have written.
@@ -40,7 +40,11 @@ impl Folder {
 
     /// Makes it one, has the reference implementation look at it, and compares.
     fn flattened(&self, disks: &[&str]) -> PathBuf {
-        let (disk, flat) = (self.path(disks[0]), self.open(disks).unwrap());
+        self.written(disks[0], &self.open(disks).unwrap())
+    }
+
+    fn written(&self, disk: &str, flat: &Flat) -> PathBuf {
+        let disk = self.path(disk);
         let whole = self.path("whole.qcow2");
         let written = copy_sparsely(flat.read().unwrap(), &File::create(&whole).unwrap());
         assert_eq!(written, flat.bytes());
@@ -51,7 +55,8 @@ impl Folder {
             &["compare", "-q", disk.to_str().unwrap(), whole_name],
         );
         let header = Header::read(&whole).unwrap();
-        assert_eq!((header.size_bytes, header.backing), (SIZE, None));
+        assert_eq!(header, flat.header);
+        assert_eq!(header.size_bytes, SIZE);
         whole
     }
 }
@@ -130,6 +135,52 @@ fn several_are_one_with_what_each_has_written_and_emptied() {
     fs::rename(&whole, &again).unwrap();
     let once_more = folder.flattened(&["again.qcow2"]);
     assert_eq!(fs::read(again).unwrap(), fs::read(once_more).unwrap());
+}
+
+#[test]
+fn the_upper_ones_are_one_over_the_lower() {
+    let folder = Folder::new();
+    folder.disk(
+        "lowest.qcow2",
+        None,
+        &["write -P 1 0 1M", "write -P 1 1G 64k"],
+    );
+    let over = |name| Some((name, "qcow2"));
+    folder.disk("low.qcow2", over("lowest.qcow2"), &["write -P 2 64k 128k"]);
+    folder.disk(
+        "middle.qcow2",
+        over("low.qcow2"),
+        &[
+            "write -P 3 128k 64k",
+            "write -z 1G 64k",
+            "write -z 256k 64k",
+        ],
+    );
+    folder.disk(
+        "high.qcow2",
+        over("middle.qcow2"),
+        &[
+            "write -P 4 256k 64k",
+            "write -z 128k 64k",
+            "write -P 4 2G 64k",
+        ],
+    );
+    let disks = ["high.qcow2", "middle.qcow2"].map(|name| folder.path(name));
+    let merged = |beneath: &str| Flat::open(&disks, Beneath::Disk(folder.path(beneath)));
+    let flat = merged("low.qcow2").unwrap();
+    assert_eq!(flat.header.backing, Some(folder.path("low.qcow2")));
+    let whole = folder.written("high.qcow2", &flat);
+    // Of those beneath, nothing is in it.
+    assert!(whole.metadata().unwrap().len() < 12 * CLUSTER);
+    fs::rename(whole, folder.path("merged.qcow2")).unwrap();
+    folder.flattened(&["merged.qcow2", "low.qcow2", "lowest.qcow2"]);
+    assert!(
+        error(merged("lowest.qcow2"))
+            .to_string()
+            .contains("another")
+    );
+    let alone = [folder.path("lowest.qcow2")];
+    error(Flat::open(&alone, Beneath::Disk(folder.path("low.qcow2"))));
 }
 
 #[test]
