@@ -27,7 +27,7 @@ pub enum blink_network {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct blink_mount {
-    /// What the sandbox sees.
+    /// What the sandbox sees. Of a micro-VM, nothing that has Blink's home in it.
     pub host: *const c_char,
     /// Where it sees it.
     pub guest: *const c_char,

@@ -313,7 +313,7 @@ class Mount:
     Attributes
     ----------
     host : path-like
-        What the sandbox sees.
+        What the sandbox sees. Of a micro-VM, nothing that has Blink's home in it.
     guest : path-like
         Where it sees it: an absolute path.
     read_only : bool

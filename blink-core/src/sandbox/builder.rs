@@ -73,7 +73,7 @@ pub enum Network {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Mount {
-    /// What the sandbox sees.
+    /// What the sandbox sees. Of a micro-VM, nothing that has Blink's home in it.
     pub host: PathBuf,
     /// Where it sees it.
     pub guest: PathBuf,

@@ -54,6 +54,9 @@ pub(super) fn describe(
     secret: &str,
 ) -> Result<BoxOptions> {
     check_mounts(spec, mounts)?;
+    for mount in &spec.mounts {
+        check_beside_home(&mount.host, mounts.agent)?;
+    }
     let mut volumes = vec![volume(mounts.agent, Path::new(AGENT_FOLDER), true)?];
     for folder in mounts.shown {
         volumes.push(volume(folder, folder, true)?);
@@ -107,6 +110,20 @@ fn check_mounts(spec: &MachineSpec, mounts: &Mounts<'_>) -> Result<()> {
             spec.mounts.len()
         ),
     ))
+}
+
+/// The hypervisor's process sees a folder that is mounted in place of what is in it, its own files among that; and a machine
+/// would be shown the disks of all others.
+fn check_beside_home(mounted: &Path, in_home: &Path) -> Result<()> {
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if !canonical(in_home).starts_with(canonical(mounted)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the mount {} has Blink's home in it, with the disks of all sandboxes, which a micro-VM is not shown; mount a folder \
+         beside the home, or use another home (BLINK_HOME)",
+        mounted.display()
+    )))
 }
 
 fn advanced() -> Result<AdvancedBoxOptions> {
@@ -233,6 +250,22 @@ fn text(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_machine_is_shown_the_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let (agent, beside) = (folder.path().join("home/guest"), folder.path().join("data"));
+        std::fs::create_dir_all(&agent).unwrap();
+        std::fs::create_dir(&beside).unwrap();
+        check_beside_home(&beside, &agent).unwrap();
+        let link = beside.join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        for mounted in [folder.path(), &folder.path().join("home/."), &link] {
+            let error = check_beside_home(mounted, &agent).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.message().contains("BLINK_HOME"), "{error}");
+        }
+    }
 
     #[test]
     fn what_is_asked_for_stays_within_what_there_is() {

@@ -25,6 +25,9 @@ const FILE: &str = "blink.db";
 /// Another process writes for milliseconds; one that is stopped in the middle is not waited for longer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// More than there are, so that each is prepared once.
+const STATEMENTS: usize = 64;
+
 /// Each brings the database from the version that is its index to the next.
 const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE layers (
@@ -81,6 +84,7 @@ impl Registry {
         let failed = |error| failed_in(home, error);
         let connection = Connection::open(home.join(FILE)).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
@@ -177,21 +181,21 @@ impl Registry {
         };
         self.change(|transaction| {
             insert_layers(transaction, layers, first.isolation)?;
+            let mut inserting = transaction.prepare_cached(
+                "INSERT INTO sessions (id, name, isolation, options, head, checkpoint, forked_from, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?;
             for session in sessions {
-                transaction.execute(
-                    "INSERT INTO sessions (id, name, isolation, options, head, checkpoint, forked_from, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                    params![
-                        session.id,
-                        session.name,
-                        session.isolation.name(),
-                        session.options.to_json(),
-                        session.head,
-                        session.checkpoint,
-                        session.forked_from,
-                        seconds(session.created_at),
-                    ],
-                )?;
+                inserting.execute(params![
+                    session.id,
+                    session.name,
+                    session.isolation.name(),
+                    session.options.to_json(),
+                    session.head,
+                    session.checkpoint,
+                    session.forked_from,
+                    seconds(session.created_at),
+                ])?;
             }
             if let Some((session, head)) = head_of {
                 set_head(transaction, session, head)?;
@@ -204,7 +208,8 @@ impl Registry {
     pub(crate) fn session(&self, name: &str) -> Result<Option<SessionRow>> {
         let query = format!("{SESSION_COLUMNS} WHERE name = ?1");
         self.connection
-            .query_row(&query, [name], read_session)
+            .prepare_cached(&query)
+            .and_then(|mut statement| statement.query_row([name], read_session))
             .optional()
             .map_err(failed)
     }
@@ -212,7 +217,8 @@ impl Registry {
     pub(crate) fn session_by_id(&self, id: &str) -> Result<Option<SessionRow>> {
         let query = format!("{SESSION_COLUMNS} WHERE id = ?1");
         self.connection
-            .query_row(&query, [id], read_session)
+            .prepare_cached(&query)
+            .and_then(|mut statement| statement.query_row([id], read_session))
             .optional()
             .map_err(failed)
     }
@@ -264,19 +270,19 @@ impl Registry {
         };
         self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
-            transaction.execute(
+            let mut inserting = transaction.prepare_cached(
                 "INSERT INTO checkpoints (session, name, layer, parent, consistency, size_bytes, created_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    session.id,
-                    checkpoint.name,
-                    checkpoint.layer,
-                    checkpoint.parent,
-                    checkpoint.consistency,
-                    i64::try_from(checkpoint.size_bytes).unwrap_or(i64::MAX),
-                    seconds(checkpoint.created_at),
-                ],
             )?;
+            inserting.execute(params![
+                session.id,
+                checkpoint.name,
+                checkpoint.layer,
+                checkpoint.parent,
+                checkpoint.consistency,
+                i64::try_from(checkpoint.size_bytes).unwrap_or(i64::MAX),
+                seconds(checkpoint.created_at),
+            ])?;
             if let Some(head) = head {
                 set_head(transaction, &session.id, head)?;
             }
@@ -427,7 +433,9 @@ fn insert_layers(
 
 /// What a process makes meanwhile is not written down, and what it makes that of is needed.
 fn forget_layers(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.pragma_update(None, "defer_foreign_keys", true)?;
+    transaction
+        .prepare_cached("PRAGMA defer_foreign_keys = ON")?
+        .execute([])?;
     let mut statement = transaction.prepare_cached(
         "WITH RECURSIVE needed (id) AS (
              SELECT head FROM sessions UNION SELECT layer FROM checkpoints
