@@ -485,7 +485,7 @@ typedef struct blink_export_options {
  */
 typedef struct blink_mount {
   /**
-   * What the sandbox sees.
+   * What the sandbox sees. Of a micro-VM, nothing that has Blink's home in it.
    */
   const char *host;
   /**
