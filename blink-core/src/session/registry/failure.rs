@@ -32,6 +32,15 @@ pub(super) fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
     }
 }
 
+/// Whether another process is using the database just now.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
 pub(super) fn is_full(error: &Error) -> bool {
     error.kind() == ErrorKind::ResourceExhausted
 }
@@ -55,9 +64,7 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
     let (kind, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => (ErrorKind::ResourceExhausted, FULL),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (ErrorKind::Busy, "; another process is writing it")
-        }
+        _ if is_busy(&error) => (ErrorKind::Busy, "; another process is writing it"),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (ErrorKind::Corrupt, "; its file is blink.db in Blink's home")
         }

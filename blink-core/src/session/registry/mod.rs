@@ -7,12 +7,12 @@ mod failure;
 mod rows;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub(super) use self::failure::{checkpoint_taken, session_taken};
-use self::failure::{failed, failed_in, is_full};
+use self::failure::{failed, failed_in, is_busy, is_full};
 use self::rows::{CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_session, seconds};
 pub(super) use self::rows::{CheckpointRow, LayerRow, SessionRow};
 use super::ballast::Ballast;
@@ -24,6 +24,9 @@ const FILE: &str = "blink.db";
 
 /// Another process writes for milliseconds; one that is stopped in the middle is not waited for longer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first write of a new database takes about so long.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// More than there are, so that each is prepared once.
 const STATEMENTS: usize = 64;
@@ -85,10 +88,10 @@ impl Registry {
         let connection = Connection::open(home.join(FILE)).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        use_log(&connection).map_err(failed)?;
         connection
             .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                 PRAGMA temp_store = MEMORY;",
+                "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
             )
             .map_err(failed)?;
         let mut registry = Registry {
@@ -446,6 +449,22 @@ fn forget_layers(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     statement.execute([]).map(drop)
 }
 
+/// Has the database keep a log beside it, so that who reads does not wait for who writes.
+///
+/// Of several that do this to a new database at once, SQLite refuses all but one without any wait: each holds what the
+/// others wait for.
+fn use_log(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.execute_batch("PRAGMA journal_mode = WAL") {
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_TIMEOUT => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 fn set_head(transaction: &Transaction<'_>, session: &str, head: &str) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("UPDATE sessions SET head = ?2 WHERE id = ?1")?
@@ -462,4 +481,32 @@ fn set_checkpoint(
         .prepare_cached("UPDATE sessions SET checkpoint = ?2 WHERE id = ?1")?
         .execute([session, checkpoint])
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn many_that_open_a_new_one_at_once_all_get_it() {
+        const MANY: usize = 8;
+        for _ in 0..20 {
+            let home = tempfile::tempdir().expect("a folder");
+            let start = Barrier::new(MANY);
+            std::thread::scope(|scope| {
+                for _ in 0..MANY {
+                    scope.spawn(|| {
+                        start.wait();
+                        // The last that closes it removes its log, while another opens it again.
+                        for _ in 0..5 {
+                            let registry = Registry::open(home.path()).expect("a registry");
+                            registry.session("one").expect("a list");
+                        }
+                    });
+                }
+            });
+        }
+    }
 }
