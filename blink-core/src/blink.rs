@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
+use tokio_util::task::TaskTracker;
 
 use crate::command::{Command, Defaults, Output};
 use crate::engine::Engine;
@@ -47,6 +48,9 @@ struct Shared {
     /// What opening the registry has freed, until somebody is told.
     freed_bytes: AtomicU64,
     pull: PullOptions,
+    /// Boots, which come to their end whoever waits for them. Closed from the beginning, which ends nothing: it can be
+    /// waited for.
+    boots: TaskTracker,
 }
 
 /// How to build a [`Blink`].
@@ -105,7 +109,9 @@ impl BlinkBuilder {
             pull: PullOptions::default()
                 .with_policy(policy)
                 .with_registry(self.registry),
+            boots: TaskTracker::new(),
         };
+        shared.boots.close();
         let blink = Blink {
             shared: Arc::new(shared),
         };
@@ -135,6 +141,29 @@ impl Blink {
     /// Describes a sandbox to make.
     pub fn sandbox(&self) -> SandboxBuilder {
         SandboxBuilder::new(self.clone())
+    }
+
+    /// Waits until all sandboxes that are being made are made, and nothing is left of those that were given up while they
+    /// were. What a program does before it ends, if it gives some up.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(blink: blink_core::Blink) -> blink_core::Result<()> {
+    /// let patience = std::time::Duration::from_millis(100);
+    /// let made = tokio::time::timeout(patience, blink.sandbox().create()).await;
+    /// # drop(made);
+    /// blink.settled().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn settled(&self) {
+        self.shared.boots.wait().await;
+    }
+
+    /// Boots in a task of its own.
+    pub(crate) fn spawn_boot(&self, boot: impl Future<Output = ()> + Send + 'static) {
+        self.shared.boots.spawn(boot);
     }
 
     /// The ids of the sandboxes that were made detached and not removed.

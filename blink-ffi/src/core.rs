@@ -190,7 +190,11 @@ impl Drop for Core {
         let end = move || {
             work.close();
             let _blocked = pipe_signal::Blocked::here();
-            let _ = runtime.block_on(async { tokio::time::timeout(LAST_WAIT, work.wait()).await });
+            let ended = async {
+                work.wait().await;
+                blink.settled().await;
+            };
+            let _ = runtime.block_on(async { tokio::time::timeout(LAST_WAIT, ended).await });
             let inside = runtime.enter();
             drop(blink);
             drop(inside);

@@ -114,15 +114,14 @@ impl AsyncOpen for Import {
     }
 }
 
-/// Makes a sandbox. Fetching its image may be given up; its boot goes on to its end, and is undone then.
+/// Makes a sandbox. Given up half-way, nothing of it stays.
 async fn made(
     builder: SandboxBuilder,
     detached: bool,
     news: Arc<Latest>,
 ) -> Result<Sandbox, Failure> {
     let builder = builder.image_progress(telling(news));
-    builder.fetch_image().await?;
-    to_its_end(async move { Ok(Sandbox::new(builder.create().await?, detached)) }).await
+    Ok(Sandbox::new(builder.create().await?, detached))
 }
 
 fn telling(latest: Arc<Latest>) -> impl Fn(Progress) + Send + Sync + 'static {
@@ -191,7 +190,9 @@ impl Blink {
         Ok(Blink {
             slot: Slot::new("Blink", home, |home| {
                 Box::pin(async move {
-                    drop(home);
+                    if let Some(blink) = home.blink.get() {
+                        blink.settled().await;
+                    }
                     Ok(())
                 })
             }),

@@ -87,7 +87,7 @@ impl Call {
         make: impl for<'py> FnOnce(Python<'py>, T) -> PyResult<Bound<'py, PyAny>> + Send + 'static,
     ) -> Call {
         let work = async move {
-            let result = work.await?;
+            let result = runtime::while_it_matters(work).await?;
             let given: Given = Box::new(move |py| make(py, result));
             Ok(given)
         };

@@ -1,12 +1,13 @@
 //! The threads behind all calls, and what becomes of them in a forked child and at the interpreter's end.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::call::Boxed;
 use crate::failure::{Failure, internal, unsupported};
@@ -20,8 +21,16 @@ static RUNTIME: OnceCell<Started> = OnceCell::new();
 /// What is open, so that the interpreter's end can close it.
 static OPEN: Mutex<Vec<Weak<dyn Close>>> = Mutex::new(Vec::new());
 
-/// What was let go of and is being ended.
-static ENDING: Mutex<Option<JoinSet<()>>> = Mutex::new(None);
+/// What is under way: calls, and what comes to its end whoever waits for it.
+static WORK: LazyLock<TaskTracker> = LazyLock::new(|| {
+    let work = TaskTracker::new();
+    // So that it can be waited for; it takes more all the same.
+    work.close();
+    work
+});
+
+/// The interpreter ends, and calls with it.
+static ENDING: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
 struct Started {
     pid: u32,
@@ -85,47 +94,58 @@ pub(crate) fn end_later(end: impl Future<Output = ()> + Send + 'static) {
     match (is_forked(), RUNTIME.get()) {
         // It is the parent's.
         (true, _) => std::mem::forget(end),
-        (false, Some(started)) => {
-            let mut ending = lock(&ENDING);
-            let tasks = ending.get_or_insert_default();
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn_on(end, started.runtime.handle());
-        }
+        (false, Some(started)) => drop(WORK.spawn_on(end, started.runtime.handle())),
         // Nothing was ever made without it.
         (false, None) => drop(end),
     }
+}
+
+/// Does work for whoever waits for it, until the interpreter ends.
+pub(crate) async fn while_it_matters<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let _under_way = WORK.token();
+    let done = ENDING.run_until_cancelled(work).await;
+    done.unwrap_or_else(|| Err(unsupported("the interpreter ends, and Blink has with it")))
 }
 
 /// Runs work to its end, also where whoever waits for it gives up.
 pub(crate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Failure>> + Send + 'static,
 ) -> Result<T, Failure> {
-    match tokio::spawn(work).await {
+    match WORK.spawn(work).await {
         Ok(result) => result,
         Err(error) => Err(internal(error.to_string())),
     }
 }
 
-/// Closes what is open when the interpreter ends.
+/// Gives up calls and closes what is open when the interpreter ends.
 pub(crate) fn farewell() {
     let Some(started) = RUNTIME.get().filter(|_| !is_forked()) else {
         return;
     };
-    let open: Vec<_> = std::mem::take(&mut *lock(&OPEN));
-    let open = open.iter().filter_map(Weak::upgrade);
-    let mut closing: JoinSet<()> = lock(&ENDING).take().unwrap_or_default();
-    for one in open {
-        closing.spawn_on(
-            async move { drop(one.close().await) },
-            started.runtime.handle(),
-        );
-    }
+    ENDING.cancel();
+    let all = async {
+        // What comes to its end may have opened something.
+        while close_open() || !WORK.is_empty() {
+            WORK.wait().await;
+        }
+    };
     started.runtime.block_on(async {
-        let all = async { while closing.join_next().await.is_some() {} };
         // What is late goes with the process, and its files with the next start.
         let _ = tokio::time::timeout(FAREWELL, all).await;
-        closing.detach_all();
     });
+}
+
+/// Begins to close what is open; says whether there was anything.
+fn close_open() -> bool {
+    let open = std::mem::take(&mut *lock(&OPEN));
+    let open: Vec<_> = open.iter().filter_map(Weak::upgrade).collect();
+    let any = !open.is_empty();
+    for one in open {
+        WORK.spawn(async move { drop(one.close().await) });
+    }
+    any
 }
 
 /// Locks, also after a panic of another thread: what the locks here protect is whole between any two statements.

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 use crate::sandbox::{Mount, Network, Resources};
 use crate::transfer::Tell;
@@ -45,6 +46,12 @@ pub(crate) struct MachineSpec {
         expect(dead_code, reason = "only micro-VMs take long")
     )]
     pub(crate) boot_timeout: Duration,
+    /// Nobody waits for it any more: the boot ends, and undoes what it has done.
+    #[cfg_attr(
+        not(feature = "microvm"),
+        expect(dead_code, reason = "only micro-VMs take long")
+    )]
+    pub(crate) given_up: CancellationToken,
 }
 
 /// What an engine makes a machine's root of.
@@ -86,12 +93,17 @@ impl Consistency {
     }
 }
 
+/// What a boot that was given up comes to. Nobody is there to be told.
+pub(crate) fn given_up() -> Error {
+    Error::new(ErrorKind::Timeout, "the boot was given up")
+}
+
 /// Boots machines of one kind.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync {
     fn root_form(&self) -> RootForm;
 
-    /// Boots a machine; it is ready when its first link answers.
+    /// Boots a machine; it is ready when its first link answers. Where it fails, nothing of it runs any more.
     async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>>;
 
     /// Makes a disk in an empty folder that begins with what a layer holds. Neither may be in use by a machine; the

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::Sandbox;
 use crate::blink::Blink;
 use crate::command::{Defaults, check_variable, set_variable};
-use crate::engine::{Engine, Machine, MachineSpec};
+use crate::engine::{self, Engine, Machine, MachineSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::image::{ImageSource, Progress, StoredImage};
@@ -252,7 +254,7 @@ impl SandboxBuilder {
         Ok(())
     }
 
-    /// Makes and boots the sandbox. Given up half-way, nothing of it stays.
+    /// Makes and boots the sandbox. Given up half-way, nothing of it stays; [`Blink::settled`] waits for that.
     ///
     /// # Errors
     /// `InvalidArgument` for options that cannot be right; `Busy` where a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
@@ -274,13 +276,16 @@ impl SandboxBuilder {
             layers: Vec::new(),
             outlives: self.detached,
         };
-        let outlives = self.detached;
+        let (outlives, blink) = (self.detached, self.blink.clone());
+        let given_up = CancellationToken::new();
+        let _giving_up = given_up.clone().drop_guard();
+        let (taker, taken) = oneshot::channel();
         let booting = async move {
             let booted = match recorded {
-                Ok(()) => self.boot(parts, place).await,
+                Ok(()) => self.boot(parts, place, given_up).await,
                 Err(error) => Err(error),
             };
-            match booted {
+            let booted = match booted {
                 // It goes again unless it is taken.
                 Ok(mut sandbox) => {
                     sandbox.outlives = false;
@@ -292,12 +297,22 @@ impl SandboxBuilder {
                     }
                     Err(error)
                 }
+            };
+            if let Err(Ok(sandbox)) = taker.send(booted)
+                && let Err(error) = sandbox.remove().await
+            {
+                tracing::warn!(%error, "a sandbox that nobody wants goes later");
             }
         };
-        // In a task of its own, which comes to its end also where the caller gives up.
-        let mut sandbox = tokio::spawn(booting.in_current_span())
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        // In a task of its own, which undoes what it has done where the caller gives up.
+        blink.spawn_boot(booting.in_current_span());
+        let defect = |_| {
+            Error::new(
+                ErrorKind::Internal,
+                "the boot was stopped by a defect in Blink",
+            )
+        };
+        let mut sandbox = taken.await.map_err(defect)??;
         sandbox.outlives = outlives;
         Ok(sandbox)
     }
@@ -355,8 +370,13 @@ impl SandboxBuilder {
         Ok(Some(rootfs))
     }
 
-    /// Boots a machine in a place that was made for it. What a boot that fails has left there stays.
-    pub(crate) async fn boot(&self, parts: Parts, place: Place) -> Result<Sandbox> {
+    /// Boots a machine in a place that was made for it. What a boot that fails has left there stays, but does not run.
+    pub(crate) async fn boot(
+        &self,
+        parts: Parts,
+        place: Place,
+        given_up: CancellationToken,
+    ) -> Result<Sandbox> {
         let Parts {
             isolation,
             engine,
@@ -377,6 +397,7 @@ impl SandboxBuilder {
             mounts: self.mounts.clone(),
             detached: place.outlives,
             boot_timeout: self.boot_timeout,
+            given_up: given_up.clone(),
         };
         let config = image.map(|image| image.config).unwrap_or_default();
         let defaults = self.defaults(&config);
@@ -390,11 +411,18 @@ impl SandboxBuilder {
         let machine: Arc<dyn Machine> = booted?.into();
         let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
         let left = self.boot_timeout.saturating_sub(started.elapsed());
-        if let Err(error) = sandbox.connect(left).await {
-            return Err(match error.kind() {
+        let connected = tokio::select! {
+            biased;
+            () = given_up.cancelled() => Err(engine::given_up()),
+            connected = sandbox.connect(left) => connected,
+        };
+        if let Err(error) = connected {
+            let error = match error.kind() {
                 ErrorKind::SandboxDied => sandbox.machine.boot_failure().await.unwrap_or(error),
                 _ => error,
-            });
+            };
+            sandbox.end("it did not boot").await;
+            return Err(error);
         }
         sandbox.outlives = place.outlives;
         sandbox.publish(ports)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::MutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use super::options::SessionOptions;
 use super::{Session, State, idle};
@@ -61,7 +62,9 @@ impl Session {
             layers,
             outlives: row.options.asked.warm,
         };
-        let sandbox = described.boot(parts, place).await?;
+        let sandbox = described
+            .boot(parts, place, CancellationToken::new())
+            .await?;
         identify(&sandbox, self.id()).await;
         Ok(self.hold(state, sandbox))
     }

@@ -7,6 +7,8 @@ use tokio::io::AsyncWriteExt;
 use super::archive::Held;
 use super::carried::HOST;
 use super::{ExportOptions, Session};
+use tokio_util::sync::CancellationToken;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
 use crate::image::{ImageStore, NewImage, NewLayer, StoredImage};
@@ -140,7 +142,7 @@ impl Session {
         let booting = async {
             self.blink.claim_image(Some(base), &folder).await?;
             parts.engine.make_disk(&place.disk, &held.disk).await?;
-            described.boot(parts, place).await
+            described.boot(parts, place, CancellationToken::new()).await
         };
         let booted = booting.await;
         if booted.is_err() && folder.path().exists() {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use boxlite::{BoxOptions, BoxStatus, BoxliteRuntime, LiteBox};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use super::disk::Disk;
 use super::filter::Filter;
@@ -16,7 +17,7 @@ use super::record::Record;
 use super::runtime::{self, Runtime};
 use super::{archive, console, failure, link};
 use crate::engine::tree::Tree;
-use crate::engine::{Consistency, Machine, MachineSpec};
+use crate::engine::{Consistency, Machine, MachineSpec, given_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 
@@ -40,6 +41,12 @@ pub(super) struct MicrovmMachine {
     killed: AtomicBool,
 }
 
+/// How long a boot that failed waits until nothing is left of it: it takes a moment, unless the engine hangs.
+const UNDO_WAIT: Duration = Duration::from_secs(10);
+
+/// How soon a machine whose boot was given up is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Machines that boot at once. A boot keeps about two processors busy, and the engine gives each 30 s, whatever else boots:
 /// with more at once than that all are late.
 static BOOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
@@ -48,7 +55,7 @@ static BOOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 });
 
 impl MicrovmMachine {
-    /// Boots a machine. One that is not up in time is ended and removed.
+    /// Boots a machine. One that is not up in time, or is given up, is ended and removed.
     pub(super) async fn boot(
         runtime: &Arc<Runtime>,
         spec: &MachineSpec,
@@ -57,13 +64,11 @@ impl MicrovmMachine {
         launcher: &Path,
     ) -> Result<MicrovmMachine> {
         let disk = Disk::of(&spec.disk);
-        let noted =
-            |error: std::io::Error| Error::io("the sandbox's folder cannot be written", &error);
         let is_new = !disk.exists();
         let handle = if is_new {
             create(runtime, options, spec.id.clone()).await?
         } else {
-            let size_bytes = disk.size_bytes().map_err(noted)?;
+            let size_bytes = disk.size_bytes().map_err(not_noted)?;
             archive::provision(runtime, options, Some(spec.id.clone()), size_bytes).await?
         };
         let handle = Arc::new(handle);
@@ -72,44 +77,34 @@ impl MicrovmMachine {
             secret,
             process: None,
         };
-        let mut unfinished = Unfinished {
-            runtime: runtime.clone(),
-            machine: Some(record.machine.clone()),
-        };
-        record.write(&spec.folder).map_err(noted)?;
-        let place = runtime.disk_place(&record.machine);
-        if !is_new {
-            disk.lend(&place).map_err(noted)?;
-        }
+        let mut unfinished = Unfinished::new(runtime, &record.machine);
         let folder = runtime.machine_folder(&record.machine);
-        let filter = Filter::put(launcher, &folder)?;
-        let starting = async {
-            let turn = BOOTS.clone().acquire_owned().await;
-            let handle = handle.clone();
-            let start = async move {
-                let started = handle.start().await;
-                // Also where nobody waits for it any more, the next one's turn comes when this one has ended.
-                drop(turn);
-                Ok(started)
-            };
-            runtime.run(start).await
-        };
-        let started = tokio::time::timeout(spec.boot_timeout, starting).await;
-        match started {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => {
-                tracing::debug!(console = console::tail(&folder), "a micro-VM did not boot");
-                return Err(not_booted(&error, &console::tail(&folder)));
+        let booting = async {
+            record.write(&spec.folder).map_err(not_noted)?;
+            let place = runtime.disk_place(&record.machine);
+            if !is_new {
+                disk.lend(&place).map_err(not_noted)?;
             }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(late(spec.boot_timeout, &console::tail(&folder))),
+            let filter = Filter::put(launcher, &folder)?;
+            tokio::time::timeout(spec.boot_timeout, unfinished.start(&handle))
+                .await
+                .map_err(|_| late(spec.boot_timeout, &console::tail(&folder)))??;
+            filter.check()?;
+            if is_new {
+                disk.adopt(&place).map_err(not_noted)?;
+            }
+            record.process = process_of(&handle, &filter).await;
+            record.write(&spec.folder).map_err(not_noted)
+        };
+        let booted = tokio::select! {
+            biased;
+            () = spec.given_up.cancelled() => Err(given_up()),
+            booted = booting => booted,
+        };
+        if let Err(error) = booted {
+            unfinished.undo().await;
+            return Err(error);
         }
-        filter.check()?;
-        if is_new {
-            disk.adopt(&place).map_err(noted)?;
-        }
-        record.process = process_of(&handle, &filter).await;
-        record.write(&spec.folder).map_err(noted)?;
         unfinished.machine = None;
         Ok(Self::watched(runtime, handle, record, disk, folder))
     }
@@ -179,28 +174,90 @@ async fn create(runtime: &Runtime, options: BoxOptions, name: String) -> Result<
     created.await
 }
 
-/// Removes a machine whose boot was given up, by a failure or by the caller.
+fn not_noted(error: std::io::Error) -> Error {
+    Error::io("the sandbox's folder cannot be written", &error)
+}
+
+/// A machine whose boot is not over. It is removed unless that is taken back.
 struct Unfinished {
     runtime: Arc<Runtime>,
     machine: Option<String>,
+    /// BoxLite's part of the boot, which cannot be given up.
+    starting: Option<JoinHandle<boxlite::BoxliteResult<()>>>,
+}
+
+impl Unfinished {
+    fn new(runtime: &Arc<Runtime>, machine: &str) -> Unfinished {
+        Unfinished {
+            runtime: runtime.clone(),
+            machine: Some(machine.to_owned()),
+            starting: None,
+        }
+    }
+
+    /// Starts it when its turn has come.
+    async fn start(&mut self, handle: &Arc<LiteBox>) -> Result<()> {
+        let defect =
+            |error: &dyn std::fmt::Display| Error::new(ErrorKind::Internal, error.to_string());
+        let turn = BOOTS.clone().acquire_owned().await;
+        let turn = turn.map_err(|error| defect(&error))?;
+        let handle = handle.clone();
+        let starting = self.starting.insert(self.runtime.spawn(async move {
+            let started = handle.start().await;
+            // Also where nobody waits for it any more, the next one's turn comes when this one has ended.
+            drop(turn);
+            started
+        }));
+        let started = starting.await;
+        self.starting = None;
+        let Err(error) = started.map_err(|error| defect(&error))? else {
+            return Ok(());
+        };
+        let machine = self.machine.as_deref().unwrap_or_default();
+        let console = console::tail(&self.runtime.machine_folder(machine));
+        tracing::debug!(console, "a micro-VM did not boot");
+        Err(not_booted(&error, &console))
+    }
+
+    /// Removes it. What takes long goes on.
+    async fn undo(mut self) {
+        if let Some(undoing) = self.begin_undo() {
+            let _ = tokio::time::timeout(UNDO_WAIT, undoing).await;
+        }
+    }
+
+    fn begin_undo(&mut self) -> Option<JoinHandle<()>> {
+        let machine = self.machine.take()?;
+        let mut starting = self.starting.take();
+        let boxlite = self.runtime.boxlite().ok()?.clone();
+        let runtime = self.runtime.clone();
+        Some(self.runtime.spawn(async move {
+            // Its process may be hung, and then does not listen to the engine's requests to end; or is only to come.
+            let mut killed = None;
+            loop {
+                let info = boxlite.get_info(&machine).await.ok().flatten();
+                let pid =
+                    pid_in(&runtime.machine_folder(&machine)).or(info.and_then(|info| info.pid));
+                if pid != killed {
+                    kill_process(pid);
+                    killed = pid;
+                }
+                let Some(starting) = &mut starting else {
+                    break;
+                };
+                if tokio::time::timeout(LOOK_AGAIN, starting).await.is_ok() {
+                    break;
+                }
+            }
+            discard(&boxlite, &machine).await;
+            drop(runtime);
+        }))
+    }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let (Some(machine), Ok(boxlite)) = (self.machine.take(), self.runtime.boxlite().cloned())
-        else {
-            return;
-        };
-        let runtime = self.runtime.clone();
-        self.runtime.spawn(async move {
-            // Its process may be hung, and then does not listen to the engine's requests to end.
-            if let Ok(Some(info)) = boxlite.get_info(&machine).await {
-                kill_process(info.pid);
-            }
-            kill_process(pid_in(&runtime.machine_folder(&machine)));
-            discard(&boxlite, &machine).await;
-            drop(runtime);
-        });
+        drop(self.begin_undo());
     }
 }
 

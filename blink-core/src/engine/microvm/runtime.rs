@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use boxlite::{BoxliteOptions, BoxliteRuntime};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::failure::translate;
 use super::owner::{Owner, PATIENCE};
@@ -94,8 +95,11 @@ impl Runtime {
     }
 
     /// Starts a task on BoxLite's own threads.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.handle().spawn(task);
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tasks.handle().spawn(task)
     }
 
     /// Everything of the engine, and what must be on the same file system.

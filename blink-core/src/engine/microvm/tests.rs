@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blink_wire::Request;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::engine::tree::Tree;
@@ -81,6 +82,7 @@ fn spec(folder: &SandboxFolder, disk: &Path) -> MachineSpec {
         mounts: Vec::new(),
         detached: false,
         boot_timeout: Duration::from_secs(120),
+        given_up: CancellationToken::new(),
     }
 }
 
