@@ -33,7 +33,7 @@ struct Pairs {
 
 /// Each has a machine of its own that has written a file, and was stopped.
 pub(crate) async fn of_a_small_disk(setting: &Setting, machines: &Machines) -> Result<Vec<Row>> {
-    let rounds = setting.pick(5, 1);
+    let rounds = setting.pick(15, 1);
     let mib = setting.pick(8, 1);
     let scratch = setting.scratch("sessions")?;
     let file = scratch.join("file");

@@ -61,22 +61,22 @@ impl Session {
     }
 
     /// Makes a change that frees layers, and removes these; `making` is let go of in between.
-    pub(super) async fn change_and_collect(
+    pub(super) async fn change_and_remove(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: Option<Making>,
         change: impl FnOnce(&mut Registry) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let layers = self.blink.layers();
-        let change_and_collect = move |registry: &mut Registry| {
+        let change_and_remove = move |registry: &mut Registry| {
             change(registry)?;
             drop(making);
-            if let Err(error) = layers.collect(registry) {
+            if let Err(error) = layers.remove_forgotten(registry) {
                 tracing::warn!(%error, "layers that nobody needs are collected later");
             }
             Ok(())
         };
-        self.change(state, None, change_and_collect).await
+        self.change(state, None, change_and_remove).await
     }
 }
 

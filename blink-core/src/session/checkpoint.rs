@@ -215,7 +215,7 @@ impl Session {
         let mut new = base.new;
         new.push(head.clone());
         let (session, name) = (state.row.clone(), checkpoint.name.clone());
-        self.change_and_collect(state, Some(making), move |registry| {
+        self.change_and_remove(state, Some(making), move |registry| {
             registry.restore(&session, &name, &new)
         })
         .await?;
@@ -232,7 +232,7 @@ impl Session {
         let mut state = self.there().await?;
         let (checkpoint, _) = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
-        self.change_and_collect(&mut state, None, move |registry| {
+        self.change_and_remove(&mut state, None, move |registry| {
             registry.remove_checkpoint(&id, &gone)
         })
         .await?;

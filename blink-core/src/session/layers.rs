@@ -66,7 +66,19 @@ impl Layers {
         Ok(id)
     }
 
-    /// Removes what the registry does not know; not while another process makes or reads layers, whose turn comes again.
+    /// Removes what changes have freed; not while others make or read layers, after whom its turn comes again.
+    pub(crate) fn remove_forgotten(&self, registry: &mut Registry) -> Result<()> {
+        let Some(alone) = self.lock_alone()? else {
+            return Ok(());
+        };
+        for layer in registry.take_forgotten() {
+            remove_layer(&alone, layer.as_ref());
+        }
+        registry.keep_ballast();
+        Ok(())
+    }
+
+    /// Removes all that the registry does not know; not while others make or read layers.
     pub(crate) fn collect(&self, registry: &Registry) -> Result<()> {
         match self.lock_alone()? {
             Some(alone) => self.collect_alone(&alone, registry, |_| {}),

@@ -412,7 +412,7 @@ impl Session {
         };
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
-        self.change_and_collect(&mut state, None, move |registry| {
+        self.change_and_remove(&mut state, None, move |registry| {
             registry.remove_session(&id)
         })
         .await?;

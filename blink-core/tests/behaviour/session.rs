@@ -6,6 +6,8 @@ use blink_core::{
     Blink, CheckpointOptions, Command, Consistency, ErrorKind, Session, SessionBuilder,
 };
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::child;
 use crate::support::{
     Capability, Engine, TestBlink, blink, blink_in, fails, has, host_pid, is_alive, kill, ok,
@@ -438,6 +440,27 @@ async fn processes_are_reached_beside_whoever_has_the_session() {
     ok(session.stop()).await;
     fails(ErrorKind::SandboxDied, processes.list()).await;
     fails(ErrorKind::NotFound, other.session_processes("one")).await;
+    ok(session.remove()).await;
+    nothing_is_left(&blink).await;
+}
+
+#[tokio::test]
+async fn what_others_hold_up_is_removed_with_the_next_change() {
+    let blink = blink().await;
+    let session = open(&blink, "one").await;
+    ok(session.stop()).await;
+    ok(session.checkpoint("first")).await;
+    let layers = blink.home().join("layers");
+    let count = || std::fs::read_dir(&layers).unwrap().count();
+    let needed = count();
+    // As another process has it while it reads layers.
+    let reading = std::fs::File::open(&layers).unwrap();
+    flock(&reading, FlockOperation::LockShared).unwrap();
+    ok(session.restore("first")).await;
+    assert_eq!(count(), needed + 1);
+    drop(reading);
+    ok(session.restore("first")).await;
+    assert_eq!(count(), needed);
     ok(session.remove()).await;
     nothing_is_left(&blink).await;
 }

@@ -67,6 +67,8 @@ pub(crate) struct Registry {
     connection: Connection,
     home: PathBuf,
     ballast: Ballast,
+    /// Layers that changes have freed, until somebody removes their folders.
+    forgotten: Vec<String>,
 }
 
 impl Registry {
@@ -98,6 +100,7 @@ impl Registry {
             connection,
             home: home.to_owned(),
             ballast: Ballast::of(home),
+            forgotten: Vec::new(),
         };
         registry.migrate()?;
         Ok(registry)
@@ -182,7 +185,7 @@ impl Registry {
             true => session_taken(&names.collect::<Vec<_>>().join(", ")),
             false => error,
         };
-        self.change(|transaction| {
+        let forgotten = self.change(|transaction| {
             insert_layers(transaction, layers, first.isolation)?;
             let mut inserting = transaction.prepare_cached(
                 "INSERT INTO sessions (id, name, isolation, options, head, checkpoint, forked_from, created_at)
@@ -200,12 +203,14 @@ impl Registry {
                     seconds(session.created_at),
                 ])?;
             }
-            if let Some((session, head)) = head_of {
-                set_head(transaction, session, head)?;
-            }
-            Ok(())
-        })
-        .map_err(taken)
+            let freed = match head_of {
+                Some((session, head)) => set_head(transaction, session, head)?,
+                None => Vec::new(),
+            };
+            forget_unneeded(transaction, freed)
+        });
+        self.forgotten.extend(forgotten.map_err(taken)?);
+        Ok(())
     }
 
     pub(crate) fn session(&self, name: &str) -> Result<Option<SessionRow>> {
@@ -235,10 +240,20 @@ impl Registry {
     }
 
     pub(crate) fn remove_session(&mut self, id: &str) -> Result<()> {
-        self.change_in_need(|transaction| {
+        let forgotten = self.change_in_need(|transaction| {
+            let freed = {
+                let mut freed = transaction.prepare_cached(
+                    "SELECT head FROM sessions WHERE id = ?1
+                     UNION SELECT layer FROM checkpoints WHERE session = ?1",
+                )?;
+                let freed = freed.query_map([id], |row| row.get(0))?;
+                freed.collect::<rusqlite::Result<_>>()?
+            };
             transaction.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
-            forget_layers(transaction)
-        })
+            forget_unneeded(transaction, freed)
+        })?;
+        self.forgotten.extend(forgotten);
+        Ok(())
     }
 
     /// # Errors
@@ -271,7 +286,7 @@ impl Registry {
             true => checkpoint_taken(&session.name, &checkpoint.name),
             false => error,
         };
-        self.change(|transaction| {
+        let forgotten = self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
             let mut inserting = transaction.prepare_cached(
                 "INSERT INTO checkpoints (session, name, layer, parent, consistency, size_bytes, created_at)
@@ -286,12 +301,15 @@ impl Registry {
                 i64::try_from(checkpoint.size_bytes).unwrap_or(i64::MAX),
                 seconds(checkpoint.created_at),
             ])?;
-            if let Some(head) = head {
-                set_head(transaction, &session.id, head)?;
-            }
-            set_checkpoint(transaction, &session.id, &checkpoint.name)
-        })
-        .map_err(taken)
+            set_checkpoint(transaction, &session.id, &checkpoint.name)?;
+            let freed = match head {
+                Some(head) => set_head(transaction, &session.id, head)?,
+                None => Vec::new(),
+            };
+            forget_unneeded(transaction, freed)
+        });
+        self.forgotten.extend(forgotten.map_err(taken)?);
+        Ok(())
     }
 
     /// Gives a session a new head that begins with a checkpoint: the last of these layers.
@@ -301,14 +319,17 @@ impl Registry {
         checkpoint: &str,
         layers: &[LayerRow],
     ) -> Result<()> {
-        self.change(|transaction| {
+        let forgotten = self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
-            if let Some(head) = layers.last() {
-                set_head(transaction, &session.id, &head.id)?;
-            }
             set_checkpoint(transaction, &session.id, checkpoint)?;
-            forget_layers(transaction)
-        })
+            let freed = match layers.last() {
+                Some(head) => set_head(transaction, &session.id, &head.id)?,
+                None => Vec::new(),
+            };
+            forget_unneeded(transaction, freed)
+        })?;
+        self.forgotten.extend(forgotten);
+        Ok(())
     }
 
     /// Gives a session a head that goes on where the old one, now its parent, ends.
@@ -318,10 +339,13 @@ impl Registry {
         layers: &[LayerRow],
         head: &str,
     ) -> Result<()> {
-        self.change(|transaction| {
+        let forgotten = self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
-            set_head(transaction, &session.id, head)
-        })
+            let freed = set_head(transaction, &session.id, head)?;
+            forget_unneeded(transaction, freed)
+        })?;
+        self.forgotten.extend(forgotten);
+        Ok(())
     }
 
     pub(crate) fn checkpoint(&self, session: &str, name: &str) -> Result<Option<CheckpointRow>> {
@@ -345,16 +369,16 @@ impl Registry {
 
     /// Those that followed it follow the one before it.
     pub(crate) fn remove_checkpoint(&mut self, session: &str, name: &str) -> Result<()> {
-        self.change_in_need(|transaction| {
-            let parent: Option<Option<String>> = transaction
+        let forgotten = self.change_in_need(|transaction| {
+            let found: Option<(Option<String>, String)> = transaction
                 .query_row(
-                    "SELECT parent FROM checkpoints WHERE session = ?1 AND name = ?2",
+                    "SELECT parent, layer FROM checkpoints WHERE session = ?1 AND name = ?2",
                     [session, name],
-                    |row| row.get(0),
+                    |row| Ok((row.get(0)?, row.get(1)?)),
                 )
                 .optional()?;
-            let Some(parent) = parent else {
-                return Ok(());
+            let Some((parent, layer)) = found else {
+                return Ok(Vec::new());
             };
             transaction.execute(
                 "UPDATE checkpoints SET parent = ?3 WHERE session = ?1 AND parent = ?2",
@@ -368,41 +392,31 @@ impl Registry {
                 "DELETE FROM checkpoints WHERE session = ?1 AND name = ?2",
                 [session, name],
             )?;
-            forget_layers(transaction)
-        })
+            forget_unneeded(transaction, vec![layer])
+        })?;
+        self.forgotten.extend(forgotten);
+        Ok(())
     }
 
     /// The layer and all beneath it, the lowest first.
     pub(crate) fn chain(&self, id: &str) -> Result<Vec<String>> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "WITH RECURSIVE chain (id, parent, depth) AS (
-                     SELECT id, parent, 0 FROM layers WHERE id = ?1
-                     UNION ALL SELECT layers.id, layers.parent, depth + 1
-                         FROM chain JOIN layers ON layers.id = chain.parent
-                 ) SELECT id, parent FROM chain ORDER BY depth DESC",
-            )
+        // All of it as it is at one moment.
+        let moment = self.connection.unchecked_transaction().map_err(failed)?;
+        let mut statement = moment
+            .prepare_cached("SELECT parent FROM layers WHERE id = ?1")
             .map_err(failed)?;
-        let rows = statement
-            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))
-            .map_err(failed)?;
-        let chain: Vec<(String, Option<String>)> =
-            rows.collect::<rusqlite::Result<_>>().map_err(failed)?;
-        let missing = match chain.first() {
-            Some((_, parent)) => parent.as_deref(),
-            None => Some(id),
-        };
-        match missing {
-            Some(missing) => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "the list of sessions in Blink's home is damaged: it does not know the layer {missing}; remove \
-                     the session, or bring the home back from a copy"
-                ),
-            )),
-            None => Ok(chain.into_iter().map(|(id, _)| id).collect()),
+        let mut chain = Vec::new();
+        let mut next = Some(id.to_owned());
+        while let Some(id) = next {
+            let parent = statement.query_row([&id], |row| row.get(0)).optional();
+            next = match parent.map_err(failed)? {
+                Some(parent) if !chain.contains(&id) => parent,
+                _ => return Err(damaged(&id)),
+            };
+            chain.push(id);
         }
+        chain.reverse();
+        Ok(chain)
     }
 
     /// All that it knows.
@@ -415,9 +429,23 @@ impl Registry {
         rows.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Forgets the layers that nothing needs, as changes do that free some.
+    /// Forgets all layers that nothing needs.
     pub(crate) fn forget_layers(&mut self) -> Result<()> {
-        self.change_in_need(forget_layers)
+        self.change_in_need(|transaction| {
+            let mut statement = transaction.prepare(
+                "WITH RECURSIVE needed (id) AS (
+                     SELECT head FROM sessions UNION SELECT layer FROM checkpoints
+                     UNION SELECT layers.parent FROM layers JOIN needed ON layers.id = needed.id
+                         WHERE layers.parent IS NOT NULL
+                 ) DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed)",
+            )?;
+            statement.execute([]).map(drop)
+        })
+    }
+
+    /// The layers that its changes have freed since this was last asked.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.forgotten)
     }
 }
 
@@ -434,19 +462,38 @@ fn insert_layers(
     Ok(())
 }
 
-/// What a process makes meanwhile is not written down, and what it makes that of is needed.
-fn forget_layers(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("PRAGMA defer_foreign_keys = ON")?
-        .execute([])?;
-    let mut statement = transaction.prepare_cached(
-        "WITH RECURSIVE needed (id) AS (
-             SELECT head FROM sessions UNION SELECT layer FROM checkpoints
-             UNION SELECT layers.parent FROM layers JOIN needed ON layers.id = needed.id
-                 WHERE layers.parent IS NOT NULL
-         ) DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed)",
+/// Forgets of layers that something was freed of, and of those beneath them, what nothing needs any more; says which.
+fn forget_unneeded(
+    transaction: &Transaction<'_>,
+    mut freed: Vec<String>,
+) -> rusqlite::Result<Vec<String>> {
+    let mut forgetting = transaction.prepare_cached(
+        "DELETE FROM layers WHERE id = ?1
+             AND NOT EXISTS (SELECT 1 FROM layers WHERE parent = ?1)
+             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE layer = ?1)
+             AND NOT EXISTS (SELECT 1 FROM sessions WHERE head = ?1)
+         RETURNING parent",
     )?;
-    statement.execute([]).map(drop)
+    let mut forgotten = Vec::new();
+    while let Some(id) = freed.pop() {
+        let parent: Option<Option<String>> =
+            forgetting.query_row([&id], |row| row.get(0)).optional()?;
+        if let Some(parent) = parent {
+            freed.extend(parent);
+            forgotten.push(id);
+        }
+    }
+    Ok(forgotten)
+}
+
+fn damaged(layer: &str) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        format!(
+            "the list of sessions in Blink's home is damaged: it does not know the layer {layer}; remove the session, or \
+             bring the home back from a copy"
+        ),
+    )
 }
 
 /// Has the database keep a log beside it, so that who reads does not wait for who writes.
@@ -465,11 +512,19 @@ fn use_log(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-fn set_head(transaction: &Transaction<'_>, session: &str, head: &str) -> rusqlite::Result<()> {
+/// Gives what was the head before, where there is the session.
+fn set_head(
+    transaction: &Transaction<'_>,
+    session: &str,
+    head: &str,
+) -> rusqlite::Result<Vec<String>> {
+    let mut heads = transaction.prepare_cached("SELECT head FROM sessions WHERE id = ?1")?;
+    let old = heads.query_map([session], |row| row.get(0))?;
+    let old = old.collect::<rusqlite::Result<_>>()?;
     transaction
         .prepare_cached("UPDATE sessions SET head = ?2 WHERE id = ?1")?
-        .execute([session, head])
-        .map(drop)
+        .execute([session, head])?;
+    Ok(old)
 }
 
 fn set_checkpoint(
