@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command as HostCommand;
 use std::time::Duration;
 
-use blink_core::{Blink, Command, Error, Session, SessionBuilder};
+use blink_core::{Blink, Command, Error, ErrorKind, Session, SessionBuilder};
 
 use crate::session::describe;
-use crate::support::{blink_in, ok, shown};
+use crate::support::{Engine, blink_in, ok, shown};
 use crate::{oci, stopped};
 
 /// A change of what a home holds.
@@ -238,6 +238,13 @@ async fn write_file(home: &Path, session: &Session, number: u8) {
 pub(crate) async fn file_of(session: &Session) -> String {
     if !stopped::machines_start() {
         return stopped::read(session).await;
+    }
+    if Engine::chosen() == Engine::Microvm {
+        match stopped::read_file(session, "/tmp/file").await {
+            Ok(content) => return String::from_utf8(content).unwrap().trim().to_owned(),
+            // One that was not started yet can be.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}"),
+        }
     }
     let output = ok(session.exec(Command::shell("cat /tmp/file || true"))).await;
     assert!(output.status.success(), "{}", shown(&output));

@@ -2,11 +2,12 @@
 //! to a disk, the reference implementation of its format writes.
 
 use std::io::{BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use blink_core::{Blink, Session};
+use blink_core::{Blink, Error, Session};
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::session::describe;
 use crate::support::{ENGINE_VARIABLE, blink, ok, within};
@@ -95,21 +96,8 @@ pub(crate) fn write(home: &Path, session: &str, number: u8) {
 
 /// Reads what [`write`] has written, of what an export of the session holds.
 pub(crate) async fn read(session: &Session) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let archive = folder.path().join("archive.boxlite");
-    ok(session.export(&archive)).await;
-    let packed = BufReader::new(std::fs::File::open(&archive).unwrap());
-    // What follows the compressed tar is Blink's.
-    let unpacked = zstd::Decoder::new(packed).unwrap().single_frame();
-    tar::Archive::new(unpacked).unpack(folder.path()).unwrap();
-    let (disk, plain) = (
-        folder.path().join("disk.qcow2"),
-        folder.path().join("plain"),
-    );
-    qemu("qemu-img", &["check", "-q", name_of(&disk)]);
-    let convert = ["convert", "-O", "raw", name_of(&disk), name_of(&plain)];
-    qemu("qemu-img", &convert);
-    let plain = std::fs::read(plain).unwrap();
+    let disk = ok(Exported::of(session)).await;
+    let plain = std::fs::read(&disk.plain).unwrap();
     let (before, rest) = plain.split_at(64 << 10);
     let (written, after) = rest.split_at(64 << 10);
     let is_whole = written.iter().all(|byte| *byte == written[0]);
@@ -119,6 +107,49 @@ pub(crate) async fn read(session: &Session) -> String {
         "the disk holds what nobody has written"
     );
     written[0].to_string()
+}
+
+/// What a file holds on the disk of a session whose machine is not started for that.
+///
+/// # Errors
+/// `InvalidArgument` for a session that never had a machine.
+pub(crate) async fn read_file(session: &Session, path: &str) -> Result<Vec<u8>, Error> {
+    let disk = within(Exported::of(session)).await?;
+    Ok(Command::new("debugfs")
+        .args(["-R", &format!("cat {path}"), name_of(&disk.plain)])
+        .output()
+        .unwrap()
+        .stdout)
+}
+
+/// A session's disk, byte for byte.
+struct Exported {
+    plain: PathBuf,
+    _folder: TempDir,
+}
+
+impl Exported {
+    async fn of(session: &Session) -> Result<Exported, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("archive.boxlite");
+        session.export(&archive).await?;
+        Ok(Exported {
+            plain: unpack(folder.path(), &archive),
+            _folder: folder,
+        })
+    }
+}
+
+fn unpack(folder: &Path, archive: &Path) -> PathBuf {
+    let packed = BufReader::new(std::fs::File::open(archive).unwrap());
+    // What follows the compressed tar is Blink's.
+    let unpacked = zstd::Decoder::new(packed).unwrap().single_frame();
+    tar::Archive::new(unpacked).unpack(folder).unwrap();
+    let (disk, plain) = (folder.join("disk.qcow2"), folder.join("plain"));
+    qemu("qemu-img", &["check", "-q", name_of(&disk)]);
+    let convert = ["convert", "-O", "raw", name_of(&disk), name_of(&plain)];
+    qemu("qemu-img", &convert);
+    plain
 }
 
 fn name_of(path: &Path) -> &str {

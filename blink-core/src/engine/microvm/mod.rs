@@ -189,6 +189,11 @@ impl Engine for MicrovmEngine {
         let image = self.prepare(host_image::blank).await?;
         let (disk, images) = (Disk::of(disk), self.runtime.image_disks());
         let beneath: Vec<_> = layers.iter().map(|folder| Disk::of(folder)).collect();
+        if !disk.exists() {
+            return Err(Error::invalid(
+                "the session was never started, and its disk holds nothing that could be exported; start it first",
+            ));
+        }
         let (archive, session, tell) = (archive.to_owned(), session.to_owned(), tell.clone());
         on_thread(move || {
             let flat = disk
