@@ -15,6 +15,9 @@ const WARM_UP: u32 = 20;
 /// Every so many cycles have a session, with a checkpoint and a fork, beside the sandbox.
 const SESSION_EVERY: u32 = 10;
 
+/// So that who waits sees that it goes on.
+const TELL_EVERY: u32 = 10;
+
 /// What an allocator keeps more at one time than at another. Ten thousand times a forgotten page would be ten times this.
 const MEMORY_SLACK_BYTES: u64 = 4 << 20;
 
@@ -142,6 +145,9 @@ async fn cycles(engine: &Engine, home: &Path, count: u32) {
         .await
         .unwrap();
     for cycle in 0..count {
+        if cycle % TELL_EVERY == 0 {
+            println!("{cycle} of {count}");
+        }
         let text = cycle.to_string();
         let sandbox = blink.sandbox().memory_mib(512).create().await.unwrap();
         let output = sandbox.exec(Command::new("echo").arg(&text)).await.unwrap();

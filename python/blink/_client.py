@@ -348,7 +348,10 @@ class Blink:
         return self._native.closed
 
     def close(self) -> None:
-        """Let go of the home. What was made in it goes on. No-op once it is closed."""
+        """Let go of the home, once what is being made in it is made, or gone.
+
+        What was made goes on. No-op once it is closed.
+        """
         self._native.close().wait()
 
     def __enter__(self) -> Self:

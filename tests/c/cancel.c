@@ -1,5 +1,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <time.h>
@@ -122,4 +123,23 @@ void test_cancel(void)
         CHECK(pthread_create(&threads[i], NULL, close_it, all) == 0);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
+
+    /* A boot. Nothing is left of it once all is closed. */
+    all = open_blink();
+    cancel = blink_cancel_new();
+    thread = soon(cancel);
+    for (blink_status status = BLINK_STATUS_OK; status == BLINK_STATUS_OK;) {
+        status = blink_sandbox_create(all, NULL, cancel, &sandbox, &err);
+        CHECK(status == BLINK_STATUS_OK || status == BLINK_STATUS_CANCELLED);
+        blink_sandbox_free(sandbox);
+    }
+    blink_error_free(err);
+    pthread_join(thread, NULL);
+    blink_cancel_free(cancel);
+    blink_close(all);
+    DIR *sandboxes = opendir(scratch("home/sandboxes"));
+    CHECK(sandboxes != NULL);
+    for (struct dirent *entry; (entry = readdir(sandboxes)) != NULL;)
+        CHECK(entry->d_name[0] == '.');
+    closedir(sandboxes);
 }

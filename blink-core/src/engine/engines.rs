@@ -136,6 +136,16 @@ pub(crate) fn is_alive(folder: &Path) -> bool {
     Leftovers.is_alive(folder)
 }
 
+/// Whether an engine keeps something for a machine that has ended with its owner.
+pub(crate) fn is_recorded(folder: &Path) -> bool {
+    #[cfg(feature = "microvm")]
+    if microvm::Record::read(folder).is_some() {
+        return true;
+    }
+    let _ = folder;
+    false
+}
+
 /// Opens a link to a machine beside its owner; `None` where only the owner can have one. Opens no engine.
 pub(crate) fn visit(folder: &Path, isolation: Isolation) -> Option<Result<LinkIo>> {
     match isolation {

@@ -108,6 +108,16 @@ impl Session {
                 }
             }
             engine.discard(self.folder.path()).await?;
+        } else if engines::is_recorded(self.folder.path()) {
+            // It has ended with an earlier process, and its engine keeps the disk for it.
+            let engine = self.blink.engine(state.row.isolation).await;
+            let discarded = match engine {
+                Ok(engine) => engine.discard(self.folder.path()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = discarded {
+                tracing::debug!(session = self.id(), %error, "what is left of its machine goes later");
+            }
         }
         Ok(runs)
     }

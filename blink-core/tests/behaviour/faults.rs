@@ -184,6 +184,7 @@ async fn survives(change: &Change, fault: Fault, place: &Place) {
         ];
         let performer = Performer::start(change, &place.home(), &asked);
         let at = format!("{} {fault:?} {step}", change.name);
+        eprintln!("{at}");
         let is_done = is_done_after(change, fault, performer, place, &at).await;
         let happened = place.steps().1.len() > step as usize;
         std::fs::remove_file(place.list()).unwrap();

@@ -41,6 +41,8 @@ fn layers(blink: &TestBlink) -> usize {
 async fn nothing_is_left(blink: &TestBlink) {
     assert!(ok(blink.sessions()).await.is_empty());
     assert_eq!((blink.folders().len(), layers(blink)), (0, 0));
+    let machines = std::fs::read_dir(blink.home().join("microvm/boxes"));
+    assert_eq!(machines.map_or(0, Iterator::count), 0);
 }
 
 #[tokio::test]
