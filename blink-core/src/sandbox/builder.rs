@@ -29,6 +29,9 @@ pub const DEFAULT_DISK_MIB: u64 = 10 * 1024;
 /// How long a boot may take, unless told otherwise.
 pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a boot that failed waits for its machine's end, which takes a moment.
+const END_WAIT: Duration = Duration::from_secs(10);
+
 /// What a sandbox can use of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
@@ -421,7 +424,8 @@ impl SandboxBuilder {
                 ErrorKind::SandboxDied => sandbox.machine.boot_failure().await.unwrap_or(error),
                 _ => error,
             };
-            sandbox.end("it did not boot").await;
+            // What does not end in time goes with the next start.
+            let _ = tokio::time::timeout(END_WAIT, sandbox.end("it did not boot")).await;
             return Err(error);
         }
         sandbox.outlives = place.outlives;

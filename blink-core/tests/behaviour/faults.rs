@@ -9,7 +9,9 @@ use std::process::{Child, ChildStdout, Command as HostCommand, Stdio};
 use blink_core::{Blink, ErrorKind};
 
 use crate::change::{self, CHANGES, Change, Template};
-use crate::support::{Capability, Engine, blink_in, folders, has, is_alive, ok, until, within};
+use crate::support::{
+    Capability, Engine, blink_in, folders, has, is_alive, is_patient, ok, until, within,
+};
 use crate::{child, stopped};
 
 const CHANGE: &str = "BLINK_TEST_CHANGE";
@@ -184,7 +186,9 @@ async fn survives(change: &Change, fault: Fault, place: &Place) {
         ];
         let performer = Performer::start(change, &place.home(), &asked);
         let at = format!("{} {fault:?} {step}", change.name);
-        eprintln!("{at}");
+        if is_patient() {
+            eprintln!("{at}");
+        }
         let is_done = is_done_after(change, fault, performer, place, &at).await;
         let happened = place.steps().1.len() > step as usize;
         std::fs::remove_file(place.list()).unwrap();

@@ -26,6 +26,10 @@ pub(crate) const ENGINE_VARIABLE: &str = "BLINK_TEST_ENGINE";
 /// Set for tests that start some hundred machines, which takes an hour on an emulated host.
 const PATIENT_VARIABLE: &str = "BLINK_TEST_PATIENTLY";
 
+pub(crate) fn is_patient() -> bool {
+    std::env::var_os(PATIENT_VARIABLE).is_some()
+}
+
 /// The engine that the suite runs against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
@@ -93,8 +97,7 @@ impl Capability {
                 engine == Engine::Namespace
             }
             (engine, Capability::ManyStarts) => {
-                let patient = std::env::var_os(PATIENT_VARIABLE).is_some();
-                engine == Engine::Namespace || !stopped::machines_start() || patient
+                engine == Engine::Namespace || !stopped::machines_start() || is_patient()
             }
         }
     }
