@@ -48,7 +48,7 @@ struct Shared {
     /// What opening the registry has freed, until somebody is told.
     freed_bytes: AtomicU64,
     pull: PullOptions,
-    /// Boots, which come to their end whoever waits for them. Closed from the beginning, which ends nothing: it can be
+    /// Boots, which come to their end, or are undone, whoever waits for them. Closed from the beginning, which ends nothing: it can be
     /// waited for.
     boots: TaskTracker,
 }

@@ -564,4 +564,24 @@ mod tests {
             });
         }
     }
+
+    #[test]
+    fn a_chain_that_has_no_end_or_lacks_a_layer_is_corrupt() {
+        let home = tempfile::tempdir().expect("a folder");
+        let registry = Registry::open(home.path()).expect("a registry");
+        let change = |statement| {
+            let changed = registry.connection.execute_batch(statement);
+            changed.expect("a change");
+        };
+        change(
+            "INSERT INTO layers VALUES ('low', NULL, 'namespace'), ('high', 'low', 'namespace')",
+        );
+        assert_eq!(registry.chain("high").expect("a chain"), ["low", "high"]);
+        change("UPDATE layers SET parent = 'high' WHERE id = 'low'");
+        change("PRAGMA foreign_keys = OFF; INSERT INTO layers VALUES ('top', 'none', 'namespace')");
+        for id in ["high", "low", "top", "none"] {
+            let error = registry.chain(id).expect_err("no chain");
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+        }
+    }
 }
