@@ -247,6 +247,11 @@ impl Blink {
         self.shared.registry.get_or_try_init(open).cloned()
     }
 
+    /// The registry, where it was opened already.
+    pub(crate) fn opened_registry(&self) -> Option<Arc<Mutex<Registry>>> {
+        self.shared.registry.get().cloned()
+    }
+
     /// The bytes that opening the registry has freed, told once.
     pub(crate) fn take_freed_bytes(&self) -> u64 {
         self.shared.freed_bytes.swap(0, Ordering::Relaxed)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::blink::Blink;
+use crate::blocking::on_thread;
 use crate::engine::{RootForm, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::SandboxFolder;
@@ -243,12 +244,4 @@ fn still_stored(store: &ImageStore, name: &str, digest: &str) -> Result<StoredIm
         );
         Error::new(ErrorKind::ImageUnavailable, message)
     })
-}
-
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
 }

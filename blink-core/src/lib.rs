@@ -20,6 +20,7 @@
 //! ```
 
 mod blink;
+mod blocking;
 mod command;
 mod connection;
 mod doctor;

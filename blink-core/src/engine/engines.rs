@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 use super::microvm::{self, MicrovmEngine};
 use super::namespace::{Leftovers, NamespaceEngine};
 use super::{Engine, Machine};
+use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::isolation::{Isolation, IsolationChoice};
@@ -83,9 +84,7 @@ impl Engines {
     #[cfg(feature = "microvm")]
     async fn try_microvms(&self) -> Result<std::result::Result<(), String>> {
         let home = self.home.path().to_owned();
-        tokio::task::spawn_blocking(move || crate::hypervisor::usable(&home))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
+        on_thread(move || Ok(crate::hypervisor::usable(&home))).await
     }
 
     #[cfg(not(feature = "microvm"))]

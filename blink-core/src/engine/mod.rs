@@ -107,8 +107,8 @@ pub(crate) trait Engine: Send + Sync {
     async fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>>;
 
     /// Makes a disk in an empty folder that begins with what a layer holds. Neither may be in use by a machine; the
-    /// layer's disk is never written to again.
-    async fn make_disk(&self, disk: &Path, over: &Path) -> Result<()>;
+    /// layer's disk is never written to again. Waits for the disk.
+    fn make_disk(&self, disk: &Path, over: &Path) -> Result<()>;
 
     /// Whether a disk over these layers, the lowest first, is better had over fewer: [`Engine::merge`] makes one of several.
     fn is_deep(&self, layers: &[PathBuf]) -> bool;

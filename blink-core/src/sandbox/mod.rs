@@ -15,6 +15,7 @@ pub use self::builder::{
     SandboxBuilder,
 };
 pub(crate) use self::builder::{Parts, Place};
+use crate::blocking::on_thread;
 use crate::command::{Command, Defaults, Output};
 use crate::connection::Connection;
 use crate::engine::{Consistency, Machine};
@@ -331,9 +332,7 @@ impl Sandbox {
         self.published.end().await;
         self.end("the sandbox was removed").await;
         let folder = self.folder.clone();
-        tokio::task::spawn_blocking(move || folder.remove())
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
+        on_thread(move || folder.remove()).await?;
         *removed = true;
         Ok(())
     }

@@ -145,12 +145,19 @@ impl Session {
             .await?;
         // A head that is new is the session's from now on; a copy goes when it was exported.
         if let Some(head) = kept.head {
-            let (session, to) = (state.row.clone(), head.clone());
-            self.change(state, Some(making), move |registry| {
-                registry.set_session_head(&session, &kept.new, &to)
-            })
+            let (session, id) = (state.row.clone(), head.id().to_owned());
+            let to = id.clone();
+            self.change(
+                state,
+                Some(making),
+                move || head.make(),
+                move |registry, made| {
+                    let new = [kept.new, vec![made]].concat();
+                    registry.set_session_head(&session, &new, &to)
+                },
+            )
             .await?;
-            state.row.head = head;
+            state.row.head = id;
         }
         Ok(kept.chain)
     }

@@ -23,12 +23,15 @@ const PIECE_BYTES: usize = 256 << 10;
 /// The room that is kept.
 pub(super) struct Ballast {
     folder: PathBuf,
+    /// By this process, which has not given it up since.
+    is_kept: bool,
 }
 
 impl Ballast {
     pub(super) fn of(home: &Path) -> Ballast {
         Ballast {
             folder: home.join(FOLDER),
+            is_kept: false,
         }
     }
 
@@ -37,16 +40,22 @@ impl Ballast {
     }
 
     /// Keeps what there is room for. That there is none is no failure of whoever asks.
-    pub(super) fn keep(&self) {
+    pub(super) fn keep(&mut self) {
+        if self.is_kept {
+            return;
+        }
         let kept = make_private_folder(&self.folder)
             .and_then(|()| self.pieces().try_for_each(|piece| keep(&piece)));
         if let Err(error) = kept {
             tracing::debug!(%error, "no room is kept for the list of sessions");
+            return;
         }
+        self.is_kept = true;
     }
 
     /// Frees it; says whether there was some.
-    pub(super) fn give_up(&self) -> bool {
+    pub(super) fn give_up(&mut self) -> bool {
+        self.is_kept = false;
         let freed = self
             .pieces()
             .filter(|piece| fs::remove_file(piece).is_ok())
@@ -87,9 +96,10 @@ mod tests {
     #[test]
     fn room_is_kept_given_up_and_kept_again() {
         let home = tempfile::tempdir().unwrap();
-        let ballast = Ballast::of(home.path());
+        let mut ballast = Ballast::of(home.path());
         assert!(!ballast.give_up());
         let kept_bytes = || -> u64 {
+            let ballast = Ballast::of(home.path());
             let pieces = ballast.pieces().filter_map(|piece| piece.metadata().ok());
             pieces.map(|piece| piece.blocks() * 512).sum()
         };
@@ -98,6 +108,7 @@ mod tests {
         // What a process has left half-way is made whole.
         let half = ballast.pieces().next().unwrap();
         fs::write(half, "half").unwrap();
+        let mut ballast = Ballast::of(home.path());
         ballast.keep();
         assert_eq!(kept_bytes(), (PIECES * PIECE_BYTES) as u64);
         assert!(ballast.give_up());

@@ -6,7 +6,8 @@ use super::layers::{Layers, Making};
 use super::registry::Registry;
 use super::{Session, State, missing};
 use crate::blink::Blink;
-use crate::error::{Error, ErrorKind, Result};
+use crate::blocking::on_thread;
+use crate::error::Result;
 
 impl Session {
     /// What it is now, unless it was removed.
@@ -38,45 +39,47 @@ impl Session {
         Ok(())
     }
 
-    /// Makes a change of it, for which layers were made. Where the caller gives up meanwhile, it is made nevertheless, and the
-    /// next call looks what has become of it.
-    pub(super) async fn change<T: Send + 'static>(
+    /// Makes a change of it, for which layers were made, or are by `prepare`, before it has the registry. Where the caller gives
+    /// up meanwhile, it is made nevertheless, and the next call looks what has become of it.
+    pub(super) async fn change<P, T: Send + 'static>(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: Option<&Making>,
-        change: impl FnOnce(&mut Registry) -> Result<T> + Send + 'static,
+        prepare: impl FnOnce() -> Result<P> + Send + 'static,
+        change: impl FnOnce(&mut Registry, P) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (under_way, over) = watch::channel(());
         state.change = Some(over);
-        let making = making.cloned();
-        let changed = self
-            .blink
-            .with_registry(move |registry| {
-                let _until_then = (under_way, making);
-                change(registry)
-            })
-            .await?;
+        let (blink, making) = (self.blink.clone(), making.cloned());
+        let changed = on_thread(move || {
+            let _until_then = (under_way, making);
+            let prepared = prepare()?;
+            let registry = blink.registry()?;
+            change(&mut crate::lock(&registry), prepared)
+        })
+        .await?;
         state.change = None;
         Ok(changed)
     }
 
-    /// Makes a change that frees layers, and removes these; `making` is let go of in between.
-    pub(super) async fn change_and_remove(
+    /// As [`change`](Session::change), and removes the layers that it frees; `making` is let go of in between.
+    pub(super) async fn change_and_remove<P>(
         &self,
         state: &mut MutexGuard<'_, State>,
         making: Option<Making>,
-        change: impl FnOnce(&mut Registry) -> Result<()> + Send + 'static,
+        prepare: impl FnOnce() -> Result<P> + Send + 'static,
+        change: impl FnOnce(&mut Registry, P) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let layers = self.blink.layers();
-        let change_and_remove = move |registry: &mut Registry| {
-            change(registry)?;
+        let change_and_remove = move |registry: &mut Registry, prepared: P| {
+            change(registry, prepared)?;
             drop(making);
             if let Err(error) = layers.remove_forgotten(registry) {
                 tracing::warn!(%error, "layers that nobody needs are collected later");
             }
             Ok(())
         };
-        self.change(state, None, change_and_remove).await
+        self.change(state, None, prepare, change_and_remove).await
     }
 }
 
@@ -87,12 +90,25 @@ impl Blink {
         work: impl FnOnce(&mut Registry) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let blink = self.clone();
-        tokio::task::spawn_blocking(move || {
+        on_thread(move || {
             let registry = blink.registry()?;
             work(&mut crate::lock(&registry))
         })
         .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    }
+
+    /// Looks up a few rows: at once where nobody has the registry, since a change of thread takes longer than that. Those who
+    /// read do not wait for those who write, of this process or another.
+    pub(crate) async fn look_up<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Registry) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if let Some(registry) = self.opened_registry()
+            && let Ok(registry) = registry.try_lock()
+        {
+            return work(&registry);
+        }
+        self.with_registry(|registry| work(registry)).await
     }
 
     pub(crate) fn layers(&self) -> Layers {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::head::{self, NewHead};
 use super::layers::size_of;
 use super::registry::{CheckpointRow, LayerRow, SessionRow};
 use super::{Session, State, name, registry};
+use crate::blocking::on_thread;
 use crate::engine::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
@@ -90,7 +92,7 @@ pub(super) struct Kept {
     /// Layers that are not written down yet.
     pub(super) new: Vec<LayerRow>,
     /// The session's own new head, where the old one is the state that is kept.
-    pub(super) head: Option<String>,
+    pub(super) head: Option<NewHead>,
 }
 
 impl Session {
@@ -134,22 +136,35 @@ impl Session {
         let making = layers.making()?;
         let kept = self.keep(state, &making, Some(&name), options).await?;
         let layer = kept.chain.last().cloned().unwrap_or_default();
-        let row = CheckpointRow {
-            size_bytes: size_of(&layers.folder(&layer)),
+        let (session, folder) = (state.row.clone(), layers.folder(&layer));
+        let mut row = CheckpointRow {
             layer,
             name,
-            parent: state.row.checkpoint.clone(),
+            parent: session.checkpoint.clone(),
             consistency: kept.consistency.name().to_owned(),
+            size_bytes: 0,
             created_at: SystemTime::now(),
         };
-        let (session, written, head) = (state.row.clone(), row.clone(), kept.head.clone());
-        self.change(state, Some(&making), move |registry| {
-            registry.add_checkpoint(&session, &written, &kept.new, head.as_deref())
-        })
-        .await?;
+        let (new, heads) = (kept.new, kept.head);
+        let (head, row) = self
+            .change(
+                state,
+                Some(&making),
+                move || {
+                    row.size_bytes = size_of(&folder);
+                    Ok((row, head::make(heads)?))
+                },
+                move |registry, (row, made)| {
+                    let head = made.first().map(|head| head.id.clone());
+                    let new = [new, made].concat();
+                    registry.add_checkpoint(&session, &row, &new, head.as_deref())?;
+                    Ok((head, row))
+                },
+            )
+            .await?;
         drop(making);
         state.row.checkpoint = Some(row.name.clone());
-        if let Some(head) = kept.head {
+        if let Some(head) = head {
             state.row.head = head;
         }
         Ok(row.public())
@@ -209,17 +224,27 @@ impl Session {
         let (checkpoint, chain) = self.existing(&state.row, name).await?;
         let engine = self.blink.engine(state.row.isolation).await?;
         let base = self.base(&*engine, &making, chain, Vec::new()).await?;
-        let head = self.new_head(&*engine, &making, &base.chain).await?;
-        // What can fail has not failed: now the machine can go.
+        let head = self.new_head(&engine, &making, &base.chain)?;
+        let id = head.id().to_owned();
+        let (mut new, mut heads) = (base.new, vec![head]);
+        if self.may_run(state) {
+            // What can fail fails before the machine goes.
+            let head = std::mem::take(&mut heads);
+            new.extend(on_thread(move || head::make(head)).await?);
+        }
         let was_running = self.halt(state).await?;
-        let mut new = base.new;
-        new.push(head.clone());
-        let (session, name) = (state.row.clone(), checkpoint.name.clone());
-        self.change_and_remove(state, Some(making), move |registry| {
-            registry.restore(&session, &name, &new)
-        })
+        let (session, name, head) = (state.row.clone(), checkpoint.name.clone(), id.clone());
+        self.change_and_remove(
+            state,
+            Some(making),
+            move || head::make(heads),
+            move |registry, made| {
+                new.extend(made);
+                registry.restore(&session, &name, &new, &head)
+            },
+        )
         .await?;
-        state.row.head = head.id;
+        state.row.head = id;
         state.row.checkpoint = Some(checkpoint.name);
         Ok(was_running)
     }
@@ -232,9 +257,12 @@ impl Session {
         let mut state = self.there().await?;
         let (checkpoint, _) = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
-        self.change_and_remove(&mut state, None, move |registry| {
-            registry.remove_checkpoint(&id, &gone)
-        })
+        self.change_and_remove(
+            &mut state,
+            None,
+            || Ok(()),
+            move |registry, ()| registry.remove_checkpoint(&id, &gone),
+        )
         .await?;
         if state.row.checkpoint.as_deref() == Some(name) {
             state.row.checkpoint = checkpoint.parent;
@@ -310,7 +338,7 @@ impl Session {
         let kept = self
             .keep(state, &making, None, CheckpointOptions::default())
             .await?;
-        let head = kept.head.clone();
+        let head = kept.head.as_ref().map(|head| head.id().to_owned());
         let origin = state.row.name.clone();
         let forks = self
             .make_forks(state, &making, kept, &origin, names)
@@ -351,14 +379,11 @@ impl Session {
             let base = self
                 .base(&*engine, making, chain.clone(), Vec::new())
                 .await?;
-            let row = self.new_head(&*engine, making, &base.chain).await?;
-            let mut new = base.new;
-            new.push(row.clone());
             return Ok(Kept {
                 chain,
                 consistency: Consistency::Stopped,
-                new,
-                head: Some(row.id),
+                new: base.new,
+                head: Some(self.new_head(&engine, making, &base.chain)?),
             });
         };
         let new = layers.new_layer(making)?;
@@ -384,7 +409,7 @@ impl Session {
     ) -> Result<Vec<String>> {
         let (session, checkpoint) = (session.clone(), checkpoint.map(str::to_owned));
         self.blink
-            .with_registry(move |registry| {
+            .look_up(move |registry| {
                 if let Some(name) = checkpoint
                     && registry.checkpoint(&session.id, &name)?.is_some()
                 {
@@ -406,8 +431,7 @@ impl Session {
         let parent = state.row.clone();
         let engine = self.blink.engine(parent.isolation).await?;
         let base = self.base(&*engine, making, kept.chain, kept.new).await?;
-        let mut new = base.new;
-        let (mut rows, mut folders) = (Vec::new(), Vec::new());
+        let (mut rows, mut heads, mut folders) = (Vec::new(), Vec::new(), Vec::new());
         let made = async {
             for name in &names {
                 name::check("session", name)?;
@@ -419,23 +443,30 @@ impl Session {
                 .claim_stored_image(image, digest, &folders)
                 .await?;
             for (name, folder) in names.into_iter().zip(&folders) {
-                let head = self.new_head(&*engine, making, &base.chain).await?;
-                new.push(head.clone());
+                let head = self.new_head(&engine, making, &base.chain)?;
                 rows.push(SessionRow {
                     id: folder.id().to_owned(),
                     name,
-                    head: head.id,
+                    head: head.id().to_owned(),
                     checkpoint: None,
                     forked_from: Some(origin.to_owned()),
                     created_at: SystemTime::now(),
                     ..parent.clone()
                 });
+                heads.push(head);
             }
-            let (written, head, id) = (rows.clone(), kept.head.clone(), parent.id.clone());
-            self.change(state, Some(making), move |registry| {
-                let head = head.as_deref().map(|head| (id.as_str(), head));
-                registry.add_sessions(&written, &new, head)
-            })
+            let own = kept.head.as_ref().map(|head| head.id().to_owned());
+            heads.extend(kept.head);
+            let (written, id) = (rows.clone(), parent.id.clone());
+            self.change(
+                state,
+                Some(making),
+                move || head::make(heads),
+                move |registry, made| {
+                    let head = own.as_deref().map(|head| (id.as_str(), head));
+                    registry.add_sessions(&written, &[base.new, made].concat(), head)
+                },
+            )
             .await
         };
         if let Err(error) = made.await {
@@ -459,7 +490,7 @@ impl Session {
         let (id, wanted) = (session.id.clone(), name.to_owned());
         let found = self
             .blink
-            .with_registry(move |registry| {
+            .look_up(move |registry| {
                 let found = registry.checkpoint(&id, &wanted)?;
                 found
                     .map(|row| {

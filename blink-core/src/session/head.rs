@@ -1,10 +1,13 @@
 //! New layers to write to.
 
+use std::sync::Arc;
+
 use super::Session;
-use super::layers::Making;
+use super::layers::{Layers, Making};
 use super::registry::LayerRow;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::home::new_id;
 
 /// What a head can be made over.
 pub(super) struct Base {
@@ -12,6 +15,35 @@ pub(super) struct Base {
     pub(super) chain: Vec<String>,
     /// Those of it that are not written down yet.
     pub(super) new: Vec<LayerRow>,
+}
+
+/// A layer to write to that has its id, and is still to be made.
+pub(super) struct NewHead {
+    row: LayerRow,
+    engine: Arc<dyn Engine>,
+    layers: Layers,
+    making: Making,
+}
+
+/// Makes all of them, or none that is of use; waits for the disk.
+pub(super) fn make(heads: impl IntoIterator<Item = NewHead>) -> Result<Vec<LayerRow>> {
+    heads.into_iter().map(NewHead::make).collect()
+}
+
+impl NewHead {
+    pub(super) fn id(&self) -> &str {
+        &self.row.id
+    }
+
+    /// Makes it; waits for the disk.
+    pub(super) fn make(self) -> Result<LayerRow> {
+        self.layers.make(self.id(), &self.making)?;
+        let folder = |id: &str| self.layers.folder(id);
+        if let Some(top) = &self.row.parent {
+            self.engine.make_disk(&folder(self.id()), &folder(top))?;
+        }
+        Ok(self.row)
+    }
 }
 
 impl Session {
@@ -47,24 +79,21 @@ impl Session {
         Ok(Base { chain, new })
     }
 
-    /// Makes an empty layer over a chain of them, to write to.
-    pub(super) async fn new_head(
+    /// An empty layer over a chain of them, to write to.
+    pub(super) fn new_head(
         &self,
-        engine: &dyn Engine,
+        engine: &Arc<dyn Engine>,
         making: &Making,
         base: &[String],
-    ) -> Result<LayerRow> {
-        let layers = self.blink.layers();
-        let id = layers.new_layer(making)?;
-        let Some(top) = base.last() else {
-            return Ok(LayerRow { id, parent: None });
-        };
-        engine
-            .make_disk(&layers.folder(&id), &layers.folder(top))
-            .await?;
-        Ok(LayerRow {
-            id,
-            parent: Some(top.clone()),
+    ) -> Result<NewHead> {
+        Ok(NewHead {
+            row: LayerRow {
+                id: new_id()?,
+                parent: base.last().cloned(),
+            },
+            engine: engine.clone(),
+            layers: self.blink.layers(),
+            making: making.clone(),
         })
     }
 
@@ -72,7 +101,7 @@ impl Session {
     pub(super) async fn chain(&self, layer: &str) -> Result<Vec<String>> {
         let layer = layer.to_owned();
         self.blink
-            .with_registry(move |registry| registry.chain(&layer))
+            .look_up(move |registry| registry.chain(&layer))
             .await
     }
 }

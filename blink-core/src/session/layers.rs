@@ -52,18 +52,23 @@ impl Layers {
     }
 
     /// A folder for a new layer.
-    pub(crate) fn new_layer(&self, _making: &Making) -> Result<String> {
+    pub(crate) fn new_layer(&self, making: &Making) -> Result<String> {
         let id = new_id()?;
+        self.make(&id, making)?;
+        Ok(id)
+    }
+
+    /// As [`new_layer`](Layers::new_layer), for one that has its id already.
+    pub(crate) fn make(&self, id: &str, _making: &Making) -> Result<()> {
         fault::before(Step::LayerMake)
-            .and_then(|()| crate::home::make_private_folder(&self.folder(&id)))
+            .and_then(|()| crate::home::make_private_folder(&self.folder(id)))
             .and_then(|()| fault::before(Step::LayerMade))
             .map_err(|error| {
                 Error::io(
                     "a disk for the session could not be made in Blink's home",
                     &error,
                 )
-            })?;
-        Ok(id)
+            })
     }
 
     /// Removes what changes have freed; not while others make or read layers, after whom its turn comes again.
@@ -79,7 +84,7 @@ impl Layers {
     }
 
     /// Removes all that the registry does not know; not while others make or read layers.
-    pub(crate) fn collect(&self, registry: &Registry) -> Result<()> {
+    pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
         match self.lock_alone()? {
             Some(alone) => self.collect_alone(&alone, registry, |_| {}),
             None => Ok(()),
@@ -106,7 +111,7 @@ impl Layers {
     fn collect_alone(
         &self,
         alone: &File,
-        registry: &Registry,
+        registry: &mut Registry,
         mut before_removal: impl FnMut(&Path),
     ) -> Result<()> {
         let known = registry.layers()?;

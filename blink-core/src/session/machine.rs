@@ -82,6 +82,11 @@ impl Session {
         options.asked.describe(self.blink.sandbox())
     }
 
+    /// Whether there may be a machine to end.
+    pub(super) fn may_run(&self, state: &State) -> bool {
+        state.sandbox.is_some() || engines::is_alive(self.folder.path())
+    }
+
     /// Ends the machine; says whether there was one.
     pub(super) async fn halt(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
         if let Some(sandbox) = state.sandbox.take() {

@@ -210,7 +210,7 @@ impl Blink {
         loop {
             let wanted = name.to_owned();
             let row = self
-                .with_registry(move |registry| registry.session(&wanted))
+                .look_up(move |registry| registry.session(&wanted))
                 .await?
                 .ok_or_else(|| missing(name))?;
             let error = match self.claim(row).await? {
@@ -244,7 +244,7 @@ impl Blink {
         // It may have been changed before it was taken.
         let id = row.id.clone();
         let now = self
-            .with_registry(move |registry| registry.session_by_id(&id))
+            .look_up(move |registry| registry.session_by_id(&id))
             .await?;
         Ok(match now {
             Some(now) if now.name == row.name => Ok(Session::held(self, folder, now, false)),
@@ -391,9 +391,12 @@ impl Session {
         name::check("session", &name)?;
         let mut state = self.there().await?;
         let (id, new) = (state.row.id.clone(), name.clone());
-        self.change(&mut state, None, move |registry| {
-            registry.rename_session(&id, &new)
-        })
+        self.change(
+            &mut state,
+            None,
+            || Ok(()),
+            move |registry, ()| registry.rename_session(&id, &new),
+        )
         .await?;
         state.row.name = name;
         Ok(())
@@ -412,9 +415,12 @@ impl Session {
         };
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
-        self.change_and_remove(&mut state, None, move |registry| {
-            registry.remove_session(&id)
-        })
+        self.change_and_remove(
+            &mut state,
+            None,
+            || Ok(()),
+            move |registry, ()| registry.remove_session(&id),
+        )
         .await?;
         // It is gone, whatever happens. What is left of it is nobody's, and goes with the next start.
         state.removed = true;

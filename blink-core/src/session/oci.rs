@@ -9,6 +9,7 @@ use super::carried::HOST;
 use super::{ExportOptions, Session};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
 use crate::image::{ImageStore, NewImage, NewLayer, StoredImage};
@@ -141,7 +142,9 @@ impl Session {
         };
         let booting = async {
             self.blink.claim_image(Some(base), &folder).await?;
-            parts.engine.make_disk(&place.disk, &held.disk).await?;
+            let engine = parts.engine.clone();
+            let (disk, over) = (place.disk.clone(), held.disk.clone());
+            on_thread(move || engine.make_disk(&disk, &over)).await?;
             described.boot(parts, place, CancellationToken::new()).await
         };
         let booted = booting.await;
@@ -186,12 +189,4 @@ async fn read_root(sandbox: &Sandbox, mut layer: NewLayer) -> Result<NewLayer> {
     // Where writing failed, receiving failed only because of it.
     let layer = written?;
     received.map(|_| layer)
-}
-
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
 }

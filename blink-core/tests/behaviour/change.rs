@@ -195,7 +195,8 @@ fn copy(home: &Path, to: &Path) {
     assert!(status.success());
 }
 
-/// What is in a home and its engine's folder, but for the archive of a change, and what databases have while they are open.
+/// What is in a home and its engine's folder, but for the archive of a change, what databases have while they are open, and
+/// what was found out about the machine.
 pub(crate) fn names(home: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for folder in ["", "microvm", "microvm/boxes", "microvm/images"] {
@@ -204,7 +205,7 @@ pub(crate) fn names(home: &Path) -> Vec<String> {
         names.extend(
             entries
                 .filter(|name| name != ARCHIVE && !IMAGES.contains(&&**name))
-                .filter(|name| !name.contains(".db-"))
+                .filter(|name| !name.contains(".db-") && name != "hypervisor.json")
                 .map(|name| format!("{folder}/{name}")),
         );
     }

@@ -10,7 +10,7 @@ use blink_core::{Blink, ErrorKind};
 
 use crate::change::{self, CHANGES, Change, Template};
 use crate::support::{
-    Capability, Engine, blink_in, folders, has, is_alive, is_patient, ok, until, within,
+    Capability, Engine, blink_in, folders, has, is_alive, ok, patient_from, until, within,
 };
 use crate::{child, stopped};
 
@@ -173,7 +173,7 @@ impl Place {
 /// Makes a change once for each of its steps, with a fault there.
 async fn survives(change: &Change, fault: Fault, place: &Place) {
     let template = Template::of(change, &place.home()).await;
-    for step in 0..STEPS_LIMIT {
+    for step in patient_from().unwrap_or(0)..STEPS_LIMIT {
         template.copy(&place.home());
         let what = match fault {
             Fault::Kill => "kill",
@@ -186,7 +186,7 @@ async fn survives(change: &Change, fault: Fault, place: &Place) {
         ];
         let performer = Performer::start(change, &place.home(), &asked);
         let at = format!("{} {fault:?} {step}", change.name);
-        if is_patient() {
+        if patient_from().is_some() {
             eprintln!("{at}");
         }
         let is_done = is_done_after(change, fault, performer, place, &at).await;

@@ -23,11 +23,15 @@ fn patience() -> Duration {
 
 pub(crate) const ENGINE_VARIABLE: &str = "BLINK_TEST_ENGINE";
 
-/// Set for tests that start some hundred machines, which takes an hour on an emulated host.
+/// Set for tests that start some hundred machines, which takes an hour on an emulated host: to the first step to try, 0 for
+/// all of them.
 const PATIENT_VARIABLE: &str = "BLINK_TEST_PATIENTLY";
 
-pub(crate) fn is_patient() -> bool {
-    std::env::var_os(PATIENT_VARIABLE).is_some()
+/// The first step to try, where somebody has the patience.
+pub(crate) fn patient_from() -> Option<u32> {
+    let first = std::env::var_os(PATIENT_VARIABLE)?;
+    let first = first.to_str().and_then(|first| first.parse().ok());
+    Some(first.unwrap_or_else(|| panic!("{PATIENT_VARIABLE} is no step")))
 }
 
 /// The engine that the suite runs against.
@@ -97,7 +101,9 @@ impl Capability {
                 engine == Engine::Namespace
             }
             (engine, Capability::ManyStarts) => {
-                engine == Engine::Namespace || !stopped::machines_start() || is_patient()
+                engine == Engine::Namespace
+                    || !stopped::machines_start()
+                    || patient_from().is_some()
             }
         }
     }

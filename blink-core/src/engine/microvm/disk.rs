@@ -98,9 +98,10 @@ impl Disk {
 
     /// Makes an empty disk over another, which is never written to again.
     pub(super) fn lay_over(&self, layer: &Disk) -> io::Result<()> {
-        File::open(&layer.path)?.sync_all()?;
+        let beneath = File::open(&layer.path)?;
+        beneath.sync_all()?;
         let header = Header {
-            size_bytes: layer.size_bytes()?,
+            size_bytes: Header::read_from(&beneath)?.0.size_bytes,
             backing: Some(std::path::absolute(&layer.path)?),
         };
         remove_if_there(&self.path)?;

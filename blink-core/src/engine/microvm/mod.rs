@@ -28,6 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
+use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
@@ -111,14 +112,6 @@ fn not_read(error: &std::io::Error) -> Error {
     }
 }
 
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
-}
-
 #[async_trait]
 impl Archive for MicrovmArchive {
     fn session(&self) -> Option<&[u8]> {
@@ -146,7 +139,7 @@ impl Engine for MicrovmEngine {
         Ok(Box::new(self.boot_machine(spec).await?))
     }
 
-    async fn make_disk(&self, disk: &Path, over: &Path) -> Result<()> {
+    fn make_disk(&self, disk: &Path, over: &Path) -> Result<()> {
         // A layer that no machine has booted from holds nothing: the image is to come.
         match Disk::of(over) {
             layer if layer.exists() => Disk::of(disk).lay_over(&layer).map_err(not_kept),

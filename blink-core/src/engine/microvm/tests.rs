@@ -162,7 +162,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
 
     // While it does not run: a layer is what the disk was, and the disk goes on over it or over another.
     let (third, fourth) = (layer("third"), layer("fourth"));
-    engine.make_disk(&third, &first).await.unwrap();
+    engine.make_disk(&third, &first).unwrap();
     let running = boot(&engine, &home, &id, &third).await;
     assert_eq!(running.says("ls /data").await, "one");
     running
@@ -172,7 +172,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
 
     // Another sandbox begins with a layer, and is another machine.
     let fork = new_sandbox(&home);
-    engine.make_disk(&fourth, &disk).await.unwrap();
+    engine.make_disk(&fourth, &disk).unwrap();
     let running = boot(&engine, &home, &fork, &fourth).await;
     assert_eq!(
         running.says("cat /data/*; hostname").await,

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 
 use super::host_root::{self, HostRoot};
 use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
+use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
@@ -125,7 +126,7 @@ impl Engine for NamespaceEngine {
         Ok(Box::new(machine))
     }
 
-    async fn make_disk(&self, disk: &Path, _over: &Path) -> Result<()> {
+    fn make_disk(&self, disk: &Path, _over: &Path) -> Result<()> {
         disk::make(disk, self.tools.id_base)
             .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
     }
@@ -211,14 +212,6 @@ impl Archive for NamespaceArchive {
         })
         .await
     }
-}
-
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
 }
 
 /// Whether this process may make control groups for its sandboxes.

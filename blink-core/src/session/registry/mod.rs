@@ -5,6 +5,8 @@
 
 mod failure;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,7 +34,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const STATEMENTS: usize = 64;
 
 /// Each brings the database from the version that is its index to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE layers (
         id TEXT PRIMARY KEY,
         parent TEXT REFERENCES layers (id),
@@ -60,7 +63,10 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE INDEX layers_by_parent ON layers (parent);
     CREATE INDEX checkpoints_by_layer ON checkpoints (layer);
-"];
+    ",
+    // What is freed is looked for there: without it, among all sessions.
+    "CREATE INDEX sessions_by_head ON sessions (head);",
+];
 
 /// The database, opened by this process.
 pub(crate) struct Registry {
@@ -75,13 +81,16 @@ impl Registry {
     /// # Errors
     /// `Unsupported` for a database of a later Blink; `Corrupt`.
     pub(crate) fn open(home: &Path) -> Result<Registry> {
-        let ballast = Ballast::of(home);
-        let opened = match Registry::open_once(home) {
+        let mut ballast = Ballast::of(home);
+        let mut opened = match Registry::open_once(home) {
             // It cannot even be read without room on the disk.
             Err(error) if is_full(&error) && ballast.give_up() => Registry::open_once(home),
             opened => opened,
         };
-        ballast.keep();
+        match &mut opened {
+            Ok(registry) => registry.ballast.keep(),
+            Err(_) => ballast.keep(),
+        }
         opened
     }
 
@@ -158,7 +167,7 @@ impl Registry {
     }
 
     /// Keeps room for the next change of a full disk, where there is room again.
-    pub(crate) fn keep_ballast(&self) {
+    pub(crate) fn keep_ballast(&mut self) {
         self.ballast.keep();
     }
 
@@ -301,7 +310,9 @@ impl Registry {
                 i64::try_from(checkpoint.size_bytes).unwrap_or(i64::MAX),
                 seconds(checkpoint.created_at),
             ])?;
-            set_checkpoint(transaction, &session.id, &checkpoint.name)?;
+            transaction
+                .prepare_cached("UPDATE sessions SET checkpoint = ?2 WHERE id = ?1")?
+                .execute([&session.id, &checkpoint.name])?;
             let freed = match head {
                 Some(head) => set_head(transaction, &session.id, head)?,
                 None => Vec::new(),
@@ -312,21 +323,20 @@ impl Registry {
         Ok(())
     }
 
-    /// Gives a session a new head that begins with a checkpoint: the last of these layers.
+    /// Gives a session a new head that begins with a checkpoint.
     pub(crate) fn restore(
         &mut self,
         session: &SessionRow,
         checkpoint: &str,
         layers: &[LayerRow],
+        head: &str,
     ) -> Result<()> {
         let forgotten = self.change(|transaction| {
             insert_layers(transaction, layers, session.isolation)?;
-            set_checkpoint(transaction, &session.id, checkpoint)?;
-            let freed = match layers.last() {
-                Some(head) => set_head(transaction, &session.id, &head.id)?,
-                None => Vec::new(),
-            };
-            forget_unneeded(transaction, freed)
+            transaction
+                .prepare_cached("UPDATE sessions SET head = ?2, checkpoint = ?3 WHERE id = ?1")?
+                .execute([&session.id, head, checkpoint])?;
+            forget_unneeded(transaction, vec![session.head.clone()])
         })?;
         self.forgotten.extend(forgotten);
         Ok(())
@@ -525,63 +535,4 @@ fn set_head(
         .prepare_cached("UPDATE sessions SET head = ?2 WHERE id = ?1")?
         .execute([session, head])?;
     Ok(old)
-}
-
-fn set_checkpoint(
-    transaction: &Transaction<'_>,
-    session: &str,
-    checkpoint: &str,
-) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("UPDATE sessions SET checkpoint = ?2 WHERE id = ?1")?
-        .execute([session, checkpoint])
-        .map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-
-    use super::*;
-
-    #[test]
-    fn many_that_open_a_new_one_at_once_all_get_it() {
-        const MANY: usize = 8;
-        for _ in 0..20 {
-            let home = tempfile::tempdir().expect("a folder");
-            let start = Barrier::new(MANY);
-            std::thread::scope(|scope| {
-                for _ in 0..MANY {
-                    scope.spawn(|| {
-                        start.wait();
-                        // The last that closes it removes its log, while another opens it again.
-                        for _ in 0..5 {
-                            let registry = Registry::open(home.path()).expect("a registry");
-                            registry.session("one").expect("a list");
-                        }
-                    });
-                }
-            });
-        }
-    }
-
-    #[test]
-    fn a_chain_that_has_no_end_or_lacks_a_layer_is_corrupt() {
-        let home = tempfile::tempdir().expect("a folder");
-        let registry = Registry::open(home.path()).expect("a registry");
-        let change = |statement| {
-            let changed = registry.connection.execute_batch(statement);
-            changed.expect("a change");
-        };
-        change(
-            "INSERT INTO layers VALUES ('low', NULL, 'namespace'), ('high', 'low', 'namespace')",
-        );
-        assert_eq!(registry.chain("high").expect("a chain"), ["low", "high"]);
-        change("UPDATE layers SET parent = 'high' WHERE id = 'low'");
-        change("PRAGMA foreign_keys = OFF; INSERT INTO layers VALUES ('top', 'none', 'namespace')");
-        for id in ["high", "low", "top", "none"] {
-            let error = registry.chain(id).expect_err("no chain");
-            assert_eq!(error.kind(), ErrorKind::Corrupt);
-        }
-    }
 }
