@@ -231,9 +231,9 @@ impl Blink {
     /// The list of sessions; it may take a moment to open it.
     pub(crate) fn registry(&self) -> Result<Arc<Mutex<Registry>>> {
         let open = || {
-            let mut registry = Registry::open(self.shared.home.path())?;
+            let registry = Arc::new(Mutex::new(Registry::open(self.shared.home.path())?));
             // What processes that are gone were making. What cannot be told stays.
-            match self.layers().prune(&mut registry) {
+            match self.layers().prune(&registry) {
                 Ok(freed_bytes) => {
                     let counted = &self.shared.freed_bytes;
                     counted.fetch_add(freed_bytes, Ordering::Relaxed);
@@ -242,7 +242,7 @@ impl Blink {
                     tracing::debug!(%error, "layers that nobody needs are collected later")
                 }
             }
-            Ok::<_, Error>(Arc::new(Mutex::new(registry)))
+            Ok::<_, Error>(registry)
         };
         self.shared.registry.get_or_try_init(open).cloned()
     }

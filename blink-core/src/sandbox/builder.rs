@@ -75,6 +75,11 @@ pub enum Network {
 }
 
 /// A file or folder of the host that a sandbox sees.
+///
+/// A single file can be written to, and not replaced by another of its name (`EBUSY`), which [`Files::write`] and some editors
+/// do: mount its folder for that. In a micro-VM, the owners of what is mounted cannot be changed (`EINVAL`).
+///
+/// [`Files::write`]: crate::Files::write
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Mount {

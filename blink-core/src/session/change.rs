@@ -1,5 +1,7 @@
 //! How changes of sessions come into the registry, and what they leave is removed.
 
+use std::sync::Mutex;
+
 use tokio::sync::{MutexGuard, watch};
 
 use super::layers::{Layers, Making};
@@ -8,6 +10,7 @@ use super::{Session, State, missing};
 use crate::blink::Blink;
 use crate::blocking::on_thread;
 use crate::error::Result;
+use crate::lock;
 
 impl Session {
     /// What it is now, unless it was removed.
@@ -39,8 +42,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes a change of it, for which layers were made, or are by `prepare`, before it has the registry. Where the caller gives
-    /// up meanwhile, it is made nevertheless, and the next call looks what has become of it.
+    /// Makes a change of it, for which layers were made, or are by `prepare`, before it has the registry.
     pub(super) async fn change<P, T: Send + 'static>(
         &self,
         state: &mut MutexGuard<'_, State>,
@@ -48,18 +50,13 @@ impl Session {
         prepare: impl FnOnce() -> Result<P> + Send + 'static,
         change: impl FnOnce(&mut Registry, P) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (under_way, over) = watch::channel(());
-        state.change = Some(over);
-        let (blink, making) = (self.blink.clone(), making.cloned());
-        let changed = on_thread(move || {
-            let _until_then = (under_way, making);
+        let making = making.cloned();
+        self.to_its_end(state, move |registry| {
+            let _until_then = making;
             let prepared = prepare()?;
-            let registry = blink.registry()?;
-            change(&mut crate::lock(&registry), prepared)
+            change(&mut lock(registry), prepared)
         })
-        .await?;
-        state.change = None;
-        Ok(changed)
+        .await
     }
 
     /// As [`change`](Session::change), and removes the layers that it frees; `making` is let go of in between.
@@ -71,15 +68,34 @@ impl Session {
         change: impl FnOnce(&mut Registry, P) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let layers = self.blink.layers();
-        let change_and_remove = move |registry: &mut Registry, prepared: P| {
-            change(registry, prepared)?;
+        self.to_its_end(state, move |registry| {
+            let prepared = prepare()?;
+            change(&mut lock(registry), prepared)?;
             drop(making);
             if let Err(error) = layers.remove_forgotten(registry) {
                 tracing::warn!(%error, "layers that nobody needs are collected later");
             }
             Ok(())
-        };
-        self.change(state, None, prepare, change_and_remove).await
+        })
+        .await
+    }
+
+    /// Where the caller gives up meanwhile, it is done nevertheless, and the next call looks what has become of it.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        work: impl FnOnce(&Mutex<Registry>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (under_way, over) = watch::channel(());
+        state.change = Some(over);
+        let blink = self.blink.clone();
+        let done = on_thread(move || {
+            let _until_then = under_way;
+            work(&*blink.registry()?)
+        })
+        .await?;
+        state.change = None;
+        Ok(done)
     }
 }
 
@@ -92,7 +108,7 @@ impl Blink {
         let blink = self.clone();
         on_thread(move || {
             let registry = blink.registry()?;
-            work(&mut crate::lock(&registry))
+            work(&mut lock(&registry))
         })
         .await
     }
@@ -118,10 +134,8 @@ impl Blink {
     /// Removes layers that were made and are not written down. What cannot be removed now is collected later: nothing fails for
     /// that.
     pub(crate) async fn collect_layers(&self) {
-        let layers = self.layers();
-        let collected = self
-            .with_registry(move |registry| layers.collect(registry))
-            .await;
+        let (blink, layers) = (self.clone(), self.layers());
+        let collected = on_thread(move || layers.collect(&*blink.registry()?)).await;
         if let Err(error) = collected {
             tracing::warn!(%error, "layers that nobody needs are collected later");
         }

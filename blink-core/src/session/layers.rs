@@ -1,11 +1,13 @@
 //! The folders of layers. A layer's folder is made before the registry knows it, and removed after the registry has
 //! forgotten it; whatever is in between when a process ends is collected later.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,6 +16,7 @@ use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::home::{Home, new_id};
+use crate::lock;
 
 /// What another thread starts has this process's locks until it runs a program of its own: that is waited for, and what
 /// takes longer is not.
@@ -31,6 +34,9 @@ pub(crate) struct Layers {
 pub(crate) struct Making {
     _lock: Arc<File>,
 }
+
+/// While this lives, no process makes or reads layers.
+struct Alone(File);
 
 impl Layers {
     pub(crate) fn of(home: &Home) -> Layers {
@@ -72,21 +78,20 @@ impl Layers {
     }
 
     /// Removes what changes have freed; not while others make or read layers, after whom its turn comes again.
-    pub(crate) fn remove_forgotten(&self, registry: &mut Registry) -> Result<()> {
+    pub(crate) fn remove_forgotten(&self, registry: &Mutex<Registry>) -> Result<()> {
         let Some(alone) = self.lock_alone()? else {
             return Ok(());
         };
-        for layer in registry.take_forgotten() {
-            remove_layer(&alone, layer.as_ref());
-        }
-        registry.keep_ballast();
+        let forgotten = lock(registry).take_forgotten();
+        self.remove(alone, &forgotten, |_| {})?;
+        lock(registry).keep_ballast();
         Ok(())
     }
 
     /// Removes all that the registry does not know; not while others make or read layers.
-    pub(crate) fn collect(&self, registry: &mut Registry) -> Result<()> {
+    pub(crate) fn collect(&self, registry: &Mutex<Registry>) -> Result<()> {
         match self.lock_alone()? {
-            Some(alone) => self.collect_alone(&alone, registry, |_| {}),
+            Some(alone) => self.collect_alone(alone, registry, |_| {}),
             None => Ok(()),
         }
     }
@@ -95,52 +100,67 @@ impl Layers {
     ///
     /// # Errors
     /// `Busy` while another process makes layers.
-    pub(crate) fn prune(&self, registry: &mut Registry) -> Result<u64> {
+    pub(crate) fn prune(&self, registry: &Mutex<Registry>) -> Result<u64> {
         let alone = self.lock_alone()?.ok_or_else(|| {
             Error::new(
                 ErrorKind::Busy,
                 "another process makes a session, a checkpoint or an export; try again when it has",
             )
         })?;
-        registry.forget_layers()?;
+        lock(registry).forget_layers()?;
         let mut freed_bytes = 0;
-        self.collect_alone(&alone, registry, |layer| freed_bytes += size_of(layer))?;
+        self.collect_alone(alone, registry, |layer| freed_bytes += size_of(layer))?;
         Ok(freed_bytes)
     }
 
     fn collect_alone(
         &self,
-        alone: &File,
-        registry: &mut Registry,
-        mut before_removal: impl FnMut(&Path),
+        alone: Alone,
+        registry: &Mutex<Registry>,
+        before_removal: impl FnMut(&Path),
     ) -> Result<()> {
-        let known = registry.layers()?;
-        let failed = |error: std::io::Error| {
-            Error::io(
-                "what no session needs any more could not be removed from Blink's home",
-                &error,
-            )
-        };
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if known
-                .iter()
-                .any(|id| name.as_encoded_bytes() == id.as_bytes())
-            {
-                continue;
+        let known: HashSet<_> = lock(registry).layers()?.into_iter().collect();
+        let mut unknown = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(|error| not_removed(&error))? {
+            let name = entry.map_err(|error| not_removed(&error))?.file_name();
+            if !name.to_str().is_some_and(|id| known.contains(id)) {
+                unknown.push(name);
             }
-            before_removal(&self.folder.join(&name));
-            remove_layer(alone, &name);
         }
-        registry.keep_ballast();
+        self.remove(alone, &unknown, before_removal)?;
+        lock(registry).keep_ballast();
         Ok(())
     }
 
-    /// Nobody makes layers meanwhile. A child that is just being forked carries its parent's lock for a moment.
-    fn lock_alone(&self) -> Result<Option<File>> {
+    /// Removes layers that nobody knows any more. Who was alone with them once can take the time that this takes: nobody can
+    /// come to know them again, and others need not wait.
+    fn remove(
+        &self,
+        alone: Alone,
+        layers: &[impl AsRef<OsStr>],
+        mut before_removal: impl FnMut(&Path),
+    ) -> Result<()> {
+        let folder = alone.no_more().map_err(|error| not_removed(&error))?;
+        for layer in layers {
+            before_removal(&self.folder.join(layer.as_ref()));
+            let removed = fault::before(Step::LayerRemove)
+                .map_err(|error| error.to_string())
+                .and_then(|()| {
+                    blink_archive::remove_tree(folder.as_fd(), layer.as_ref())
+                        .map_err(|error| error.to_string())
+                });
+            if let Err(error) = removed {
+                tracing::warn!(error, layer = ?layer.as_ref(), "a layer goes later");
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody makes or reads layers meanwhile. A child that is just being forked carries its parent's lock for a moment.
+    fn lock_alone(&self) -> Result<Option<Alone>> {
         for _ in 0..LOCK_TRIES {
-            if let Some(alone) = self.lock(FlockOperation::NonBlockingLockExclusive)? {
-                return Ok(Some(alone));
+            if let Some(folder) = self.lock(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(Some(Alone(folder)));
             }
             std::thread::sleep(LOCK_EVERY);
         }
@@ -165,15 +185,19 @@ impl Layers {
     }
 }
 
-fn remove_layer(layers: &File, name: &OsStr) {
-    let removed = fault::before(Step::LayerRemove)
-        .map_err(|error| error.to_string())
-        .and_then(|()| {
-            blink_archive::remove_tree(layers.as_fd(), name).map_err(|error| error.to_string())
-        });
-    if let Err(error) = removed {
-        tracing::warn!(error, layer = ?name, "a layer goes later");
+impl Alone {
+    /// The folder, no longer locked.
+    fn no_more(self) -> io::Result<File> {
+        flock(&self.0, FlockOperation::Unlock)?;
+        Ok(self.0)
     }
+}
+
+fn not_removed(error: &io::Error) -> Error {
+    Error::io(
+        "what no session needs any more could not be removed from Blink's home",
+        error,
+    )
 }
 
 /// What files occupy, in bytes.

@@ -33,12 +33,14 @@ pub use self::processes::{ProcessLogs, SessionProcesses};
 pub(crate) use self::registry::Registry;
 use self::registry::SessionRow;
 use crate::blink::Blink;
+use crate::blocking::on_thread;
 use crate::command::{Command, Output};
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Files;
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
+use crate::lock;
 use crate::process::Process;
 use crate::publish::PublishedPort;
 use crate::sandbox::{Mount, Network, ProcessInfo, Resources, Sandbox};
@@ -129,8 +131,12 @@ impl Blink {
     /// # Errors
     /// `Corrupt` and `Unsupported` for what is no list of sessions of this Blink.
     pub async fn sessions(&self) -> Result<Vec<SessionInfo>> {
-        let rows = self.with_registry(|registry| registry.sessions()).await?;
-        Ok(rows.iter().map(|row| self.describe(row)).collect())
+        let blink = self.clone();
+        on_thread(move || {
+            let rows = lock(&*blink.registry()?).sessions()?;
+            Ok(rows.iter().map(|row| blink.describe(row)).collect())
+        })
+        .await
     }
 
     /// What there is to say about a session, whoever has it.
@@ -138,14 +144,15 @@ impl Blink {
     /// # Errors
     /// `NotFound`.
     pub async fn session_info(&self, name: &str) -> Result<SessionInfo> {
-        let wanted = name.to_owned();
-        let row = self
-            .with_registry(move |registry| registry.session(&wanted))
-            .await?;
-        row.map(|row| self.describe(&row))
-            .ok_or_else(|| missing(name))
+        let (blink, wanted) = (self.clone(), name.to_owned());
+        let found = on_thread(move || {
+            let row = lock(&*blink.registry()?).session(&wanted)?;
+            Ok(row.map(|row| blink.describe(&row)))
+        });
+        found.await?.ok_or_else(|| missing(name))
     }
 
+    /// Waits for the disk: all files of its own are looked at.
     fn describe(&self, row: &SessionRow) -> SessionInfo {
         let asked = &row.options.asked;
         let head = self.layers().folder(&row.head);
@@ -194,10 +201,8 @@ impl Blink {
     /// `Busy` while another process makes or removes something of the kind.
     pub async fn prune_sessions(&self) -> Result<u64> {
         self.sweep().await;
-        let layers = self.layers();
-        let freed_bytes = self
-            .with_registry(move |registry| layers.prune(registry))
-            .await?;
+        let (blink, layers) = (self.clone(), self.layers());
+        let freed_bytes = on_thread(move || layers.prune(&*blink.registry()?)).await?;
         Ok(freed_bytes + self.take_freed_bytes())
     }
 
@@ -297,7 +302,9 @@ impl Session {
         if let Err(error) = self.refresh(&mut state).await {
             tracing::debug!(%error, "a session is told of as it was");
         }
-        let info = self.blink.describe(&state.row);
+        let (blink, row) = (self.blink.clone(), state.row.clone());
+        let info = on_thread(move || Ok(blink.describe(&row))).await;
+        let info = info.unwrap_or_else(|_| self.blink.describe(&state.row));
         SessionInfo {
             running: match &state.sandbox {
                 Some(sandbox) => sandbox.death().is_none(),

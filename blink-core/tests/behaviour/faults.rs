@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command as HostCommand, Stdio};
 use blink_core::{Blink, ErrorKind};
 
 use crate::change::{self, CHANGES, Change, Template};
+use crate::session::describe;
 use crate::support::{
     Capability, Engine, blink_in, folders, has, is_alive, ok, patient_from, until, within,
 };
@@ -392,6 +393,39 @@ async fn every_step_is_one_of_a_change_that_is_tried() {
         .filter(|step| expected(step))
         .collect();
     assert!(!all.is_empty() && missed.is_empty(), "{missed:?}");
+}
+
+#[tokio::test]
+async fn who_stands_still_while_it_removes_holds_nobody_up() {
+    if !has(Capability::SharedHome) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place(folder.path().to_owned());
+    std::fs::create_dir(place.disk()).unwrap();
+    let change = Change::named("restore");
+    let template = Template::of(change, &place.home()).await;
+    template.copy(&place.home());
+    let list = (STEPS, place.list().display().to_string());
+    let mut performer = Performer::start(change, &place.home(), std::slice::from_ref(&list));
+    assert_eq!(performer.report().as_deref(), Some("ok"));
+    assert!(performer.child.wait().unwrap().success());
+    let is_removal = |step: &String| step.starts_with("LayerRemove");
+    let removal = place.steps().1.iter().position(is_removal).unwrap();
+    leave_nothing(&place.home(), &template, change.name).await;
+
+    template.copy(&place.home());
+    let stop = (FAULT, format!("stop {removal}"));
+    let mut performer = Performer::start(change, &place.home(), &[list, stop]);
+    assert!(performer.stops().await);
+    let blink = blink_in(&place.home()).await;
+    let other = ok(describe(&blink, "other").open()).await;
+    ok(other.checkpoint("kept")).await;
+    ok(other.remove()).await;
+    performer.go_on();
+    assert_eq!(performer.report().as_deref(), Some("ok"));
+    assert!(performer.child.wait().unwrap().success());
+    leave_nothing(&place.home(), &template, change.name).await;
 }
 
 /// The same of sessions in micro-VMs that do not run, on any machine that has a hypervisor's device.
