@@ -48,8 +48,8 @@ struct Shared {
     /// What opening the registry has freed, until somebody is told.
     freed_bytes: AtomicU64,
     pull: PullOptions,
-    /// Boots, which come to their end, or are undone, whoever waits for them. Closed from the beginning, which ends nothing: it can be
-    /// waited for.
+    /// Boots, which come to their end, or are undone, whoever waits for them. Closed from the beginning, which ends nothing:
+    /// it can be waited for.
     boots: TaskTracker,
 }
 

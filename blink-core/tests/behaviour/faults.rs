@@ -147,6 +147,12 @@ impl Drop for Filler {
 struct Place(PathBuf);
 
 impl Place {
+    fn with_disk(folder: &Path) -> Place {
+        let place = Place(folder.to_owned());
+        std::fs::create_dir(place.disk()).unwrap();
+        place
+    }
+
     fn disk(&self) -> PathBuf {
         self.0.join("disk")
     }
@@ -297,8 +303,7 @@ async fn all_survive(changes: &str, fault: Fault) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let place = Place(folder.path().to_owned());
-    std::fs::create_dir(place.disk()).unwrap();
+    let place = Place::with_disk(folder.path());
     let changes: Vec<&Change> = tried()
         .filter(|change| change.name.starts_with(changes))
         .collect();
@@ -361,8 +366,7 @@ async fn every_step_is_one_of_a_change_that_is_tried() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let place = Place(folder.path().to_owned());
-    std::fs::create_dir(place.disk()).unwrap();
+    let place = Place::with_disk(folder.path());
     for change in tried() {
         let template = Template::of(change, &place.home()).await;
         template.copy(&place.home());
@@ -401,8 +405,7 @@ async fn who_stands_still_while_it_removes_holds_nobody_up() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let place = Place(folder.path().to_owned());
-    std::fs::create_dir(place.disk()).unwrap();
+    let place = Place::with_disk(folder.path());
     let change = Change::named("restore");
     let template = Template::of(change, &place.home()).await;
     template.copy(&place.home());
