@@ -1,6 +1,8 @@
 //! What can go wrong, by what the caller can do about it.
 
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::command::Output;
@@ -23,7 +25,7 @@ pub enum ErrorKind {
     IsolationUnavailable = 5,
     /// The image cannot be had; the message says what is missing, and the ways without it.
     ImageUnavailable = 6,
-    /// A limit was reached: disk, memory, processes. Give more, or use less.
+    /// A limit was reached: disk, memory, processes, open files. Give more, or use less.
     ResourceExhausted = 7,
     /// It took longer than it was given.
     Timeout = 8,
@@ -37,11 +39,23 @@ pub enum ErrorKind {
     Unsupported = 12,
     /// A defect in Blink, or a failure of the machine that has no better kind.
     Internal = 13,
+    /// You, or the sandbox, may not do that; use another place, or change what is permitted.
+    PermissionDenied = 14,
+    /// It is a folder, and something else is needed.
+    IsADirectory = 15,
+    /// It, or a part of its path, is not a folder, and one is needed.
+    NotADirectory = 16,
+    /// It is on a file system that is read-only; use another place.
+    ReadOnly = 17,
+    /// A file's name, or a path, is longer than the file system takes; use a shorter one.
+    NameTooLong = 18,
+    /// The folder is not empty; remove what is in it first, or remove it with all that is in it.
+    DirectoryNotEmpty = 19,
 }
 
 impl ErrorKind {
     /// All of them, by their numbers.
-    pub const ALL: [ErrorKind; 13] = [
+    pub const ALL: [ErrorKind; 19] = [
         ErrorKind::InvalidArgument,
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
@@ -55,6 +69,12 @@ impl ErrorKind {
         ErrorKind::Corrupt,
         ErrorKind::Unsupported,
         ErrorKind::Internal,
+        ErrorKind::PermissionDenied,
+        ErrorKind::IsADirectory,
+        ErrorKind::NotADirectory,
+        ErrorKind::ReadOnly,
+        ErrorKind::NameTooLong,
+        ErrorKind::DirectoryNotEmpty,
     ];
 
     /// The kind's number in C and on the wire.
@@ -78,6 +98,30 @@ impl ErrorKind {
             ErrorKind::Corrupt => "Corrupt",
             ErrorKind::Unsupported => "Unsupported",
             ErrorKind::Internal => "Internal",
+            ErrorKind::PermissionDenied => "PermissionDenied",
+            ErrorKind::IsADirectory => "IsADirectory",
+            ErrorKind::NotADirectory => "NotADirectory",
+            ErrorKind::ReadOnly => "ReadOnly",
+            ErrorKind::NameTooLong => "NameTooLong",
+            ErrorKind::DirectoryNotEmpty => "DirectoryNotEmpty",
+        }
+    }
+
+    /// The kind of a failure of the host's files and sockets.
+    pub(crate) fn of_io(error: &io::Error) -> ErrorKind {
+        match (error.raw_os_error(), error.kind()) {
+            (Some(errno), _) => blink_wire::ErrorKind::of_errno(errno).into(),
+            // The standard library's own.
+            (None, io::ErrorKind::NotFound) => ErrorKind::NotFound,
+            (None, io::ErrorKind::AlreadyExists) => ErrorKind::AlreadyExists,
+            (None, io::ErrorKind::PermissionDenied) => ErrorKind::PermissionDenied,
+            (None, io::ErrorKind::InvalidInput) => ErrorKind::InvalidArgument,
+            (None, io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge) => {
+                ErrorKind::ResourceExhausted
+            }
+            (None, io::ErrorKind::TimedOut) => ErrorKind::Timeout,
+            (None, io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
+            (None, _) => ErrorKind::Internal,
         }
     }
 }
@@ -85,15 +129,35 @@ impl ErrorKind {
 /// What to do about a full disk.
 pub(crate) const ROOM_ADVICE: &str = "; make room on its disk, and try again";
 
+/// What to do about a failed system call of the host's, where there is more to say than its name.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => ROOM_ADVICE,
+        Some(libc::EMFILE) => {
+            "; this process has as many files open as it may: close some, or raise its limit (ulimit -n)"
+        }
+        Some(libc::ENFILE) => {
+            "; all processes of this host together have as many files open as they may: close some, or raise fs.file-max"
+        }
+        Some(libc::ENOMEM) => {
+            "; this host is out of memory, or at its limit of mappings: give it more, or use less"
+        }
+        _ => "",
+    }
+}
+
 /// A failure: its kind, and a sentence for a person.
 ///
 /// Cheap to clone: when a link breaks, every waiting call gets the same one.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
+    errno: Option<i32>,
+    path: Option<PathBuf>,
     output: Option<Output>,
 }
 
@@ -111,6 +175,18 @@ impl Error {
         &self.0.message
     }
 
+    /// The error number of the system call that failed, in the sandbox or on the host, where one is known.
+    ///
+    /// Those from a sandbox are Linux's, whatever the host is.
+    pub fn errno(&self) -> Option<i32> {
+        self.0.errno
+    }
+
+    /// The path that a file operation was asked about, where it failed at one: the sandbox's or the host's.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
     /// What the program had written when it was cut off, where there was one.
     pub fn output(&self) -> Option<&Output> {
         self.0.output.as_ref()
@@ -120,43 +196,37 @@ impl Error {
         Error(Arc::new(Inner {
             kind,
             message: message.into(),
+            errno: None,
+            path: None,
             output: None,
         }))
     }
 
+    pub(crate) fn with_errno(self, errno: Option<i32>) -> Error {
+        self.change(|inner| inner.errno = errno)
+    }
+
+    pub(crate) fn with_path(self, path: impl Into<PathBuf>) -> Error {
+        self.change(|inner| inner.path = Some(path.into()))
+    }
+
     pub(crate) fn with_output(self, output: Output) -> Error {
-        Error(Arc::new(Inner {
-            kind: self.kind(),
-            message: self.message().to_owned(),
-            output: Some(output),
-        }))
+        self.change(|inner| inner.output = Some(output))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Error {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidArgument, message)
     }
 
-    /// A failure of the machine's files, with its kind found from the error.
-    pub(crate) fn io(what: impl fmt::Display, error: &std::io::Error) -> Error {
-        use std::io::ErrorKind as Io;
-        let kind = match error.kind() {
-            Io::NotFound => ErrorKind::NotFound,
-            Io::AlreadyExists => ErrorKind::AlreadyExists,
-            Io::StorageFull | Io::QuotaExceeded | Io::OutOfMemory | Io::FileTooLarge => {
-                ErrorKind::ResourceExhausted
-            }
-            Io::PermissionDenied
-            | Io::ReadOnlyFilesystem
-            | Io::IsADirectory
-            | Io::NotADirectory
-            | Io::InvalidInput => ErrorKind::InvalidArgument,
-            _ => ErrorKind::Internal,
-        };
-        let advice = match error.kind() {
-            Io::StorageFull | Io::QuotaExceeded => ROOM_ADVICE,
-            _ => "",
-        };
-        Error::new(kind, format!("{what}: {error}{advice}"))
+    /// A failed system call of the host's, with the kind and the advice that its number has.
+    pub(crate) fn io(what: impl fmt::Display, error: &io::Error) -> Error {
+        let message = format!("{what}: {error}{}", advice(error));
+        Error::new(ErrorKind::of_io(error), message).with_errno(error.raw_os_error())
     }
 }
 
@@ -190,22 +260,19 @@ impl From<ImageError> for Error {
     }
 }
 
+impl From<blink_wire::ErrorKind> for ErrorKind {
+    /// The numbers are the same.
+    fn from(kind: blink_wire::ErrorKind) -> ErrorKind {
+        ErrorKind::ALL
+            .into_iter()
+            .find(|known| known.code() == kind.code())
+            .unwrap_or(ErrorKind::Internal)
+    }
+}
+
 impl From<blink_wire::ErrorBody> for Error {
     fn from(body: blink_wire::ErrorBody) -> Error {
-        use blink_wire::ErrorKind as Wire;
-        let kind = match body.kind {
-            Wire::InvalidArgument => ErrorKind::InvalidArgument,
-            Wire::NotFound => ErrorKind::NotFound,
-            Wire::AlreadyExists => ErrorKind::AlreadyExists,
-            Wire::Busy => ErrorKind::Busy,
-            Wire::ResourceExhausted => ErrorKind::ResourceExhausted,
-            Wire::Timeout => ErrorKind::Timeout,
-            Wire::Protocol => ErrorKind::Protocol,
-            Wire::Corrupt => ErrorKind::Corrupt,
-            Wire::Unsupported => ErrorKind::Unsupported,
-            _ => ErrorKind::Internal,
-        };
-        Error::new(kind, body.message)
+        Error::new(body.kind.into(), body.message).with_errno(body.errno)
     }
 }
 
@@ -215,26 +282,47 @@ mod tests {
 
     #[test]
     fn kinds_have_their_numbers_and_the_wire_has_the_same() {
-        use blink_wire::ErrorKind as Wire;
-        let pairs = [
-            (Wire::InvalidArgument, ErrorKind::InvalidArgument, 1),
-            (Wire::NotFound, ErrorKind::NotFound, 2),
-            (Wire::AlreadyExists, ErrorKind::AlreadyExists, 3),
-            (Wire::Busy, ErrorKind::Busy, 4),
-            (Wire::ResourceExhausted, ErrorKind::ResourceExhausted, 7),
-            (Wire::Timeout, ErrorKind::Timeout, 8),
-            (Wire::Protocol, ErrorKind::Protocol, 10),
-            (Wire::Corrupt, ErrorKind::Corrupt, 11),
-            (Wire::Unsupported, ErrorKind::Unsupported, 12),
-            (Wire::Internal, ErrorKind::Internal, 13),
-        ];
-        for (wire, kind, code) in pairs {
-            assert_eq!(
-                Error::from(blink_wire::ErrorBody::new(wire, "x")).kind(),
-                kind
-            );
-            assert_eq!(kind.code(), code);
+        for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(kind.code()), index + 1);
         }
-        assert_eq!(ErrorKind::SandboxDied.code(), 9);
+        for &wire in blink_wire::ErrorKind::ALL {
+            let kind = Error::from(blink_wire::ErrorBody::new(wire, "x")).kind();
+            assert_eq!(kind.code(), wire.code());
+            assert_eq!(kind.name(), format!("{wire:?}"));
+        }
+    }
+
+    #[test]
+    fn a_failed_system_call_has_the_kind_of_its_number_and_says_what_to_do() {
+        for (errno, kind, advice) in [
+            (libc::EMFILE, ErrorKind::ResourceExhausted, "ulimit -n"),
+            (libc::ENFILE, ErrorKind::ResourceExhausted, "fs.file-max"),
+            (libc::ENOSPC, ErrorKind::ResourceExhausted, "make room"),
+            (libc::EDQUOT, ErrorKind::ResourceExhausted, "make room"),
+            (libc::EFBIG, ErrorKind::ResourceExhausted, ""),
+            (libc::ENOMEM, ErrorKind::ResourceExhausted, "memory"),
+            (libc::EACCES, ErrorKind::PermissionDenied, ""),
+            (libc::EPERM, ErrorKind::PermissionDenied, ""),
+            (libc::EROFS, ErrorKind::ReadOnly, ""),
+            (libc::EISDIR, ErrorKind::IsADirectory, ""),
+            (libc::ENOTDIR, ErrorKind::NotADirectory, ""),
+            (libc::ENAMETOOLONG, ErrorKind::NameTooLong, ""),
+            (libc::ENOTEMPTY, ErrorKind::DirectoryNotEmpty, ""),
+            (libc::ENOENT, ErrorKind::NotFound, ""),
+            (libc::EEXIST, ErrorKind::AlreadyExists, ""),
+            (libc::ETXTBSY, ErrorKind::Busy, ""),
+            (libc::EBUSY, ErrorKind::Busy, ""),
+            (libc::ELOOP, ErrorKind::InvalidArgument, ""),
+            (libc::EXDEV, ErrorKind::Unsupported, ""),
+            (libc::EIO, ErrorKind::Internal, ""),
+        ] {
+            let error = Error::io("it", &io::Error::from_raw_os_error(errno));
+            assert_eq!(
+                (error.kind(), error.errno()),
+                (kind, Some(errno)),
+                "{error}"
+            );
+            assert!(error.message().contains(advice), "{error}");
+        }
     }
 }

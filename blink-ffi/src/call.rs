@@ -20,6 +20,8 @@ const ARRAY_LIMIT: usize = 1 << 20;
 pub(crate) struct Failure {
     pub(crate) status: blink_status,
     pub(crate) message: String,
+    /// 0 where no system call failed.
+    pub(crate) errno: i32,
     /// Boxed, so that results stay small.
     pub(crate) output: Option<Box<Output>>,
 }
@@ -29,6 +31,7 @@ impl Failure {
         Failure {
             status,
             message: message.into(),
+            errno: 0,
             output: None,
         }
     }
@@ -51,6 +54,7 @@ impl From<blink_core::Error> for Failure {
         Failure {
             status: blink_status::of(error.kind()),
             message: error.message().to_owned(),
+            errno: error.errno().unwrap_or_default(),
             output: error.output().cloned().map(Box::new),
         }
     }

@@ -1,6 +1,6 @@
 //! Why a call failed, for a person.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int};
 
 use crate::call::{Failure, quietly};
 use crate::handle::{self, Handle, Lent};
@@ -8,10 +8,11 @@ use crate::output::blink_output;
 use crate::status::blink_status;
 use crate::text::cut;
 
-/// Why a call failed: a status, a sentence for a person, and what the program had written where it was cut off.
+/// Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written where it was cut off.
 pub struct blink_error {
     status: blink_status,
     message: CString,
+    errno: c_int,
     output: Option<Lent<blink_output>>,
 }
 
@@ -25,6 +26,7 @@ impl blink_error {
         blink_error {
             status: failure.status,
             message: cut(failure.message),
+            errno: failure.errno,
             output: output.map(Lent::new),
         }
     }
@@ -50,6 +52,15 @@ pub extern "C" fn blink_error_message(error: *const blink_error) -> *const c_cha
     quietly(c"".as_ptr(), || {
         handle::get(error).map_or(c"".as_ptr(), |error| error.message.as_ptr())
     })
+}
+
+/// The error number of the system call that failed, in the sandbox or on the host, as in <errno.h> of Linux.
+///
+/// @param error  Borrowed. May be used from several threads at once.
+/// @return Such as ENOSPC or EISDIR. 0 where no system call failed, for NULL and what is no error.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_errno(error: *const blink_error) -> c_int {
+    quietly(0, || handle::get(error).map_or(0, |error| error.errno))
 }
 
 /// What the program had written when it was cut off.

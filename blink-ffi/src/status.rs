@@ -23,7 +23,7 @@ pub enum blink_status {
     IsolationUnavailable = 5,
     /// The image cannot be had; the message says what is missing, and the ways without it.
     ImageUnavailable = 6,
-    /// A limit was reached: disk, memory, processes. Give more, or use less.
+    /// A limit was reached: disk, memory, processes, open files. Give more, or use less.
     ResourceExhausted = 7,
     /// It took longer than it was given.
     Timeout = 8,
@@ -37,6 +37,18 @@ pub enum blink_status {
     Unsupported = 12,
     /// A defect in Blink, or a failure of the machine that has no better kind.
     Internal = 13,
+    /// You, or the sandbox, may not do that; use another place, or change what is permitted.
+    PermissionDenied = 14,
+    /// It is a folder, and something else is needed.
+    IsADirectory = 15,
+    /// It, or a part of its path, is not a folder, and one is needed.
+    NotADirectory = 16,
+    /// It is on a file system that is read-only; use another place.
+    ReadOnly = 17,
+    /// A file's name, or a path, is longer than the file system takes; use a shorter one.
+    NameTooLong = 18,
+    /// The folder is not empty; remove what is in it first, or remove it with all that is in it.
+    DirectoryNotEmpty = 19,
     /// The call was cancelled.
     Cancelled = 100,
     /// There is nothing to read now; wait for the file descriptor, or read again later.
@@ -45,7 +57,7 @@ pub enum blink_status {
 
 impl blink_status {
     /// All of them, by their numbers.
-    pub(crate) const ALL: [blink_status; 16] = [
+    pub(crate) const ALL: [blink_status; 22] = [
         blink_status::Ok,
         blink_status::InvalidArgument,
         blink_status::NotFound,
@@ -60,6 +72,12 @@ impl blink_status {
         blink_status::Corrupt,
         blink_status::Unsupported,
         blink_status::Internal,
+        blink_status::PermissionDenied,
+        blink_status::IsADirectory,
+        blink_status::NotADirectory,
+        blink_status::ReadOnly,
+        blink_status::NameTooLong,
+        blink_status::DirectoryNotEmpty,
         blink_status::Cancelled,
         blink_status::WouldBlock,
     ];
@@ -89,6 +107,12 @@ impl blink_status {
             blink_status::Corrupt => c"BLINK_STATUS_CORRUPT",
             blink_status::Unsupported => c"BLINK_STATUS_UNSUPPORTED",
             blink_status::Internal => c"BLINK_STATUS_INTERNAL",
+            blink_status::PermissionDenied => c"BLINK_STATUS_PERMISSION_DENIED",
+            blink_status::IsADirectory => c"BLINK_STATUS_IS_A_DIRECTORY",
+            blink_status::NotADirectory => c"BLINK_STATUS_NOT_A_DIRECTORY",
+            blink_status::ReadOnly => c"BLINK_STATUS_READ_ONLY",
+            blink_status::NameTooLong => c"BLINK_STATUS_NAME_TOO_LONG",
+            blink_status::DirectoryNotEmpty => c"BLINK_STATUS_DIRECTORY_NOT_EMPTY",
             blink_status::Cancelled => c"BLINK_STATUS_CANCELLED",
             blink_status::WouldBlock => c"BLINK_STATUS_WOULD_BLOCK",
         }

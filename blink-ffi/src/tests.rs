@@ -43,5 +43,5 @@ fn statuses_are_those_of_the_table() {
         .filter(|line| !line.starts_with('-'))
         .count();
     assert_eq!(kinds, ErrorKind::ALL.len());
-    assert!(blink_status_name(14).is_null() && blink_status_name(-1).is_null());
+    assert!(blink_status_name(20).is_null() && blink_status_name(-1).is_null());
 }

@@ -56,7 +56,15 @@ impl From<Failure> for PyErr {
                     .output()
                     .map(|output| values::output(py, output))
                     .transpose()?;
-                raise(py, error.kind(), error.message(), output)
+                let raised = raise(py, error.kind(), error.message(), output)?;
+                // The class has the number that its kind usually means.
+                if let Some(errno) = error.errno() {
+                    raised.value(py).setattr("errno", errno)?;
+                }
+                if let Some(path) = error.path() {
+                    raised.value(py).setattr("filename", path.as_os_str())?;
+                }
+                Ok(raised)
             }
             Failure::Own(kind, message) => raise(py, *kind, message, None),
             Failure::Python(error) => Ok(error.clone_ref(py)),

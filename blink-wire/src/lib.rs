@@ -9,6 +9,7 @@
 //! - [`Header`] and [`FrameType`]: the 20 bytes before each body.
 //! - [`Frame`] and [`Decoder`]: whole frames, and frames out of a byte stream cut anywhere.
 //! - [`WindowUpdate`] and [`TtySize`]: the bodies that are not messages.
+//! - [`ErrorBody`] and [`ErrorKind`]: how a request fails, and what kind of failure each error number of Linux is.
 //! - [`Counted`] and its [`Trailer`]: what both ends of a file transfer compare.
 //!
 //! # Examples
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod error;
 pub mod frame;
 pub mod header;
 pub mod limits;
@@ -37,6 +39,7 @@ pub mod tty;
 pub mod window;
 
 pub use body::BodyError;
+pub use error::{ErrorBody, ErrorKind};
 pub use frame::{Decoder, Frame, Truncated};
 pub use header::{FrameType, HEADER_LEN, Header, HeaderError, MAGIC, VERSION};
 pub use limits::{INITIAL_WINDOW, LINK_BODY_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT};
@@ -53,5 +56,6 @@ const _: () = {
     crosses_threads::<Frame>();
     crosses_threads::<Decoder>();
     crosses_threads::<BodyError>();
+    crosses_threads::<ErrorBody>();
     crosses_threads::<Counted>();
 };

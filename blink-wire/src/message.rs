@@ -2,13 +2,14 @@
 //!
 //! Every struct is a map with small integer keys and every enum an array `[variant, [fields]]`, so that a newer
 //! peer may add fields (unknown keys are skipped) and variants (an unknown one is answered with
-//! [`ErrorKind::Unsupported`]). Names, paths, arguments and environment are byte strings: Unix does not promise UTF-8.
+//! [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)). Names, paths, arguments and environment are byte
+//! strings: Unix does not promise UTF-8.
 
 use bytes::Bytes;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use crate::TtySize;
+use crate::{ErrorBody, TtySize};
 
 /// Bytes of a path in a message.
 pub type PathBytes = ByteVec;
@@ -522,66 +523,6 @@ pub enum Address {
     /// A unix socket's path.
     #[n(1)]
     Unix(#[n(0)] ByteVec),
-}
-
-/// The body of Error and RpcError.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
-#[cbor(map)]
-#[error("{message}")]
-pub struct ErrorBody {
-    /// What the caller can do about it.
-    #[n(0)]
-    pub kind: ErrorKind,
-    /// A sentence for a person.
-    #[n(1)]
-    pub message: String,
-}
-
-impl ErrorBody {
-    /// An error of this kind.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        ErrorBody {
-            kind,
-            message: message.into(),
-        }
-    }
-}
-
-/// Kinds of failures on the wire; the numbers are those of every language's errors and never change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
-#[cbor(index_only)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The request cannot be right.
-    #[n(1)]
-    InvalidArgument,
-    /// What it names does not exist.
-    #[n(2)]
-    NotFound,
-    /// What it would make exists.
-    #[n(3)]
-    AlreadyExists,
-    /// Somebody else has it.
-    #[n(4)]
-    Busy,
-    /// A limit was reached: disk, memory, processes, streams.
-    #[n(7)]
-    ResourceExhausted,
-    /// It took too long.
-    #[n(8)]
-    Timeout,
-    /// The peer broke the protocol's rules.
-    #[n(10)]
-    Protocol,
-    /// What arrived is not what was sent.
-    #[n(11)]
-    Corrupt,
-    /// This agent, or this sandbox, cannot do that.
-    #[n(12)]
-    Unsupported,
-    /// A defect, or a failure that has no better kind.
-    #[n(13)]
-    Internal,
 }
 
 #[cfg(test)]

@@ -162,6 +162,16 @@ fn messages_are_the_golden_bytes() {
         "error",
         ErrorBody::new(ErrorKind::NotFound, "no such file"),
     );
+    check(
+        golden,
+        "error-errno",
+        ErrorBody::of_errno(2, "no such file"),
+    );
+    check(
+        golden,
+        "error-precise-kind",
+        ErrorBody::of_errno(39, "not empty"),
+    );
     assert!(
         golden.is_empty(),
         "messages that no test knows: {:?}",

@@ -16,6 +16,7 @@ InvalidArgument InvalidArgument
 
 from __future__ import annotations
 
+import errno as _errno
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -27,13 +28,19 @@ __all__ = [
     "Busy",
     "CommandFailed",
     "Corrupt",
+    "DirectoryNotEmpty",
     "ExecTimeout",
     "ImageUnavailable",
     "Internal",
     "InvalidArgument",
+    "IsADirectory",
     "IsolationUnavailable",
+    "NameTooLong",
+    "NotADirectory",
     "NotFound",
+    "PermissionDenied",
     "ProtocolError",
+    "ReadOnly",
     "ResourceExhausted",
     "SandboxDied",
     "Unsupported",
@@ -49,10 +56,17 @@ class BlinkError(Exception):
         The kind's name, the same in every language; `None` for `CommandFailed`, which is no failure of Blink's.
     output : Output or None
         What the program had written when it was cut off, where there was one.
+    errno : int or None
+        The error number of the system call that failed, in the sandbox or on the host, as in the module `errno`.
+    filename : str or bytes or None
+        The path that it is about, where it is about one of a file operation's own.
     """
 
     kind: ClassVar[str | None] = None
     output: Output | None = None
+    # In the instance rather than in `OSError`'s own place, which only its arguments fill: it is pickled, too.
+    errno: int | None = None
+    filename: str | bytes | None = None
 
     @property
     def message(self) -> str:
@@ -100,7 +114,7 @@ class ImageUnavailable(BlinkError, OSError):
 
 
 class ResourceExhausted(BlinkError, OSError):
-    """A limit was reached: disk, memory, processes. Give more, or use less."""
+    """A limit was reached: disk, memory, processes, open files. Give more, or use less."""
 
     kind = "ResourceExhausted"
 
@@ -139,6 +153,48 @@ class Internal(BlinkError, RuntimeError):
     """A defect in Blink, or a failure of the machine that has no better kind."""
 
     kind = "Internal"
+
+
+class PermissionDenied(BlinkError, PermissionError):
+    """You, or the sandbox, may not do that; use another place, or change what is permitted."""
+
+    kind = "PermissionDenied"
+    errno = _errno.EACCES
+
+
+class IsADirectory(BlinkError, IsADirectoryError):
+    """It is a folder, and something else is needed."""
+
+    kind = "IsADirectory"
+    errno = _errno.EISDIR
+
+
+class NotADirectory(BlinkError, NotADirectoryError):
+    """It, or a part of its path, is not a folder, and one is needed."""
+
+    kind = "NotADirectory"
+    errno = _errno.ENOTDIR
+
+
+class ReadOnly(BlinkError, OSError):
+    """It is on a file system that is read-only; use another place."""
+
+    kind = "ReadOnly"
+    errno = _errno.EROFS
+
+
+class NameTooLong(BlinkError, OSError):
+    """A file's name, or a path, is longer than the file system takes; use a shorter one."""
+
+    kind = "NameTooLong"
+    errno = _errno.ENAMETOOLONG
+
+
+class DirectoryNotEmpty(BlinkError, OSError):
+    """The folder is not empty; remove what is in it first, or remove it with all that is in it."""
+
+    kind = "DirectoryNotEmpty"
+    errno = _errno.ENOTEMPTY
 
 
 class CommandFailed(BlinkError, RuntimeError):
