@@ -39,6 +39,7 @@ mod link;
 mod network;
 mod process;
 mod publish;
+mod room;
 mod sandbox;
 mod session;
 mod transfer;
