@@ -116,9 +116,13 @@ impl ErrorKind {
             (None, io::ErrorKind::AlreadyExists) => ErrorKind::AlreadyExists,
             (None, io::ErrorKind::PermissionDenied) => ErrorKind::PermissionDenied,
             (None, io::ErrorKind::InvalidInput) => ErrorKind::InvalidArgument,
-            (None, io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge) => {
-                ErrorKind::ResourceExhausted
-            }
+            (
+                None,
+                io::ErrorKind::OutOfMemory
+                | io::ErrorKind::FileTooLarge
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded,
+            ) => ErrorKind::ResourceExhausted,
             (None, io::ErrorKind::TimedOut) => ErrorKind::Timeout,
             (None, io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
             (None, _) => ErrorKind::Internal,
@@ -142,6 +146,8 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
         Some(libc::ENOMEM) => {
             "; this host is out of memory, or at its limit of mappings: give it more, or use less"
         }
+        // Of the standard library's own kinds, without a number.
+        None if error.kind() == io::ErrorKind::StorageFull => ROOM_ADVICE,
         _ => "",
     }
 }
