@@ -73,7 +73,7 @@ enum blink_status
    */
   BLINK_STATUS_IMAGE_UNAVAILABLE = 6,
   /**
-   * A limit was reached: disk, memory, processes. Give more, or use less.
+   * A limit was reached: disk, memory, processes, open files. Give more, or use less.
    */
   BLINK_STATUS_RESOURCE_EXHAUSTED = 7,
   /**
@@ -100,6 +100,30 @@ enum blink_status
    * A defect in Blink, or a failure of the machine that has no better kind.
    */
   BLINK_STATUS_INTERNAL = 13,
+  /**
+   * You, or the sandbox, may not do that; use another place, or change what is permitted.
+   */
+  BLINK_STATUS_PERMISSION_DENIED = 14,
+  /**
+   * It is a folder, and something else is needed.
+   */
+  BLINK_STATUS_IS_A_DIRECTORY = 15,
+  /**
+   * It, or a part of its path, is not a folder, and one is needed.
+   */
+  BLINK_STATUS_NOT_A_DIRECTORY = 16,
+  /**
+   * It is on a file system that is read-only; use another place.
+   */
+  BLINK_STATUS_READ_ONLY = 17,
+  /**
+   * A file's name, or a path, is longer than the file system takes; use a shorter one.
+   */
+  BLINK_STATUS_NAME_TOO_LONG = 18,
+  /**
+   * The folder is not empty; remove what is in it first, or remove it with all that is in it.
+   */
+  BLINK_STATUS_DIRECTORY_NOT_EMPTY = 19,
   /**
    * The call was cancelled.
    */
@@ -350,7 +374,7 @@ typedef struct blink_cancel blink_cancel;
 typedef struct blink_entries blink_entries;
 
 /**
- * Why a call failed: a status, a sentence for a person, and what the program had written where it was cut off.
+ * Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written where it was cut off.
  */
 typedef struct blink_error blink_error;
 
@@ -1709,6 +1733,14 @@ blink_status blink_error_status(const struct blink_error *error);
  * @return Text in UTF-8, there until the error is freed. "" for NULL and what is no error.
  */
 const char *blink_error_message(const struct blink_error *error);
+
+/**
+ * The error number of the system call that failed, in the sandbox or on the host, as in <errno.h> of Linux.
+ *
+ * @param error  Borrowed. May be used from several threads at once.
+ * @return Such as ENOSPC or EISDIR. 0 where no system call failed, for NULL and what is no error.
+ */
+int blink_error_errno(const struct blink_error *error);
 
 /**
  * What the program had written when it was cut off.
