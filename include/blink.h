@@ -374,7 +374,8 @@ typedef struct blink_cancel blink_cancel;
 typedef struct blink_entries blink_entries;
 
 /**
- * Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written where it was cut off.
+ * Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written
+ * where it was cut off.
  */
 typedef struct blink_error blink_error;
 

@@ -212,8 +212,12 @@ impl Error {
         self.change(|inner| inner.errno = errno)
     }
 
-    pub(crate) fn with_path(self, path: impl Into<PathBuf>) -> Error {
-        self.change(|inner| inner.path = Some(path.into()))
+    /// The same with the path that the failed operation was asked about. What no system call failed for is not about it.
+    pub(crate) fn at(self, path: &Path) -> Error {
+        match self.errno() {
+            Some(_) => self.change(|inner| inner.path = Some(path.to_owned())),
+            None => self,
+        }
     }
 
     pub(crate) fn with_output(self, output: Output) -> Error {
@@ -227,6 +231,11 @@ impl Error {
 
     pub(crate) fn invalid(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidArgument, message)
+    }
+
+    /// A failed system call on a file of the host's.
+    pub(crate) fn io_at(path: &Path, error: &io::Error) -> Error {
+        Error::io(path.display(), error).at(path)
     }
 
     /// A failed system call of the host's, with the kind and the advice that its number has.

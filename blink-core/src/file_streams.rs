@@ -1,9 +1,12 @@
 //! Files of a sandbox as streams: each is compared with its length and checksum at the other end before it is believed.
 
+use std::path::{Path, PathBuf};
+
 use blink_wire::{Counted, FrameType, Message, Request};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::path_of;
 use crate::link::{Channel, Link, Stream};
 
 /// A file that is read bit by bit, from [`Files::reader`](crate::Files::reader). Dropping it gives up the rest.
@@ -46,8 +49,7 @@ impl FileWriter {
     /// Sends bytes; waits while the sandbox does not take them. After one that was cancelled, the file can only be given up.
     ///
     /// # Errors
-    /// `NotFound` for a missing folder; `InvalidArgument` where it may not be written, and after a cancelled write;
-    /// `ResourceExhausted` where the disk is full; `SandboxDied`.
+    /// As for [`Files::write`](crate::Files::write); `InvalidArgument` after a cancelled write; `SandboxDied`.
     pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
         self.outgoing.send(bytes.into()).await
     }
@@ -67,6 +69,8 @@ pub(crate) struct Incoming {
     counted: Counted,
     /// Everything has come, and was compared.
     whole: bool,
+    /// What the request was about.
+    path: PathBuf,
 }
 
 impl Incoming {
@@ -75,6 +79,7 @@ impl Incoming {
             stream: link.open(request)?,
             counted: Counted::default(),
             whole: false,
+            path: path_of(request).unwrap_or(Path::new("")).to_owned(),
         })
     }
 
@@ -82,11 +87,13 @@ impl Incoming {
         if self.whole {
             return Ok(None);
         }
-        if let Some(chunk) = self.stream.chunk(Channel::Data).await? {
+        let chunk = self.stream.chunk(Channel::Data).await;
+        if let Some(chunk) = chunk.map_err(|error| error.at(&self.path))? {
             self.counted.add(&chunk);
             return Ok(Some(chunk));
         }
-        self.stream.response().await?;
+        let response = self.stream.response().await;
+        response.map_err(|error| error.at(&self.path))?;
         if self.stream.trailer()? != self.counted.trailer() {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -108,6 +115,8 @@ pub(crate) struct Outgoing {
     counted: Counted,
     /// Everything that was counted was sent.
     whole: bool,
+    /// What the request is about.
+    path: PathBuf,
 }
 
 impl Outgoing {
@@ -116,6 +125,7 @@ impl Outgoing {
             stream: link.open(request)?,
             counted: Counted::default(),
             whole: true,
+            path: path_of(request).unwrap_or(Path::new("")).to_owned(),
         })
     }
 
@@ -138,7 +148,10 @@ impl Outgoing {
         };
         tokio::select! {
             biased;
-            response = self.stream.response() => response.map(|_| self.counted.bytes()),
+            response = self.stream.response() => match response {
+                Ok(_) => Ok(self.counted.bytes()),
+                Err(error) => Err(error.at(&self.path)),
+            },
             never = ending => match never {},
         }
     }
@@ -151,7 +164,7 @@ impl Outgoing {
         tokio::select! {
             biased;
             response = self.stream.response() => Err(match response {
-                Err(error) => error,
+                Err(error) => error.at(&self.path),
                 Ok(_) => Error::new(
                     ErrorKind::Protocol,
                     "the sandbox has answered before it had everything",

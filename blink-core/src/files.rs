@@ -108,7 +108,8 @@ impl Files {
     /// Reads a whole file.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for what is no regular file; `Corrupt` where it did not arrive as it was sent.
+    /// `NotFound`; `IsADirectory`; `InvalidArgument` for a device or a pipe; `PermissionDenied`; `Corrupt` where it did not
+    /// arrive as it was sent.
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Bytes> {
         let mut bytes = Vec::new();
         self.read_to(path, &mut bytes).await?;
@@ -201,8 +202,8 @@ impl Files {
     /// Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
     ///
     /// # Errors
-    /// `NotFound` for a missing folder; `InvalidArgument` where it may not be written; `ResourceExhausted` where the
-    /// disk is full.
+    /// `NotFound` for a missing folder; `NotADirectory`, `IsADirectory`, `ReadOnly`, `PermissionDenied` and `NameTooLong`
+    /// where there can be no such file; `ResourceExhausted` where the disk is full.
     pub async fn write(&self, path: impl AsRef<Path>, contents: impl Into<Bytes>) -> Result<()> {
         self.write_with(
             path,
@@ -236,7 +237,7 @@ impl Files {
             path: bytes(path.as_ref()),
             follow: false,
         });
-        match self.link.call(&request).await? {
+        match self.call(&request).await? {
             Response::Stat(info) => Ok(info.into()),
             _ => Err(unexpected_answer()),
         }
@@ -251,7 +252,7 @@ impl Files {
             path: bytes(path.as_ref()),
             follow: true,
         });
-        match self.link.call(&request).await {
+        match self.call(&request).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -261,7 +262,7 @@ impl Files {
     /// Lists a folder, sorted by name.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for what is no folder.
+    /// `NotFound`; `NotADirectory`; `PermissionDenied`.
     pub async fn list(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         let request = Request::List(PathOptions {
             path: bytes(path.as_ref()),
@@ -290,7 +291,8 @@ impl Files {
     /// Makes a folder and its missing parents; content where it exists.
     ///
     /// # Errors
-    /// `InvalidArgument` where a part of the path is no folder, or may not be written.
+    /// `NotADirectory` where a part of the path is no folder; `AlreadyExists` where it is something else itself;
+    /// `ReadOnly`, `PermissionDenied`, `NameTooLong`.
     pub async fn make_dir(&self, path: impl AsRef<Path>) -> Result<()> {
         const MODE: u32 = 0o755;
         self.done(&Request::MakeDir(MakeDir {
@@ -304,7 +306,8 @@ impl Files {
     /// Removes a file, a link or an empty folder.
     ///
     /// # Errors
-    /// `NotFound`; `AlreadyExists` for a folder that is not empty.
+    /// `NotFound`; `DirectoryNotEmpty`; `NotADirectory` where a part of the path is no folder; `ReadOnly`;
+    /// `PermissionDenied`; `Busy` for a place where something is mounted.
     pub async fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         self.done(&Request::Remove(Remove {
             path: bytes(path.as_ref()),
@@ -328,7 +331,8 @@ impl Files {
     /// Renames a file or folder, replacing a file that has the new name.
     ///
     /// # Errors
-    /// `NotFound`; `Unsupported` across file systems.
+    /// `NotFound`; `IsADirectory`, `NotADirectory` and `DirectoryNotEmpty` for what has the new name and cannot be
+    /// replaced; `ReadOnly`; `PermissionDenied`; `NameTooLong`; `Unsupported` across file systems.
     pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         self.done(&Request::Rename(TwoPaths {
             from: bytes(from.as_ref()),
@@ -340,7 +344,7 @@ impl Files {
     /// Copies a file inside the sandbox.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for what is no regular file.
+    /// As for [`read`](Files::read) of the one and [`write`](Files::write) of the other.
     pub async fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         self.done(&Request::Copy(TwoPaths {
             from: bytes(from.as_ref()),
@@ -359,12 +363,12 @@ impl Files {
         let (from, to) = (from.as_ref(), to.as_ref());
         let metadata = tokio::fs::metadata(from)
             .await
-            .map_err(|error| Error::io(from.display(), &error))?;
+            .map_err(|error| Error::io_at(from, &error))?;
         if !metadata.is_dir() {
             let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
             let mut file = tokio::fs::File::open(from)
                 .await
-                .map_err(|error| Error::io(from.display(), &error))?;
+                .map_err(|error| Error::io_at(from, &error))?;
             return self
                 .write_with(to, &mut file, &WriteOptions::default().mode(mode))
                 .await
@@ -414,7 +418,6 @@ impl Files {
 
     async fn stat_followed(&self, path: &Path) -> Result<Metadata> {
         match self
-            .link
             .call(&Request::Stat(PathOptions {
                 path: bytes(path),
                 follow: true,
@@ -492,7 +495,15 @@ impl Files {
     }
 
     async fn done(&self, request: &Request) -> Result<()> {
-        self.link.call(request).await.map(drop)
+        self.call(request).await.map(drop)
+    }
+
+    async fn call(&self, request: &Request) -> Result<Response> {
+        let response = self.link.call(request).await;
+        response.map_err(|error| match path_of(request) {
+            Some(path) => error.at(path),
+            None => error,
+        })
     }
 
     /// Receives a request's stream, and fails unless it is what the agent says it sent.
@@ -562,6 +573,24 @@ impl From<blink_wire::FileInfo> for Metadata {
                 .map(|target| PathBuf::from(std::ffi::OsStr::from_bytes(&target))),
         }
     }
+}
+
+/// The path that a request is about; of two, the one that is there before.
+pub(crate) fn path_of(request: &Request) -> Option<&Path> {
+    let path = match request {
+        Request::Stat(ask)
+        | Request::List(ask)
+        | Request::Pack(ask)
+        | Request::PackLayer(ask)
+        | Request::Unpack(ask) => &ask.path,
+        Request::MakeDir(ask) => &ask.path,
+        Request::Remove(ask) => &ask.path,
+        Request::Rename(ask) | Request::Copy(ask) => &ask.from,
+        Request::Read(ask) => &ask.path,
+        Request::Write(ask) => &ask.path,
+        _ => return None,
+    };
+    Some(Path::new(std::ffi::OsStr::from_bytes(path)))
 }
 
 fn write_request(path: &Path, options: &WriteOptions) -> Request {

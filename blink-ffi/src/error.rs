@@ -8,7 +8,8 @@ use crate::output::blink_output;
 use crate::status::blink_status;
 use crate::text::cut;
 
-/// Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written where it was cut off.
+/// Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written
+/// where it was cut off.
 pub struct blink_error {
     status: blink_status,
     message: CString,

@@ -12,6 +12,7 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
+use crate::failure::{exhausted, failed, failed_as};
 use crate::link::{Caller, read_into};
 use crate::poll::{Poll, Token};
 use crate::sources::Chunk;
@@ -86,7 +87,7 @@ impl Connections {
         self.next_id += 1;
         let id = self.next_id;
         poll.add(&socket, Token::Connection(id))
-            .map_err(|error| refused(&error.to_string()))?;
+            .map_err(|error| exhausted("a connection", error))?;
         self.table.insert(
             id,
             Connection {
@@ -234,11 +235,11 @@ impl Connection {
             }
             Ok(Err(error)) | Err(error) => {
                 let (Some(next), Some(poll)) = (self.others.pop_front(), poll) else {
-                    return Err(refused(&error.to_string()));
+                    return Err(refused(error));
                 };
                 self.socket = connect_tcp(next)?;
                 poll.add(&self.socket, Token::Connection(id))
-                    .map_err(|error| refused(&error.to_string()))?;
+                    .map_err(|error| exhausted("a connection", error))?;
                 Ok(false)
             }
         }
@@ -311,9 +312,9 @@ fn connect_tcp(address: SocketAddr) -> Result<OwnedFd, ErrorBody> {
 }
 
 fn connect_unix(path: &[u8]) -> Result<OwnedFd, ErrorBody> {
-    let address = SocketAddrUnix::new(path).map_err(|_| {
-        ErrorBody::new(
-            ErrorKind::InvalidArgument,
+    let address = SocketAddrUnix::new(path).map_err(|error| {
+        failed(
+            error,
             "a socket's path has 1 to 107 bytes and no NUL among them",
         )
     })?;
@@ -329,25 +330,31 @@ fn open_socket(family: AddressFamily) -> Result<OwnedFd, ErrorBody> {
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )
-    .map_err(|error| refused(&error.to_string()))
+    .map_err(|error| match error {
+        // There is no such family of addresses in the sandbox, so nothing can listen at one.
+        Errno::AFNOSUPPORT => refused(error),
+        error => exhausted("a socket", error),
+    })
 }
 
 fn begin(result: io::Result<()>) -> Result<(), ErrorBody> {
     match result {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(()),
-        Err(Errno::NOENT) => Err(ErrorBody::new(
-            ErrorKind::NotFound,
-            "there is no such socket in the sandbox",
-        )),
-        Err(error) => Err(refused(&error.to_string())),
+        Err(error @ Errno::NOENT) => Err(failed(error, "there is no such socket in the sandbox")),
+        Err(error) => Err(refused(error)),
     }
 }
 
-fn refused(why: &str) -> ErrorBody {
-    ErrorBody::new(
-        ErrorKind::NotFound,
-        format!("nothing answers at that address in the sandbox ({why})"),
-    )
+fn refused(error: Errno) -> ErrorBody {
+    let kind = match ErrorKind::of_errno(error.raw_os_error()) {
+        kind @ (ErrorKind::PermissionDenied
+        | ErrorKind::NotADirectory
+        | ErrorKind::NameTooLong
+        | ErrorKind::ResourceExhausted) => kind,
+        _ => ErrorKind::NotFound,
+    };
+    let message = format!("nothing answers at that address in the sandbox ({error})");
+    failed_as(kind, error, message)
 }
 
 fn not_an_address(host: &str) -> ErrorBody {

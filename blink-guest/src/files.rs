@@ -20,6 +20,7 @@ use bytes::{BufMut, BytesMut};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use crate::failure::{errno_of, failed_as, failed_at};
 use crate::job::{JobStream, Work};
 use crate::link::BULK_BODY;
 use crate::process::find_user;
@@ -135,7 +136,7 @@ fn make_dir(ask: &MakeDir) -> Result<Response, ErrorBody> {
 }
 
 fn make_parents(path: &Path) -> Result<(), ErrorBody> {
-    std::fs::create_dir_all(path).map_err(|error| match errno(&error) {
+    std::fs::create_dir_all(path).map_err(|error| match errno_of(&error) {
         Errno::EXIST => failed("make", path, Errno::NOTDIR),
         error => failed("make", path, error),
     })
@@ -146,7 +147,7 @@ fn remove(ask: &Remove) -> Result<Response, ErrorBody> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(ErrorBody::new(
             ErrorKind::InvalidArgument,
-            format!("{} cannot be removed", path.display()),
+            format!("{} cannot be removed; name what is in it", path.display()),
         ));
     };
     let parent = fs::open(
@@ -172,15 +173,14 @@ fn rename(ask: &TwoPaths) -> Result<Response, ErrorBody> {
     let (from, to) = (absolute(&ask.from)?, absolute(&ask.to)?);
     match fs::rename(&from, &to) {
         Ok(()) => Ok(Response::Done),
-        Err(Errno::XDEV) => {
-            let message = format!(
-                "{} and {} are on different file systems of the sandbox; copy and remove instead",
-                from.display(),
-                to.display()
-            );
-            Err(ErrorBody::new(ErrorKind::Unsupported, message))
+        // These are said of the new name.
+        Err(error @ (Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR)) => {
+            Err(failed("replace", &to, error))
         }
-        Err(error) => Err(failed("rename", &from, error)),
+        Err(error) => {
+            let both = format_args!("rename {} to {}", from.display(), to.display());
+            Err(failed_at(both, error))
+        }
     }
 }
 
@@ -189,11 +189,11 @@ fn copy(ask: &TwoPaths) -> Result<Response, ErrorBody> {
     let mut source = open_regular(&from, OFlags::RDONLY)?;
     let mode = source
         .metadata()
-        .map_err(|error| failed("copy", &from, errno(&error)))?;
+        .map_err(|error| failed("copy", &from, errno_of(&error)))?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777;
     let mut target = Replacement::begin(&to, Some(mode), None)?;
     io::copy(&mut source, &mut target.file)
-        .map_err(|error| failed("copy to", &to, errno(&error)))?;
+        .map_err(|error| failed("copy to", &to, errno_of(&error)))?;
     target.commit()?;
     Ok(Response::Done)
 }
@@ -203,7 +203,7 @@ fn read(ask: &Read, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     let mut file = open_regular(&path, OFlags::RDONLY)?;
     if ask.offset > 0 {
         file.seek(SeekFrom::Start(ask.offset))
-            .map_err(|error| failed("read", &path, errno(&error)))?;
+            .map_err(|error| failed("read", &path, errno_of(&error)))?;
     }
     let mut rest = ask.length.unwrap_or(u64::MAX);
     while rest > 0 {
@@ -243,7 +243,7 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
     }
     let before = file
         .metadata()
-        .map_err(|error| failed("append to", path, errno(&error)))?
+        .map_err(|error| failed("append to", path, errno_of(&error)))?
         .len();
     let appended = transfer(stream, &mut file, path).and_then(|()| stream.verify());
     if let Err(error) = appended {
@@ -257,7 +257,7 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
 fn transfer(stream: &mut JobStream, file: &mut File, path: &Path) -> Result<(), ErrorBody> {
     while let Some(chunk) = stream.receive().map_err(|error| broken(&error))? {
         file.write_all(&chunk)
-            .map_err(|error| failed("write", path, errno(&error)))?;
+            .map_err(|error| failed("write", path, errno_of(&error)))?;
     }
     Ok(())
 }
@@ -270,10 +270,8 @@ fn pack(
     let path = absolute(&ask.path)?;
     let stat = fs::stat(&path).map_err(|error| failed("pack", &path, error))?;
     if kind(&stat) != FileKind::Directory {
-        return Err(ErrorBody::new(
-            ErrorKind::InvalidArgument,
-            format!("{} is not a folder; read it instead", path.display()),
-        ));
+        let message = format!("{} is not a folder; read it instead", path.display());
+        return Err(crate::failure::failed(Errno::NOTDIR, message));
     }
     let writer = io::BufWriter::with_capacity(BULK_BODY, &mut *stream);
     let options = options.with_ownership(ALL_OWNERS);
@@ -323,10 +321,7 @@ impl Replacement {
         // A link at the end is followed, as a program that opens the file would; the file that it names is replaced.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(ErrorBody::new(
-                ErrorKind::InvalidArgument,
-                format!("{} is not a file's path", path.display()),
-            ));
+            return Err(failed("write", &path, Errno::ISDIR));
         };
         let folder = fs::open(
             parent,
@@ -335,14 +330,15 @@ impl Replacement {
         )
         .map_err(|error| failed("write into", parent, error))?;
         refuse_kernel_files(&folder, &path)?;
-        let former = fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let former = match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(former) => Some(former),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(failed("write", &path, error)),
+        };
         if let Some(former) = &former
             && kind(former) != FileKind::File
         {
-            return Err(ErrorBody::new(
-                ErrorKind::InvalidArgument,
-                format!("{} is not a regular file", path.display()),
-            ));
+            return Err(not_regular(&path, kind(former)));
         }
         let temporary = temporary_name();
         let flags =
@@ -448,10 +444,7 @@ fn open_regular(path: &Path, flags: OFlags) -> Result<File, ErrorBody> {
         .map_err(|error| failed("open", path, error))?;
     let stat = fs::fstat(&file).map_err(|error| failed("look at", path, error))?;
     if kind(&stat) != FileKind::File {
-        return Err(ErrorBody::new(
-            ErrorKind::InvalidArgument,
-            format!("{} is not a regular file", path.display()),
-        ));
+        return Err(not_regular(path, kind(&stat)));
     }
     let file = File::from(file);
     if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
@@ -473,7 +466,7 @@ fn refuse_kernel_files(file: impl AsFd, path: &Path) -> Result<(), ErrorBody> {
                 "{} is a file of the kernel; run a program in the sandbox to write to it",
                 path.display()
             );
-            Err(ErrorBody::new(ErrorKind::InvalidArgument, message))
+            Err(failed_as(ErrorKind::PermissionDenied, Errno::PERM, message))
         }
         _ => Ok(()),
     }
@@ -528,49 +521,19 @@ fn mode(bits: u32) -> Result<Mode, ErrorBody> {
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
-    error
-        .raw_os_error()
-        .map_or(Errno::IO, Errno::from_raw_os_error)
+fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
+    failed_at(format_args!("{what} {}", path.display()), error)
 }
 
-fn failed(what: &str, path: &Path, error: Errno) -> ErrorBody {
-    let path = path.display();
-    let (kind, why) = match error {
-        Errno::NOENT => (
-            ErrorKind::NotFound,
-            "it does not exist in the sandbox".to_owned(),
-        ),
-        Errno::NOTDIR => (
+/// What must be a regular file is something else.
+fn not_regular(path: &Path, found: FileKind) -> ErrorBody {
+    match found {
+        FileKind::Directory => failed("use", path, Errno::ISDIR),
+        _ => ErrorBody::new(
             ErrorKind::InvalidArgument,
-            "a part of the path is not a folder".into(),
+            format!("{} is not a regular file", path.display()),
         ),
-        Errno::ISDIR => (ErrorKind::InvalidArgument, "it is a folder".into()),
-        Errno::NXIO => (
-            ErrorKind::InvalidArgument,
-            "it is not a regular file".into(),
-        ),
-        Errno::EXIST => (ErrorKind::AlreadyExists, "it exists".into()),
-        Errno::NOTEMPTY => (ErrorKind::AlreadyExists, "it is not empty".into()),
-        Errno::ROFS => (
-            ErrorKind::InvalidArgument,
-            "it is read-only in this sandbox".into(),
-        ),
-        Errno::ACCESS | Errno::PERM => (
-            ErrorKind::InvalidArgument,
-            "that is not permitted in this sandbox".into(),
-        ),
-        Errno::NAMETOOLONG | Errno::LOOP => (ErrorKind::InvalidArgument, error.to_string()),
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => (
-            ErrorKind::ResourceExhausted,
-            "there is no space left on its disk".into(),
-        ),
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
-            (ErrorKind::ResourceExhausted, error.to_string())
-        }
-        error => (ErrorKind::Internal, error.to_string()),
-    };
-    ErrorBody::new(kind, format!("could not {what} {path}: {why}"))
+    }
 }
 
 fn archive(error: &ArchiveError, path: &Path) -> ErrorBody {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use blink_wire::{ErrorBody, ErrorKind};
 
+use crate::failure::{errno_of, failed_as};
+
 /// A host that dies meanwhile must not leave the disk as it is: programs that write wait for it.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -27,7 +29,8 @@ pub(crate) fn freeze() -> Result<(), ErrorBody> {
             Some(libc::EBUSY) => ErrorKind::Busy,
             _ => ErrorKind::Internal,
         };
-        ErrorBody::new(kind, format!("the disk cannot be frozen: {error}"))
+        let message = format!("the disk cannot be frozen: {error}");
+        failed_as(kind, errno_of(&error), message)
     };
     ask(FIFREEZE).map_err(failed)?;
     let time = TIMES.fetch_add(1, Ordering::AcqRel) + 1;
@@ -46,8 +49,9 @@ pub(crate) fn freeze() -> Result<(), ErrorBody> {
 pub(crate) fn thaw() -> Result<(), ErrorBody> {
     match ask(FITHAW) {
         // It is not frozen: its time was over.
-        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(ErrorBody::new(
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => Err(failed_as(
             ErrorKind::Internal,
+            errno_of(&error),
             format!("the disk cannot be thawed: {error}"),
         )),
         _ => Ok(()),

@@ -11,6 +11,7 @@ use blink_wire::{
 };
 use bytes::{Buf, Bytes};
 
+use crate::failure::{errno_of, failed_as};
 use crate::link::{BULK_BODY, Caller};
 use crate::sources::Chunk;
 
@@ -216,7 +217,11 @@ impl Jobs {
                     );
                     self.notices.push(Notice::Finished(
                         caller,
-                        Err(ErrorBody::new(ErrorKind::ResourceExhausted, message)),
+                        Err(failed_as(
+                            ErrorKind::ResourceExhausted,
+                            errno_of(&error),
+                            message,
+                        )),
                     ));
                 }
             }

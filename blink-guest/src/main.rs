@@ -9,6 +9,7 @@ mod agent;
 mod confine;
 mod connect;
 mod dial;
+mod failure;
 mod files;
 mod freeze;
 mod guard;

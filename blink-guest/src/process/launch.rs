@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::user::User;
 use crate::confine::Confinement;
+use crate::failure::{errno_of, failed, failed_as};
 
 /// Where programs are looked up when the environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -161,7 +162,11 @@ fn clone_child(plan: &mut Plan<'_>, stack: &mut Stack) -> Result<i32, ErrorBody>
         let message = format!(
             "no process could be started ({error}); the sandbox may be at its limit of processes or memory"
         );
-        return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
+        return Err(failed_as(
+            ErrorKind::ResourceExhausted,
+            errno_of(&error),
+            message,
+        ));
     }
     Ok(pid)
 }
@@ -325,11 +330,12 @@ fn explain(plan: &Plan<'_>, name: &[u8], asked_dir: Option<&[u8]>) -> Result<Lau
                 126,
                 format!("{shown}: it is not a program for this machine, and has no #! line"),
             ),
-            Errno::TOOBIG => Err(invalid(
+            Errno::TOOBIG => Err(failed(
+                error,
                 "the arguments and the environment are larger than the kernel takes (128 KiB for one string); pass large data through a file or standard input",
             )),
-            Errno::NOMEM | Errno::AGAIN => Err(ErrorBody::new(
-                ErrorKind::ResourceExhausted,
+            Errno::NOMEM | Errno::AGAIN => Err(failed(
+                error,
                 format!(
                     "{shown}: there is too little memory, or no process left within the limit, to start it"
                 ),
@@ -339,28 +345,26 @@ fn explain(plan: &Plan<'_>, name: &[u8], asked_dir: Option<&[u8]>) -> Result<Lau
         Step::CurrentDir => {
             let dir = String::from_utf8_lossy(asked_dir.unwrap_or(plan.current_dir.as_bytes()))
                 .into_owned();
-            let (kind, why) = match error {
-                Errno::NOENT => (ErrorKind::NotFound, "does not exist"),
-                Errno::NOTDIR => (ErrorKind::InvalidArgument, "is not a folder"),
-                _ => (
-                    ErrorKind::InvalidArgument,
-                    "may not be entered by that user",
-                ),
+            let why = match error {
+                Errno::NOENT => "does not exist in the sandbox".to_owned(),
+                Errno::NOTDIR => "is not a folder in the sandbox".to_owned(),
+                Errno::ACCESS | Errno::PERM => {
+                    "may not be entered by that user of the sandbox".to_owned()
+                }
+                error => format!("cannot be entered in the sandbox: {error}"),
             };
-            Err(ErrorBody::new(
-                kind,
-                format!("the working directory {dir} {why} in the sandbox"),
-            ))
+            Err(failed(error, format!("the working directory {dir} {why}")))
         }
         Step::Groups | Step::Group | Step::User => {
             let message = format!(
                 "this sandbox cannot run programs as user {} ({}): it has only the user root, because Blink itself runs as an ordinary user here",
                 plan.user.name, plan.user.uid
             );
-            Err(ErrorBody::new(ErrorKind::Unsupported, message))
+            Err(failed_as(ErrorKind::Unsupported, error, message))
         }
-        step => Err(ErrorBody::new(
+        step => Err(failed_as(
             ErrorKind::Internal,
+            error,
             format!("{shown} could not be started: step {step:?} failed ({error})"),
         )),
     }

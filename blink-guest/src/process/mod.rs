@@ -13,6 +13,7 @@ use rustix::io;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
 use crate::confine::Confinement;
+use crate::failure::exhausted;
 use crate::link::{BULK_BODY, Caller};
 use crate::poll::{Poll, Token};
 use descriptors::Descriptors;
@@ -459,11 +460,4 @@ fn unknown(id: ProcessId) -> ErrorBody {
         id.0
     );
     ErrorBody::new(ErrorKind::NotFound, message)
-}
-
-fn exhausted(what: &str, error: io::Errno) -> ErrorBody {
-    ErrorBody::new(
-        ErrorKind::ResourceExhausted,
-        format!("the sandbox has no room for {what} ({error}); end some processes"),
-    )
 }
