@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    ErrorBody, ErrorKind, Frame, FrameType, Hello, Message, Request, Response, TtySize, VERSION,
-    WindowUpdate,
+    ErrorBody, ErrorKind, Frame, FrameType, Hello, Message, ProcessId, Request, Response, TtySize,
+    VERSION, WindowUpdate,
 };
 use rustix::io;
 
@@ -15,14 +15,15 @@ use crate::confine::Confinement;
 use crate::connect::{self, Connections};
 use crate::dial::{Dial, Dialer};
 use crate::job::{self, Jobs};
-use crate::link::{Broken, Caller, Link, Stream};
+use crate::link::{self, Broken, Caller, Link, Stream};
 use crate::poll::{Poll, Ready, Token};
 use crate::process::{self, Processes};
 use crate::sources::Sources;
 use crate::{files, freeze, guard, signals};
 
-/// Links at once: a host process has one, and few host processes share a sandbox.
-const LINKS_LIMIT: usize = 64;
+/// Links at once. A host process has one or two, whatever it does, and a command of a shell is a process: this is a burst of
+/// those. Each costs the agent some KiB, and one of the 1,024 descriptors that it may have where nobody raises that.
+const LINKS_LIMIT: usize = 256;
 
 /// Frames of one link before others have their turn.
 const FRAMES_PER_TURN: usize = 256;
@@ -37,6 +38,10 @@ pub(crate) struct Endpoints {
     pub(crate) dial: Option<Dial>,
     /// The sandbox ends when the other end of this closes, unless something was written to it before.
     pub(crate) leash: Option<OwnedFd>,
+    /// The sandbox ends when its last link does: whoever uses it has one.
+    pub(crate) leased: bool,
+    /// Held until the agent ends, for the host to see that it has.
+    pub(crate) held: Option<OwnedFd>,
 }
 
 pub(crate) struct Agent {
@@ -121,8 +126,18 @@ impl Agent {
                 self.handle(*event);
             }
             self.turn();
+            self.ending |= self.is_left();
         }
         Ok(())
+    }
+
+    /// Whether nobody uses the sandbox any more, where it ends with that. Who has just come to its socket counts.
+    fn is_left(&mut self) -> bool {
+        if !self.endpoints.leased || !self.links.is_empty() {
+            return false;
+        }
+        self.accept();
+        self.links.is_empty()
     }
 
     fn look_at_leash(&mut self) {
@@ -248,7 +263,7 @@ impl Agent {
 
     fn add_link(&mut self, socket: OwnedFd) {
         if self.links.len() >= LINKS_LIMIT {
-            return;
+            return link::refuse(&socket, LINKS_LIMIT);
         }
         let id = self.next_link;
         self.next_link += 1;
@@ -442,10 +457,14 @@ impl Agent {
                 .processes
                 .release(process)
                 .map(|()| (Some(Response::Done), None)),
-            Request::Processes => Ok((
-                Some(Response::Processes(self.sources.processes.list())),
-                None,
-            )),
+            Request::Processes => {
+                let list = self.sources.processes.list(ProcessId(0));
+                Ok((Some(Response::Processes(list)), None))
+            }
+            Request::ProcessesAfter(process) => {
+                let list = self.sources.processes.list(process);
+                Ok((Some(Response::Processes(list)), None))
+            }
             Request::Connect(address) => self
                 .sources
                 .connections

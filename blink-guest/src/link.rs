@@ -45,6 +45,25 @@ pub(crate) struct Caller {
 /// The link is over.
 pub(crate) struct Broken;
 
+/// Says to who connects that there are too many links; there is always room for so little.
+pub(crate) fn refuse(socket: &OwnedFd, limit: usize) {
+    let message = format!(
+        "{limit} programs and tasks have a link to the sandbox already; try again when one of them has ended"
+    );
+    let body = ErrorBody::new(blink_wire::ErrorKind::ResourceExhausted, message).to_body();
+    let Ok(body_len) = u32::try_from(body.len()) else {
+        return;
+    };
+    let header = Header {
+        frame_type: FrameType::ERROR,
+        end: false,
+        body_len,
+        request_id: 0,
+    };
+    let _ = rustix::io::ioctl_fionbio(socket, true);
+    let _ = io::write(socket, &[&header.encode()[..], &body].concat());
+}
+
 /// One connection.
 pub(crate) struct Link {
     socket: OwnedFd,

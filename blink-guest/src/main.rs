@@ -60,6 +60,8 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         listener: None,
         dial: None,
         leash: None,
+        leased: false,
+        held: None,
     };
     let (mut host_name, mut port, mut secret) = (None, None, None);
     let mut arguments = Arguments(arguments);
@@ -68,6 +70,8 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--link-fd" => endpoints.link = Some(arguments.descriptor(&option)?),
             "--listen-fd" => endpoints.listener = Some(arguments.descriptor(&option)?),
             "--leash-fd" => endpoints.leash = Some(arguments.descriptor(&option)?),
+            "--leased" => endpoints.leased = true,
+            "--hold-fd" => endpoints.held = Some(arguments.descriptor(&option)?),
             "--dial" => port = Some(u32::try_from(arguments.number(&option)?)?),
             "--secret" => secret = Some(arguments.value(&option)?),
             "--machine" => host_name = Some(arguments.value(&option)?),

@@ -107,7 +107,7 @@ pub enum Request {
     /// Forgets a kept process and its output; one that runs is first killed with its tree.
     #[n(4)]
     Release(#[n(0)] ProcessId),
-    /// Lists the processes that the agent knows.
+    /// Lists the processes that the agent knows: as many as fit into a frame.
     #[n(5)]
     Processes,
     /// Shows what is kept of a process's output from these offsets on, without taking it from whoever is attached.
@@ -116,6 +116,9 @@ pub enum Request {
     /// Answered with [`Response::Ended`] once a process has ended, whoever is attached to it.
     #[n(7)]
     Wait(#[n(0)] ProcessId),
+    /// As [`Request::Processes`], with those whose numbers are above this one.
+    #[n(8)]
+    ProcessesAfter(#[n(0)] ProcessId),
     /// Describes a file.
     #[n(16)]
     Stat(#[n(0)] PathOptions),

@@ -156,11 +156,12 @@ impl Shared {
     fn greeted(&self, frame: &Frame) -> Result<(), String> {
         match (frame.request_id, frame.frame_type) {
             (0, FrameType::HANDSHAKE) => {}
+            // It takes no more links: that is no fault of the one that stands.
             (0, FrameType::ERROR) => {
-                return Err(format!(
-                    "it reports an error: {}",
-                    parse::<ErrorBody>(frame)?.message
-                ));
+                let error = parse::<ErrorBody>(frame)?;
+                let reason = format!("it reports an error: {}", error.message);
+                self.fail(error.into());
+                return Err(reason);
             }
             _ => return Err("its first frame is not a handshake".into()),
         }

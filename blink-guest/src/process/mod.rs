@@ -17,6 +17,7 @@ use crate::failure::exhausted;
 use crate::link::{BULK_BODY, Caller};
 use crate::poll::{Poll, Token};
 use descriptors::Descriptors;
+use kept::Kept;
 use launch::{Launched, Stack, Stdio};
 use output::Output;
 use state::{Ended, Process};
@@ -24,6 +25,7 @@ use stdin::Stdin;
 use tree::Proc;
 
 mod descriptors;
+mod kept;
 mod launch;
 mod output;
 mod state;
@@ -35,11 +37,12 @@ mod user;
 /// Running processes that hosts have started; the tree of each may be larger.
 const RUNNING_LIMIT: usize = 1024;
 
-/// Kept processes that have ended; the oldest make room. At most a mebibyte of each output stream stays of each.
-const ENDED_LIMIT: usize = 32;
-
 /// Bytes of a command line that a list of processes shows.
 const ARGV_SHOWN: usize = 4096;
+
+/// Of a list of processes, what goes into one answer: a frame, less what stands around the largest entry (its command line,
+/// its key, and their numbers).
+const LIST_BYTES: usize = 512 << 10;
 
 /// What the loop has to tell a host.
 pub(crate) enum Notice {
@@ -57,7 +60,10 @@ pub(crate) enum Notice {
 
 /// The table.
 pub(crate) struct Processes {
+    /// Those that run, and those of whom there is something left to read or to tell.
     table: BTreeMap<u64, Process>,
+    /// Those that are over, for whoever comes back.
+    kept: Kept,
     by_pid: HashMap<i32, u64>,
     next_id: u64,
     proc: Proc,
@@ -83,6 +89,7 @@ impl Processes {
     pub(crate) fn new(confinement: Confinement) -> io::Result<Processes> {
         Ok(Processes {
             table: BTreeMap::new(),
+            kept: Kept::default(),
             by_pid: HashMap::new(),
             next_id: first_id(),
             proc: Proc::open()?,
@@ -101,10 +108,7 @@ impl Processes {
         poll: &Poll,
     ) -> Result<(u64, Attached), ErrorBody> {
         if let Some(key) = &spawn.key
-            && let Some((&id, _)) = self
-                .table
-                .iter()
-                .find(|(_, process)| !process.released && process.key.as_ref() == Some(key))
+            && let Some(id) = self.with_key(key)
         {
             let attach = Attach {
                 process: ProcessId(id),
@@ -139,8 +143,28 @@ impl Processes {
             },
             caller,
         )?;
-        self.forget_oldest();
         Ok((id, attached))
+    }
+
+    fn with_key(&self, key: &str) -> Option<u64> {
+        self.all()
+            .find(|(_, process)| !process.released && process.key.as_deref() == Some(key))
+            .map(|(id, _)| id)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u64, &Process)> {
+        self.table
+            .iter()
+            .map(|(&id, process)| (id, process))
+            .chain(self.kept.iter())
+    }
+
+    fn known(&self, id: ProcessId) -> Result<&Process, ErrorBody> {
+        self.table
+            .get(&id.0)
+            .or_else(|| self.kept.get(id.0))
+            .filter(|process| !process.released)
+            .ok_or_else(|| unknown(id))
     }
 
     fn start(&mut self, spawn: &Spawn, id: u64, poll: &Poll) -> Result<Process, ErrorBody> {
@@ -187,7 +211,8 @@ impl Processes {
                 .iter()
                 .map(|arg| arg.to_vec())
                 .take_while(|arg| {
-                    shown += arg.len();
+                    // Also empty ones take room.
+                    shown += arg.len() + 1;
                     shown <= ARGV_SHOWN
                 })
                 .collect(),
@@ -217,7 +242,14 @@ impl Processes {
         attach: &Attach,
         caller: Caller,
     ) -> Result<Attached, ErrorBody> {
-        let process = self.find(attach.process)?;
+        if let Some(process) = self.kept.take(attach.process.0) {
+            self.table.insert(attach.process.0, process);
+        }
+        let process = self
+            .table
+            .get_mut(&attach.process.0)
+            .filter(|process| !process.released)
+            .ok_or_else(|| unknown(attach.process))?;
         let former = process.reader.replace(caller);
         process.stdin.reset_credit();
         process.settled = false;
@@ -233,16 +265,9 @@ impl Processes {
         Ok(attached)
     }
 
-    fn find(&mut self, id: ProcessId) -> Result<&mut Process, ErrorBody> {
-        self.table
-            .get_mut(&id.0)
-            .filter(|process| !process.released)
-            .ok_or_else(|| unknown(id))
-    }
-
     /// What is kept of a process's output, from the offsets on that are named.
-    pub(crate) fn peek(&mut self, from: &Attach) -> Result<Peeked, ErrorBody> {
-        let [stdout, stderr] = &self.find(from.process)?.outputs;
+    pub(crate) fn peek(&self, from: &Attach) -> Result<Peeked, ErrorBody> {
+        let [stdout, stderr] = &self.known(from.process)?.outputs;
         let (stdout_offset, stdout) = stdout.peek(from.stdout_offset, BULK_BODY);
         let (stderr_offset, stderr) = stderr.peek(from.stderr_offset, BULK_BODY);
         Ok(Peeked {
@@ -259,9 +284,10 @@ impl Processes {
         id: ProcessId,
         caller: Caller,
     ) -> Result<Option<ExitReport>, ErrorBody> {
-        let process = self.find(id)?;
-        let report = process.report();
-        if report.is_none() {
+        let report = self.known(id)?.report();
+        if report.is_none()
+            && let Some(process) = self.table.get_mut(&id.0)
+        {
             process.waiting.push(caller);
         }
         Ok(report)
@@ -292,6 +318,7 @@ impl Processes {
         let process = self
             .table
             .get(&signal.process.0)
+            .or_else(|| self.kept.get(signal.process.0))
             .ok_or_else(|| unknown(signal.process))?;
         let number = i32::from(signal.signal);
         if !(1..=64).contains(&number) {
@@ -318,6 +345,9 @@ impl Processes {
     }
 
     pub(crate) fn release(&mut self, id: ProcessId) -> Result<(), ErrorBody> {
+        if self.kept.take(id.0).is_some() {
+            return Ok(());
+        }
         let process = self
             .table
             .get_mut(&id.0)
@@ -332,21 +362,23 @@ impl Processes {
         Ok(())
     }
 
-    pub(crate) fn list(&self) -> Vec<ProcessInfo> {
-        let shown = self
-            .table
-            .iter()
-            .filter(|(_, process)| !process.released && (process.keep || !process.settled));
+    /// Those whose numbers are above `after`, in the order of their numbers: as many as fit into an answer.
+    pub(crate) fn list(&self, after: ProcessId) -> Vec<ProcessInfo> {
+        let mut shown: Vec<_> = self
+            .all()
+            .filter(|(id, process)| {
+                *id > after.0 && !process.released && (process.keep || !process.settled)
+            })
+            .collect();
+        shown.sort_unstable_by_key(|(id, _)| *id);
+        let mut bytes = 0;
         shown
-            .map(|(&id, process)| ProcessInfo {
-                process: ProcessId(id),
-                pid: process.pid.cast_unsigned(),
-                argv: process.argv.iter().map(|arg| arg.clone().into()).collect(),
-                exit: process.report(),
-                stdout_bytes: process.outputs[0].total(),
-                stderr_bytes: process.outputs[1].total(),
-                pty: process.terminal.is_some(),
-                key: process.key.clone(),
+            .into_iter()
+            .map(|(id, process)| process.info(ProcessId(id)))
+            .take_while(|info| {
+                let first = bytes == 0;
+                bytes += listed_bytes(info);
+                first || bytes <= LIST_BYTES
             })
             .collect()
     }
@@ -431,22 +463,26 @@ impl Processes {
             }
         }
         // A child that was left behind may go on writing: it is read, so that it does not stop or die of it.
-        if !process.keep && process.outputs.iter().all(Output::ended) {
-            self.table.remove(&id);
+        if !process.outputs.iter().all(Output::ended) {
+            return;
+        }
+        if let Some(process) = self.table.remove(&id)
+            && process.keep
+        {
+            self.kept.add(id, process);
         }
     }
+}
 
-    fn forget_oldest(&mut self) {
-        let ended: Vec<u64> = self
-            .table
-            .iter()
-            .filter(|(_, process)| process.settled && process.keep)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in ended.iter().rev().skip(ENDED_LIMIT) {
-            self.table.remove(id);
-        }
-    }
+/// No less than what an entry occupies in a list.
+fn listed_bytes(info: &ProcessInfo) -> usize {
+    /// Of each number and each string, and all numbers of an entry, with what an end has to say.
+    const EACH: usize = 9;
+    const NUMBERS: usize = 256;
+    let argv = info.argv.iter().map(|arg| arg.len() + EACH);
+    let reason = info.exit.as_ref().and_then(|exit| exit.reason.as_ref());
+    let texts = [info.key.as_ref(), reason].into_iter().flatten();
+    argv.sum::<usize>() + texts.map(|text| text.len() + EACH).sum::<usize>() + NUMBERS
 }
 
 /// Looks up a user by name or number.

@@ -43,7 +43,8 @@ impl Ring {
         (&self.bytes[at..at + first], &self.bytes[..wanted - first])
     }
 
-    fn grow(&mut self, capacity: usize) {
+    /// Takes another capacity, which has room for what it holds.
+    fn resize(&mut self, capacity: usize) {
         let mut bigger = Ring {
             bytes: vec![0; capacity],
             start: self.start,
@@ -202,6 +203,25 @@ impl Output {
         }
     }
 
+    /// Gives back the memory that what is kept does not need; returns what it does.
+    pub(crate) fn shrink(&mut self) -> usize {
+        let used = usize::try_from(self.ring.end - self.ring.start).unwrap_or(usize::MAX);
+        let needed = match used {
+            0 => 0,
+            used => used.next_power_of_two(),
+        };
+        if needed < self.ring.bytes.len() {
+            self.ring.resize(needed);
+        }
+        self.ring.bytes.len()
+    }
+
+    /// Forgets what was kept; how much it was is still known.
+    pub(crate) fn forget(&mut self) {
+        self.ring.start = self.ring.end;
+        self.ring.bytes = Vec::new();
+    }
+
     fn capacity_limit(&self) -> usize {
         if self.retain {
             RETAINED_BYTES
@@ -232,7 +252,7 @@ impl Output {
         let used = usize::try_from(self.ring.end - self.ring.start).unwrap_or(usize::MAX);
         if used >= self.ring.bytes.len() && self.ring.bytes.len() < self.capacity_limit() {
             let capacity = (self.ring.bytes.len() * 4).clamp(FIRST_CAPACITY, self.capacity_limit());
-            self.ring.grow(capacity);
+            self.ring.resize(capacity);
         }
         let capacity = self.ring.bytes.len();
         let kept = if self.retain && capacity < self.capacity_limit() {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use blink_wire::{ExitReport, Limit};
+use blink_wire::{ExitReport, Limit, ProcessId, ProcessInfo};
 use rustix::process::WaitStatus;
 
 use super::output::Output;
@@ -79,6 +79,20 @@ impl Process {
             output.is_sent() && !output.wants_read() && (output.ended() || !lingering)
         };
         self.outputs.iter().all(complete)
+    }
+
+    /// What a list shows of it.
+    pub(crate) fn info(&self, id: ProcessId) -> ProcessInfo {
+        ProcessInfo {
+            process: id,
+            pid: self.pid.cast_unsigned(),
+            argv: self.argv.iter().map(|arg| arg.clone().into()).collect(),
+            exit: self.report(),
+            stdout_bytes: self.outputs[0].total(),
+            stderr_bytes: self.outputs[1].total(),
+            pty: self.terminal.is_some(),
+            key: self.key.clone(),
+        }
     }
 
     pub(crate) fn report(&self) -> Option<ExitReport> {
