@@ -1,8 +1,9 @@
 //! The way in.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
@@ -17,7 +18,7 @@ use crate::image::{IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound};
 use crate::sandbox::{Sandbox, SandboxBuilder};
-use crate::session::Registry;
+use crate::session::{self, Registry};
 
 /// Everything that Blink does begins here. Cheap to clone; all clones are one.
 ///
@@ -45,6 +46,8 @@ struct Shared {
     engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
     registry: OnceCell<Arc<Mutex<Registry>>>,
+    /// The sessions that are open, by their ids: however often one is opened, it is one.
+    sessions: Mutex<HashMap<String, Weak<session::Core>>>,
     /// What opening the registry has freed, until somebody is told.
     freed_bytes: AtomicU64,
     pull: PullOptions,
@@ -105,6 +108,7 @@ impl BlinkBuilder {
             isolation: self.isolation,
             images: OnceCell::new(),
             registry: OnceCell::new(),
+            sessions: Mutex::default(),
             freed_bytes: AtomicU64::new(0),
             pull: PullOptions::default()
                 .with_policy(policy)
@@ -257,6 +261,10 @@ impl Blink {
         self.shared.freed_bytes.swap(0, Ordering::Relaxed)
     }
 
+    pub(crate) fn open_sessions(&self) -> &Mutex<HashMap<String, Weak<session::Core>>> {
+        &self.shared.sessions
+    }
+
     pub(crate) fn pull_options(&self) -> &PullOptions {
         &self.shared.pull
     }
@@ -286,6 +294,10 @@ impl Blink {
         for folder in self.shared.home.orphans() {
             let outlives = folder.lifetime() != Lifetime::Process;
             if outlives && engines::is_alive(folder.path()) {
+                // Its agent should have seen that nobody is left.
+                if engines::is_overdue(folder.path()) {
+                    engines::end(folder.path()).await;
+                }
                 continue;
             }
             if folder.lifetime() == Lifetime::Session && self.is_session(folder.id()).await {

@@ -39,6 +39,14 @@ impl Lifetime {
         }
     }
 
+    /// How the folder is locked by who uses it: several processes share a session.
+    fn lock(self) -> FlockOperation {
+        match self {
+            Lifetime::Session => FlockOperation::NonBlockingLockShared,
+            Lifetime::Process | Lifetime::Detached => FlockOperation::NonBlockingLockExclusive,
+        }
+    }
+
     fn of(folder: &Path) -> Lifetime {
         let marked = |lifetime: &Lifetime| {
             lifetime
@@ -124,7 +132,7 @@ impl Home {
             std::fs::DirBuilder::new().mode(0o700).create(&path)?;
             fault::before(Step::SandboxLock)?;
             let lock = lock_file(&path)?;
-            flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            flock(&lock, lifetime.lock())?;
             std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())?;
             if let Some(mark) = lifetime.mark() {
                 File::create(path.join(mark))?;
@@ -154,7 +162,7 @@ impl Home {
         }
         let path = self.sandboxes().join(id);
         let lock = lock_file(&path).map_err(|_| missing())?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&lock, lifetime.lock()) {
             Ok(()) => {}
             Err(_) => {
                 return Err(Error::new(
@@ -257,6 +265,12 @@ impl SandboxFolder {
 
     pub(crate) fn lifetime(&self) -> Lifetime {
         self.lifetime
+    }
+
+    /// Has a session's folder for this process alone, where no other uses it any more. For who is about to let go of it: where
+    /// others do, it is theirs alone from now on.
+    pub(crate) fn try_alone(&self) -> bool {
+        flock(&self._lock.0, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 
     /// Removes the folder with all that is in it.

@@ -215,6 +215,24 @@ struct Listener {
 }
 
 impl Published {
+    /// What another process publishes.
+    pub(crate) fn elsewhere(ports: Vec<PublishedPort>) -> Published {
+        Published {
+            ports,
+            listeners: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        !self.ports.is_empty() && lock(&self.listeners).is_empty()
+    }
+
+    /// Is published here from now on.
+    pub(crate) fn take_over(&self, own: &Published) {
+        let listeners = std::mem::take(&mut *lock(&own.listeners));
+        lock(&self.listeners).extend(listeners);
+    }
+
     pub(crate) fn ports(&self) -> &[PublishedPort] {
         &self.ports
     }

@@ -135,6 +135,32 @@ pub(crate) fn is_alive(folder: &Path) -> bool {
     Leftovers.is_alive(folder)
 }
 
+/// Whether the machine of a sandbox that nobody uses any more is to end, and has not. Opens no engine.
+pub(crate) fn is_overdue(folder: &Path) -> bool {
+    #[cfg(feature = "microvm")]
+    if microvm::Record::read(folder).is_some() {
+        return false;
+    }
+    Leftovers.is_overdue(folder)
+}
+
+/// Lets a machine go on that somebody holds still, who is gone. Opens no engine.
+pub(crate) fn resume(folder: &Path) {
+    Leftovers.resume(folder);
+}
+
+/// Whether a machine is held still. Opens no engine.
+pub(crate) fn is_held_still(folder: &Path) -> bool {
+    Leftovers.is_held_still(folder)
+}
+
+/// Ends a machine that ends with its last user, now. Does not wait, and opens no engine.
+pub(crate) fn kill_overdue(folder: &Path) {
+    if is_overdue(folder) {
+        Leftovers.kill(folder);
+    }
+}
+
 /// Whether an engine keeps something for a machine that has ended with its owner.
 pub(crate) fn is_recorded(folder: &Path) -> bool {
     #[cfg(feature = "microvm")]

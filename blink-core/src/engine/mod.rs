@@ -40,6 +40,8 @@ pub(crate) struct MachineSpec {
     pub(crate) mounts: Vec<Mount>,
     /// Goes on when this process ends.
     pub(crate) detached: bool,
+    /// Other processes open links of their own to it. Where it does not go on by itself, it ends with the last link.
+    pub(crate) shared: bool,
     /// How long it may take until it is up.
     #[cfg_attr(
         not(feature = "microvm"),

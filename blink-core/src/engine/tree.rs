@@ -77,6 +77,13 @@ impl Tree {
         }
     }
 
+    /// Lets the process and all that it has started go on, where whoever has stopped them is gone.
+    pub(crate) fn resume(self) {
+        for process in self.all().into_iter().rev() {
+            process.signal(Signal::CONT);
+        }
+    }
+
     /// The first process of it that runs a program.
     #[cfg(feature = "microvm")]
     pub(crate) fn running(self, program: &std::path::Path) -> Option<Tree> {
@@ -86,7 +93,7 @@ impl Tree {
         self.all().into_iter().find(runs)
     }
 
-    fn is_stopped(self) -> bool {
+    pub(crate) fn is_stopped(self) -> bool {
         let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
             return true;
         };

@@ -283,6 +283,7 @@ impl SandboxBuilder {
             disk: folder.path().to_owned(),
             layers: Vec::new(),
             outlives: self.detached,
+            shared: false,
         };
         let (outlives, blink) = (self.detached, self.blink.clone());
         let given_up = CancellationToken::new();
@@ -352,10 +353,7 @@ impl SandboxBuilder {
         self.check()?;
         let isolation = self.blink.choose(self.isolation).await?;
         // First of all: nothing needs to be undone where one is taken.
-        let ports = Bound::bind(&self.publish)?;
-        if isolation == Isolation::Namespace && self.network == Network::Host {
-            publish::check_for_loops(&ports)?;
-        }
+        let ports = self.bind(isolation)?;
         let engine = self.blink.engine(isolation).await?;
         Ok(Parts {
             isolation,
@@ -363,6 +361,15 @@ impl SandboxBuilder {
             image: None,
             ports,
         })
+    }
+
+    /// Takes the host's ports that are published.
+    pub(crate) fn bind(&self, isolation: Isolation) -> Result<Bound> {
+        let ports = Bound::bind(&self.publish)?;
+        if isolation == Isolation::Namespace && self.network == Network::Host {
+            publish::check_for_loops(&ports)?;
+        }
+        Ok(ports)
     }
 
     /// The image in the engine's form; `None` for the host's own programs.
@@ -404,6 +411,7 @@ impl SandboxBuilder {
             network: self.network.effective(),
             mounts: self.mounts.clone(),
             detached: place.outlives,
+            shared: place.shared,
             boot_timeout: self.boot_timeout,
             given_up: given_up.clone(),
         };
@@ -433,7 +441,7 @@ impl SandboxBuilder {
             let _ = tokio::time::timeout(END_WAIT, sandbox.end("it did not boot")).await;
             return Err(error);
         }
-        sandbox.outlives = place.outlives;
+        sandbox.outlives = place.outlives || place.shared;
         sandbox.publish(ports)?;
         tracing::debug!(sandbox = sandbox.id(), elapsed = ?started.elapsed(), "booted");
         Ok(sandbox)
@@ -515,6 +523,8 @@ pub(crate) struct Place {
     pub(crate) layers: Vec<PathBuf>,
     /// The machine goes on when this process ends.
     pub(crate) outlives: bool,
+    /// Other processes use it too, and it goes on while any does.
+    pub(crate) shared: bool,
 }
 
 fn check_mount(mount: &Mount) -> Result<()> {

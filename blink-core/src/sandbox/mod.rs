@@ -40,9 +40,14 @@ pub struct Sandbox {
     published: Published,
     /// It goes on when this is dropped.
     outlives: bool,
+    /// What makes this process a user of it, for other processes.
+    user: Option<User>,
     /// Nothing of it is left.
     removed: Mutex<bool>,
 }
+
+/// Somebody who uses a sandbox for as long as this lives.
+type User = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Sandbox {
     pub(crate) fn assemble(
@@ -59,6 +64,7 @@ impl Sandbox {
             defaults,
             published: Published::default(),
             outlives: false,
+            user: None,
             removed: Mutex::new(false),
         }
     }
@@ -75,6 +81,19 @@ impl Sandbox {
         self.connect(DEFAULT_BOOT_TIMEOUT).await?;
         self.publish(ports)?;
         Ok(self)
+    }
+
+    /// As [`reached`](Sandbox::reached), where another process publishes its ports.
+    pub(crate) async fn reached_beside(mut self, ports: Vec<PublishedPort>) -> Result<Sandbox> {
+        self.connect(DEFAULT_BOOT_TIMEOUT).await?;
+        self.publish_elsewhere(ports);
+        Ok(self)
+    }
+
+    /// Keeps what makes this process a user of it, as long as this lives.
+    pub(crate) fn used_by(mut self, user: User) -> Sandbox {
+        self.user = Some(user);
+        self
     }
 
     /// Has everything written to the disk, before an end that leaves no time for it.
@@ -151,6 +170,21 @@ impl Sandbox {
     /// Leads ports of the host into it.
     pub(crate) fn publish(&mut self, ports: Bound) -> Result<()> {
         self.published = ports.lead(self.link()?);
+        Ok(())
+    }
+
+    /// Knows where another process has published its ports.
+    pub(crate) fn publish_elsewhere(&mut self, ports: Vec<PublishedPort>) {
+        self.published = Published::elsewhere(ports);
+    }
+
+    pub(crate) fn is_published_elsewhere(&self) -> bool {
+        self.published.is_elsewhere()
+    }
+
+    /// Leads the ports into it that another process has led before.
+    pub(crate) fn publish_too(&self, ports: Bound) -> Result<()> {
+        self.published.take_over(&ports.lead(self.link()?));
         Ok(())
     }
 
@@ -253,13 +287,7 @@ impl Sandbox {
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
     pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        match self.link()?.call(&Request::Processes).await? {
-            Response::Processes(list) => Ok(list.into_iter().map(Into::into).collect()),
-            _ => Err(Error::new(
-                ErrorKind::Protocol,
-                "the sandbox's answer is not a list of processes",
-            )),
-        }
+        processes(self.link()?).await
     }
 
     /// Its files.
@@ -363,6 +391,40 @@ impl Drop for Sandbox {
         if self.folder.lifetime() != Lifetime::Session {
             let _ = self.folder.clone().remove();
         }
+    }
+}
+
+/// More than an agent has: those that run, and those that are over.
+const PROCESSES_LIMIT: usize = 1 << 16;
+
+/// The spawned processes that were not released: in as many answers as it takes.
+pub(crate) async fn processes(link: &Link) -> Result<Vec<ProcessInfo>> {
+    let broken = |message| Err(Error::new(ErrorKind::Protocol, message));
+    let mut all: Vec<ProcessInfo> = Vec::new();
+    loop {
+        let known = all.last().map(|last| last.id);
+        let request = match known {
+            None => Request::Processes,
+            Some(last) => Request::ProcessesAfter(ProcessId(last)),
+        };
+        let more = match link.call(&request).await {
+            Ok(Response::Processes(list)) => list,
+            Ok(_) => return broken("the sandbox's answer is not a list of processes"),
+            // The agent of an earlier Blink, which gives all at once.
+            Err(error) if error.kind() == ErrorKind::Unsupported && known.is_some() => {
+                return Ok(all);
+            }
+            Err(error) => return Err(error),
+        };
+        if more.is_empty() {
+            return Ok(all);
+        }
+        // Otherwise a hostile agent could go on for ever.
+        let is_new = |process: &blink_wire::ProcessInfo| known.is_none_or(|id| process.process.0 > id);
+        if !more.iter().all(is_new) || all.len() > PROCESSES_LIMIT {
+            return broken("the sandbox's list of processes is in no order, or has no end");
+        }
+        all.extend(more.into_iter().map(Into::into));
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::MutexGuard;
 
 use super::carried::Carried;
+use super::change::Others;
 use super::checkpoint::CheckpointOptions;
 use super::layers::Making;
 use super::registry::SessionRow;
@@ -88,10 +89,10 @@ impl Session {
         options: ExportOptions,
     ) -> Result<()> {
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
-        let engine = self.blink.engine(held.session.isolation).await?;
+        let engine = self.core.blink.engine(held.session.isolation).await?;
         let about = Carried::of(&held.session.options).to_json();
         let (blink, archive, tell) = (
-            self.blink.clone(),
+            self.core.blink.clone(),
             archive.as_ref().to_owned(),
             options.tell(),
         );
@@ -113,19 +114,21 @@ impl Session {
         let held = self.hold_disk(checkpoint).await;
         if held.is_err() {
             // What was made for it.
-            self.blink.collect_layers().await;
+            self.core.blink.collect_layers().await;
         }
         held
     }
 
     async fn hold_disk(&self, checkpoint: Option<&str>) -> Result<Held> {
-        let mut state = self.there().await?;
-        let making = self.blink.layers().making()?;
+        let (mut state, _changing) = self
+            .changing("has been beginning an export of it", Others::Stay)
+            .await?;
+        let making = self.core.blink.layers().making()?;
         let chain = match checkpoint {
             Some(checkpoint) => self.existing(&state.row, checkpoint).await?.1,
             None => self.keep_to_export(&mut state, &making).await?,
         };
-        let layers = self.blink.layers();
+        let layers = self.core.blink.layers();
         let mut folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
         Ok(Held {
             session: state.row.clone(),

@@ -153,14 +153,15 @@ impl SessionBuilder {
         self
     }
 
-    /// Keeps its machine running when its host process ends, however it ends: the next one finds its processes. `false` by
-    /// default.
+    /// Keeps its machine running when its last user has gone, however that has ended: the next one finds its processes. `false`
+    /// by default.
     pub fn warm(mut self, warm: bool) -> SessionBuilder {
         self.warm = warm;
         self
     }
 
-    /// How long another process that has the session is waited for; 10 s by default.
+    /// How long others are waited for: who changes the session when it is opened, and, with what is done in it later, who keeps
+    /// that from being done; 10 s by default.
     pub fn patience(mut self, patience: Duration) -> SessionBuilder {
         self.patience = patience;
         self
@@ -170,7 +171,7 @@ impl SessionBuilder {
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is none, and for options that the session was not made with; `Busy` while another
-    /// process has it, with that process; otherwise as for [`SandboxBuilder::create`]. A new session that cannot start is
+    /// process changes it, or has its micro-VM, with that process; otherwise as for [`SandboxBuilder::create`]. A new session that cannot start is
     /// removed again.
     pub async fn open(self) -> Result<Session> {
         let session = self.take_or_make().await?;
@@ -264,8 +265,9 @@ impl SessionBuilder {
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             match self.blink.take_session(&self.name, left).await {
-                Ok(session) => {
+                Ok(mut session) => {
                     self.compare(&session).await?;
+                    session.patience = self.patience;
                     return Ok(session);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -274,7 +276,11 @@ impl SessionBuilder {
             match self.make(Origin::default()).await {
                 // Another process was faster.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                made => return made,
+                made => {
+                    let mut session = made?;
+                    session.patience = self.patience;
+                    return Ok(session);
+                }
             }
         }
     }
@@ -290,7 +296,7 @@ impl SessionBuilder {
     }
 
     async fn compare(&self, session: &Session) -> Result<()> {
-        let state = session.state.lock().await;
+        let state = session.core.state.lock().await;
         let stored = &state.row;
         let defaults = asked(&self.blink.sandbox(), &BTreeMap::new(), None, false)?;
         let mut differences = self.asked()?.differences(&stored.options.asked, &defaults);
@@ -371,7 +377,7 @@ impl SessionBuilder {
             Ok(row)
         };
         match made.await {
-            Ok(row) => Ok(Session::held(&self.blink, folder, row, true)),
+            Ok(row) => Session::made(&self.blink, folder, row),
             Err(error) => {
                 folder.remove_or_later();
                 self.blink.collect_layers().await;

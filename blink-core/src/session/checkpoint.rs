@@ -1,17 +1,16 @@
 //! Checkpoints of a session, and what is made of them.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::change::Others;
 use super::head::{self, NewHead};
 use super::layers::size_of;
 use super::registry::{CheckpointRow, LayerRow, SessionRow};
 use super::{Session, State, name, registry};
 use crate::blocking::on_thread;
-use crate::engine::Consistency;
+use crate::engine::{Consistency, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
-use crate::sandbox::Sandbox;
 use tokio::sync::MutexGuard;
 
 /// A named state of a session's disk, which never changes.
@@ -117,11 +116,13 @@ impl Session {
     ) -> Result<Checkpoint> {
         let name = name.into();
         name::check("checkpoint", &name)?;
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been making a checkpoint of it", Others::Stay)
+            .await?;
         let made = self.make_checkpoint(&mut state, name, options).await;
         if made.is_err() {
             // What was made for it.
-            self.blink.collect_layers().await;
+            self.core.blink.collect_layers().await;
         }
         made
     }
@@ -132,7 +133,7 @@ impl Session {
         name: String,
         options: CheckpointOptions,
     ) -> Result<Checkpoint> {
-        let layers = self.blink.layers();
+        let layers = self.core.blink.layers();
         let making = layers.making()?;
         let kept = self.keep(state, &making, Some(&name), options).await?;
         let layer = kept.chain.last().cloned().unwrap_or_default();
@@ -177,6 +178,7 @@ impl Session {
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         let id = self.id().to_owned();
         let rows = self
+            .core
             .blink
             .with_registry(move |registry| registry.checkpoints(&id))
             .await?;
@@ -188,8 +190,8 @@ impl Session {
     /// # Errors
     /// As for [`checkpoints`](Session::checkpoints).
     pub async fn lineage(&self) -> Result<Lineage> {
-        let mut state = self.state.lock().await;
-        self.refresh(&mut state).await?;
+        let mut state = self.core.state.lock().await;
+        self.reread(&mut state).await?;
         let checkpoints = self.checkpoints().await?;
         Ok(Lineage {
             forked_from: state.row.forked_from.clone(),
@@ -202,13 +204,15 @@ impl Session {
     /// that, and started again.
     ///
     /// # Errors
-    /// `NotFound`; otherwise as for [`start`](Session::start).
+    /// `NotFound`; `Busy` while other processes use it, with all of them; otherwise as for [`start`](Session::start).
     pub async fn restore(&self, name: &str) -> Result<()> {
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been restoring it", Others::LeaveWhatRuns)
+            .await?;
         let put_back = self.put_back(&mut state, name).await;
         if put_back.is_err() {
             // What was made for it.
-            self.blink.collect_layers().await;
+            self.core.blink.collect_layers().await;
         }
         let was_running = put_back?;
         if was_running && let Err(error) = self.running(&mut state).await {
@@ -220,9 +224,9 @@ impl Session {
 
     /// Says whether its machine ran.
     async fn put_back(&self, state: &mut MutexGuard<'_, State>, name: &str) -> Result<bool> {
-        let making = self.blink.layers().making()?;
+        let making = self.core.blink.layers().making()?;
         let (checkpoint, chain) = self.existing(&state.row, name).await?;
-        let engine = self.blink.engine(state.row.isolation).await?;
+        let engine = self.core.blink.engine(state.row.isolation).await?;
         let base = self.base(&*engine, &making, chain, Vec::new()).await?;
         let head = self.new_head(&engine, &making, &base.chain)?;
         let id = head.id().to_owned();
@@ -254,7 +258,9 @@ impl Session {
     /// # Errors
     /// `NotFound`.
     pub async fn remove_checkpoint(&self, name: &str) -> Result<()> {
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been removing a checkpoint of it", Others::Stay)
+            .await?;
         let (checkpoint, _) = self.existing(&state.row, name).await?;
         let (id, gone) = (state.row.id.clone(), name.to_owned());
         self.change_and_remove(
@@ -286,7 +292,9 @@ impl Session {
     /// # Errors
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been forking it", Others::Stay)
+            .await?;
         let (_, chain) = self.existing(&state.row, checkpoint).await?;
         let kept = Kept {
             chain,
@@ -295,13 +303,13 @@ impl Session {
             head: None,
         };
         let origin = format!("{}@{checkpoint}", state.row.name);
-        let making = self.blink.layers().making()?;
+        let making = self.core.blink.layers().making()?;
         let forks = self
             .make_forks(&mut state, &making, kept, &origin, vec![name.into()])
             .await;
         drop(making);
         if forks.is_err() {
-            self.blink.collect_layers().await;
+            self.core.blink.collect_layers().await;
         }
         forks?.pop().ok_or_else(none_made)
     }
@@ -321,10 +329,12 @@ impl Session {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been forking it", Others::Stay)
+            .await?;
         let forks = self.keep_and_fork(&mut state, names).await;
         if forks.is_err() {
-            self.blink.collect_layers().await;
+            self.core.blink.collect_layers().await;
         }
         forks
     }
@@ -334,7 +344,7 @@ impl Session {
         state: &mut MutexGuard<'_, State>,
         names: Vec<String>,
     ) -> Result<Vec<Session>> {
-        let making = self.blink.layers().making()?;
+        let making = self.core.blink.layers().making()?;
         let kept = self
             .keep(state, &making, None, CheckpointOptions::default())
             .await?;
@@ -352,15 +362,21 @@ impl Session {
     /// Afterwards the machine runs and answers, or it has ended: one that nobody reaches and that writes on would change
     /// what was kept.
     async fn settle_who_writes(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
-        let runs = crate::engine::engines::is_alive(self.folder.path());
-        match &state.sandbox {
-            // Asked, as its end may not have been heard of yet.
-            Some(sandbox) if sandbox.ping().await.is_ok() => Ok(()),
-            // An earlier process has left it so.
-            None if runs && state.row.options.asked.warm => self.running(state).await.map(drop),
-            None if !runs => Ok(()),
-            _ => self.halt(state).await.map(drop),
+        // Asked, as its end may not have been heard of yet.
+        if let Some(sandbox) = &state.sandbox
+            && sandbox.ping().await.is_ok()
+        {
+            return Ok(());
         }
+        let runs = engines::is_alive(self.core.folder.path());
+        // Another process has started it, or an earlier one has left it so.
+        if runs && self.is_linked(state).await? {
+            return Ok(());
+        }
+        if runs || state.sandbox.is_some() {
+            self.halt(state).await?;
+        }
+        Ok(())
     }
 
     /// Makes a layer of the disk as it is now, for a checkpoint that is not there yet, if it is for one.
@@ -371,11 +387,11 @@ impl Session {
         checkpoint: Option<&str>,
         options: CheckpointOptions,
     ) -> Result<Kept> {
-        let layers = self.blink.layers();
-        let engine = self.blink.engine(state.row.isolation).await?;
+        let layers = self.core.blink.layers();
+        let engine = self.core.blink.engine(state.row.isolation).await?;
         let mut chain = self.chain_for(&state.row, checkpoint).await?;
         self.settle_who_writes(state).await?;
-        let Some(sandbox) = running(state) else {
+        let Some(sandbox) = state.alive() else {
             let base = self
                 .base(&*engine, making, chain.clone(), Vec::new())
                 .await?;
@@ -408,7 +424,7 @@ impl Session {
         checkpoint: Option<&str>,
     ) -> Result<Vec<String>> {
         let (session, checkpoint) = (session.clone(), checkpoint.map(str::to_owned));
-        self.blink
+        self.core.blink
             .look_up(move |registry| {
                 if let Some(name) = checkpoint
                     && registry.checkpoint(&session.id, &name)?.is_some()
@@ -429,17 +445,17 @@ impl Session {
         names: Vec<String>,
     ) -> Result<Vec<Session>> {
         let parent = state.row.clone();
-        let engine = self.blink.engine(parent.isolation).await?;
+        let engine = self.core.blink.engine(parent.isolation).await?;
         let base = self.base(&*engine, making, kept.chain, kept.new).await?;
         let (mut rows, mut heads, mut folders) = (Vec::new(), Vec::new(), Vec::new());
         let made = async {
             for name in &names {
                 name::check("session", name)?;
-                folders.push(self.blink.home().new_sandbox(Lifetime::Session)?);
+                folders.push(self.core.blink.home().new_sandbox(Lifetime::Session)?);
             }
             let image = &parent.options.asked.image;
             let digest = parent.options.digest.as_deref();
-            self.blink
+            self.core.blink
                 .claim_stored_image(image, digest, &folders)
                 .await?;
             for (name, folder) in names.into_iter().zip(&folders) {
@@ -476,9 +492,9 @@ impl Session {
             return Err(error);
         }
         let forks = folders.into_iter().zip(rows);
-        Ok(forks
-            .map(|(folder, row)| Session::held(&self.blink, folder, row, true))
-            .collect())
+        forks
+            .map(|(folder, row)| Session::made(&self.core.blink, folder, row))
+            .collect()
     }
 
     /// A checkpoint, with its layer and all beneath it.
@@ -489,6 +505,7 @@ impl Session {
     ) -> Result<(CheckpointRow, Vec<String>)> {
         let (id, wanted) = (session.id.clone(), name.to_owned());
         let found = self
+            .core
             .blink
             .look_up(move |registry| {
                 let found = registry.checkpoint(&id, &wanted)?;
@@ -517,12 +534,6 @@ impl Session {
             ),
         ))
     }
-}
-
-/// Its machine, where it runs.
-fn running<'a>(state: &'a MutexGuard<'_, State>) -> Option<&'a Arc<Sandbox>> {
-    let sandbox = state.sandbox.as_ref();
-    sandbox.filter(|sandbox| sandbox.death().is_none())
 }
 
 fn none_made() -> Error {

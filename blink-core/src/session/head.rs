@@ -56,7 +56,7 @@ impl Session {
         mut chain: Vec<String>,
         mut new: Vec<LayerRow>,
     ) -> Result<Base> {
-        let layers = self.blink.layers();
+        let layers = self.core.blink.layers();
         let folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
         if chain.len() < 2 || !engine.is_deep(&folders) {
             return Ok(Base { chain, new });
@@ -92,7 +92,7 @@ impl Session {
                 parent: base.last().cloned(),
             },
             engine: engine.clone(),
-            layers: self.blink.layers(),
+            layers: self.core.blink.layers(),
             making: making.clone(),
         })
     }
@@ -100,7 +100,7 @@ impl Session {
     /// A layer and all beneath it, the lowest first.
     pub(super) async fn chain(&self, layer: &str) -> Result<Vec<String>> {
         let layer = layer.to_owned();
-        self.blink
+        self.core.blink
             .look_up(move |registry| registry.chain(&layer))
             .await
     }

@@ -1,24 +1,23 @@
 //! Stops a machine that nobody uses.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::Mutex;
-
-use super::State;
+use super::Core;
+use super::lease::Gate;
 use crate::sandbox::Sandbox;
 
 /// A session is looked at so often in the time that it may be idle.
 const LOOKS: u32 = 10;
 
-/// Stops the machine once nobody has asked for anything for so long, no process runs that somebody may come back to,
-/// and nobody holds its sandbox. What is held ends the watch with the session.
-pub(super) fn watch(state: &Arc<Mutex<State>>, sandbox: &Arc<Sandbox>, after: Duration) {
-    let (state, sandbox) = (Arc::downgrade(state), Arc::downgrade(sandbox));
+/// Stops the machine once nobody has asked for anything for so long, in any process, no process runs that somebody may come
+/// back to, and nobody holds its sandbox. What is held ends the watch with the session.
+pub(super) fn watch(core: &Arc<Core>, sandbox: &Arc<Sandbox>, after: Duration) {
+    let (core, sandbox) = (Arc::downgrade(core), Arc::downgrade(sandbox));
     tokio::spawn(async move {
         loop {
             tokio::time::sleep((after / LOOKS).max(Duration::from_millis(1))).await;
-            if is_over(&state, &sandbox, after).await {
+            if is_over(&core, &sandbox, after).await {
                 return;
             }
         }
@@ -26,28 +25,45 @@ pub(super) fn watch(state: &Arc<Mutex<State>>, sandbox: &Arc<Sandbox>, after: Du
 }
 
 /// Whether there is nothing to watch any more.
-async fn is_over(state: &Weak<Mutex<State>>, sandbox: &Weak<Sandbox>, after: Duration) -> bool {
-    let Some(state) = state.upgrade() else {
+async fn is_over(core: &Weak<Core>, sandbox: &Weak<Sandbox>, after: Duration) -> bool {
+    let Some(core) = core.upgrade() else {
         return true;
     };
-    let mut state = state.lock().await;
+    let mut state = core.state.lock().await;
     let Some(sandbox) = sandbox.upgrade() else {
         return true;
     };
     // The session's own, and the one here.
     const OURS: usize = 2;
-    let held = Arc::strong_count(&sandbox) > OURS;
-    if held || state.used_at.elapsed() < after {
+    if Arc::strong_count(&sandbox) > OURS {
+        core.lease.touch();
+        return false;
+    }
+    if state.used_at.elapsed() < after {
         return false;
     }
     match sandbox.processes().await {
-        Ok(processes) if processes.iter().any(|process| process.status.is_none()) => false,
-        _ => {
-            tracing::info!(sandbox = sandbox.id(), "stopping an idle session");
-            state.sandbox = None;
-            sandbox.settle().await;
-            sandbox.end("the session was idle, and was stopped").await;
-            true
-        }
+        Ok(processes) if processes.iter().any(|process| process.status.is_none()) => return false,
+        Err(_) if sandbox.death().is_some() => return true,
+        _ => {}
     }
+    // Nobody comes now.
+    let Ok(Some(_gate)) = Gate::try_have(core.folder.path()) else {
+        return false;
+    };
+    let now = SystemTime::now();
+    let used_lately = |at: SystemTime| now.duration_since(at).is_ok_and(|since| since < after);
+    if core
+        .lease
+        .others()
+        .iter()
+        .any(|user| used_lately(user.used_at()))
+    {
+        return false;
+    }
+    tracing::info!(sandbox = sandbox.id(), "stopping an idle session");
+    state.sandbox = None;
+    sandbox.settle().await;
+    sandbox.end("the session was idle, and was stopped").await;
+    true
 }

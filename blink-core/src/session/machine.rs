@@ -1,123 +1,242 @@
-//! The machine that a session runs in: started from the session's disk, taken up where it still runs, ended.
+//! The machine that a session runs in: started from the session's disk, taken up where it runs already, ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::options::SessionOptions;
-use super::{Session, State, idle};
+use super::ports::Ports;
+use super::{Session, State, idle, watch};
 use crate::command::Defaults;
-use crate::engine::engines;
+use crate::engine::{Engine, engines};
 use crate::error::{Error, ErrorKind, Result};
+use crate::isolation::Isolation;
 use crate::sandbox::{Place, Sandbox, SandboxBuilder};
 
+/// How long a machine that takes no links may take to end: its agent ends with its last link, or is killed.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 impl Session {
-    /// The sandbox that it runs in; it is taken up or started where there is none.
+    /// Whether other processes have links of their own to its machine.
+    pub(super) fn is_shared(&self) -> bool {
+        self.core.isolation == Isolation::Namespace
+    }
+
+    /// The sandbox that it runs in; it is taken up or started where this process has none. Whoever asks changes the session.
     pub(super) async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {
-        if let Some(sandbox) = &state.sandbox {
-            if sandbox.death().is_none() {
-                return Ok(sandbox.clone());
-            }
-            tracing::info!(
-                session = self.id(),
-                "its machine has died; starting it again from its disk"
-            );
-            sandbox.end("the machine has ended").await;
-            state.sandbox = None;
+        if let Some(sandbox) = state.alive() {
+            return Ok(sandbox.clone());
         }
+        self.drop_dead(state).await;
+        let (disk, layers) = self.disk(&state.row.head).await?;
+        let engine = self.core.blink.engine(self.core.isolation).await?;
+        if let Some(sandbox) = self.linked(state, &*engine, &disk).await? {
+            return Ok(self.hold(state, sandbox));
+        }
+        engine.discard(self.core.folder.path()).await?;
+        let sandbox = self.boot(state, disk, layers).await?;
+        Ok(self.hold(state, sandbox))
+    }
+
+    /// Links to the machine, where one runs; says whether one does. Whoever asks changes the session.
+    pub(super) async fn is_linked(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+        self.drop_dead(state).await;
+        let (disk, _) = self.disk(&state.row.head).await?;
+        let engine = self.core.blink.engine(self.core.isolation).await?;
+        let linked = self.linked(state, &*engine, &disk).await?;
+        let is_there = linked.is_some();
+        if let Some(sandbox) = linked {
+            self.hold(state, sandbox);
+        }
+        Ok(is_there)
+    }
+
+    async fn drop_dead(&self, state: &mut MutexGuard<'_, State>) {
+        let Some(dead) = state.sandbox.take() else {
+            return;
+        };
+        tracing::info!(
+            session = self.id(),
+            "its machine, or the link to it, has ended"
+        );
+        // Others may have links that work.
+        if !self.is_shared() || self.core.lease.others().is_empty() {
+            dead.end("the machine has ended").await;
+        }
+    }
+
+    /// A link to the machine that runs, where one does.
+    async fn linked(
+        &self,
+        state: &State,
+        engine: &dyn Engine,
+        disk: &Path,
+    ) -> Result<Option<Sandbox>> {
+        let (row, folder) = (&state.row, self.core.folder.path());
+        if !self.is_shared() && !row.options.asked.warm {
+            return Ok(None);
+        }
+        if self.is_shared() {
+            // Nobody else changes the session: whoever has stopped it is gone.
+            watch::let_go_on(folder);
+        }
+        let Some(machine) = engine.adopt(folder, disk).await? else {
+            return Ok(None);
+        };
+        let defaults = self
+            .described(&row.options)
+            .defaults(&row.options.config);
+        let own = self.core.folder.clone();
+        let sandbox =
+            Sandbox::assemble(own, machine.into(), row.isolation, defaults).adopted();
+        let ports = self.ports(&row.options.asked.publish, false).await?;
+        let reached = match &ports {
+            Ports::Own(ports, _) => sandbox.reached(ports).await,
+            Ports::Elsewhere(ports) => sandbox.reached_beside(ports.clone()).await,
+        };
+        match reached {
+            Ok(sandbox) => {
+                ports.keep(folder, &sandbox)?;
+                Ok(Some(sandbox.used_by(self.core.lease.clone())))
+            }
+            Err(error) if error.kind() == ErrorKind::Busy => Err(error),
+            Err(error) if self.is_shared() && !self.ends().await => Err(error),
+            Err(error) => {
+                tracing::info!(session = self.id(), %error, "its machine does not answer");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a machine that takes no link from this process may be ended by it, or ends by itself: not while others have
+    /// theirs.
+    async fn ends(&self) -> bool {
+        let begun = Instant::now();
+        while engines::is_alive(self.core.folder.path()) {
+            if self.core.lease.others().is_empty() {
+                return true;
+            }
+            if begun.elapsed() > END_PATIENCE {
+                return false;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        true
+    }
+
+    /// Boots a machine. Where nobody waits for it any more, it is undone; until then, nobody else changes the session.
+    async fn boot(&self, state: &State, disk: PathBuf, layers: Vec<PathBuf>) -> Result<Sandbox> {
         let row = &state.row;
-        let (disk, layers) = self.disk(&row.head).await?;
-        let engine = self.blink.engine(row.isolation).await?;
-        if row.options.asked.warm
-            && let Some(machine) = engine.adopt(self.folder.path(), &disk).await?
-        {
-            let described = self.described(&row.options);
-            let defaults = described.defaults(&row.options.config);
-            let sandbox =
-                Sandbox::assemble(self.folder.clone(), machine.into(), row.isolation, defaults)
-                    .adopted();
-            let sandbox = sandbox.reached(&row.options.asked.publish).await;
-            match sandbox {
-                Ok(sandbox) => {
-                    return Ok(self.hold(state, sandbox));
-                }
-                Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
-                Err(error) => {
-                    tracing::info!(session = self.id(), %error, "its machine does not answer");
-                }
-            }
-        }
-        engine.discard(self.folder.path()).await?;
-        let described = self.described(&row.options).isolation(row.isolation.into());
+        let mut described = self
+            .described(&row.options)
+            .isolation(row.isolation.into());
+        let asked = std::mem::take(&mut described.publish);
         let mut parts = described.prepare_without_image().await?;
+        let mut ports = self.ports(&asked, true).await?;
+        if let Ports::Own(own, _) = &ports {
+            described.publish.clone_from(own);
+            parts.ports = described.bind(row.isolation)?;
+        }
         parts.image = self
+            .core
             .blink
             .stored_image(&row.options.asked.image, row.options.digest.as_deref())
             .await?;
         let place = Place {
-            folder: self.folder.clone(),
+            folder: self.core.folder.clone(),
             disk,
             layers,
             outlives: row.options.asked.warm,
+            shared: self.is_shared(),
         };
-        let sandbox = described
-            .boot(parts, place, CancellationToken::new())
-            .await?;
-        identify(&sandbox, self.id()).await;
-        Ok(self.hold(state, sandbox))
+        let (taker, taken) = oneshot::channel();
+        let given_up = CancellationToken::new();
+        let _giving_up = given_up.clone().drop_guard();
+        let (changing, id) = (state.changing.upgrade(), self.id().to_owned());
+        let booting = async move {
+            let booted = described.boot(parts, place, given_up).await;
+            if let Ok(sandbox) = &booted {
+                identify(sandbox, &id).await;
+            }
+            if let Err(Ok(sandbox)) = taker.send(booted) {
+                sandbox.end("nobody waits for it any more").await;
+            }
+            drop(changing);
+        };
+        self.core.blink.spawn_boot(booting.in_current_span());
+        let mut sandbox = taken.await.map_err(|_| {
+            Error::new(
+                ErrorKind::Internal,
+                "the boot was stopped by a defect in Blink",
+            )
+        })??;
+        if let Ports::Elsewhere(elsewhere) = &mut ports {
+            sandbox.publish_elsewhere(std::mem::take(elsewhere));
+        }
+        ports.keep(self.core.folder.path(), &sandbox)?;
+        Ok(sandbox.used_by(self.core.lease.clone()))
     }
 
     fn hold(&self, state: &mut MutexGuard<'_, State>, sandbox: Sandbox) -> Arc<Sandbox> {
         let sandbox = Arc::new(sandbox);
         state.sandbox = Some(sandbox.clone());
+        self.use_now(state);
         if let Some(after) = state.row.options.asked.idle_stop {
-            idle::watch(&self.state, &sandbox, after);
+            idle::watch(&self.core, &sandbox, after);
+        }
+        if self.is_shared() {
+            watch::start(self.core.folder.path(), &sandbox);
         }
         sandbox
     }
 
+    /// Somebody uses it, which others may want to know before they stop it.
+    pub(super) fn use_now(&self, state: &mut MutexGuard<'_, State>) {
+        state.used_at = Instant::now();
+        if state.row.options.asked.idle_stop.is_some() {
+            self.core.lease.touch();
+        }
+    }
+
     fn described(&self, options: &SessionOptions) -> SandboxBuilder {
-        options.asked.describe(self.blink.sandbox())
+        options.asked.describe(self.core.blink.sandbox())
     }
 
     /// Whether there may be a machine to end.
     pub(super) fn may_run(&self, state: &State) -> bool {
-        state.sandbox.is_some() || engines::is_alive(self.folder.path())
+        state.sandbox.is_some() || engines::is_alive(self.core.folder.path())
     }
 
-    /// Ends the machine; says whether there was one.
+    /// Ends the machine; says whether there was one. Whoever asks changes the session.
     pub(super) async fn halt(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+        let folder = self.core.folder.path();
+        let runs = engines::is_alive(folder);
         if let Some(sandbox) = state.sandbox.take() {
-            let was_running = sandbox.death().is_none();
+            let was_running = runs || sandbox.death().is_none();
             sandbox.settle().await;
             sandbox.end("the session was stopped").await;
-            let engine = self.blink.engine(state.row.isolation).await?;
-            engine.discard(self.folder.path()).await?;
+            let engine = self.core.blink.engine(self.core.isolation).await?;
+            engine.discard(folder).await?;
             return Ok(was_running);
         }
-        // One that an earlier process has left running, or has not ended.
-        let runs = engines::is_alive(self.folder.path());
+        // One that another process has left running, or has not ended.
         if runs {
-            let row = &state.row;
-            let engine = self.blink.engine(row.isolation).await?;
-            let (disk, _) = self.disk(&row.head).await?;
-            if let Some(machine) = engine.adopt(self.folder.path(), &disk).await? {
-                let defaults = Defaults::default();
-                let sandbox =
-                    Sandbox::assemble(self.folder.clone(), machine.into(), row.isolation, defaults);
-                if let Ok(sandbox) = sandbox.reached(&[]).await {
-                    sandbox.settle().await;
-                    sandbox.end("the session was stopped").await;
-                }
+            let engine = self.core.blink.engine(self.core.isolation).await?;
+            // In a namespace, what programs have written is on the disk.
+            if !self.is_shared() {
+                self.settle_and_end(state, &*engine).await?;
             }
-            engine.discard(self.folder.path()).await?;
-        } else if engines::is_recorded(self.folder.path()) {
+            engine.discard(folder).await?;
+        } else if engines::is_recorded(folder) {
             // It has ended with an earlier process, and its engine keeps the disk for it.
-            let engine = self.blink.engine(state.row.isolation).await;
+            let engine = self.core.blink.engine(self.core.isolation).await;
             let discarded = match engine {
-                Ok(engine) => engine.discard(self.folder.path()).await,
+                Ok(engine) => engine.discard(folder).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = discarded {
@@ -127,10 +246,25 @@ impl Session {
         Ok(runs)
     }
 
+    async fn settle_and_end(&self, state: &State, engine: &dyn Engine) -> Result<()> {
+        let folder = self.core.folder.clone();
+        let (disk, _) = self.disk(&state.row.head).await?;
+        let Some(machine) = engine.adopt(folder.path(), &disk).await? else {
+            return Ok(());
+        };
+        let defaults = Defaults::default();
+        let sandbox = Sandbox::assemble(folder, machine.into(), self.core.isolation, defaults);
+        if let Ok(sandbox) = sandbox.reached(&[]).await {
+            sandbox.settle().await;
+            sandbox.end("the session was stopped").await;
+        }
+        Ok(())
+    }
+
     /// The folders of a head, and of the layers beneath it.
     pub(super) async fn disk(&self, head: &str) -> Result<(PathBuf, Vec<PathBuf>)> {
         let chain = self.chain(head).await?;
-        let layers = self.blink.layers();
+        let layers = self.core.blink.layers();
         let mut folders: Vec<PathBuf> = chain.iter().map(|id| layers.folder(id)).collect();
         let disk = folders.pop().ok_or_else(|| {
             Error::new(

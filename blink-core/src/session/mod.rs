@@ -13,24 +13,30 @@ mod checkpoint;
 mod head;
 mod idle;
 mod layers;
+mod lease;
 mod machine;
 mod name;
 mod oci;
 mod options;
+mod ports;
 mod processes;
 mod registry;
+mod watch;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
 pub use self::processes::{ProcessLogs, SessionProcesses};
 pub(crate) use self::registry::Registry;
+use self::change::{Changing, Others};
+use self::lease::{Gate, Lease};
 use self::registry::SessionRow;
 use crate::blink::Blink;
 use crate::blocking::on_thread;
@@ -45,19 +51,37 @@ use crate::process::Process;
 use crate::publish::PublishedPort;
 use crate::sandbox::{Mount, Network, ProcessInfo, Resources, Sandbox};
 
-/// How long a session or a home that another process has is waited for, unless told otherwise.
+/// How long others who use or change a session, or have a home, are waited for, unless told otherwise.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A session, held by this process: no other can open it meanwhile.
+/// A session, open in this process.
 ///
-/// Dropping it lets go of the session. Its machine ends with that, unless the session is [warm](SessionBuilder::warm), and
-/// for a micro-VM that is a power cut: what programs have written in its last seconds may not be on its disk.
-/// [`stop`](Session::stop) ends it with everything there. The disk stays until the session is [removed](Session::remove). Its methods can be used from several tasks at once.
+/// Several tasks and several processes can have one open at once, each with as many of these as it likes. In a namespace all
+/// of them run commands, see files and follow output in the same machine, which the first that needs it starts. What changes
+/// the session (a checkpoint, a restore, its end) is done by one at a time; what would end the machine for others fails with
+/// `Busy`, which names them. A micro-VM belongs to the process that started it: there, tasks share a session, and processes
+/// have it one after another.
+///
+/// Dropping the last one lets go of the session. Its machine ends with its last user, however that ends, unless the session is
+/// [warm](SessionBuilder::warm). For a micro-VM that is a power cut: what programs have written in its last seconds may not be
+/// on its disk. [`close`](Session::close) and [`stop`](Session::stop) end it with everything there. The disk stays until the
+/// session is [removed](Session::remove). Its methods can be used from several tasks at once.
 pub struct Session {
+    core: Arc<Core>,
+    was_created: bool,
+    patience: Duration,
+    closed: bool,
+}
+
+/// A session that this process has open, once for each [`Blink`].
+pub(crate) struct Core {
     blink: Blink,
     folder: SandboxFolder,
-    was_created: bool,
+    isolation: Isolation,
     state: Arc<Mutex<State>>,
+    /// Sessions of it that were not let go of.
+    handles: AtomicUsize,
+    lease: Arc<Lease>,
 }
 
 struct State {
@@ -67,7 +91,9 @@ struct State {
     /// Nothing of it is left.
     removed: bool,
     /// A change whose end nobody has seen yet, when the other half of this is dropped: the row may be of before it.
-    change: Option<watch::Receiver<()>>,
+    change: Option<tokio::sync::watch::Receiver<()>>,
+    /// What lets this process change it right now.
+    changing: Weak<Changing>,
 }
 
 /// What there is to say about a session.
@@ -206,10 +232,11 @@ impl Blink {
         Ok(freed_bytes + self.take_freed_bytes())
     }
 
-    /// Takes a session that is there, without starting it.
+    /// Opens a session that is there, without starting it. Others may have it open too.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` where another process has it for longer than `patience`.
+    /// `NotFound`; `Busy`, with who and what, while another process changes it, or has its micro-VM, for longer than
+    /// `patience`.
     pub async fn take_session(&self, name: &str, patience: Duration) -> Result<Session> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
@@ -218,46 +245,77 @@ impl Blink {
                 .look_up(move |registry| registry.session(&wanted))
                 .await?
                 .ok_or_else(|| missing(name))?;
-            let error = match self.claim(row).await? {
-                Ok(session) => return Ok(session),
-                Err(error) => error,
-            };
+            let id = row.id.clone();
+            if let Some(core) = self.try_join(row)? {
+                // It may have been changed before it was joined.
+                let now = self
+                    .look_up(move |registry| registry.session_by_id(&id))
+                    .await?;
+                return match now {
+                    Some(now) if now.name == name => {
+                        if let Ok(mut state) = core.state.try_lock()
+                            && state.change.is_none()
+                        {
+                            state.row = now;
+                        }
+                        Ok(Session::of(core, false, patience))
+                    }
+                    _ => Err(missing(name)),
+                };
+            }
             if tokio::time::Instant::now() >= deadline {
-                return Err(error);
+                let users = lease::all_users(&self.home().sandboxes().join(&id));
+                return Err(lease::busy(name, &users));
             }
             tokio::time::sleep(CLAIM_EVERY).await;
         }
     }
 
-    /// Takes a session now; says why not where that cannot be.
-    async fn claim(&self, row: SessionRow) -> Result<std::result::Result<Session, Error>> {
+    /// Becomes a user of a session, or finds that this process is one; `None` while another process keeps it from that.
+    fn try_join(&self, row: SessionRow) -> Result<Option<Arc<Core>>> {
+        let mut open = lock(self.open_sessions());
+        if let Some(core) = open.get(&row.id).and_then(Weak::upgrade) {
+            return Ok(Some(core));
+        }
         let folder = match self.home().open_sandbox(&row.id, Lifetime::Session) {
             Ok(folder) => folder,
-            Err(error) if error.kind() == ErrorKind::Busy => {
-                let owner = error.message().replace(
-                    &format!("the sandbox {}", row.id),
-                    &format!("the session {:?}", row.name),
-                );
-                let message = format!("{owner}; try again when that has ended");
-                return Ok(Err(Error::new(ErrorKind::Busy, message)));
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Err(missing(&row.name)));
-            }
+            // A sweep looks whose it is, or its last user leaves.
+            Err(error) if error.kind() == ErrorKind::Busy => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(&row.name)),
             Err(error) => return Err(error),
         };
-        // It may have been changed before it was taken.
-        let id = row.id.clone();
-        let now = self
-            .look_up(move |registry| registry.session_by_id(&id))
-            .await?;
-        Ok(match now {
-            Some(now) if now.name == row.name => Ok(Session::held(self, folder, now, false)),
-            _ => Err(missing(&row.name)),
-        })
+        let gate = match row.isolation {
+            Isolation::Namespace => Gate::try_pass(folder.path()),
+            Isolation::Microvm => Gate::try_have(folder.path()),
+        };
+        let _gate = match gate {
+            Ok(Some(gate)) => gate,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(missing(&row.name));
+            }
+            Err(error) => return Err(Error::io("the session cannot be locked", &error)),
+        };
+        // A micro-VM has one link, its owner's.
+        if row.isolation == Isolation::Microvm && !lease::all_users(folder.path()).is_empty() {
+            return Ok(None);
+        }
+        let core = Core::new(self, folder, row)?;
+        open.retain(|_, core| core.strong_count() > 0);
+        open.insert(core.folder.id().to_owned(), Arc::downgrade(&core));
+        Ok(Some(core))
     }
 }
 
+impl State {
+    /// Its machine, where this process has a link to one that runs.
+    fn alive(&self) -> Option<&Arc<Sandbox>> {
+        let sandbox = self.sandbox.as_ref();
+        sandbox.filter(|sandbox| sandbox.death().is_none())
+    }
+}
+
+/// How often it is looked whether a session is free.
 const CLAIM_EVERY: Duration = Duration::from_millis(5);
 
 fn missing(name: &str) -> Error {
@@ -270,25 +328,60 @@ fn missing(name: &str) -> Error {
     )
 }
 
-impl Session {
-    fn held(blink: &Blink, folder: SandboxFolder, row: SessionRow, was_created: bool) -> Session {
-        Session {
+impl Core {
+    fn new(blink: &Blink, folder: SandboxFolder, row: SessionRow) -> Result<Arc<Core>> {
+        let isolation = row.isolation;
+        let ends = isolation == Isolation::Namespace && !row.options.asked.warm;
+        let lease = Lease::take(folder.clone(), ends)
+            .map_err(|error| Error::io("who uses the session cannot be written down", &error))?;
+        Ok(Arc::new(Core {
             blink: blink.clone(),
             folder,
-            was_created,
+            isolation,
             state: Arc::new(Mutex::new(State {
                 row,
                 sandbox: None,
                 used_at: Instant::now(),
                 removed: false,
                 change: None,
+                changing: Weak::new(),
             })),
+            handles: AtomicUsize::new(0),
+            lease: Arc::new(lease),
+        }))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.core.handles.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+}
+
+impl Session {
+    fn of(core: Arc<Core>, was_created: bool, patience: Duration) -> Session {
+        core.handles.fetch_add(1, Ordering::Relaxed);
+        Session {
+            core,
+            was_created,
+            patience,
+            closed: false,
+        }
+    }
+
+    /// One that was just made, and that nobody else knows yet.
+    fn made(blink: &Blink, folder: SandboxFolder, row: SessionRow) -> Result<Session> {
+        let mut open = lock(blink.open_sessions());
+        let core = Core::new(blink, folder, row)?;
+        open.insert(core.folder.id().to_owned(), Arc::downgrade(&core));
+        Ok(Session::of(core, true, DEFAULT_PATIENCE))
     }
 
     /// Stays the same when it is renamed.
     pub fn id(&self) -> &str {
-        self.folder.id()
+        self.core.folder.id()
     }
 
     /// Whether opening it has made it.
@@ -298,18 +391,18 @@ impl Session {
 
     /// What there is to say about it.
     pub async fn info(&self) -> SessionInfo {
-        let mut state = self.state.lock().await;
-        if let Err(error) = self.refresh(&mut state).await {
+        let mut state = self.core.state.lock().await;
+        if let Err(error) = self.reread(&mut state).await {
             tracing::debug!(%error, "a session is told of as it was");
         }
-        let (blink, row) = (self.blink.clone(), state.row.clone());
+        let (blink, row) = (self.core.blink.clone(), state.row.clone());
         let info = on_thread(move || Ok(blink.describe(&row))).await;
-        let info = info.unwrap_or_else(|_| self.blink.describe(&state.row));
+        let info = info.unwrap_or_else(|_| self.core.blink.describe(&state.row));
         SessionInfo {
             running: match &state.sandbox {
-                Some(sandbox) => sandbox.death().is_none(),
-                // An earlier process may have left its machine running.
-                None => info.running,
+                Some(sandbox) if sandbox.death().is_none() => true,
+                // Another process may have started it again, or left its machine running.
+                _ => info.running,
             },
             ..info
         }
@@ -320,8 +413,17 @@ impl Session {
     /// # Errors
     /// As for [`SessionBuilder::open`].
     pub async fn sandbox(&self) -> Result<Arc<Sandbox>> {
-        let mut state = self.there().await?;
-        state.used_at = Instant::now();
+        {
+            let mut state = self.there().await?;
+            self.use_now(&mut state);
+            if let Some(sandbox) = state.alive() {
+                return Ok(sandbox.clone());
+            }
+        }
+        let patience = self.patience.max(DEFAULT_PATIENCE);
+        let (mut state, _changing) = self
+            .change_within(patience, "has been starting it", Others::Stay)
+            .await?;
         self.running(&mut state).await
     }
 
@@ -336,10 +438,34 @@ impl Session {
     /// Ends its machine; what its programs have written to its disk stays. Does nothing where it does not run.
     ///
     /// # Errors
-    /// `Internal` where the machine cannot be ended.
+    /// `Busy` while other processes use it, with all of them; `Internal` where the machine cannot be ended.
     pub async fn stop(&self) -> Result<()> {
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been stopping it", Others::LeaveWhatRuns)
+            .await?;
         self.halt(&mut state).await.map(drop)
+    }
+
+    /// Lets go of it. Where this is its last user, its machine ends with all that its programs have written on its disk, unless
+    /// it is [warm](SessionBuilder::warm).
+    ///
+    /// # Errors
+    /// As for [`stop`](Session::stop), but that it leaves a machine that others use to them.
+    pub async fn close(mut self) -> Result<()> {
+        self.closed = true;
+        let is_last = self.core.handles.fetch_sub(1, Ordering::AcqRel) == 1;
+        let mut state = self.core.state.lock().await;
+        if !is_last || state.row.options.asked.warm || state.sandbox.is_none() {
+            return Ok(());
+        }
+        let gate = Gate::try_have(self.core.folder.path());
+        match gate {
+            Ok(Some(_gate)) if self.core.lease.others().is_empty() => {
+                self.halt(&mut state).await.map(drop)
+            }
+            // Somebody else uses or changes it: it is theirs.
+            _ => Ok(()),
+        }
     }
 
     /// Runs a command to its end and captures its output.
@@ -396,7 +522,9 @@ impl Session {
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
         let name = name.into();
         name::check("session", &name)?;
-        let mut state = self.there().await?;
+        let (mut state, _changing) = self
+            .changing("has been renaming it", Others::Stay)
+            .await?;
         let (id, new) = (state.row.id.clone(), name.clone());
         self.change(
             &mut state,
@@ -414,11 +542,24 @@ impl Session {
     /// does nothing then.
     ///
     /// # Errors
-    /// As for [`stop`](Session::stop). A full disk is no hindrance: room for this is kept in the home.
+    /// `Busy` while other processes have it open, with all of them; otherwise as for [`stop`](Session::stop). A full disk is no
+    /// hindrance: room for this is kept in the home.
     pub async fn remove(&self) -> Result<()> {
-        let mut state = match self.there().await {
+        self.remove_from(Others::Leave).await
+    }
+
+    /// As [`remove`](Session::remove), also while other processes have it open: their calls fail from then on.
+    ///
+    /// # Errors
+    /// As for [`remove`](Session::remove); `Busy` only while another process changes it.
+    pub async fn remove_by_force(&self) -> Result<()> {
+        self.remove_from(Others::Stay).await
+    }
+
+    async fn remove_from(&self, others: Others) -> Result<()> {
+        let (mut state, changing) = match self.changing("has been removing it", others).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            state => state?,
+            changing => changing?,
         };
         self.halt(&mut state).await?;
         let id = state.row.id.clone();
@@ -431,8 +572,11 @@ impl Session {
         .await?;
         // It is gone, whatever happens. What is left of it is nobody's, and goes with the next start.
         state.removed = true;
-        let folder = self.folder.clone();
-        let removing = tokio::task::spawn_blocking(move || folder.remove_or_later());
+        let folder = self.core.folder.clone();
+        let removing = tokio::task::spawn_blocking(move || {
+            let _until_then = changing;
+            folder.remove_or_later();
+        });
         let _ = removing.await;
         Ok(())
     }

@@ -71,11 +71,11 @@ impl Session {
                 ));
             }
             let (image, digest) = (&options.asked.image, options.digest.as_deref());
-            self.blink.stored_image(image, digest).await?
+            self.core.blink.stored_image(image, digest).await?
         };
         let base = base
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the session's image has no digest"))?;
-        let store = self.blink.image_store().await?;
+        let store = self.core.blink.image_store().await?;
         let (goal, tell) = (path.as_ref().to_owned(), options.tell());
         let (of_store, of_base) = (store.clone(), base.clone());
         let image = on_thread(move || {
@@ -86,7 +86,7 @@ impl Session {
         .await?;
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
         let written = self.write_layers(image, &held, &base, store, tell).await;
-        held.let_go(&self.blink).await;
+        held.let_go(&self.core.blink).await;
         let image = written?;
         on_thread(move || image.finish()).await
     }
@@ -99,7 +99,7 @@ impl Session {
         store: std::sync::Arc<ImageStore>,
         tell: Tell,
     ) -> Result<NewImage> {
-        let engine = self.blink.engine(held.session.isolation).await?;
+        let engine = self.core.blink.engine(held.session.isolation).await?;
         if let Some(pack) = engine.pack_layer(&held.disk, &held.beneath) {
             let (base, making) = (base.clone(), held.making.clone());
             return on_thread(move || {
@@ -129,19 +129,20 @@ impl Session {
     /// A machine of its own, which begins with what is held and changes nothing of it.
     async fn boot_over(&self, held: &Held, base: &StoredImage) -> Result<Sandbox> {
         let isolation = held.session.isolation;
-        let mut described = self.blink.sandbox().isolation(isolation.into());
+        let mut described = self.core.blink.sandbox().isolation(isolation.into());
         described.resources = held.session.options.asked.resources;
         let mut parts = described.prepare_without_image().await?;
         parts.image = Some(base.clone());
-        let folder = self.blink.home().new_sandbox(Lifetime::Process)?;
+        let folder = self.core.blink.home().new_sandbox(Lifetime::Process)?;
         let place = Place {
             folder: folder.clone(),
             disk: folder.path().to_owned(),
             layers: Vec::new(),
             outlives: false,
+            shared: false,
         };
         let booting = async {
-            self.blink.claim_image(Some(base), &folder).await?;
+            self.core.blink.claim_image(Some(base), &folder).await?;
             let engine = parts.engine.clone();
             let (disk, over) = (place.disk.clone(), held.disk.clone());
             on_thread(move || engine.make_disk(&disk, &over)).await?;

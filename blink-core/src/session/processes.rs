@@ -7,11 +7,12 @@ use blink_wire::{Attach, Peeked, ProcessId, Request, Response, Signal};
 use tokio::time::Instant;
 
 use super::registry::SessionRow;
-use super::{CLAIM_EVERY, DEFAULT_PATIENCE, Session, missing};
+use super::{CLAIM_EVERY, DEFAULT_PATIENCE, Session, lease, missing, watch};
 use crate::blink::Blink;
 use crate::command::ExitStatus;
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result};
+use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
 use crate::link::{Link, LinkIo, Obituary};
 use crate::process::Process;
@@ -23,8 +24,16 @@ use crate::sandbox::{ProcessInfo, Sandbox};
 pub struct SessionProcesses {
     link: Link,
     isolation: Isolation,
-    /// Where the machine has one link only, its owner's.
-    _session: Option<(Session, Arc<Sandbox>)>,
+    _held: Held,
+}
+
+/// What keeps the machine for it.
+#[expect(dead_code, reason = "it is there to be dropped")]
+enum Held {
+    /// Nobody takes the folder for one that is left over. A machine that ends with its last link goes on for this one's.
+    Folder(SandboxFolder),
+    /// The machine has one link only, that of who uses it.
+    Session(Session, Arc<Sandbox>),
 }
 
 /// What is kept of a process's output: at most the last MiB of each stream.
@@ -42,12 +51,12 @@ pub struct ProcessLogs {
 }
 
 impl Blink {
-    /// The processes of a session that runs, also while another process has the session, or a part of this one: of one that
-    /// is [warm](super::SessionBuilder::warm) and in a namespace. Others are taken first, as by [`Blink::take_session`].
+    /// The processes of a session that runs, whoever has it open. Who only looks at them is no user of the session: it is
+    /// changed, and ended, without regard to that. A micro-VM belongs to the process that started it, and so do they.
     ///
     /// # Errors
     /// `NotFound` where there is no such session, and where it does not run; `Busy` where another process starts it right
-    /// now for longer than [`DEFAULT_PATIENCE`], or has one that must be taken.
+    /// now for longer than [`DEFAULT_PATIENCE`], or has its micro-VM.
     ///
     /// # Examples
     ///
@@ -74,10 +83,24 @@ impl Blink {
                 return Err(not_running(name));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let visited = match engines::visit(&folder, row.isolation) {
-                None => return self.take_processes(&row, left).await,
-                Some(Ok(io)) => reach(io, &row, left).await,
-                Some(Err(error)) => Err(error),
+            if row.isolation == Isolation::Microvm {
+                return self.take_processes(&row, left).await;
+            }
+            let visited = match self.home().open_sandbox(&row.id, Lifetime::Session) {
+                Ok(held) => {
+                    watch::let_go_on_if_left(&folder);
+                    match engines::visit(&folder, row.isolation) {
+                        Some(Ok(io)) => reach(io, &row, held, left).await,
+                        Some(Err(error)) => Err(error),
+                        None => Err(not_running(name)),
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => Err(missing(name)),
+                // A sweep looks whose it is, or its last user leaves.
+                Err(error) if error.kind() == ErrorKind::Busy => {
+                    Err(lease::busy(name, &lease::all_users(&folder)))
+                }
+                Err(error) => Err(error),
             };
             match visited {
                 Err(_) if Instant::now() < deadline => tokio::time::sleep(CLAIM_EVERY).await,
@@ -95,12 +118,17 @@ impl Blink {
         Ok(SessionProcesses {
             link: sandbox.link()?.clone(),
             isolation: row.isolation,
-            _session: Some((session, sandbox)),
+            _held: Held::Session(session, sandbox),
         })
     }
 }
 
-async fn reach(io: LinkIo, row: &SessionRow, left: Duration) -> Result<SessionProcesses> {
+async fn reach(
+    io: LinkIo,
+    row: &SessionRow,
+    folder: SandboxFolder,
+    left: Duration,
+) -> Result<SessionProcesses> {
     let name = row.name.clone();
     let obituary: Obituary = Box::new(move |reason| {
         let message = format!("the machine of the session {name:?} has ended ({reason})");
@@ -109,7 +137,7 @@ async fn reach(io: LinkIo, row: &SessionRow, left: Duration) -> Result<SessionPr
     Ok(SessionProcesses {
         link: Link::connect(io, left, obituary).await?,
         isolation: row.isolation,
-        _session: None,
+        _held: Held::Folder(folder),
     })
 }
 
@@ -134,10 +162,7 @@ impl SessionProcesses {
     /// # Errors
     /// `SandboxDied` where the machine has ended.
     pub async fn list(&self) -> Result<Vec<ProcessInfo>> {
-        match self.link.call(&Request::Processes).await? {
-            Response::Processes(list) => Ok(list.into_iter().map(Into::into).collect()),
-            _ => Err(unexpected_answer()),
-        }
+        crate::sandbox::processes(&self.link).await
     }
 
     /// What is kept of a process's output so far. Whoever is attached to it goes on.

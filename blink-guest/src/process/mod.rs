@@ -37,7 +37,7 @@ mod user;
 /// Running processes that hosts have started; the tree of each may be larger.
 const RUNNING_LIMIT: usize = 1024;
 
-/// Bytes of a command line that a list of processes shows.
+/// Bytes of a command line that a list of processes shows, and of a key.
 const ARGV_SHOWN: usize = 4096;
 
 /// Of a list of processes, what goes into one answer: a frame, less what stands around the largest entry (its command line,
@@ -128,6 +128,10 @@ impl Processes {
                 format!("{RUNNING_LIMIT} processes are running already; wait for some to end");
             return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
         }
+        if spawn.key.as_ref().is_some_and(|key| key.len() > ARGV_SHOWN) {
+            let message = format!("a process's key may have {ARGV_SHOWN} bytes");
+            return Err(ErrorBody::new(ErrorKind::InvalidArgument, message));
+        }
         let id = self.next_id;
         let process = self.start(spawn, id, poll)?;
         self.next_id += 1;
@@ -147,16 +151,12 @@ impl Processes {
     }
 
     fn with_key(&self, key: &str) -> Option<u64> {
-        self.all()
-            .find(|(_, process)| !process.released && process.key.as_deref() == Some(key))
-            .map(|(id, _)| id)
-    }
-
-    fn all(&self) -> impl Iterator<Item = (u64, &Process)> {
-        self.table
-            .iter()
-            .map(|(&id, process)| (id, process))
-            .chain(self.kept.iter())
+        let mut all = self.table.iter().chain(self.kept.all());
+        let has_it = |process: &Process| {
+            !process.released && process.key.as_deref() == Some(key)
+        };
+        all.find(|(_, process)| has_it(process))
+            .map(|(&id, _)| id)
     }
 
     fn known(&self, id: ProcessId) -> Result<&Process, ErrorBody> {
@@ -364,23 +364,26 @@ impl Processes {
 
     /// Those whose numbers are above `after`, in the order of their numbers: as many as fit into an answer.
     pub(crate) fn list(&self, after: ProcessId) -> Vec<ProcessInfo> {
-        let mut shown: Vec<_> = self
-            .all()
-            .filter(|(id, process)| {
-                *id > after.0 && !process.released && (process.keep || !process.settled)
-            })
-            .collect();
-        shown.sort_unstable_by_key(|(id, _)| *id);
-        let mut bytes = 0;
-        shown
+        let mut list = Vec::new();
+        let (mut last, mut bytes) = (after.0, 0);
+        // The next of the one or the other.
+        while let Some((&id, process)) = [&self.table, self.kept.all()]
             .into_iter()
-            .map(|(id, process)| process.info(ProcessId(id)))
-            .take_while(|info| {
-                let first = bytes == 0;
-                bytes += listed_bytes(info);
-                first || bytes <= LIST_BYTES
-            })
-            .collect()
+            .filter_map(|some| some.range(last.saturating_add(1)..).next())
+            .min_by_key(|(id, _)| **id)
+        {
+            last = id;
+            if process.released || !(process.keep || !process.settled) {
+                continue;
+            }
+            let info = process.info(ProcessId(id));
+            bytes += listed_bytes(&info);
+            if bytes > LIST_BYTES && !list.is_empty() {
+                break;
+            }
+            list.push(info);
+        }
+        list
     }
 
     /// Collects children that have ended, this agent's own and orphans; returns the ids of its own.

@@ -203,8 +203,8 @@ impl Output {
         }
     }
 
-    /// Gives back the memory that what is kept does not need; returns what it does.
-    pub(crate) fn shrink(&mut self) -> usize {
+    /// Gives back the memory that what is kept does not need.
+    pub(crate) fn shrink(&mut self) {
         let used = usize::try_from(self.ring.end - self.ring.start).unwrap_or(usize::MAX);
         let needed = match used {
             0 => 0,
@@ -213,6 +213,10 @@ impl Output {
         if needed < self.ring.bytes.len() {
             self.ring.resize(needed);
         }
+    }
+
+    /// Bytes of memory that it occupies.
+    pub(crate) fn capacity(&self) -> usize {
         self.ring.bytes.len()
     }
 

@@ -81,6 +81,7 @@ fn spec(folder: &SandboxFolder, disk: &Path) -> MachineSpec {
         network: Network::None,
         mounts: Vec::new(),
         detached: false,
+        shared: false,
         boot_timeout: Duration::from_secs(120),
         given_up: CancellationToken::new(),
     }

@@ -4,10 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
 use tokio::process::Command;
 
 use super::cgroup::ControlGroup;
@@ -41,6 +44,7 @@ const RUN_BYTES: u64 = 16 << 20;
 
 const CONSOLE: &str = "console.log";
 pub(crate) const SOCKET: &str = "agent.sock";
+const LOCK: &str = "machine.lock";
 
 /// Boots a machine, which nobody finds before it is written down.
 pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachine> {
@@ -59,13 +63,23 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let mut passed = Passed::default();
     let agent_link = passed.add(agent_link.into());
     let mut agent = vec!["--link-fd".to_owned(), agent_link];
-    if spec.detached {
+    if spec.detached || spec.shared {
         let listener = listen(&spec.folder).map_err(|error| failed("its socket", error))?;
         agent.extend(["--listen-fd".to_owned(), passed.add(listener.into())]);
     }
     // No pipe: whoever writes to one that nobody reads any more gets a signal, which may end the host.
-    let (hold, leash) = UnixStream::pair().map_err(|error| failed("its leash", error))?;
-    agent.extend(["--leash-fd".to_owned(), passed.add(hold.into())]);
+    let leash = if spec.shared && !spec.detached {
+        agent.push("--leased".to_owned());
+        None
+    } else {
+        let (hold, leash) = UnixStream::pair().map_err(|error| failed("its leash", error))?;
+        agent.extend(["--leash-fd".to_owned(), passed.add(hold.into())]);
+        Some(leash)
+    };
+    if spec.shared {
+        let held = hold_folder(&spec.folder)?;
+        agent.extend(["--hold-fd".to_owned(), passed.add(held.into())]);
+    }
     let (mut info, info_writer) = std::io::pipe().map_err(|error| failed("a pipe", error))?;
     let info_writer = passed.add(info_writer.into());
 
@@ -130,7 +144,38 @@ struct Info {
 /// The socket for further links. A path of any length works: it is bound through its folder's descriptor.
 fn listen(folder: &Path) -> std::io::Result<UnixListener> {
     let folder = File::open(folder)?;
-    UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// A lock that the agent has from the fork on: whoever boots in this folder next, because the process that has booted the
+/// machine was killed before it could write it down, sees by it whether that has ended.
+fn hold_folder(folder: &Path) -> Result<File> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const LOOK_EVERY: Duration = Duration::from_millis(2);
+    let failed = |error| Error::io("the sandbox could not be booted: its lock", &error);
+    let path = folder.join(LOCK);
+    // The agent gets no file of the host's to write to.
+    let lock = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .and_then(|_| File::open(&path))
+        .map_err(failed)?;
+    let begun = Instant::now();
+    while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "an earlier machine of the session has not ended yet, though its process has; try again in a moment",
+            ));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(lock)
 }
 
 fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {

@@ -21,6 +21,30 @@ impl Leftovers {
         Record::read(folder).is_some_and(|record| record.is_alive())
     }
 
+    /// Whether it still runs, and is one that ends with its last link.
+    pub(crate) fn is_overdue(&self, folder: &Path) -> bool {
+        Record::read(folder).is_some_and(|record| record.is_leased() && record.is_alive())
+    }
+
+    /// Ends it now. Does not wait.
+    pub(crate) fn kill(&self, folder: &Path) {
+        if let Some(record) = Record::read(folder) {
+            record.kill();
+        }
+    }
+
+    /// Whether its agent is stopped.
+    pub(crate) fn is_held_still(&self, folder: &Path) -> bool {
+        Record::read(folder).is_some_and(|record| record.is_held_still())
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self, folder: &Path) {
+        if let Some(record) = Record::read(folder) {
+            record.resume();
+        }
+    }
+
     /// Opens a link to the folder's machine; `None` where that takes none but its owner's, with whom it ends.
     ///
     /// # Errors

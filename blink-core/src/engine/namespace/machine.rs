@@ -43,6 +43,9 @@ pub(crate) struct Record {
     /// Whether it ends with the process that has booted it, for all that is known.
     #[serde(default)]
     leashed: bool,
+    /// Whether it ends with its last link.
+    #[serde(default)]
+    leased: bool,
 }
 
 impl Record {
@@ -53,6 +56,7 @@ impl Record {
             monitor,
             group: group.map(Path::to_owned),
             leashed: false,
+            leased: false,
         }
     }
 
@@ -67,6 +71,22 @@ impl Record {
     /// Whether it may end yet with the process that boots it.
     pub(super) fn is_leashed(&self) -> bool {
         self.leashed
+    }
+
+    /// Whether it ends with its last link.
+    pub(super) fn is_leased(&self) -> bool {
+        self.leased
+    }
+
+    /// Whether somebody has stopped the agent.
+    pub(super) fn is_held_still(&self) -> bool {
+        self.agent
+            .is_some_and(|agent| agent.is_alive() && agent.is_stopped())
+    }
+
+    /// Lets it and its programs go on.
+    pub(super) fn resume(&self) {
+        self.agent.into_iter().for_each(Tree::resume);
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -111,11 +131,13 @@ impl NamespaceMachine {
         folder: PathBuf,
         disk: PathBuf,
         mut child: Child,
-        record: Record,
+        mut record: Record,
         link: UnixStream,
-        leash: UnixStream,
+        leash: Option<UnixStream>,
         group: Option<ControlGroup>,
     ) -> NamespaceMachine {
+        // What has no leash is held by its links.
+        record.leased = leash.is_none();
         let (sender, ended) = watch::channel(false);
         tokio::spawn(async move {
             // Collected however it ends: no zombie stays.
@@ -130,7 +152,7 @@ impl NamespaceMachine {
             disk,
             record,
             link: Mutex::new(Some(link)),
-            leash: Mutex::new(Some(leash)),
+            leash: Mutex::new(leash),
             ended,
         }
     }

@@ -1,0 +1,115 @@
+//! A session's published ports, which one of the processes that use it publishes.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::Session;
+use crate::error::{Error, Result};
+use crate::publish::{self, Bound, PublishedPort};
+use crate::sandbox::Sandbox;
+
+const LOCK: &str = "ports.lock";
+
+/// Who has published for a machine that has ended lets go of it when it hears of that.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The right to publish a session's ports.
+#[derive(Debug)]
+pub(super) struct Publisher(File);
+
+impl Publisher {
+    /// `None` while another has it.
+    fn try_be(folder: &Path) -> Result<Option<Publisher>> {
+        let failed = |error| Error::io("the session's ports cannot be locked", &error);
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(folder.join(LOCK))
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Publisher(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Keeps the right until the link to the machine ends.
+    fn keep(self, sandbox: &Sandbox) -> Result<()> {
+        let link = sandbox.link()?.clone();
+        tokio::spawn(async move {
+            link.ended().await;
+            drop(self);
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Who publishes a session's ports.
+pub(super) enum Ports {
+    /// This process does, as long as it has the right to; a session without any needs none.
+    Own(Vec<PublishedPort>, Option<Publisher>),
+    /// Another process does, at these.
+    Elsewhere(Vec<PublishedPort>),
+}
+
+impl Ports {
+    /// Keeps the right while the link to the machine lives, and says to other processes where they are.
+    pub(super) fn keep(self, folder: &Path, sandbox: &Sandbox) -> Result<()> {
+        if let Ports::Own(_, Some(publisher)) = self {
+            publish::record(folder, sandbox.published())?;
+            publisher.keep(sandbox)?;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Who publishes what was asked for: those of a machine that boots are not taken yet, but for a moment.
+    pub(super) async fn ports(&self, asked: &[PublishedPort], boots: bool) -> Result<Ports> {
+        if asked.is_empty() || !self.is_shared() {
+            return Ok(Ports::Own(asked.to_vec(), None));
+        }
+        let folder = self.core.folder.path();
+        let begun = Instant::now();
+        loop {
+            if let Some(publisher) = Publisher::try_be(folder)? {
+                // Where they were, others know them.
+                let known = match boots {
+                    true => Vec::new(),
+                    false => publish::recorded(folder)?,
+                };
+                let ports = match known.len() == asked.len() {
+                    true => known,
+                    false => asked.to_vec(),
+                };
+                return Ok(Ports::Own(ports, Some(publisher)));
+            }
+            if !boots || begun.elapsed() > PATIENCE {
+                return Ok(Ports::Elsewhere(publish::recorded(folder)?));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Publishes what another process did that is gone, at the addresses that others know.
+pub(super) fn take_over(folder: &Path, sandbox: &Sandbox) -> Result<()> {
+    if let Some(publisher) = Publisher::try_be(folder)? {
+        sandbox.publish_too(Bound::bind(sandbox.published())?)?;
+        publisher.keep(sandbox)?;
+    }
+    Ok(())
+}
