@@ -29,6 +29,9 @@ mod error;
 mod fault;
 mod file_streams;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest_binary;
 mod home;
 mod hypervisor;

@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+#[cfg(any(feature = "microvm", feature = "fuzzing"))]
+use std::thread::{Scope, ScopedJoinHandle};
 
 use sha2::{Digest, Sha256};
 
@@ -206,6 +208,24 @@ impl<T: Read> Read for Hashed<T> {
         self.came(&buffer[..read]);
         Ok(read)
     }
+}
+
+#[cfg(any(feature = "microvm", feature = "fuzzing"))]
+/// Starts a thread of an archive's, where there is room for one.
+pub(crate) fn beside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    let name = "blink-archive".to_owned();
+    std::thread::Builder::new()
+        .name(name)
+        .spawn_scoped(scope, work)
+}
+
+#[cfg(any(feature = "microvm", feature = "fuzzing"))]
+pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> io::Result<T> {
+    let panicked = |_| io::Error::other("the thread that goes with it has panicked");
+    thread.join().map_err(panicked)
 }
 
 #[cfg(test)]

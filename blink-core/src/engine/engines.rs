@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 use super::microvm::{self, MicrovmEngine};
 use super::namespace::{Leftovers, NamespaceEngine};
 use super::{Engine, Machine};
+#[cfg(feature = "microvm")]
 use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;

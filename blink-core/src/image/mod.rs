@@ -14,6 +14,8 @@ mod docker_archive;
 mod error;
 mod export;
 mod flatten;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod import;
 mod layout;
 mod lease;

@@ -32,6 +32,8 @@ use tokio::sync::Mutex;
 
 pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::carried::read as read_carried;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
 pub use self::processes::{ProcessLogs, SessionProcesses};
 pub(crate) use self::registry::Registry;

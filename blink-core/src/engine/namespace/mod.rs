@@ -32,6 +32,8 @@ use crate::home::Home;
 use crate::sandbox::Network;
 use crate::transfer::Tell;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use archive::fuzzing as archive_fuzzing;
 pub(crate) use leftovers::Leftovers;
 pub(crate) use userns::id_base;
 

@@ -15,3 +15,10 @@ mod pull;
 pub use options::RegistryOptions;
 
 pub(crate) use pull::{Pull, unavailable};
+
+/// What fuzz/ drives.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::authorize::Challenge;
+    pub(crate) use super::credentials::find;
+}

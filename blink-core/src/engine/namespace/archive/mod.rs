@@ -299,3 +299,32 @@ fn clear(disk: &Path) {
         }
     }
 }
+
+/// What fuzz/ reads and writes.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use std::path::Path;
+
+    use super::{Place, format, open};
+    use crate::error::{Error, Result};
+    use crate::transfer::tell_nobody;
+
+    pub(crate) fn write(archive: &Path, session: &[u8], layer: &[u8]) -> Result<()> {
+        format::write(archive, session, &tell_nobody(), |stream| {
+            stream
+                .write_all(layer)
+                .map_err(|error| Error::io("the layer", &error))
+        })
+    }
+
+    pub(crate) fn read(archive: &Path, disk: &Path, image: &Path) -> Result<Vec<u8>> {
+        let checked = open(archive)?;
+        let place = Place {
+            disk,
+            image,
+            id_base: None,
+        };
+        checked.unpack(&place, &tell_nobody())?;
+        Ok(checked.session().to_vec())
+    }
+}
