@@ -15,6 +15,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file_streams::{FileReader, FileWriter, Incoming, Outgoing};
 use crate::link::{BULK_BODY, Link};
 
+/// What is read into memory at most: the sandbox decides how long its files are, and a gibibyte of holes costs it nothing.
+const READ_LIMIT_BYTES: usize = 1 << 30;
+
+/// What a listing may have at most: some three million names of the usual length.
+const LIST_LIMIT_BYTES: usize = 256 << 20;
+
 /// The files of a sandbox, from [`Sandbox::files`](crate::Sandbox::files).
 ///
 /// Paths are absolute. Whatever is transferred is compared with its length and checksum at the other end before it is
@@ -105,15 +111,26 @@ impl Files {
         Files { link }
     }
 
-    /// Reads a whole file.
+    /// Reads a whole file, of 1 GiB at most: [`read_to`](Files::read_to) and [`reader`](Files::reader) take longer ones.
     ///
     /// # Errors
-    /// `NotFound`; `IsADirectory`; `InvalidArgument` for a device or a pipe; `PermissionDenied`; `Corrupt` where it did not
-    /// arrive as it was sent.
+    /// `NotFound`; `IsADirectory`; `InvalidArgument` for a device or a pipe; `PermissionDenied`; `ResourceExhausted` for a
+    /// longer file; `Corrupt` where it did not arrive as it was sent.
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Bytes> {
-        let mut bytes = Vec::new();
-        self.read_to(path, &mut bytes).await?;
-        Ok(bytes.into())
+        let path = path.as_ref();
+        let request = Request::Read(Read {
+            path: bytes(path),
+            offset: 0,
+            length: None,
+        });
+        let too_long = || {
+            format!(
+                "{} is longer than the {READ_LIMIT_BYTES} bytes that are read into memory; read it in parts, with a reader",
+                path.display()
+            )
+        };
+        let content = self.receive_whole(&request, READ_LIMIT_BYTES, too_long);
+        Ok(content.await?.into())
     }
 
     /// Reads a file into a writer; returns its length. What the writer got is only to be believed on success.
@@ -268,8 +285,15 @@ impl Files {
             path: bytes(path.as_ref()),
             follow: true,
         });
-        let mut listing = Vec::new();
-        self.receive(&request, &mut listing).await?;
+        let too_long = || {
+            format!(
+                "{} has too many entries to be listed; have a program in the sandbox do it",
+                path.as_ref().display()
+            )
+        };
+        let listing = self
+            .receive_whole(&request, LIST_LIMIT_BYTES, too_long)
+            .await?;
         let mut entries = Vec::new();
         let mut rest = listing.as_slice();
         while let Some((length, behind)) = rest.split_first_chunk::<2>() {
@@ -504,6 +528,24 @@ impl Files {
             Some(path) => error.at(path),
             None => error,
         })
+    }
+
+    /// Receives a request's stream into memory, where no more may come than `limit`: it is the sandbox that decides how much does.
+    async fn receive_whole(
+        &self,
+        request: &Request,
+        limit: usize,
+        too_long: impl Fn() -> String,
+    ) -> Result<Vec<u8>> {
+        let mut incoming = Incoming::open(&self.link, request)?;
+        let mut whole = Vec::new();
+        while let Some(chunk) = incoming.chunk().await? {
+            if whole.len() + chunk.len() > limit {
+                return Err(Error::new(ErrorKind::ResourceExhausted, too_long()));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole)
     }
 
     /// Receives a request's stream, and fails unless it is what the agent says it sent.

@@ -38,6 +38,8 @@ mod hypervisor;
 pub mod image;
 mod images;
 mod isolation;
+#[cfg(test)]
+mod limits_table;
 mod link;
 mod network;
 mod process;
