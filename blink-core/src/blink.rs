@@ -199,7 +199,10 @@ impl Blink {
             Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
         let ports = Bound::bind(&ports?)?;
         sandbox
-            .connect(crate::sandbox::DEFAULT_BOOT_TIMEOUT)
+            .connect(
+                std::time::Instant::now(),
+                crate::sandbox::DEFAULT_BOOT_TIMEOUT,
+            )
             .await?;
         sandbox.publish(ports)?;
         Ok(sandbox)

@@ -75,6 +75,11 @@ impl Home {
                 .map(PathBuf::from)
         });
         let path = match named {
+            Some(path) if path.as_os_str().is_empty() => {
+                return Err(Error::invalid(
+                    "the home is an empty path (\"\"); name a folder, or leave it out for BLINK_HOME or ~/.blink",
+                ));
+            }
             Some(path) => {
                 std::path::absolute(&path).map_err(|error| Error::io(path.display(), &error))?
             }

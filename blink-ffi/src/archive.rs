@@ -34,14 +34,16 @@ structure!(blink_export_options, zeros());
 
 /// Sets options to their defaults.
 ///
-/// @param options  Written. NULL does nothing.
+/// @param options  Written.
 /// @param size     sizeof(blink_export_options).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_export_options_init(
     options: *mut blink_export_options,
     size: usize,
-) {
-    init!(options, size);
+) -> blink_status {
+    init!(options, size)
 }
 
 impl Caller<'_> {

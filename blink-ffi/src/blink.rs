@@ -1,6 +1,6 @@
 //! The way in.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::sync::Arc;
 
 use blink_core::image::RegistryOptions;
@@ -11,7 +11,7 @@ use crate::cancel::blink_cancel;
 use crate::command::{blink_command, flag};
 use crate::core::Core;
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::output::blink_output;
 use crate::progress::Telling;
 use crate::sandbox_options::blink_sandbox_options;
@@ -21,10 +21,6 @@ use crate::status::blink_status;
 /// Blink, opened: everything begins here.
 pub struct blink {
     core: Arc<Core>,
-}
-
-impl Handle for blink {
-    const NAME: &'static CStr = c"blink";
 }
 
 impl blink {
@@ -81,11 +77,16 @@ structure!(blink_options, zeros());
 
 /// Sets options to their defaults.
 ///
-/// @param options  Written. NULL does nothing.
+/// @param options  Written.
 /// @param size     sizeof(blink_options).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_options_init(options: *mut blink_options, size: usize) {
-    init!(options, size);
+pub unsafe extern "C" fn blink_options_init(
+    options: *mut blink_options,
+    size: usize,
+) -> blink_status {
+    init!(options, size)
 }
 
 /// Opens Blink: its home, and up to 8 threads that all its calls share. What processes that are gone have left in the home

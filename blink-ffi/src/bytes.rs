@@ -1,18 +1,12 @@
 //! Bytes that a call has brought.
 
-use std::ffi::CStr;
-
 use bytes::Bytes;
 
 use crate::call::quietly;
-use crate::handle::{self, Handle};
+use crate::handle;
 
 /// Bytes that a call has brought. They never change.
 pub struct blink_bytes(Bytes);
-
-impl Handle for blink_bytes {
-    const NAME: &'static CStr = c"blink_bytes";
-}
 
 impl blink_bytes {
     pub(crate) fn new(bytes: Bytes) -> blink_bytes {

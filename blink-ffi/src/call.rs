@@ -44,6 +44,14 @@ impl Failure {
         Failure::new(blink_status::Cancelled, "the call was cancelled")
     }
 
+    /// For what takes a file descriptor that cannot be had.
+    pub(crate) fn descriptors(what: &str, error: std::io::Error) -> Failure {
+        let message = format!(
+            "no file descriptor could be made {what}: {error}; close some, or raise the limit (ulimit -n)"
+        );
+        Failure::new(blink_status::ResourceExhausted, message)
+    }
+
     pub(crate) fn would_block() -> Failure {
         Failure::new(blink_status::WouldBlock, "there is nothing to read now")
     }
@@ -370,12 +378,7 @@ pub(crate) use call;
 macro_rules! init {
     ($place:expr, $size:expr) => {{
         // SAFETY: whoever calls an exported function keeps to what the header says of its pointers.
-        let _ = unsafe {
-            crate::call::guarded(std::ptr::null_mut(), |caller| {
-                caller.init($place, $size);
-                Ok(())
-            })
-        };
+        unsafe { crate::call::guarded(std::ptr::null_mut(), |caller| caller.init($place, $size)) }
     }};
 }
 pub(crate) use init;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::call::{Caller, Failure, init};
 use crate::sized::{structure, zeros};
+use crate::status::blink_status;
 
 /// A program to run in a sandbox. It is started directly, without a shell: arguments arrive as they are. Everything is
 /// borrowed for the call that it is given to.
@@ -61,16 +62,22 @@ structure!(
         pty_rows: 24,
         pty_cols: 80,
         ..zeros()
-    }
+    },
+    reserved
 );
 
 /// Sets a command to its defaults; name a program in argv, or give it code, before it is used.
 ///
-/// @param command  Written. NULL does nothing.
+/// @param command  Written.
 /// @param size     sizeof(blink_command).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_command_init(command: *mut blink_command, size: usize) {
-    init!(command, size);
+pub unsafe extern "C" fn blink_command_init(
+    command: *mut blink_command,
+    size: usize,
+) -> blink_status {
+    init!(command, size)
 }
 
 impl Caller<'_> {

@@ -1,6 +1,6 @@
 //! What works on this machine.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 
 use blink_core::{Check, Hypervisor, Report};
 
@@ -8,7 +8,7 @@ use crate::blink::blink;
 use crate::call::{call, init, quietly};
 use crate::cancel::blink_cancel;
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::processes::no_such;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
@@ -19,10 +19,6 @@ pub struct blink_report {
     report: Report,
     problems: Vec<Option<CString>>,
     hypervisor: Option<CString>,
-}
-
-impl Handle for blink_report {
-    const NAME: &'static CStr = c"blink_report";
 }
 
 /// What was found out about one isolation. Its strings belong to the report.
@@ -43,11 +39,13 @@ structure!(blink_check, zeros());
 
 /// Sets up a blink_check to be filled in.
 ///
-/// @param check  Written. NULL does nothing.
+/// @param check  Written.
 /// @param size   sizeof(blink_check).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_check_init(check: *mut blink_check, size: usize) {
-    init!(check, size);
+pub unsafe extern "C" fn blink_check_init(check: *mut blink_check, size: usize) -> blink_status {
+    init!(check, size)
 }
 
 /// Tries the hypervisor, and each isolation by running a program in a sandbox of its own. May take some 20 seconds.

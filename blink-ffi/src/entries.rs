@@ -1,6 +1,6 @@
 //! Descriptions of files, and lists of them.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use blink_core::{DirEntry, FileType, Metadata};
 
 use crate::call::{call, init, quietly};
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::processes::no_such;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
@@ -56,11 +56,16 @@ structure!(blink_file_info, zeros());
 
 /// Sets up a blink_file_info to be filled in.
 ///
-/// @param info  Written. NULL does nothing.
+/// @param info  Written.
 /// @param size  sizeof(blink_file_info).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_file_info_init(info: *mut blink_file_info, size: usize) {
-    init!(info, size);
+pub unsafe extern "C" fn blink_file_info_init(
+    info: *mut blink_file_info,
+    size: usize,
+) -> blink_status {
+    init!(info, size)
 }
 
 /// The entries of a folder. They never change.
@@ -70,10 +75,6 @@ struct Shown {
     name: CString,
     target: Option<CString>,
     metadata: Metadata,
-}
-
-impl Handle for blink_entries {
-    const NAME: &'static CStr = c"blink_entries";
 }
 
 impl blink_entries {

@@ -1,9 +1,9 @@
 //! Why a call failed, for a person.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 
 use crate::call::{Failure, quietly};
-use crate::handle::{self, Handle, Lent};
+use crate::handle::{self, Lent};
 use crate::output::blink_output;
 use crate::status::blink_status;
 use crate::text::cut;
@@ -15,10 +15,6 @@ pub struct blink_error {
     message: CString,
     errno: c_int,
     output: Option<Lent<blink_output>>,
-}
-
-impl Handle for blink_error {
-    const NAME: &'static CStr = c"blink_error";
 }
 
 impl blink_error {

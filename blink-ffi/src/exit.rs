@@ -6,6 +6,7 @@ use blink_core::ExitStatus;
 
 use crate::call::init;
 use crate::sized::{structure, zeros};
+use crate::status::blink_status;
 use crate::text::{cut, pointer};
 
 /// How a program ended.
@@ -36,11 +37,13 @@ structure!(blink_exit, zeros());
 
 /// Sets up a blink_exit to be filled in.
 ///
-/// @param exit  Written. NULL does nothing.
+/// @param exit  Written.
 /// @param size  sizeof(blink_exit).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_exit_init(exit: *mut blink_exit, size: usize) {
-    init!(exit, size);
+pub unsafe extern "C" fn blink_exit_init(exit: *mut blink_exit, size: usize) -> blink_status {
+    init!(exit, size)
 }
 
 /// An exit status with the text that C may look at.

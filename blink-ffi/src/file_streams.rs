@@ -1,6 +1,6 @@
 //! Files of a sandbox that are read and written bit by bit.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::sync::Arc;
 
 use blink_core::{FileReader, FileWriter};
@@ -12,7 +12,7 @@ use crate::cancel::blink_cancel;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::files::{blink_files, blink_write_options};
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::status::blink_status;
 
 /// A file of a sandbox that is read bit by bit.
@@ -26,18 +26,10 @@ struct Reading {
     rest: Bytes,
 }
 
-impl Handle for blink_file_reader {
-    const NAME: &'static CStr = c"blink_file_reader";
-}
-
 /// A file of a sandbox that is written bit by bit. It changes when that is finished.
 pub struct blink_file_writer {
     /// `None` once it is finished.
     writing: Held<Mutex<Option<FileWriter>>>,
-}
-
-impl Handle for blink_file_writer {
-    const NAME: &'static CStr = c"blink_file_writer";
 }
 
 impl blink_file_writer {

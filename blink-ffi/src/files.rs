@@ -1,6 +1,6 @@
 //! The files of a sandbox.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::sync::Arc;
 
 use blink_core::{Files, WriteOptions};
@@ -12,17 +12,13 @@ use crate::command::flag;
 use crate::core::{Core, Held};
 use crate::entries::{blink_entries, blink_file_info, shown};
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
 
 /// The files of a sandbox. Paths are absolute. What is transferred arrives whole, or not at all.
 pub struct blink_files {
     files: Held<Files>,
-}
-
-impl Handle for blink_files {
-    const NAME: &'static CStr = c"blink_files";
 }
 
 impl blink_files {
@@ -59,11 +55,16 @@ structure!(blink_write_options, zeros());
 
 /// Sets options to their defaults.
 ///
-/// @param options  Written. NULL does nothing.
+/// @param options  Written.
 /// @param size     sizeof(blink_write_options).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_write_options_init(options: *mut blink_write_options, size: usize) {
-    crate::call::init!(options, size);
+pub unsafe extern "C" fn blink_write_options_init(
+    options: *mut blink_write_options,
+    size: usize,
+) -> blink_status {
+    crate::call::init!(options, size)
 }
 
 impl Caller<'_> {

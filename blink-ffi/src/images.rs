@@ -1,6 +1,6 @@
 //! Images.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
 
 use blink_core::image::{Removed, StoredImage};
 
@@ -9,7 +9,7 @@ use crate::call::{call, init, quietly};
 use crate::cancel::blink_cancel;
 use crate::entries::milliseconds;
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::processes::no_such;
 use crate::progress::{Telling, blink_progress_callback};
 use crate::sized::{structure, zeros};
@@ -23,10 +23,6 @@ struct Shown {
     image: StoredImage,
     reference: Option<CString>,
     digest: CString,
-}
-
-impl Handle for blink_image_list {
-    const NAME: &'static CStr = c"blink_image_list";
 }
 
 impl blink_image_list {
@@ -62,11 +58,13 @@ structure!(blink_image, zeros());
 
 /// Sets up a blink_image to be filled in.
 ///
-/// @param image  Written. NULL does nothing.
+/// @param image  Written.
 /// @param size   sizeof(blink_image).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_image_init(image: *mut blink_image, size: usize) {
-    init!(image, size);
+pub unsafe extern "C" fn blink_image_init(image: *mut blink_image, size: usize) -> blink_status {
+    init!(image, size)
 }
 
 /// Fetches an image into the home, so that sandboxes can have it at once: a registry's reference, a folder in OCI layout, or

@@ -1,13 +1,13 @@
 //! Checkpoints, and where sessions come from.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 
 use blink_core::{Checkpoint, Consistency, Lineage};
 
 use crate::call::{call, init, quietly};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::processes::no_such;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
@@ -49,11 +49,16 @@ structure!(blink_checkpoint, zeros());
 
 /// Sets up a blink_checkpoint to be filled in.
 ///
-/// @param checkpoint  Written. NULL does nothing.
+/// @param checkpoint  Written.
 /// @param size        sizeof(blink_checkpoint).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_checkpoint_init(checkpoint: *mut blink_checkpoint, size: usize) {
-    init!(checkpoint, size);
+pub unsafe extern "C" fn blink_checkpoint_init(
+    checkpoint: *mut blink_checkpoint,
+    size: usize,
+) -> blink_status {
+    init!(checkpoint, size)
 }
 
 pub(crate) fn consistency(consistency: Consistency) -> i32 {
@@ -76,10 +81,6 @@ struct Shown {
     checkpoint: Checkpoint,
     name: CString,
     parent: Option<CString>,
-}
-
-impl Handle for blink_lineage {
-    const NAME: &'static CStr = c"blink_lineage";
 }
 
 impl blink_lineage {

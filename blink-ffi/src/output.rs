@@ -1,13 +1,13 @@
 //! The captured result of a program.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 use blink_core::Output;
 
 use crate::call::{call, quietly};
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::status::blink_status;
 use crate::text;
 
@@ -15,10 +15,6 @@ use crate::text;
 pub struct blink_output {
     output: Output,
     exit: Exit,
-}
-
-impl Handle for blink_output {
-    const NAME: &'static CStr = c"blink_output";
 }
 
 impl blink_output {

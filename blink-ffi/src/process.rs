@@ -1,6 +1,5 @@
 //! Programs that run, and stream.
 
-use std::ffi::CStr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +16,7 @@ use crate::cancel::blink_cancel;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::readiness::Readiness;
 use crate::status::blink_status;
 
@@ -45,10 +44,6 @@ struct Output {
     /// `None` where it is discarded.
     reading: Held<Mutex<Option<ProcessOutput>>>,
     readiness: Arc<Readiness>,
-}
-
-impl Handle for blink_process {
-    const NAME: &'static CStr = c"blink_process";
 }
 
 impl blink_process {

@@ -1,19 +1,13 @@
 //! What is kept of a process's output.
 
-use std::ffi::CStr;
-
 use blink_core::ProcessLogs;
 
 use crate::call::quietly;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::output::bytes;
 
 /// What was kept of a process's output when it was asked for: at most the last MiB of each stream. It never changes.
 pub struct blink_process_logs(ProcessLogs);
-
-impl Handle for blink_process_logs {
-    const NAME: &'static CStr = c"blink_process_logs";
-}
 
 impl blink_process_logs {
     pub(crate) fn new(logs: ProcessLogs) -> blink_process_logs {

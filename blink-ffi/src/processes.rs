@@ -1,6 +1,6 @@
 //! Lists of processes.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 
 use blink_core::ProcessInfo;
@@ -8,7 +8,7 @@ use blink_core::ProcessInfo;
 use crate::call::{Failure, call, init, quietly};
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
 use crate::text::{cut, pointer};
@@ -22,10 +22,6 @@ struct Shown {
     argv_pointers: Vec<usize>,
     key: Option<CString>,
     exit: Option<Exit>,
-}
-
-impl Handle for blink_process_list {
-    const NAME: &'static CStr = c"blink_process_list";
 }
 
 impl blink_process_list {
@@ -77,11 +73,16 @@ structure!(blink_process_info, zeros());
 
 /// Sets up a blink_process_info to be filled in.
 ///
-/// @param info  Written. NULL does nothing.
+/// @param info  Written.
 /// @param size  sizeof(blink_process_info).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_process_info_init(info: *mut blink_process_info, size: usize) {
-    init!(info, size);
+pub unsafe extern "C" fn blink_process_info_init(
+    info: *mut blink_process_info,
+    size: usize,
+) -> blink_status {
+    init!(info, size)
 }
 
 /// The number of processes in a list.

@@ -7,7 +7,6 @@ use std::task::Wake;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::call::Failure;
-use crate::status::blink_status;
 
 /// A descriptor that can be read from while there may be something. It is only made where somebody wants it: whoever just
 /// reads does not pay for it.
@@ -20,10 +19,8 @@ impl Readiness {
         if let Some(fd) = self.0.get() {
             return Ok(fd.as_raw_fd());
         }
-        let made = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| {
-            let message = format!("no file descriptor could be made to wait with: {error}");
-            Failure::new(blink_status::ResourceExhausted, message)
-        })?;
+        let made = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| Failure::descriptors("to wait with", error.into()))?;
         Ok(self.0.get_or_init(|| made).as_raw_fd())
     }
 

@@ -1,6 +1,6 @@
 //! Sandboxes.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::sync::{Arc, OnceLock};
 
 use blink_core::Sandbox;
@@ -12,7 +12,7 @@ use crate::command::blink_command;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::files::blink_files;
-use crate::handle::{self, Handle, Lent};
+use crate::handle::{self, Lent};
 use crate::output::blink_output;
 use crate::process::blink_process;
 use crate::processes::{blink_process_list, no_such};
@@ -30,10 +30,6 @@ pub struct blink_sandbox {
     agent: Option<CString>,
     ports: Shown<blink_port>,
     death: OnceLock<Lent<blink_error>>,
-}
-
-impl Handle for blink_sandbox {
-    const NAME: &'static CStr = c"blink_sandbox";
 }
 
 impl blink_sandbox {

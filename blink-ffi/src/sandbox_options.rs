@@ -9,7 +9,8 @@ use crate::blink::isolation;
 use crate::call::{Caller, Failure, init};
 use crate::command::flag;
 use crate::progress::{Telling, blink_progress_callback};
-use crate::sized::{structure, zeros};
+use crate::sized::{check_reserved, structure, zeros};
+use crate::status::blink_status;
 
 /// What a sandbox can reach.
 #[repr(i32)]
@@ -115,18 +116,20 @@ pub struct blink_sandbox_options {
     pub progress_data: *mut c_void,
 }
 
-structure!(blink_sandbox_options, zeros());
+structure!(blink_sandbox_options, zeros(), reserved);
 
 /// Sets options to their defaults.
 ///
-/// @param options  Written. NULL does nothing.
+/// @param options  Written.
 /// @param size     sizeof(blink_sandbox_options).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_options_init(
     options: *mut blink_sandbox_options,
     size: usize,
-) {
-    init!(options, size);
+) -> blink_status {
+    init!(options, size)
 }
 
 /// What a program asks for, checked and copied.
@@ -213,6 +216,7 @@ impl Caller<'_> {
     }
 
     fn mount(&self, mount: &blink_mount) -> Result<Mount, Failure> {
+        check_reserved(mount.reserved, "a mount")?;
         let host = self.words(mount.host, "a mount's host")?;
         let guest = self.words(mount.guest, "a mount's guest")?;
         let made = Mount::new(host, guest);
@@ -223,6 +227,7 @@ impl Caller<'_> {
     }
 
     fn port(&self, port: &blink_port) -> Result<PublishedPort, Failure> {
+        check_reserved(port.reserved, "a port")?;
         let made = PublishedPort::new(port.host_port, port.guest_port);
         let Some(address) = self.optional_text(port.address, "a port's address")? else {
             return Ok(made);

@@ -1,6 +1,6 @@
 //! Sessions.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::command::blink_command;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::files::blink_files;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::output::blink_output;
 use crate::process::blink_process;
 use crate::processes::{blink_process_list, no_such};
@@ -26,10 +26,6 @@ use crate::text::cut;
 pub struct blink_session {
     pub(crate) session: Held<Session>,
     id: CString,
-}
-
-impl Handle for blink_session {
-    const NAME: &'static CStr = c"blink_session";
 }
 
 impl blink_session {

@@ -1,6 +1,6 @@
 //! What there is to say about sessions.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::time::Duration;
 
 use blink_core::{Network, SessionInfo};
@@ -9,7 +9,7 @@ use crate::blink::blink;
 use crate::call::{call, init, quietly};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::processes::no_such;
 use crate::sandbox_options::{blink_mount, blink_network, blink_port};
 use crate::session::blink_session;
@@ -32,10 +32,6 @@ struct Shown {
     hosts: Array<*const c_char>,
     mounts: Array<blink_mount>,
     ports: Array<blink_port>,
-}
-
-impl Handle for blink_session_list {
-    const NAME: &'static CStr = c"blink_session_list";
 }
 
 impl blink_session_list {
@@ -124,11 +120,16 @@ structure!(blink_session_info, zeros());
 
 /// Sets up a blink_session_info to be filled in.
 ///
-/// @param info  Written. NULL does nothing.
+/// @param info  Written.
 /// @param size  sizeof(blink_session_info).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_info_init(info: *mut blink_session_info, size: usize) {
-    init!(info, size);
+pub unsafe extern "C" fn blink_session_info_init(
+    info: *mut blink_session_info,
+    size: usize,
+) -> blink_status {
+    init!(info, size)
 }
 
 /// Lists all sessions of the home, by name, whoever has them.

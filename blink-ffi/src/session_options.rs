@@ -10,6 +10,7 @@ use crate::command::flag;
 use crate::progress::{Telling, blink_transfer_callback};
 use crate::sandbox_options::{Asked, blink_sandbox_options};
 use crate::sized::{structure, zeros};
+use crate::status::blink_status;
 
 /// A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
 ///
@@ -46,19 +47,22 @@ structure!(
     blink_session_options {
         patience_ms: 10_000,
         ..zeros()
-    }
+    },
+    reserved
 );
 
 /// Sets options to their defaults.
 ///
-/// @param options  Written. NULL does nothing.
+/// @param options  Written.
 /// @param size     sizeof(blink_session_options).
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+///         then fails, too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_options_init(
     options: *mut blink_session_options,
     size: usize,
-) {
-    init!(options, size);
+) -> blink_status {
+    init!(options, size)
 }
 
 /// What a program asks for, checked and copied.

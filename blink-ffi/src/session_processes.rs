@@ -1,7 +1,7 @@
 //! The processes of a session that runs, beside whoever has the session.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::sync::{Mutex, PoisonError};
 
 use blink_core::SessionProcesses;
@@ -12,7 +12,7 @@ use crate::cancel::blink_cancel;
 use crate::core::Held;
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::process::{blink_process, signal_number, within};
 use crate::process_logs::blink_process_logs;
 use crate::processes::blink_process_list;
@@ -24,10 +24,6 @@ pub struct blink_processes {
     processes: Held<SessionProcesses>,
     /// Of those that were waited for: C may look at their text.
     exits: Mutex<HashMap<u64, Exit>>,
-}
-
-impl Handle for blink_processes {
-    const NAME: &'static CStr = c"blink_processes";
 }
 
 /// The processes of a session that runs, also while another process has the session, or another handle of this one: of a

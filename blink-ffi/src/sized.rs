@@ -10,24 +10,51 @@ const LARGEST: usize = 64 << 10;
 /// # Safety
 /// It is `repr(C)`, its first field is the `usize` that [`size`](Sized::size) gives, and it has only numbers and pointers.
 pub(crate) unsafe trait Structure: Copy {
+    /// Its name in the header.
+    const NAME: &'static str;
+
+    /// Its size in the first version that had it: no program has a smaller one. Where it has grown, this stays.
+    const FIRST_SIZE: usize = size_of::<Self>();
+
     /// What a program has that says nothing.
     fn defaults() -> Self;
+
+    /// What must be 0 until a later version has a use for it.
+    fn reserved(&self) -> u32 {
+        0
+    }
 }
 
 /// Makes structures of the header.
 macro_rules! structure {
-    ($name:ident, $defaults:expr) => {
+    ($name:ident, $defaults:expr $(, $reserved:ident)?) => {
         // SAFETY: it stands beside its declaration, which has a size first, and numbers and pointers behind.
         unsafe impl crate::sized::Structure for $name {
+            const NAME: &'static str = stringify!($name);
+
             fn defaults() -> $name {
                 let mut defaults: $name = $defaults;
                 defaults.size = std::mem::size_of::<$name>();
                 defaults
             }
+
+            $(fn reserved(&self) -> u32 {
+                self.$reserved
+            })?
         }
     };
 }
 pub(crate) use structure;
+
+/// Refuses what a later version may have a use for: a program that sets it would mean something else then.
+pub(crate) fn check_reserved(reserved: u32, what: &str) -> Result<(), Failure> {
+    match reserved {
+        0 => Ok(()),
+        _ => Err(Failure::invalid(format!(
+            "`reserved` of {what} is {reserved}; it must be 0: set the structure up before it is filled in"
+        ))),
+    }
+}
 
 /// All zeros: numbers and pointers have that value.
 pub(crate) fn zeros<T: Structure>() -> T {
@@ -61,6 +88,7 @@ impl Caller<'_> {
                 ));
             }
         }
+        check_reserved(value.reserved(), what)?;
         Ok(value)
     }
 
@@ -86,10 +114,21 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// Sets a structure of the program's to its defaults; does nothing where it cannot be one.
-    pub(crate) fn init<T: Structure>(&self, place: *mut T, size: usize) {
-        if place.is_null() || !place.is_aligned() || !is_size::<T>(size) {
-            return;
+    /// Sets a structure of the program's to its defaults. One whose size cannot be is given that size and nothing else, so that
+    /// the call which it is for tells of it, even where nobody has looked at this one's result.
+    pub(crate) fn init<T: Structure>(&self, place: *mut T, size: usize) -> Result<(), Failure> {
+        if place.is_null() || !place.is_aligned() {
+            return Err(Failure::invalid(format!(
+                "the place of the {} is NULL, or not aligned for it",
+                T::NAME
+            )));
+        }
+        if let Err(failure) = check_size::<T>(size, T::NAME) {
+            if size >= size_of::<usize>() {
+                // SAFETY: the caller vouches for so many bytes.
+                unsafe { place.cast::<usize>().write(size) };
+            }
+            return Err(failure);
         }
         let known = size_of::<T>();
         let defaults = T::defaults();
@@ -100,6 +139,7 @@ impl Caller<'_> {
             std::ptr::write_bytes(to.add(size.min(known)), 0, size.saturating_sub(known));
             place.cast::<usize>().write(size);
         }
+        Ok(())
     }
 
     fn size_of<T: Structure>(&self, structure: *const T, what: &str) -> Result<usize, Failure> {
@@ -110,15 +150,18 @@ impl Caller<'_> {
         }
         // SAFETY: the caller vouches for it, and a structure begins with its size.
         let size = unsafe { structure.cast::<usize>().read() };
-        match is_size::<T>(size) {
-            true => Ok(size),
-            false => Err(Failure::invalid(format!(
-                "{what} says that it has {size} bytes, which no version of it has; set it up with its _init function"
-            ))),
-        }
+        check_size::<T>(size, what).map(|()| size)
     }
 }
 
-fn is_size<T>(size: usize) -> bool {
-    (size_of::<usize>()..=LARGEST).contains(&size) && size.is_multiple_of(align_of::<T>())
+fn check_size<T: Structure>(size: usize, what: &str) -> Result<(), Failure> {
+    let can_be = (T::FIRST_SIZE..=LARGEST).contains(&size) && size.is_multiple_of(align_of::<T>());
+    match can_be {
+        true => Ok(()),
+        false => Err(Failure::invalid(format!(
+            "{what} says that it has {size} bytes, and a {0} has {1}: call {0}_init() with sizeof({0})",
+            T::NAME,
+            size_of::<T>()
+        ))),
+    }
 }

@@ -1,17 +1,13 @@
 //! Lists of strings.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 
 use crate::call::quietly;
-use crate::handle::{self, Handle};
+use crate::handle;
 use crate::text::cut;
 
 /// A list of strings. It never changes.
 pub struct blink_strings(Vec<CString>);
-
-impl Handle for blink_strings {
-    const NAME: &'static CStr = c"blink_strings";
-}
 
 impl blink_strings {
     pub(crate) fn new(strings: impl IntoIterator<Item = String>) -> blink_strings {

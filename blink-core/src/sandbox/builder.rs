@@ -426,11 +426,10 @@ impl SandboxBuilder {
         .await;
         let machine: Arc<dyn Machine> = booted?.into();
         let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
-        let left = self.boot_timeout.saturating_sub(started.elapsed());
         let connected = tokio::select! {
             biased;
             () = given_up.cancelled() => Err(engine::given_up()),
-            connected = sandbox.connect(left) => connected,
+            connected = sandbox.connect(started, self.boot_timeout) => connected,
         };
         if let Err(error) = connected {
             let error = match error.kind() {

@@ -5,7 +5,7 @@ mod builder;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blink_wire::{Address, Attach, ProcessId, Request, Response};
 use tokio::sync::Mutex;
@@ -78,14 +78,14 @@ impl Sandbox {
     /// Opens the link to a machine that an earlier process has left, and publishes its ports.
     pub(crate) async fn reached(mut self, ports: &[PublishedPort]) -> Result<Sandbox> {
         let ports = Bound::bind(ports)?;
-        self.connect(DEFAULT_BOOT_TIMEOUT).await?;
+        self.connect(Instant::now(), DEFAULT_BOOT_TIMEOUT).await?;
         self.publish(ports)?;
         Ok(self)
     }
 
     /// As [`reached`](Sandbox::reached), where another process publishes its ports.
     pub(crate) async fn reached_beside(mut self, ports: Vec<PublishedPort>) -> Result<Sandbox> {
-        self.connect(DEFAULT_BOOT_TIMEOUT).await?;
+        self.connect(Instant::now(), DEFAULT_BOOT_TIMEOUT).await?;
         self.publish_elsewhere(ports);
         Ok(self)
     }
@@ -137,21 +137,23 @@ impl Sandbox {
     }
 
     /// Opens the link; a machine that does not answer is ended by the drop that follows.
-    pub(crate) async fn connect(&mut self, deadline: Duration) -> Result<()> {
+    pub(crate) async fn connect(&mut self, started: Instant, limit: Duration) -> Result<()> {
         let machine = self.machine.clone();
-        let started = std::time::Instant::now();
+        // What is told is the time that was given, and not what is left of it here.
         let late = || {
-            let message = format!("the sandbox's agent did not call within {deadline:.1?}");
+            let message = format!(
+                "the sandbox did not boot within {limit:?}; give it more time (its boot timeout)"
+            );
             Error::new(ErrorKind::Timeout, message)
         };
+        let left = || limit.saturating_sub(started.elapsed());
         // A timer of nothing still lets through what is quick enough.
-        if deadline.is_zero() {
+        if left().is_zero() {
             return Err(late());
         }
-        let io = tokio::time::timeout(deadline, self.machine.open_link())
+        let io = tokio::time::timeout(left(), self.machine.open_link())
             .await
             .map_err(|_| late())??;
-        let deadline = deadline.saturating_sub(started.elapsed());
         let obituary = Box::new(move |reason: String| {
             let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> =
                 Box::pin(async move {
@@ -163,7 +165,11 @@ impl Sandbox {
                 });
             words
         });
-        self.link = Some(Link::connect(io, deadline, obituary).await?);
+        let link = Link::connect(io, left(), obituary).await;
+        self.link = Some(link.map_err(|error| match error.kind() {
+            ErrorKind::Timeout => late(),
+            _ => error,
+        })?);
         Ok(())
     }
 
