@@ -14,7 +14,7 @@ use crate::slot::{Guard, Slot};
 use crate::target::Target;
 use crate::values;
 
-/// A session, held by this process.
+/// A session, open in this process.
 #[pyclass(frozen, module = "blink._blink")]
 pub(crate) struct Session {
     slot: Slot<CoreSession>,
@@ -55,14 +55,9 @@ impl Session {
     }
 }
 
-/// A machine that is not to go on has its disk written first.
+/// A machine that is not to go on, for this process or another, has its disk written first.
 fn end(session: CoreSession) -> Boxed<Result<(), Failure>> {
-    Box::pin(async move {
-        if !session.info().await.warm {
-            session.stop().await?;
-        }
-        Ok(())
-    })
+    Box::pin(async move { Ok(session.close().await?) })
 }
 
 /// What of a session is exported, and where its progress can be heard.

@@ -43,7 +43,7 @@ impl Sessions {
         let (session, info) = self.take(name).await?;
         progress::shown("restoring the session", session.restore(snapshot)).await?;
         let running = session.info().await.running;
-        self.let_go(session, &info).await;
+        self.let_go(session).await;
         let words = format!("the session {name} is at the checkpoint {snapshot} again");
         let more = json!({"snapshot": snapshot, "running": running && info.warm});
         self.tell("session_restored", name, info.isolation, more, &words)

@@ -62,7 +62,7 @@ impl Sessions {
             }
         };
         let copied = progress::shown("copying", copying).await;
-        self.let_go(session, &info).await;
+        self.let_go(session).await;
         copied?;
         let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
         let more = json!({"from": from, "to": to});

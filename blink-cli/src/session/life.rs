@@ -34,7 +34,7 @@ impl Sessions {
         self.tell("session_started", name, info.isolation, more, &words)
     }
 
-    /// Removes it with everything that it has; only by `force` where it goes on running for somebody.
+    /// Removes it with everything that it has; only by `force` where it goes on running for somebody, or others use it.
     pub(super) async fn remove(&self, name: &str, force: bool) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         if info.running && info.warm && !force {
@@ -46,7 +46,13 @@ impl Sessions {
                 ),
             ));
         }
-        progress::shown("removing the session", session.remove()).await?;
+        let removing = async {
+            match force {
+                true => session.remove_by_force().await,
+                false => session.remove().await,
+            }
+        };
+        progress::shown("removing the session", removing).await?;
         let words = format!("removed the session {name}");
         self.tell("session_removed", name, info.isolation, json!({}), &words)
     }

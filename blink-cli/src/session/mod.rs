@@ -125,7 +125,7 @@ pub(crate) async fn carry_out(
 }
 
 impl Sessions {
-    /// Takes a session, which is not started by that.
+    /// Opens a session, which is not started by that.
     async fn take(&self, name: &str) -> Result<(Session, SessionInfo), Failure> {
         let session = self.blink.take_session(name, DEFAULT_PATIENCE).await?;
         let info = session.info().await;
@@ -140,12 +140,9 @@ impl Sessions {
         }
     }
 
-    /// Lets go of a session: its machine goes on if it is warm, and ends well otherwise.
-    async fn let_go(&self, session: Session, info: &SessionInfo) {
-        if info.warm {
-            return;
-        }
-        if let Err(error) = session.stop().await {
+    /// Lets go of a session: its machine goes on if it is warm or others use it, and ends well otherwise.
+    async fn let_go(&self, session: Session) {
+        if let Err(error) = session.close().await {
             warn(error);
         }
     }

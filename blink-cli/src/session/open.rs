@@ -62,8 +62,7 @@ impl Sessions {
                 if session.was_created() {
                     signals.ends_at_once_while(session.remove()).await?;
                 } else {
-                    let info = session.info().await;
-                    self.let_go(session, &info).await;
+                    self.let_go(session).await;
                 }
                 Ok(exit_code(signal))
             }
@@ -76,7 +75,7 @@ impl Sessions {
         let created = session.was_created();
         let info = session.info().await;
         signals
-            .ends_at_once_while(self.let_go(session, &info))
+            .ends_at_once_while(self.let_go(session))
             .await;
         let words = match (created, info.warm) {
             (true, true) => format!("made the session {}, which runs", info.name),

@@ -42,7 +42,7 @@ impl Sessions {
             .hold(&session, &info, terminal, &target, options, &mut signals)
             .await;
         signals
-            .ends_at_once_while(self.let_go(session, &info))
+            .ends_at_once_while(self.let_go(session))
             .await;
         ending.and_then(Ending::tell)
     }
