@@ -22,7 +22,8 @@ use crate::status::blink_status;
 use crate::strings::blink_strings;
 use crate::text::cut;
 
-/// A named sandbox that outlives the process, held by this one: no other can open it meanwhile.
+/// A named sandbox that outlives the process. Threads and, in a namespace, processes can have one open at once, and use the
+/// same machine.
 pub struct blink_session {
     pub(crate) session: Held<Session>,
     id: CString,
@@ -50,7 +51,8 @@ impl blink_session {
 /// @param out      Set on success; free with blink_session_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for a name that is none, and for options that the session was not made with;
-///         BUSY while another process has it, which the message names; otherwise as blink_sandbox_create().
+///         BUSY while another process changes it, or has its micro-VM, which the message names; otherwise as
+///         blink_sandbox_create().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_open(
     blink: *const blink,
@@ -74,15 +76,16 @@ pub unsafe extern "C" fn blink_session_open(
     })
 }
 
-/// Takes a session that is there, without starting it.
+/// Opens a session that is there, without starting it.
 ///
 /// @param blink        Borrowed. May be used from several threads at once.
 /// @param name         Its name.
-/// @param patience_ms  Milliseconds for which another process that has it is waited for; 0 does not wait.
+/// @param patience_ms  Milliseconds for which others are waited for that change it, or keep it from being changed later; 0
+///                     does not wait.
 /// @param cancel       Borrowed. NULL: it cannot be cancelled.
 /// @param out          Set on success; free with blink_session_free(). NULL on failure.
 /// @param err          May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process has it; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process changes it, or has its micro-VM; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_take(
     blink: *const blink,
@@ -174,7 +177,8 @@ pub unsafe extern "C" fn blink_session_start(
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INTERNAL where the machine cannot be ended.
+/// @return BLINK_STATUS_OK (0); BUSY while other processes use it, whom the message names; INTERNAL where the machine cannot be
+///         ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_stop(
     session: *const blink_session,
@@ -419,7 +423,8 @@ pub unsafe extern "C" fn blink_session_rename(
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INTERNAL where something of it could not be removed, which the message names.
+/// @return BLINK_STATUS_OK (0); BUSY while other processes have it open, whom the message names; INTERNAL where something of it
+///         could not be removed, which the message names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_remove(
     session: *const blink_session,
@@ -435,8 +440,8 @@ pub unsafe extern "C" fn blink_session_remove(
     })
 }
 
-/// Lets go of a session, which stays. Its machine ends, unless it is warm: for a micro-VM that is a power cut, so call
-/// blink_session_stop() first where the last seconds' writes matter.
+/// Lets go of a session, which stays. Its machine ends with its last user, unless it is warm: for a micro-VM that is a power
+/// cut, so call blink_session_stop() first where the last seconds' writes matter.
 ///
 /// @param session  Taken. NULL does nothing. Calls that are under way on it end first.
 #[unsafe(no_mangle)]

@@ -35,7 +35,7 @@ pub struct blink_processes {
 /// @param out     Set on success; free with blink_processes_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such session, and where it does not run; BUSY where another process
-///         starts it right now, or has one that must be taken, for longer than 10 s; CANCELLED.
+///         starts it right now, or has its micro-VM, for longer than 10 s; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_of(
     blink: *const blink,

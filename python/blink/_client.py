@@ -194,7 +194,7 @@ class Blink:
         InvalidArgument
             For a name that is none, and for options that the session was not made with.
         Busy
-            Another process has it, which the message names; otherwise as for `sandbox`.
+            Another process changes it, or has its micro-VM, which the message names; otherwise as for `sandbox`.
         """
         return Session(self._native.session(name, options).wait())
 
@@ -276,7 +276,7 @@ class Blink:
         NotFound
             There is no such session, or it does not run.
         Busy
-            Another process starts it right now, or has one that must be taken, for longer than 10 seconds.
+            Another process starts it right now, or has its micro-VM, for longer than 10 seconds.
         """
         return SessionProcesses(self._native.session_processes(name).wait())
 

@@ -243,9 +243,9 @@ class Sandbox(Machine):
 class Session(Machine):
     """A session: a named sandbox that outlives the process, from `Blink.session`.
 
-    This process holds it: no other can open it meanwhile. At the end of its ``with`` block, or by `close`, its machine is
-    stopped, unless it is ``warm``, and the session is let go of; its disk stays until it is removed. All methods may be
-    called from several threads at once. A change that is interrupted, as by Ctrl-C, comes to its end in the background.
+    Threads, tasks and, in a namespace, processes can have one open at once, and use the same machine. At the end of its
+    ``with`` block, or by `close`, the session is let go of, and its machine stopped, unless it is ``warm`` or somebody else
+    uses it; its disk stays until it is removed. All methods may be called from several threads at once. A change that is interrupted, as by Ctrl-C, comes to its end in the background.
 
     Examples
     --------
@@ -291,7 +291,13 @@ class Session(Machine):
         self._native.start().wait()
 
     def stop(self) -> None:
-        """End its machine; what its programs have written to its disk stays. No-op where it does not run."""
+        """End its machine; what its programs have written to its disk stays. No-op where it does not run.
+
+        Raises
+        ------
+        Busy
+            Other processes use it, whom the message names.
+        """
         self._native.stop().wait()
 
     def rename(self, name: str) -> None:
@@ -339,6 +345,8 @@ class Session(Machine):
         Raises
         ------
         NotFound
+        Busy
+            Other processes use it, whom the message names.
         """
         self._native.restore(checkpoint).wait()
 
@@ -425,14 +433,20 @@ class Session(Machine):
         self._native.export_oci(path, checkpoint, progress).wait()
 
     def close(self) -> None:
-        """Stop it, unless it is warm, and let go of it. No-op once it is closed.
+        """Let go of it, and stop it, unless it is warm or somebody else uses it. No-op once it is closed.
 
         Calls that are under way in other threads fail with `SandboxDied`.
         """
         self._native.close().wait()
 
     def remove(self) -> None:
-        """End it and remove its disk, its checkpoints and its name. Forks of it stay whole. No-op once it is closed."""
+        """End it and remove its disk, its checkpoints and its name. Forks of it stay whole. No-op once it is closed.
+
+        Raises
+        ------
+        Busy
+            Other processes have it open, whom the message names.
+        """
         self._native.remove().wait()
 
     def __enter__(self) -> Self:

@@ -5,4 +5,5 @@
 //! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`.
 
 mod memory;
+mod sharing;
 mod support;

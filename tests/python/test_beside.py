@@ -48,20 +48,14 @@ def test_who_has_the_session_loses_nothing(library: Blink, session: Session) -> 
     idle = session.spawn(["sh", "-c", "echo here; cat; exit 4"], stdin=blink.PIPE)
     assert idle.stdout.chunk() == b"here\n"
     ended: list[blink.ExitStatus] = []
-    if ENGINE == "microvm":
-        with pytest.raises(blink.Busy, match="beside"):
-            library.session_processes("beside")
-        waiting = threading.Thread(target=lambda: ended.append(idle.wait()))
-        waiting.start()
-    else:
-        processes = library.session_processes("beside")
-        assert (processes.isolation, processes.closed) == (ENGINE, False)
-        assert [(process.id, process.status) for process in processes.list()] == [(idle.id, None)]
-        assert processes.logs(idle.id) == blink.ProcessLogs(b"here\n", 0, b"", 0)
-        waiting = threading.Thread(target=lambda: ended.append(processes.wait(idle.id)))
-        waiting.start()
-        with pytest.raises(blink.ExecTimeout, match="goes on"):
-            processes.wait(idle.id, timeout=0.05)
+    processes = library.session_processes("beside")
+    assert (processes.isolation, processes.closed) == (ENGINE, False)
+    assert [(process.id, process.status) for process in processes.list()] == [(idle.id, None)]
+    assert processes.logs(idle.id) == blink.ProcessLogs(b"here\n", 0, b"", 0)
+    waiting = threading.Thread(target=lambda: ended.append(processes.wait(idle.id)))
+    waiting.start()
+    with pytest.raises(blink.ExecTimeout, match="goes on"):
+        processes.wait(idle.id, timeout=0.05)
     idle.stdin.write("more\n")
     assert idle.stdout.chunk() == b"more\n"
     idle.stdin.close()

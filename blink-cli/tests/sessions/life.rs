@@ -140,7 +140,7 @@ fn what_outlives_a_command_needs_a_warm_session() {
 }
 
 #[test]
-fn a_session_of_another_command_is_busy() {
+fn a_session_is_shared_with_other_commands_and_ended_by_none() {
     let home = Home::with(&["a"]);
     let mut child = home
         .session(&["run", "--name", "a", "--", "sh", "-c", "echo ready; cat"])
@@ -150,13 +150,25 @@ fn a_session_of_another_command_is_busy() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
-    let output = home.output(&["rm", "--name", "a", "--force"]);
-    assert_eq!(output.status.code(), Some(125));
-    let words = said(&output);
-    assert!(
-        words.contains("another process") && words.contains(&child.id().to_string()),
-        "{words}"
-    );
+    for task in ["rm", "stop"] {
+        let output = home.output(&[task, "--name", "a"]);
+        assert_eq!(output.status.code(), Some(125));
+        let words = said(&output);
+        assert!(
+            words.contains("another process") && words.contains(&child.id().to_string()),
+            "{words}"
+        );
+    }
+    // All else goes on beside it, in the same machine.
+    let script = "echo beside >/dev/shm/beside; cat /dev/shm/beside";
+    let output = home.output(&["run", "--name", "a", "--", "sh", "-c", script]);
+    assert_eq!(output.stdout, b"beside\n");
+    let ran = home.json(&["run", "--name", "a", "--", "cat", "/dev/shm/beside"]);
+    assert_eq!(ran["stdout"], "beside\n");
+    home.says(&["cp", "a:/etc/machine-id", home.0.path().to_str().unwrap()]);
+    home.json(&["checkpoint", "--name", "a", "--snapshot", "one"]);
+    home.json(&["rm", "--name", "a", "--snapshot", "one"]);
+    assert_eq!(home.json(&["ps", "--name", "a"]), json!([]));
     // What only looks does not wait.
     assert_eq!(home.json(&["ls"])[0]["running"], true);
     assert_eq!(home.json(&["list", "--name", "a"]), json!([]));

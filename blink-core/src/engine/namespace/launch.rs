@@ -20,6 +20,7 @@ use super::{Tools, disk, machine, userns};
 use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::home::new_id;
 use crate::sandbox::Network;
 
 /// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
@@ -84,7 +85,8 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let info_writer = passed.add(info_writer.into());
 
     let (shown, mounts) = entry::show_mounts(spec, namespace.as_ref())?;
-    let group = ControlGroup::create(&spec.id, &spec.resources);
+    // Each boot has one of its own: whoever hears late of an earlier machine's end ends that alone.
+    let group = ControlGroup::create(&format!("{}-{}", spec.id, new_id()?), &spec.resources);
     agent.extend(agent_limits(spec, group.is_some()));
     let mut arguments = arguments(tools, spec, &shown);
     arguments.extend(["--info-fd".into(), info_writer.into()]);
