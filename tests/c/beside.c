@@ -2,8 +2,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { WRITTEN = 3000004, KEPT = 1 << 20 };
 
@@ -226,7 +229,7 @@ static void after_its_owner(blink *all)
     blink_session_free(session);
 }
 
-/* One that is not warm is its owner's alone; one that nobody has does not run. */
+/* One that nobody has does not run. */
 static void what_must_be_taken(blink *all)
 {
     blink_error *err = NULL;
@@ -240,6 +243,81 @@ static void what_must_be_taken(blink *all)
     blink_session_free(session);
 }
 
+enum { SHARERS = 4, COMMANDS = 8 };
+
+/* Runs commands in the session that others use, each of them in the one machine. */
+static void *share(void *data)
+{
+    blink *all = data;
+    blink_error *err = NULL;
+    blink_session *session;
+    OK(blink_session_take(all, "shared", 60000, NULL, &session, &err));
+    for (int i = 0; i < COMMANDS; i++) {
+        blink_command command = shell("cat /dev/shm/mark; echo x >> /tmp/lines");
+        blink_output *output;
+        OK(blink_session_exec(session, &command, NULL, &output, &err));
+        CHECK(stdout_is(output, "mark\n"));
+        blink_output_free(output);
+    }
+    blink_session_free(session);
+    return NULL;
+}
+
+int run_sharer(void)
+{
+    blink *all = open_blink();
+    share(all);
+    blink_close(all);
+    return 0;
+}
+
+/* Threads with one Blink, another Blink, and other processes. */
+static void all_at_once(blink *all)
+{
+    blink_error *err = NULL;
+    blink_session *session;
+    OK(blink_session_open(all, "shared", NULL, NULL, &session, &err));
+    blink_command command = shell("echo mark > /dev/shm/mark");
+    blink_output *output;
+    OK(blink_session_exec(session, &command, NULL, &output, &err));
+    blink_output_free(output);
+    bool processes = engine() == BLINK_ISOLATION_NAMESPACE;
+    fflush(NULL);
+    pid_t children[SHARERS];
+    for (int i = 0; processes && i < SHARERS; i++) {
+        children[i] = fork();
+        CHECK(children[i] >= 0);
+        if (children[i] == 0) {
+            execl(program(), program(), scratch("."), "sharer", (char *)NULL);
+            _exit(1);
+        }
+    }
+    blink *other = processes ? open_blink() : NULL;
+    pthread_t threads[SHARERS];
+    for (int i = 0; i < SHARERS; i++)
+        CHECK(pthread_create(&threads[i], NULL, share, processes && i % 2 ? other : all) == 0);
+    for (int i = 0; i < SHARERS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int i = 0; processes && i < SHARERS; i++) {
+        int status;
+        CHECK(waitpid(children[i], &status, 0) == children[i] && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    if (processes) {
+        /* What would end it for others names them. */
+        blink_session *theirs;
+        OK(blink_session_take(other, "shared", 0, NULL, &theirs, &err));
+        FAILS(BLINK_STATUS_BUSY, blink_session_stop(theirs, &err));
+        blink_session_free(theirs);
+        blink_close(other);
+    }
+    command = shell("wc -l < /tmp/lines");
+    OK(blink_session_exec(session, &command, NULL, &output, &err));
+    CHECK(stdout_is(output, processes ? "64\n" : "32\n"));
+    blink_output_free(output);
+    OK(blink_session_remove(session, &err));
+    blink_session_free(session);
+}
+
 void test_beside(void)
 {
     blink *all = open_blink();
@@ -247,5 +325,6 @@ void test_beside(void)
     after_its_owner(all);
     if (engine() == BLINK_ISOLATION_NAMESPACE)
         beside_its_owner(all);
+    all_at_once(all);
     blink_close(all);
 }

@@ -7,6 +7,7 @@
 
 static int checks;
 static char folder[256];
+static const char *started_as;
 
 void check(bool condition, const char *what, const char *file, int line)
 {
@@ -97,6 +98,11 @@ const char *scratch(const char *name)
     return path;
 }
 
+const char *program(void)
+{
+    return started_as;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -115,7 +121,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s FOLDER [TEST]...\n", argv[0]);
         return 2;
     }
+    started_as = argv[0];
     snprintf(folder, sizeof folder, "%s", argv[1]);
+    if (argc == 3 && strcmp(argv[2], "sharer") == 0)
+        return run_sharer();
     int ran = 0;
     for (size_t i = 0; i < COUNT(tests); i++) {
         bool wanted = argc == 2;

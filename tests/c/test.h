@@ -27,6 +27,8 @@ blink_sandbox *make_sandbox(blink *all);
 blink_command shell(const char *script);
 bool is(const uint8_t *bytes, size_t length, const char *expected);
 bool stdout_is(const blink_output *output, const char *expected);
+/* This program. */
+const char *program(void);
 /* A path in the tests' folder; good until the next one. */
 const char *scratch(const char *name);
 
@@ -47,6 +49,8 @@ void test_connect_session(void);
 void test_about(void);
 void test_about_session(void);
 void test_beside(void);
+/* What a process does that test_beside() starts. */
+int run_sharer(void);
 void test_registry(void);
 void test_errors(void);
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -191,3 +193,58 @@ def test_twins(home: Path) -> None:
             await processes.kill(7777)
 
     asyncio.run(main())
+
+
+SHARER = """
+import sys
+import blink
+
+with blink.Blink(home=sys.argv[1], isolation="namespace") as library, library.session("shared") as session:
+    print(session.exec(["cat", "/dev/shm/mark"]).text, end="", flush=True)
+    sys.stdin.readline()
+    for number in range(10):
+        process = session.spawn(["sh", "-c", f"echo {number}; echo x >>/tmp/lines"])
+        assert process.stdout.read() == f"{number}\\n".encode()
+        assert process.wait().exit_code == 0
+"""
+
+
+@pytest.mark.skipif(ENGINE == "microvm", reason="a micro-VM belongs to the process that started it")
+def test_processes_threads_and_tasks_use_one_machine(library: Blink, home: Path) -> None:
+    with library.session("shared") as session:
+        session.exec(["sh", "-c", "echo mark >/dev/shm/mark"])
+        sharers = [
+            subprocess.Popen(
+                [sys.executable, "-c", SHARER, home], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(3)
+        ]
+        for sharer in sharers:
+            assert sharer.stdout is not None
+            assert sharer.stdout.readline() == "mark\n"
+        with pytest.raises(blink.Busy) as raised:
+            library.take_session("shared", patience=0).stop()
+        assert all(f"(pid {sharer.pid}: " in str(raised.value) for sharer in sharers)
+
+        def work() -> None:
+            with library.session("shared") as again:
+                for _ in range(10):
+                    assert again.exec(["sh", "-c", "cat /dev/shm/mark; echo x >>/tmp/lines"]).text == "mark\n"
+
+        async def work_too() -> None:
+            async with AsyncBlink(home=home, isolation="namespace") as other, other.session("shared") as again:
+                calls = [again.exec(["sh", "-c", "cat /dev/shm/mark; echo x >>/tmp/lines"]) for _ in range(10)]
+                for output in await asyncio.gather(*calls):
+                    assert output.text == "mark\n"
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        asyncio.run(work_too())
+        for thread in threads:
+            thread.join()
+        for sharer in sharers:
+            sharer.communicate("\n", timeout=100)
+            assert sharer.returncode == 0
+        assert session.exec(["sh", "-c", "wc -l </tmp/lines"]).text == "80\n"
+        session.remove()
