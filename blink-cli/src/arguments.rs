@@ -236,9 +236,10 @@ pub(crate) struct RunOptions {
     ///
     /// {"event":"execution_result","stdout":…,"stderr":…,"exit_code":…,"timed_out":…,"truncated":…,
     /// "isolation":…,"duration_ms":…}, with stdout_base64 or stderr_base64 beside where a stream is not UTF-8. Each
-    /// stream is cut behind 16 MiB. Where the last line that the program prints is such a line itself, its stdout,
-    /// stderr and exit_code are passed on as the result. A failure of Blink's own is
-    /// {"event":"error","kind":…,"message":…}.
+    /// stream is cut behind 16 MiB. exit_code is the program's real one.
+    /// Where the last line that the program prints is such a line itself, its stdout and stderr are passed on as the
+    /// result, and its exit_code as claimed_exit_code. A failure of Blink's own is
+    /// {"event":"error","kind":…,"message":…}, with the errno where a system call has failed.
     #[arg(long)]
     pub(crate) json: bool,
     /// A script or program of this machine with its arguments; or, behind --, a command of the image

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use blink_core::{Blink, Hypervisor, Report};
 use serde_json::json;
 
-use crate::failure::{Failure, print_to_stdout};
+use crate::failure::{Failure, print_json, print_text};
 use crate::progress;
 
 /// The exit code where no isolation works.
@@ -19,8 +19,10 @@ pub(crate) async fn doctor(json: bool, home: Option<PathBuf>) -> Result<i32, Fai
     }
     let blink = builder.build().await?;
     let report = progress::shown("trying each isolation", blink_core::doctor(&blink)).await;
-    let text = if json { line(&report) } else { page(&report) };
-    let printed = print_to_stdout(text.as_bytes())?;
+    let printed = match json {
+        true => print_json(&line(&report))?,
+        false => print_text(&page(&report))?,
+    };
     if printed != 0 {
         return Ok(printed);
     }
@@ -28,7 +30,7 @@ pub(crate) async fn doctor(json: bool, home: Option<PathBuf>) -> Result<i32, Fai
     Ok(if works { 0 } else { EXIT_NOTHING_WORKS })
 }
 
-fn line(report: &Report) -> String {
+fn line(report: &Report) -> serde_json::Value {
     let isolation: Vec<_> = report
         .checks
         .iter()
@@ -43,7 +45,7 @@ fn line(report: &Report) -> String {
             })
         })
         .collect();
-    let report = json!({
+    json!({
         "event": "doctor",
         "version": env!("CARGO_PKG_VERSION"),
         "isolation": isolation,
@@ -54,8 +56,7 @@ fn line(report: &Report) -> String {
         },
         "root": report.root,
         "control_groups": report.control_groups,
-    });
-    format!("{report}\n")
+    })
 }
 
 fn page(report: &Report) -> String {

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use blink_core::ErrorKind;
+use blink_core::terminal::{escape_text, is_obeyed};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,6 +19,7 @@ pub(crate) const EXIT_BROKEN_PIPE: i32 = 128 + 13;
 pub(crate) struct Failure {
     kind: ErrorKind,
     message: String,
+    errno: Option<i32>,
 }
 
 impl Failure {
@@ -25,6 +27,7 @@ impl Failure {
         Failure {
             kind,
             message: message.into(),
+            errno: None,
         }
     }
 
@@ -40,9 +43,12 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> i32 {
         warn(&self.message);
         if json {
-            let event =
+            let mut event =
                 json!({"event": "error", "kind": self.kind.name(), "message": self.message});
-            let _ = print_to_stdout(format!("{event}\n").as_bytes());
+            if let Some(errno) = self.errno {
+                event["errno"] = errno.into();
+            }
+            let _ = print_json(&event);
         }
         EXIT_BLINK_FAILED
     }
@@ -50,16 +56,39 @@ impl Failure {
 
 impl From<blink_core::Error> for Failure {
     fn from(error: blink_core::Error) -> Failure {
-        Failure::new(error.kind(), error.message())
+        Failure {
+            errno: error.errno(),
+            ..Failure::new(error.kind(), error.message())
+        }
     }
 }
 
-/// Says something on standard error. What cannot be said is not worth failing for.
+/// Says something on standard error, harmless to a terminal. What cannot be said is not worth failing for.
 pub(crate) fn warn(message: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "blink: {message}");
+    let message = message.to_string();
+    let _ = writeln!(std::io::stderr(), "blink: {}", escape_text(&message));
 }
 
-/// Prints, and returns the exit code: a reader that is gone ends this command as it ends any other.
+/// Prints text for a person, harmless to a terminal whatever names are in it.
+pub(crate) fn print_text(text: &str) -> Result<i32, Failure> {
+    print_to_stdout(escape_text(text).as_bytes())
+}
+
+/// Prints one line of JSON. It has everything as it is, in escapes where a terminal would obey it.
+pub(crate) fn print_json(line: &impl std::fmt::Display) -> Result<i32, Failure> {
+    let mut printed = String::new();
+    for letter in line.to_string().chars() {
+        // JSON's own rules leave these as they are, and they are only in its strings.
+        match is_obeyed(letter) {
+            true => printed.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => printed.push(letter),
+        }
+    }
+    printed.push('\n');
+    print_to_stdout(printed.as_bytes())
+}
+
+/// Prints bytes as they are, such as what a program has written, and returns the exit code: a reader that is gone ends this command as it ends any other.
 pub(crate) fn print_to_stdout(bytes: &[u8]) -> Result<i32, Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -77,7 +106,7 @@ pub(crate) fn print_event(event: &str, content: &impl Serialize) -> Result<i32, 
     if let (Value::Object(line), Value::Object(content)) = (&mut line, to_json(content)?) {
         line.extend(content);
     }
-    print_to_stdout(format!("{line}\n").as_bytes())
+    print_json(&line)
 }
 
 pub(crate) fn to_json(content: &impl Serialize) -> Result<Value, Failure> {

@@ -91,7 +91,7 @@ fn answer_unparsed(error: &clap::Error, argv: &[OsString]) -> i32 {
         let first = message.lines().next().unwrap_or_default();
         return Failure::invalid(first).report(true);
     }
-    let _ = writeln!(std::io::stderr(), "blink: {message}");
+    failure::warn(message);
     EXIT_BLINK_FAILED
 }
 

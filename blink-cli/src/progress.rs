@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use blink_core::TransferProgress;
 use blink_core::image::{Progress, Step};
+use blink_core::terminal::escape_line;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget};
 
 /// What is done sooner needs no sign.
@@ -23,7 +24,7 @@ impl Sign {
     pub(crate) fn new(what: impl Into<String>) -> Sign {
         Sign(
             ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
-                .with_message(what.into()),
+                .with_message(escape_line(&what.into()).into_owned()),
         )
     }
 

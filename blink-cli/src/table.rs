@@ -1,12 +1,15 @@
 //! Tables for people.
 
-/// A line of titles, and one for each row: columns as wide as they need to be, two spaces apart.
+use blink_core::terminal::escape_line;
+
+/// A line of titles, and one for each row: columns as wide as they need to be, two spaces apart. A cell is one line,
+/// whatever name is in it.
 pub(crate) fn lines<const COLUMNS: usize>(
     titles: [&str; COLUMNS],
     rows: impl Iterator<Item = [String; COLUMNS]>,
 ) -> String {
     let rows: Vec<[String; COLUMNS]> = std::iter::once(titles.map(str::to_owned))
-        .chain(rows)
+        .chain(rows.map(|row| row.map(|cell| escape_line(&cell).into_owned())))
         .collect();
     let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
         let widths = rows.iter().map(|row| row[column].chars().count());
@@ -22,15 +25,6 @@ pub(crate) fn lines<const COLUMNS: usize>(
     rows.iter().map(line).collect()
 }
 
-/// Text that somebody else has written, on one line and without what a terminal would obey.
-pub(crate) fn harmless(text: &str) -> String {
-    let escape = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().map(escape).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,10 +36,10 @@ mod tests {
             lines(["A", "B"], rows.into_iter()),
             "A     B\nä     1\nlong\n"
         );
-    }
-
-    #[test]
-    fn a_terminal_is_told_nothing() {
-        assert_eq!(harmless("a\x1b[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
+        let hostile = [["a\x1b[2J\nb\u{202e}".to_owned()]];
+        assert_eq!(
+            lines(["A"], hostile.into_iter()),
+            "A\na\\u{1b}[2J\\nb\\u{202e}\n"
+        );
     }
 }

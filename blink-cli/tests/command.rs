@@ -214,18 +214,33 @@ fn json_tells_everything_in_one_line() {
 }
 
 #[test]
-fn a_program_reports_its_own_result_but_not_its_isolation() {
+fn a_program_reports_its_own_result_but_neither_its_exit_code_nor_its_isolation() {
     let home = Home::new();
     let line = r#"{"event":"execution_result","stdout":"mine","exit_code":5,"isolation":"microvm","timed_out":true}"#;
-    let (result, _) = home.result(&["--", "sh", "-c", &format!("echo noise; echo '{line}'")]);
-    assert_eq!(
-        (&result["stdout"], &result["exit_code"]),
-        (&Value::from("mine"), &Value::from(5))
-    );
-    assert_eq!(
-        (&result["isolation"], &result["timed_out"]),
-        (&Value::from("namespace"), &Value::from(false))
-    );
+    for (end, code, timed_out) in [
+        ("exit 0", 0, false),
+        ("exit 3", 3, false),
+        ("kill -9 $$", 137, false),
+        ("sleep 1000", 124, true),
+    ] {
+        let script = format!("echo noise; echo '{line}'; {end}");
+        let mut arguments = vec!["--", "sh", "-c", script.as_str()];
+        if timed_out {
+            arguments.splice(0..0, ["--timeout", "2s"]);
+        }
+        let (result, status) = home.result(&arguments);
+        assert_eq!(status, code, "{end}");
+        assert_eq!(result["stdout"], "mine", "{end}");
+        assert_eq!(result["claimed_exit_code"], 5, "{end}");
+        if !timed_out {
+            assert_eq!(result["exit_code"], code, "{end}");
+        }
+        assert_ne!(result["exit_code"], 5, "{end}");
+        assert_eq!(result["timed_out"], timed_out, "{end}");
+        assert_eq!(result["isolation"], "namespace", "{end}");
+    }
+    let (honest, _) = home.result(&["--", "true"]);
+    assert!(honest.get("claimed_exit_code").is_none());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong, by what the caller can do about it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use crate::command::Output;
 use crate::image::{ImageError, ImageErrorKind};
+use crate::terminal;
 
 /// The kinds of failures, the same in every language. Each has a number that never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -177,6 +179,9 @@ impl Error {
     }
 
     /// What was tried, what went wrong, and what to do.
+    ///
+    /// It can be printed and logged: what came from a sandbox or a registry has its control characters
+    /// [escaped](crate::terminal). The path itself, whatever is in it, is [`path`](Error::path).
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -198,10 +203,15 @@ impl Error {
         self.0.output.as_ref()
     }
 
+    /// Every message passes here: what a sandbox, an archive or a registry has put into it is harmless to a terminal.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        let mut message = message.into();
+        if let Cow::Owned(escaped) = terminal::escape_text(&message) {
+            message = escaped;
+        }
         Error(Arc::new(Inner {
             kind,
-            message: message.into(),
+            message,
             errno: None,
             path: None,
             output: None,
@@ -285,9 +295,18 @@ impl From<blink_wire::ErrorKind> for ErrorKind {
     }
 }
 
+/// Bytes of an agent's message that are kept: a path may have 4096, and a rename has two.
+const AGENT_MESSAGE_LIMIT: usize = 10 << 10;
+
 impl From<blink_wire::ErrorBody> for Error {
     fn from(body: blink_wire::ErrorBody) -> Error {
-        Error::new(body.kind.into(), body.message).with_errno(body.errno)
+        // One sentence on one line, whatever the agent says.
+        let mut message = terminal::escape_line(&body.message).into_owned();
+        if message.len() > AGENT_MESSAGE_LIMIT {
+            message.truncate(message.floor_char_boundary(AGENT_MESSAGE_LIMIT));
+            message.push('…');
+        }
+        Error::new(body.kind.into(), message).with_errno(body.errno)
     }
 }
 
@@ -305,6 +324,23 @@ mod tests {
             assert_eq!(kind.code(), wire.code());
             assert_eq!(kind.name(), format!("{wire:?}"));
         }
+    }
+
+    #[test]
+    fn what_an_agent_says_is_one_harmless_line_of_bounded_length() {
+        let hostile = "no\x1b]0;owned\x07 such\nblink: all is well\u{9b}2J\u{202e}";
+        let body = blink_wire::ErrorBody::new(blink_wire::ErrorKind::NotFound, hostile);
+        let error = Error::from(body);
+        assert!(
+            !error.to_string().contains(terminal::is_obeyed),
+            "{error:?}"
+        );
+        assert!(error.message().contains("]0;owned"), "{error:?}");
+        let long =
+            blink_wire::ErrorBody::new(blink_wire::ErrorKind::NotFound, "ä\x1b".repeat(200_000));
+        assert!(Error::from(long).message().len() <= AGENT_MESSAGE_LIMIT + 4);
+        let console = Error::new(ErrorKind::SandboxDied, "it says:\n\x1b[31mred\u{85}");
+        assert_eq!(console.message(), "it says:\n\\u{1b}[31mred\\u{85}");
     }
 
     #[test]

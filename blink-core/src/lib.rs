@@ -47,6 +47,7 @@ mod publish;
 mod room;
 mod sandbox;
 mod session;
+pub mod terminal;
 mod transfer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

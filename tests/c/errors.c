@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
 #include <dirent.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,45 @@ static void resource_exhausted(blink *all)
     blink_sandbox_free(sandbox);
 }
 
+/* What file operations fail by, with the kernel's own numbers. */
+static void file_kinds(blink *all)
+{
+    blink_error *err = NULL;
+    blink_sandbox *sandbox = make_sandbox(all);
+    blink_files *files;
+    char long_name[320] = "/tmp/";
+    memset(long_name + 5, 'n', 300);
+    OK(blink_sandbox_files(sandbox, &files, &err));
+    OK(blink_files_make_dir(files, "/tmp/full/inner", &err));
+    const struct {
+        const char *path;
+        blink_status status;
+        int number;
+    } cases[] = {
+        {"/no/such/file", BLINK_STATUS_NOT_FOUND, ENOENT},
+        {"/tmp/full", BLINK_STATUS_IS_A_DIRECTORY, EISDIR},
+        {"/etc/passwd/file", BLINK_STATUS_NOT_A_DIRECTORY, ENOTDIR},
+        {"/usr/new", BLINK_STATUS_READ_ONLY, EROFS},
+        {long_name, BLINK_STATUS_NAME_TOO_LONG, ENAMETOOLONG},
+        {"/proc/self/mem", BLINK_STATUS_PERMISSION_DENIED, EPERM},
+    };
+    for (size_t index = 0; index < sizeof cases / sizeof *cases; index++) {
+        blink_status status = blink_files_write(files, cases[index].path, (const uint8_t *)"x", 1, NULL, NULL, &err);
+        CHECK(status == cases[index].status);
+        CHECK(blink_error_errno(err) == cases[index].number);
+        FAILS(cases[index].status, blink_error_status(err));
+    }
+    CHECK(blink_files_remove(files, "/tmp/full", false, &err) == BLINK_STATUS_DIRECTORY_NOT_EMPTY);
+    CHECK(blink_error_errno(err) == ENOTEMPTY);
+    FAILS(BLINK_STATUS_DIRECTORY_NOT_EMPTY, blink_error_status(err));
+    CHECK(blink_files_write(files, "relative", (const uint8_t *)"x", 1, NULL, NULL, &err) == BLINK_STATUS_INVALID_ARGUMENT);
+    CHECK(blink_error_errno(err) == 0);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_error_status(err));
+    CHECK(blink_error_errno(NULL) == 0);
+    blink_files_free(files);
+    blink_sandbox_free(sandbox);
+}
+
 /* A file of the host that cannot be read, which is nobody's mistake: memory at address 0. */
 static void internal(blink *all)
 {
@@ -171,6 +211,7 @@ void test_errors(void)
     blink *all = open_blink();
     image_unavailable(all);
     resource_exhausted(all);
+    file_kinds(all);
     internal(all);
     protocol(all);
     blink_close(all);

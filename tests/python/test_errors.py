@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import csv
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -33,6 +34,8 @@ def test_a_kind_has_its_class_and_its_builtin(row: dict[str, str]) -> None:
     assert errors.BY_KIND[row["kind"]] is cls
     error = cls("what went wrong")
     assert (str(error), error.message, error.output) == ("what went wrong", "what went wrong", None)
+    number = None if row["python_errno"] == "-" else getattr(errno, row["python_errno"])
+    assert (error.errno, error.filename) == (number, None)
     assert str(pickle.loads(pickle.dumps(error))) == "what went wrong"
 
 

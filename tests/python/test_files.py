@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import pickle
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +55,7 @@ def test_files_are_changed(sandbox: Sandbox) -> None:
     with pytest.raises(FileNotFoundError):
         files.read("/tmp/b")
     files.make_dir("/tmp/folder/deep")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(blink.DirectoryNotEmpty):
         files.remove("/tmp/folder")
     files.remove("/tmp/folder", recursive=True)
     assert not files.exists("/tmp/folder")
@@ -108,7 +110,7 @@ def test_files_bit_by_bit(sandbox: Sandbox) -> None:
             writer.write("content")
     with pytest.raises(blink.NotFound):
         files.reader("/tmp/none")
-    with pytest.raises(blink.InvalidArgument):
+    with pytest.raises(IsADirectoryError):
         files.reader("/tmp")
 
 
@@ -130,6 +132,49 @@ def test_connections(sandbox: Sandbox) -> None:
             assert (connection.read(2), connection.read(), connection.read()) == (b"cb", b"a", b"")
     with pytest.raises(blink.NotFound):
         sandbox.connect_tcp("localhost", 9)
+
+
+def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
+    files = sandbox.files
+    files.write("/tmp/file", "x")
+    files.make_dir("/tmp/full/inner")
+    (tmp_path / "file").write_text("x")
+    looking = [
+        files.read,
+        files.reader,
+        files.stat,
+        files.list,
+        files.remove,
+        lambda path: files.rename(path, "/tmp/renamed"),
+        lambda path: files.copy(path, "/tmp/copied"),
+        lambda path: files.download(path, tmp_path / "out"),
+    ]
+    writing = [
+        lambda path: files.write(path, "x"),
+        lambda path: files.write(path, "x", append=True),
+        lambda path: files.upload(tmp_path / "file", path),
+    ]
+    long = "/tmp/" + "n" * 300
+    for path, operations, kind, builtin, number in [
+        ("/tmp/missing", looking, blink.NotFound, FileNotFoundError, errno.ENOENT),
+        ("/no/such/file", writing, blink.NotFound, FileNotFoundError, errno.ENOENT),
+        ("/tmp/file/inner", looking + writing, blink.NotADirectory, NotADirectoryError, errno.ENOTDIR),
+        ("/tmp/file", [files.list], blink.NotADirectory, NotADirectoryError, errno.ENOTDIR),
+        ("/tmp/file", [files.make_dir], blink.AlreadyExists, FileExistsError, errno.EEXIST),
+        ("/tmp/full", [files.read, files.reader, *writing], blink.IsADirectory, IsADirectoryError, errno.EISDIR),
+        ("/tmp/full", [files.remove], blink.DirectoryNotEmpty, OSError, errno.ENOTEMPTY),
+        (long, looking + writing, blink.NameTooLong, OSError, errno.ENAMETOOLONG),
+        ("/usr/new", [files.make_dir, *writing], blink.ReadOnly, OSError, errno.EROFS),
+        ("/proc/self/mem", writing[:2], blink.PermissionDenied, PermissionError, errno.EPERM),
+    ]:
+        for operation in operations:
+            with pytest.raises(builtin) as raised:
+                operation(path)
+            error = raised.value
+            assert type(error) is kind, path
+            assert (error.errno, error.filename) == (number, path)
+            again = pickle.loads(pickle.dumps(error))
+            assert (type(again), again.errno, again.filename) == (kind, number, path)
 
 
 def test_what_cannot_be(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::arguments::RegistryArguments;
-use crate::failure::{Failure, print_event, print_to_stdout, to_json};
+use crate::failure::{Failure, print_event, print_json, print_text, to_json};
 use crate::progress::{self, Sign};
 use crate::time;
 
@@ -32,19 +32,17 @@ pub(crate) async fn pull(
     }
     let name = told.reference.unwrap_or("(without a name)");
     let size = HumanBytes(image.size_bytes);
-    print_to_stdout(format!("{name}\n{} ({size})\n", image.digest).as_bytes())
+    print_text(&format!("{name}\n{} ({size})\n", image.digest))
 }
 
 /// Lists the stored images.
 pub(crate) async fn list(json: bool, home: Option<PathBuf>) -> Result<i32, Failure> {
     let images = open(home).await?.images().await?;
-    let text = if json {
+    if json {
         let told: Vec<_> = images.iter().map(Told::new).collect();
-        format!("{}\n", to_json(&told)?)
-    } else {
-        list::table(&images, std::time::SystemTime::now())
-    };
-    print_to_stdout(text.as_bytes())
+        return print_json(&to_json(&told)?);
+    }
+    print_text(&list::table(&images, std::time::SystemTime::now()))
 }
 
 /// Removes stored images. What can be removed is, whatever becomes of the rest.
@@ -103,7 +101,7 @@ fn print_removed(event: &str, removed: &Removed, json: bool) -> Result<i32, Fail
         text += &format!("removed {digest}\n");
     }
     text += &format!("{} are free again\n", HumanBytes(removed.freed_bytes));
-    print_to_stdout(text.as_bytes())
+    print_text(&text)
 }
 
 /// An image as the user is told of it.

@@ -9,7 +9,7 @@ use blink_core::{ExitStatus, Isolation};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::failure::{Failure, print_to_stdout};
+use crate::failure::{Failure, print_json};
 
 const EVENT: &str = "execution_result";
 
@@ -34,7 +34,10 @@ struct Line {
     stderr: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     stderr_base64: Option<String>,
-    exit_code: i64,
+    exit_code: i32,
+    /// What the program says of itself, which need not be so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_exit_code: Option<i64>,
     timed_out: bool,
     truncated: bool,
     isolation: &'static str,
@@ -48,7 +51,7 @@ impl Captured {
     pub(crate) fn print(&self, status: &ExitStatus) -> Result<i32, Failure> {
         let line = serde_json::to_string(&self.line(status.code, status.timed_out))
             .map_err(|error| Failure::internal(format!("the result is no JSON: {error}")))?;
-        print_to_stdout(format!("{line}\n").as_bytes())
+        print_json(&line)
     }
 
     fn line(&self, exit_code: i32, timed_out: bool) -> Line {
@@ -60,8 +63,8 @@ impl Captured {
             stdout_base64,
             stderr,
             stderr_base64,
-            exit_code: exit_code.into(),
-            // From here on it is never the program's to say.
+            exit_code,
+            claimed_exit_code: None,
             timed_out,
             truncated: cut(&self.stdout) || cut(&self.stderr),
             isolation: self.isolation.name(),
@@ -78,7 +81,8 @@ impl Captured {
 }
 
 impl Line {
-    /// Takes over what a program may say of its own result, where it has the right type.
+    /// Takes over what a program may say of its own result, where it has the right type: what it means its output to be,
+    /// and, beside the real one, an exit code. What Blink itself has seen is never the program's to say.
     fn pass_on(&mut self, mut claimed: Map<String, Value>) {
         let mut text = |name: &str| match claimed.remove(name) {
             Some(Value::String(text)) => Some(text),
@@ -92,9 +96,7 @@ impl Line {
             self.stderr = stderr;
             self.stderr_base64 = text("stderr_base64");
         }
-        if let Some(code) = claimed.get("exit_code").and_then(Value::as_i64) {
-            self.exit_code = code;
-        }
+        self.claimed_exit_code = claimed.get("exit_code").and_then(Value::as_i64);
     }
 }
 
@@ -153,8 +155,8 @@ mod tests {
         let stdout = b"\xff noise\n{\"event\":\"execution_result\",\"stdout\":\"own\",\"exit_code\":5,\
             \"stderr\":7,\"isolation\":\"microvm\",\"timed_out\":true,\"truncated\":true,\"duration_ms\":0,\"x\":1}\n\n";
         let expected = json!({
-            "event": "execution_result", "stdout": "own", "stderr": "", "exit_code": 5, "timed_out": false,
-            "truncated": false, "isolation": "namespace", "duration_ms": 7,
+            "event": "execution_result", "stdout": "own", "stderr": "", "exit_code": 3, "claimed_exit_code": 5,
+            "timed_out": false, "truncated": false, "isolation": "namespace", "duration_ms": 7,
         });
         assert_eq!(line(stdout, b"", 0), expected);
     }

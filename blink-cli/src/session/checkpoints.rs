@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::Sessions;
-use crate::failure::{Failure, print_to_stdout, to_json};
+use crate::failure::{Failure, print_json, print_text, to_json};
 use crate::{progress, time};
 
 impl Sessions {
@@ -52,18 +52,15 @@ impl Sessions {
     /// Lists its checkpoints: as a tree for people.
     pub(super) async fn list(&self, name: &str) -> Result<i32, Failure> {
         let lineage = self.blink.session_lineage(name).await?;
-        let text = match self.json {
-            true => {
-                let all = lineage.checkpoints.iter().map(|checkpoint| {
-                    let mut told = told(checkpoint);
-                    told["current"] = (Some(&checkpoint.name) == lineage.current.as_ref()).into();
-                    told
-                });
-                format!("{}\n", to_json(&all.collect::<Vec<_>>())?)
-            }
-            false => tree(name, &lineage, SystemTime::now()),
-        };
-        print_to_stdout(text.as_bytes())
+        if self.json {
+            let all = lineage.checkpoints.iter().map(|checkpoint| {
+                let mut told = told(checkpoint);
+                told["current"] = (Some(&checkpoint.name) == lineage.current.as_ref()).into();
+                told
+            });
+            return print_json(&to_json(&all.collect::<Vec<_>>())?);
+        }
+        print_text(&tree(name, &lineage, SystemTime::now()))
     }
 
     /// Forgets a checkpoint.

@@ -5,7 +5,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::Sessions;
-use crate::failure::{Failure, print_event, print_to_stdout};
+use crate::failure::{Failure, print_event, print_text};
 use crate::progress;
 
 impl Sessions {
@@ -73,7 +73,7 @@ impl Sessions {
         if self.json {
             return print_event("sessions_pruned", &json!({"freed_bytes": freed_bytes}));
         }
-        print_to_stdout(format!("{} are free again\n", HumanBytes(freed_bytes)).as_bytes())
+        print_text(&format!("{} are free again\n", HumanBytes(freed_bytes)))
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 pub(crate) use arguments::SessionTask;
 
 use crate::arguments::RegistryArguments;
-use crate::failure::{Failure, print_event, print_to_stdout, warn};
+use crate::failure::{Failure, print_event, print_text, warn};
 
 /// How an answer is given, and the home that is asked.
 struct Sessions {
@@ -157,7 +157,7 @@ impl Sessions {
         words: &str,
     ) -> Result<i32, Failure> {
         if !self.json {
-            return print_to_stdout(format!("{words}\n").as_bytes());
+            return print_text(&format!("{words}\n"));
         }
         let mut content = json!({"name": name, "isolation": isolation.name()});
         if let (Value::Object(content), Value::Object(more)) = (&mut content, more) {

@@ -1,10 +1,11 @@
 //! `blink session ps`, `logs`, `wait` and `kill`.
 
+use blink_core::terminal::escape_line;
 use blink_core::{ErrorKind, ExitStatus, ProcessInfo, SessionProcesses};
 use serde_json::{Value, json};
 
 use super::Sessions;
-use crate::failure::{Failure, print_to_stdout, to_json};
+use crate::failure::{Failure, print_json, print_text, print_to_stdout, to_json};
 use crate::run::hold::Ending;
 use crate::run::result::shown;
 use crate::table;
@@ -26,14 +27,11 @@ impl Sessions {
                 Err(error) => return Err(error.into()),
             },
         };
-        let text = match self.json {
-            true => {
-                let told: Vec<Value> = processes.iter().map(told).collect();
-                format!("{}\n", to_json(&told)?)
-            }
-            false => table(&processes),
-        };
-        print_to_stdout(text.as_bytes())
+        if self.json {
+            let told: Vec<Value> = processes.iter().map(told).collect();
+            return print_json(&to_json(&told)?);
+        }
+        print_text(&table(&processes))
     }
 
     /// Prints what it has written and is remembered.
@@ -189,7 +187,8 @@ fn table(processes: &[ProcessInfo]) -> String {
             .iter()
             .map(|arg| arg.to_string_lossy())
             .collect();
-        let command = table::harmless(&command.join(" "));
+        let command = command.join(" ");
+        let command = escape_line(&command);
         let bytes = process.stdout_bytes.saturating_add(process.stderr_bytes);
         [
             process.id.to_string(),

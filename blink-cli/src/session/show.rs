@@ -2,26 +2,24 @@
 
 use std::time::SystemTime;
 
+use blink_core::terminal::escape_line;
 use blink_core::{Network, SessionInfo};
 use indicatif::{HumanBytes, HumanDuration};
 use serde_json::{Value, json};
 
 use super::Sessions;
-use crate::failure::{Failure, print_to_stdout, to_json};
+use crate::failure::{Failure, print_json, print_text, to_json};
 use crate::{table, time};
 
 impl Sessions {
     /// Lists all of them.
     pub(super) async fn ls(&self) -> Result<i32, Failure> {
         let sessions = self.blink.sessions().await?;
-        let text = match self.json {
-            true => {
-                let told: Vec<Value> = sessions.iter().map(told).collect();
-                format!("{}\n", to_json(&told)?)
-            }
-            false => table(&sessions, SystemTime::now()),
-        };
-        print_to_stdout(text.as_bytes())
+        if self.json {
+            let told: Vec<Value> = sessions.iter().map(told).collect();
+            return print_json(&to_json(&told)?);
+        }
+        print_text(&table(&sessions, SystemTime::now()))
     }
 
     /// Shows everything that is known of one.
@@ -136,7 +134,7 @@ fn page(info: &SessionInfo, checkpoints: usize, now: SystemTime) -> String {
         other => format!("{other:?}"),
     };
     let labels = info.labels.iter();
-    let labels = labels.map(|(name, value)| table::harmless(&format!("{name}={value}")));
+    let labels = labels.map(|(name, value)| format!("{name}={value}"));
     let idle = info.idle_stop.map(|after| HumanDuration(after).to_string());
     let cpus = info.resources.cpus.map(|cpus| cpus.to_string());
     let default = || "the isolation's default".to_owned();
@@ -175,6 +173,6 @@ fn page(info: &SessionInfo, checkpoints: usize, now: SystemTime) -> String {
     let width = rows.iter().map(|(title, _)| title.len()).max().unwrap_or(0);
     let lines = rows.iter();
     lines
-        .map(|(title, value)| format!("{title:<width$}  {value}\n"))
+        .map(|(title, value)| format!("{title:<width$}  {}\n", escape_line(value)))
         .collect()
 }

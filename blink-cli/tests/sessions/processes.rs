@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Home, finish, one_line, said, signal, until, wait};
 
@@ -203,4 +203,49 @@ fn a_terminal_can_be_left_by_a_key() {
     keys.write_all(b"\x1d").unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
     assert_eq!(home.process("warm", &id)["running"], true);
+}
+
+#[test]
+fn text_from_inside_does_nothing_to_a_terminal_and_is_whole_in_json() {
+    const HOSTILE: &str = "\x1b]0;owned\x07\u{9b}2J\u{202e}\x7f";
+    let harmless = |bytes: &[u8]| {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let obeyed = |letter| letter != '\n' && blink_core::terminal::is_obeyed(letter);
+        assert!(!text.contains(obeyed), "{text:?}");
+        text
+    };
+    let home = Home::with(&["warm"]);
+    let script = format!("printf '{HOSTILE}'; : '{HOSTILE}'; exec sleep 1000");
+    let id = home.spawn("warm", &script, &[]);
+    until("what it prints", || {
+        home.process("warm", &id)["stdout_bytes"] == HOSTILE.len()
+    });
+    let table = harmless(&home.output(&["ps", "--name", "warm"]).stdout);
+    assert!(table.contains("owned"), "{table}");
+    // Whole, and harmless to a terminal that JSON is printed on.
+    let json = harmless(&home.output(&["ps", "--name", "warm", "--json"]).stdout);
+    let processes: Value = serde_json::from_str(&json).unwrap();
+    assert!(
+        processes.to_string().contains("owned")
+            && processes[0]["command"][2]
+                .as_str()
+                .unwrap()
+                .contains(HOSTILE),
+        "{json}"
+    );
+    let json = harmless(
+        &home
+            .output(&["logs", "--name", "warm", &id, "--json"])
+            .stdout,
+    );
+    let logs: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(logs["stdout"], HOSTILE);
+    // What a program prints is passed on as it is.
+    let logs = home.output(&["logs", "--name", "warm", &id]);
+    assert_eq!(logs.stdout, HOSTILE.as_bytes());
+
+    let from = format!("warm:/tmp/{HOSTILE}");
+    let failed = home.output(&["cp", &from, "/tmp/nowhere"]);
+    assert!(harmless(&failed.stderr).contains("owned"));
+    home.says(&["kill", "--name", "warm", &id]);
 }

@@ -48,7 +48,7 @@ impl ImageError {
     pub(crate) fn new(kind: ImageErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            message: message.into(),
+            message: harmless(message.into()),
             source: None,
         }
     }
@@ -91,7 +91,7 @@ impl ImageError {
         };
         Self {
             kind,
-            message: format!("could not {what}{hint}"),
+            message: harmless(format!("could not {what}{hint}")),
             source: Some(Box::new(source)),
         }
     }
@@ -180,14 +180,12 @@ impl fmt::Display for Refused {
 
 impl Error for Refused {}
 
+/// Names in images and what registries say are somebody else's text.
+fn harmless(message: String) -> String {
+    crate::terminal::escape_text(&message).into_owned()
+}
+
 /// A path as it may be shown: on one line, whatever its bytes.
 pub(crate) fn shown(path: &Path) -> String {
-    path.to_string_lossy()
-        .chars()
-        .flat_map(|character| {
-            let escaped = character.is_control().then(|| character.escape_default());
-            let plain = (!character.is_control()).then_some(character);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    crate::terminal::escape_line(&path.to_string_lossy()).into_owned()
 }

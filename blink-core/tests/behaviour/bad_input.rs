@@ -178,7 +178,7 @@ async fn a_home_that_cannot_be_is_refused_by_name() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = fails(
-        ErrorKind::InvalidArgument,
+        ErrorKind::NotADirectory,
         Blink::builder().home(file.join("home")).build(),
     )
     .await;

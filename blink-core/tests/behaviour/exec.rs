@@ -137,7 +137,7 @@ async fn a_missing_working_directory_is_named() {
     .await;
     assert!(error.message().contains("/no/such"), "{error:?}");
     let error = fails(
-        ErrorKind::InvalidArgument,
+        ErrorKind::NotADirectory,
         sandbox.exec(Command::new("true").current_dir("/etc/passwd")),
     )
     .await;

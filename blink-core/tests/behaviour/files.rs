@@ -106,7 +106,7 @@ async fn a_file_is_read_and_written_bit_by_bit() {
         assert!(got == rest[..length.min(rest.len())]);
     }
     fails(ErrorKind::NotFound, files.reader("/tmp/none", 0, None)).await;
-    fails(ErrorKind::InvalidArgument, files.reader("/tmp", 0, None)).await;
+    fails(ErrorKind::IsADirectory, files.reader("/tmp", 0, None)).await;
 
     // What nobody finishes changes nothing; one who stops reading holds nobody up.
     for append in [false, true] {
@@ -288,16 +288,16 @@ async fn what_cannot_be_written_says_why() {
     let files = sandbox.files();
     for (path, kind) in [
         ("/no/such/folder/file", ErrorKind::NotFound),
-        ("/tmp", ErrorKind::InvalidArgument),
-        ("/", ErrorKind::InvalidArgument),
-        ("/etc/passwd/file", ErrorKind::InvalidArgument),
-        ("/usr/bin/new", ErrorKind::InvalidArgument),
-        ("/usr/bin/env", ErrorKind::InvalidArgument),
+        ("/tmp", ErrorKind::IsADirectory),
+        ("/", ErrorKind::IsADirectory),
+        ("/etc/passwd/file", ErrorKind::NotADirectory),
+        ("/usr/bin/new", ErrorKind::ReadOnly),
+        ("/usr/bin/env", ErrorKind::ReadOnly),
         ("/dev/null", ErrorKind::InvalidArgument),
-        ("/proc/new", ErrorKind::InvalidArgument),
-        ("/proc/self/mem", ErrorKind::InvalidArgument),
-        ("/proc/1/oom_score_adj", ErrorKind::InvalidArgument),
-        ("/proc/sys/kernel/hostname", ErrorKind::InvalidArgument),
+        ("/proc/new", ErrorKind::PermissionDenied),
+        ("/proc/self/mem", ErrorKind::PermissionDenied),
+        ("/proc/1/oom_score_adj", ErrorKind::PermissionDenied),
+        ("/proc/sys/kernel/hostname", ErrorKind::PermissionDenied),
         ("relative", ErrorKind::InvalidArgument),
         ("", ErrorKind::InvalidArgument),
         ("/tmp/a\0b", ErrorKind::InvalidArgument),
@@ -311,7 +311,7 @@ async fn what_cannot_be_written_says_why() {
             crate::support::within(files.write_with(path, &mut &b"x"[..], &append)).await;
         assert!(appended.is_err(), "{path}");
     }
-    let error = fails(ErrorKind::InvalidArgument, files.write("/usr/bin/new", "x")).await;
+    let error = fails(ErrorKind::ReadOnly, files.write("/usr/bin/new", "x")).await;
     assert!(error.message().contains("read-only"), "{error:?}");
     sandbox.says("env true; test ! -e /usr/bin/new").await;
 }
@@ -332,31 +332,24 @@ async fn a_link_leads_to_its_file_and_not_into_the_agent() {
         "newtarget"
     );
     assert_eq!(&ok(files.read("/tmp/link")).await[..], b"new");
-    for path in [
-        "/tmp/mem",
-        "/tmp/proc/mem",
-        "/tmp/proc/oom_score_adj",
-        "/tmp/dangling",
-        "/tmp/loop",
-        "/tmp/pipe",
-    ] {
-        fails(ErrorKind::InvalidArgument, files.write(path, "x")).await;
-    }
     let append = WriteOptions::default().append();
-    for path in [
-        "/tmp/mem",
-        "/tmp/proc/mem",
-        "/tmp/proc/oom_score_adj",
-        "/tmp/loop",
-        "/tmp/pipe",
+    for (path, kind) in [
+        ("/tmp/mem", ErrorKind::PermissionDenied),
+        ("/tmp/proc/mem", ErrorKind::PermissionDenied),
+        ("/tmp/proc/oom_score_adj", ErrorKind::PermissionDenied),
+        ("/tmp/loop", ErrorKind::InvalidArgument),
+        ("/tmp/pipe", ErrorKind::InvalidArgument),
     ] {
-        fails(
-            ErrorKind::InvalidArgument,
-            files.write_with(path, &mut &b"x"[..], &append),
-        )
-        .await;
+        fails(kind, files.write(path, "x")).await;
+        fails(kind, files.write_with(path, &mut &b"x"[..], &append)).await;
     }
-    for path in ["/tmp/pipe", "/tmp", "/dev/zero", "/dev/null"] {
+    fails(
+        ErrorKind::InvalidArgument,
+        files.write("/tmp/dangling", "x"),
+    )
+    .await;
+    fails(ErrorKind::IsADirectory, files.read("/tmp")).await;
+    for path in ["/tmp/pipe", "/dev/zero", "/dev/null"] {
         fails(ErrorKind::InvalidArgument, files.read(path)).await;
     }
     fails(ErrorKind::NotFound, files.read("/tmp/dangling")).await;
@@ -394,9 +387,9 @@ async fn paths_must_be_whole() {
         );
     }
     let long = format!("/tmp/{}", "x".repeat(300));
-    fails(ErrorKind::InvalidArgument, files.write(&long, "x")).await;
+    fails(ErrorKind::NameTooLong, files.write(&long, "x")).await;
     let deep = "/x".repeat(5000);
-    fails(ErrorKind::InvalidArgument, files.stat(&deep)).await;
+    fails(ErrorKind::NameTooLong, files.stat(&deep)).await;
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ async fn folders_are_listed() {
     assert_eq!(ok(files.list("/tmp/link")).await.len(), 10);
     assert!(ok(files.list("/tmp/empty")).await.is_empty());
     fails(ErrorKind::NotFound, files.list("/tmp/missing")).await;
-    fails(ErrorKind::InvalidArgument, files.list("/etc/passwd")).await;
+    fails(ErrorKind::NotADirectory, files.list("/etc/passwd")).await;
 }
 
 #[tokio::test]
@@ -113,14 +113,14 @@ async fn folders_are_made_and_removed() {
     ok(files.make_dir("/tmp/a/b/c")).await;
     ok(files.make_dir("/tmp/a/b/c")).await;
     assert_eq!(sandbox.says("stat -c %a /tmp/a/b/c").await, "755");
-    fails(ErrorKind::InvalidArgument, files.make_dir("/etc/passwd/x")).await;
+    fails(ErrorKind::NotADirectory, files.make_dir("/etc/passwd/x")).await;
     assert!(
         crate::support::within(files.make_dir("/etc/passwd"))
             .await
             .is_err()
     );
-    fails(ErrorKind::InvalidArgument, files.make_dir("/usr/new")).await;
-    let error = fails(ErrorKind::AlreadyExists, files.remove("/tmp/a")).await;
+    fails(ErrorKind::ReadOnly, files.make_dir("/usr/new")).await;
+    let error = fails(ErrorKind::DirectoryNotEmpty, files.remove("/tmp/a")).await;
     assert!(error.message().contains("/tmp/a"), "{error:?}");
     ok(files.remove("/tmp/a/b/c")).await;
     ok(files.write("/tmp/a/b/file", "x")).await;
@@ -181,7 +181,7 @@ async fn files_are_renamed_and_copied() {
         "contentcontent750"
     );
     fails(ErrorKind::NotFound, files.copy("/tmp/missing", "/tmp/d")).await;
-    fails(ErrorKind::InvalidArgument, files.copy("/tmp", "/tmp/d")).await;
+    fails(ErrorKind::IsADirectory, files.copy("/tmp", "/tmp/d")).await;
     fails(
         ErrorKind::InvalidArgument,
         files.copy("/dev/zero", "/tmp/d"),

@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod folders;
 mod isolation;
+mod kinds;
 #[path = "../image/builder.rs"]
 #[allow(
     dead_code,

@@ -136,11 +136,7 @@ async fn what_is_missing_is_named() {
     )
     .await;
     assert!(error.message().contains("missing"), "{error:?}");
-    fails(
-        ErrorKind::InvalidArgument,
-        files.upload(host.path(), "/usr/new"),
-    )
-    .await;
+    fails(ErrorKind::ReadOnly, files.upload(host.path(), "/usr/new")).await;
     assert_eq!(fs::read_dir(host.path()).unwrap().count(), 0);
 }
 
