@@ -279,9 +279,20 @@ impl From<ImageError> for Error {
             ImageErrorKind::Corrupt => ErrorKind::Corrupt,
             ImageErrorKind::Unsupported => ErrorKind::Unsupported,
             ImageErrorKind::ResourceExhausted => ErrorKind::ResourceExhausted,
-            ImageErrorKind::Internal => ErrorKind::Internal,
+            ImageErrorKind::Internal => match error.io_error() {
+                Some(source) => ErrorKind::of_io(source),
+                None => ErrorKind::Internal,
+            },
         };
-        Error::new(kind, error.to_string())
+        let Some(source) = error.io_error() else {
+            return Error::new(kind, error.to_string());
+        };
+        let message = match source.raw_os_error() {
+            // It says so itself.
+            Some(libc::ENOSPC | libc::EDQUOT) => error.to_string(),
+            _ => format!("{error}: {source}{}", advice(source)),
+        };
+        Error::new(kind, message).with_errno(source.raw_os_error())
     }
 }
 

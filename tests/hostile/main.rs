@@ -4,6 +4,7 @@
 //! A module is one kind of adversary. Each test was seen to fail before the fault that it guards against was fixed.
 //! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`.
 
+mod descriptors;
 mod memory;
 mod sharing;
 mod support;

@@ -45,6 +45,11 @@ impl ImageError {
         self.kind
     }
 
+    /// The failed system call behind it.
+    pub(crate) fn io_error(&self) -> Option<&io::Error> {
+        self.source.as_deref()?.downcast_ref()
+    }
+
     pub(crate) fn new(kind: ImageErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -80,14 +85,9 @@ impl ImageError {
             Some(Errno::NOENT) => ImageErrorKind::NotFound,
             _ => ImageErrorKind::Internal,
         };
-        let hint = if kind == ImageErrorKind::ResourceExhausted
-            && !matches!(
-                Errno::from_io_error(&source),
-                Some(Errno::MFILE | Errno::NFILE)
-            ) {
-            ": the disk is full; make room and try again"
-        } else {
-            ""
+        let hint = match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => ": the disk is full; make room and try again",
+            _ => "",
         };
         Self {
             kind,

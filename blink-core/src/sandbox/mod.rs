@@ -426,7 +426,8 @@ pub(crate) async fn processes(link: &Link) -> Result<Vec<ProcessInfo>> {
             return Ok(all);
         }
         // Otherwise a hostile agent could go on for ever.
-        let is_new = |process: &blink_wire::ProcessInfo| known.is_none_or(|id| process.process.0 > id);
+        let is_new =
+            |process: &blink_wire::ProcessInfo| known.is_none_or(|id| process.process.0 > id);
         if !more.iter().all(is_new) || all.len() > PROCESSES_LIMIT {
             return broken("the sandbox's list of processes is in no order, or has no end");
         }

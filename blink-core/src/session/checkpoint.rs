@@ -292,9 +292,7 @@ impl Session {
     /// # Errors
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
-        let (mut state, _changing) = self
-            .changing("has been forking it", Others::Stay)
-            .await?;
+        let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
         let (_, chain) = self.existing(&state.row, checkpoint).await?;
         let kept = Kept {
             chain,
@@ -329,9 +327,7 @@ impl Session {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let (mut state, _changing) = self
-            .changing("has been forking it", Others::Stay)
-            .await?;
+        let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
         let forks = self.keep_and_fork(&mut state, names).await;
         if forks.is_err() {
             self.core.blink.collect_layers().await;
@@ -424,7 +420,8 @@ impl Session {
         checkpoint: Option<&str>,
     ) -> Result<Vec<String>> {
         let (session, checkpoint) = (session.clone(), checkpoint.map(str::to_owned));
-        self.core.blink
+        self.core
+            .blink
             .look_up(move |registry| {
                 if let Some(name) = checkpoint
                     && registry.checkpoint(&session.id, &name)?.is_some()
@@ -455,7 +452,8 @@ impl Session {
             }
             let image = &parent.options.asked.image;
             let digest = parent.options.digest.as_deref();
-            self.core.blink
+            self.core
+                .blink
                 .claim_stored_image(image, digest, &folders)
                 .await?;
             for (name, folder) in names.into_iter().zip(&folders) {

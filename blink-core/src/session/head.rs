@@ -100,7 +100,8 @@ impl Session {
     /// A layer and all beneath it, the lowest first.
     pub(super) async fn chain(&self, layer: &str) -> Result<Vec<String>> {
         let layer = layer.to_owned();
-        self.core.blink
+        self.core
+            .blink
             .look_up(move |registry| registry.chain(&layer))
             .await
     }

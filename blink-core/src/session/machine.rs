@@ -88,12 +88,9 @@ impl Session {
         let Some(machine) = engine.adopt(folder, disk).await? else {
             return Ok(None);
         };
-        let defaults = self
-            .described(&row.options)
-            .defaults(&row.options.config);
+        let defaults = self.described(&row.options).defaults(&row.options.config);
         let own = self.core.folder.clone();
-        let sandbox =
-            Sandbox::assemble(own, machine.into(), row.isolation, defaults).adopted();
+        let sandbox = Sandbox::assemble(own, machine.into(), row.isolation, defaults).adopted();
         let ports = self.ports(&row.options.asked.publish, false).await?;
         let reached = match &ports {
             Ports::Own(ports, _) => sandbox.reached(ports).await,
@@ -132,9 +129,7 @@ impl Session {
     /// Boots a machine. Where nobody waits for it any more, it is undone; until then, nobody else changes the session.
     async fn boot(&self, state: &State, disk: PathBuf, layers: Vec<PathBuf>) -> Result<Sandbox> {
         let row = &state.row;
-        let mut described = self
-            .described(&row.options)
-            .isolation(row.isolation.into());
+        let mut described = self.described(&row.options).isolation(row.isolation.into());
         let asked = std::mem::take(&mut described.publish);
         let mut parts = described.prepare_without_image().await?;
         let mut ports = self.ports(&asked, true).await?;

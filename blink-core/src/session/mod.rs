@@ -34,11 +34,11 @@ pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::carried::read as read_carried;
+use self::change::{Changing, Others};
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
+use self::lease::{Gate, Lease};
 pub use self::processes::{ProcessLogs, SessionProcesses};
 pub(crate) use self::registry::Registry;
-use self::change::{Changing, Others};
-use self::lease::{Gate, Lease};
 use self::registry::SessionRow;
 use crate::blink::Blink;
 use crate::blocking::on_thread;
@@ -524,9 +524,7 @@ impl Session {
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
         let name = name.into();
         name::check("session", &name)?;
-        let (mut state, _changing) = self
-            .changing("has been renaming it", Others::Stay)
-            .await?;
+        let (mut state, _changing) = self.changing("has been renaming it", Others::Stay).await?;
         let (id, new) = (state.row.id.clone(), name.clone());
         self.change(
             &mut state,

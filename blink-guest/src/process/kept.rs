@@ -137,13 +137,23 @@ mod tests {
             let output = &kept.get(id).unwrap().outputs[0];
             let is_there = id > 6;
             assert_eq!(output.total(), (1 << 20) + 5);
-            assert_eq!(output.peek(0, usize::MAX).1.len(), usize::from(is_there) << 20, "{id}");
-            assert_eq!(output.peek(0, 1).0, if is_there { 5 } else { (1 << 20) + 5 });
+            assert_eq!(
+                output.peek(0, usize::MAX).1.len(),
+                usize::from(is_there) << 20,
+                "{id}"
+            );
+            assert_eq!(
+                output.peek(0, 1).0,
+                if is_there { 5 } else { (1 << 20) + 5 }
+            );
         }
         // What goes makes room.
         for id in 1..=mebibytes + 6 {
             assert!(kept.take(id).is_some() && kept.take(id).is_none());
         }
-        assert_eq!((kept.bytes, kept.order.len(), kept.with_output.len()), (0, 0, 0));
+        assert_eq!(
+            (kept.bytes, kept.order.len(), kept.with_output.len()),
+            (0, 0, 0)
+        );
     }
 }

@@ -152,11 +152,8 @@ impl Processes {
 
     fn with_key(&self, key: &str) -> Option<u64> {
         let mut all = self.table.iter().chain(self.kept.all());
-        let has_it = |process: &Process| {
-            !process.released && process.key.as_deref() == Some(key)
-        };
-        all.find(|(_, process)| has_it(process))
-            .map(|(&id, _)| id)
+        let has_it = |process: &Process| !process.released && process.key.as_deref() == Some(key);
+        all.find(|(_, process)| has_it(process)).map(|(&id, _)| id)
     }
 
     fn known(&self, id: ProcessId) -> Result<&Process, ErrorBody> {

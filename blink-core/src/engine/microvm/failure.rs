@@ -13,14 +13,25 @@ pub(super) fn translate(what: &str, error: &BoxliteError) -> Error {
         BoxliteError::ResourceExhausted(_) => ErrorKind::ResourceExhausted,
         BoxliteError::Unsupported(_) | BoxliteError::UnsupportedEngine => ErrorKind::Unsupported,
         // It has no kind for a full disk.
-        other if is_full(&other.to_string()) => ErrorKind::ResourceExhausted,
+        other if is_full(&other.to_string()) || is_out_of_files(&other.to_string()) => {
+            ErrorKind::ResourceExhausted
+        }
         _ => ErrorKind::Internal,
     };
     let full = match kind {
+        ErrorKind::ResourceExhausted if is_out_of_files(&error.to_string()) => {
+            "; close files of this process, or raise its limit (ulimit -n)"
+        }
         ErrorKind::ResourceExhausted => "; make room on the disk of Blink's home",
         _ => "",
     };
     Error::new(kind, format!("{what}: {error}{full}"))
+}
+
+fn is_out_of_files(message: &str) -> bool {
+    ["Too many open files", "os error 24", "os error 23"]
+        .iter()
+        .any(|sign| message.contains(sign))
 }
 
 fn is_full(message: &str) -> bool {

@@ -86,10 +86,10 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    if id_base().is_none() && said.contains("Permission denied") {
+    if id_base().is_none() && says(&said, "Permission denied") {
         return copy_unreadable(disk, layer);
     }
-    let (kind, advice) = match said.contains("No space left") {
+    let (kind, advice) = match says(&said, "No space left on device") {
         true => (ErrorKind::ResourceExhausted, ROOM_ADVICE),
         false => (ErrorKind::Internal, ""),
     };
@@ -100,6 +100,13 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
             said.trim()
         ),
     ))
+}
+
+/// Whether `cp` gives this reason. It stands at a line's end: before it are names of files, which programs in the sandbox
+/// choose, and which `cp` quotes.
+fn says(said: &str, reason: &str) -> bool {
+    let reason = format!(": {reason}");
+    said.lines().any(|line| line.ends_with(&reason))
 }
 
 /// As [`copy`], for an ordinary user whose sandbox holds files that their owner may not read: in there, that is no hindrance.

@@ -28,8 +28,18 @@ pub(super) fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if has_no_room(home) => {
             Error::new(ErrorKind::ResourceExhausted, said(&error, FULL))
         }
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => match out_of_files(home) {
+            Some(why) => Error::io("the list of sessions cannot be used", &why),
+            None => failed(error),
+        },
         _ => failed(error),
     }
+}
+
+/// SQLite does not say that no file could be opened because too many are open; another attempt does.
+fn out_of_files(home: &Path) -> Option<std::io::Error> {
+    let error = std::fs::File::open(home).err()?;
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)).then_some(error)
 }
 
 /// Whether another process is using the database just now.
