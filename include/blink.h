@@ -3,25 +3,40 @@
  *
  * Generated from blink-ffi by scripts/header; do not edit.
  *
- * Handles. A pointer to a type without fields is a handle. Each has a _free function, which takes NULL; blink_close() is that
- * of a blink. A call holds what it works with: a handle may be freed while other threads use it, and they end first. A handle
- * that was freed already, or is of another type, is told as long as its address was not given to a new one: the call fails with
- * BLINK_STATUS_INVALID_ARGUMENT, and freeing does nothing. Handles may be freed in any order.
+ * Handles. A pointer to a type without fields is a handle: a number that is given out once, and no address. Each type has a
+ * _free function, which takes NULL; blink_close() is that of a blink. A handle that was freed already, of another type, or not
+ * of this library is told for good: the call fails with BLINK_STATUS_INVALID_ARGUMENT and a message that says which, a function
+ * that returns no status returns what it returns for NULL, and freeing does nothing. blink_log_set() hears of it as a warning.
+ * A call holds what it works with: a handle may be freed while other threads use it, and the last of their calls ends it.
+ * What a function gives a look at (text, bytes) is there until its handle is freed. Handles may be freed in any order;
+ * blink_handle_count() says how many were not.
  *
- * Threads. Every function may be called from any thread, and every handle may be used from several at once. After fork(), a
- * child process can only free what its parent had: calls fail with BLINK_STATUS_UNSUPPORTED. It opens Blink again instead.
+ * Threads. Every function may be called from any thread, and every handle may be used from several at once.
+ *
+ * Processes. After fork(), a child process can look at what calls have brought its parent, and free all that it had: nothing of
+ * the parent's ends by that. Every other call on what the parent opened fails with BLINK_STATUS_UNSUPPORTED. The child opens
+ * Blink again instead, or calls exec().
+ *
+ * Signal handlers. No function of this library may be called from one. A handler may write to the descriptor that
+ * blink_cancel_fd() has given, which cancels.
  *
  * Results. A place for a result (`out`) must not be NULL; it is NULL after a failure. What is borrowed (`const`) is not
  * kept after the call.
  *
- * Failures. A function that can fail answers a blink_status, and sets `err`, unless that is NULL, to an error with a message
- * for a person; to NULL on success. No failure is kept in a variable of the thread.
+ * Failures. A function that can fail returns a blink_status, and sets `err`, unless that is NULL, to an error with a message
+ * for a person; to NULL on success. No failure is kept in a variable of the thread. Any of them may return
+ * BLINK_STATUS_INVALID_ARGUMENT for arguments that cannot be right, BLINK_STATUS_INTERNAL for a defect of the library or of the
+ * machine, and one that does something in a sandbox what blink_status says of it.
  *
  * Structures begin with their size. Set each up with its _init function and sizeof; programs then work with later versions
- * of the library, and with earlier ones as far as they ask for nothing that those do not know.
+ * of the library, and with earlier ones as far as they ask for nothing that those do not know. `reserved` is 0 when it is
+ * given to the library: anything else is BLINK_STATUS_INVALID_ARGUMENT.
  *
  * Signals. SIGCHLD gets a handler, which calls the one that was there before: a sandbox that ends interrupts poll() and the
  * like (EINTR). Processes that the program has started itself are left to it. No other signal is touched.
+ *
+ * Linux. A build needs the GNU C library of the machine that it was built on, or a later one (`pkg-config --variable=glibc
+ * blink`), and 64-bit pointers.
  *
  * Nothing is printed. See blink_log_set().
  */
@@ -1245,11 +1260,13 @@ extern "C" {
 /**
  * Sets options to their defaults.
  *
- * @param options  Written. NULL does nothing.
+ * @param options  Written.
  * @param size     sizeof(blink_export_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_export_options_init(struct blink_export_options *options,
-                               size_t size);
+blink_status blink_export_options_init(struct blink_export_options *options,
+                                       size_t size);
 
 /**
  * Writes a session's disk to one file, from which blink_session_import() makes a session, also on another machine. A session
@@ -1312,11 +1329,13 @@ blink_status blink_session_import(const struct blink *blink,
 /**
  * Sets options to their defaults.
  *
- * @param options  Written. NULL does nothing.
+ * @param options  Written.
  * @param size     sizeof(blink_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_options_init(struct blink_options *options,
-                        size_t size);
+blink_status blink_options_init(struct blink_options *options,
+                                size_t size);
 
 /**
  * Opens Blink: its home, and up to 8 threads that all its calls share. What processes that are gone have left in the home
@@ -1393,9 +1412,33 @@ struct blink_cancel *blink_cancel_new(void);
  * Does not wait for them. A command that is cancelled is killed with everything that it has started; a change that has
  * begun, such as a checkpoint, is finished or undone behind the caller's back, never left half-way.
  *
- * @param cancel  Borrowed. May be used from several threads at once, and while calls use it. NULL does nothing.
+ * Not for signal handlers, where it may wait for the very thread that it interrupts: see blink_cancel_fd().
+ *
+ * @param cancel  Borrowed. May be used from several threads at once, and while calls use it. NULL, a freed one and that of
+ *                a process which this one was forked from do nothing.
  */
 void blink_cancel_now(const struct blink_cancel *cancel);
+
+/**
+ * A file descriptor that cancels when it is written to: what a signal handler may do, where no function of this library may
+ * be called. Ask for it before the handler is installed; the handler then writes 8 bytes, any number but 0:
+ *
+ *     static const uint64_t one = 1;
+ *     write(fd, &one, sizeof one);
+ *
+ * It never blocks, and it is readable once blink_cancel_now() was called or it was written to. Do not read from it.
+ *
+ * @param cancel  Borrowed. May be used from several threads at once.
+ * @param fd      Set to the descriptor, which is there until the blink_cancel is freed, and not inherited by programs that are
+ *                started. -1 on failure. Remove the handler before the blink_cancel is freed: its number may then name
+ *                another file.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; RESOURCE_EXHAUSTED where there are no more descriptors; UNSUPPORTED in a child
+ *         process.
+ */
+blink_status blink_cancel_fd(const struct blink_cancel *cancel,
+                             int32_t *fd,
+                             struct blink_error **err);
 
 /**
  * Frees it. Calls that it was given to go on, and can be cancelled no more.
@@ -1516,11 +1559,13 @@ blink_status blink_session_fork_many(const struct blink_session *session,
 /**
  * Sets a command to its defaults; name a program in argv, or give it code, before it is used.
  *
- * @param command  Written. NULL does nothing.
+ * @param command  Written.
  * @param size     sizeof(blink_command).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_command_init(struct blink_command *command,
-                        size_t size);
+blink_status blink_command_init(struct blink_command *command,
+                                size_t size);
 
 /**
  * Connects to a TCP port inside a sandbox, whatever its network.
@@ -1600,11 +1645,13 @@ blink_status blink_session_connect_unix(const struct blink_session *session,
 /**
  * Sets up a blink_check to be filled in.
  *
- * @param check  Written. NULL does nothing.
+ * @param check  Written.
  * @param size   sizeof(blink_check).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_check_init(struct blink_check *check,
-                      size_t size);
+blink_status blink_check_init(struct blink_check *check,
+                              size_t size);
 
 /**
  * Tries the hypervisor, and each isolation by running a program in a sandbox of its own. May take some 20 seconds.
@@ -1684,11 +1731,13 @@ void blink_report_free(struct blink_report *report);
 /**
  * Sets up a blink_file_info to be filled in.
  *
- * @param info  Written. NULL does nothing.
+ * @param info  Written.
  * @param size  sizeof(blink_file_info).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_file_info_init(struct blink_file_info *info,
-                          size_t size);
+blink_status blink_file_info_init(struct blink_file_info *info,
+                                  size_t size);
 
 /**
  * The number of entries of a folder.
@@ -1761,11 +1810,13 @@ void blink_error_free(struct blink_error *error);
 /**
  * Sets up a blink_exit to be filled in.
  *
- * @param exit  Written. NULL does nothing.
+ * @param exit  Written.
  * @param size  sizeof(blink_exit).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_exit_init(struct blink_exit *exit,
-                     size_t size);
+blink_status blink_exit_init(struct blink_exit *exit,
+                             size_t size);
 
 /**
  * Opens a file of a sandbox to read it bit by bit, in memory that does not depend on its length.
@@ -1868,11 +1919,13 @@ void blink_file_writer_free(struct blink_file_writer *writer);
 /**
  * Sets options to their defaults.
  *
- * @param options  Written. NULL does nothing.
+ * @param options  Written.
  * @param size     sizeof(blink_write_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_write_options_init(struct blink_write_options *options,
-                              size_t size);
+blink_status blink_write_options_init(struct blink_write_options *options,
+                                      size_t size);
 
 /**
  * Reads a whole file into memory; blink_files_reader() reads a part, or bit by bit.
@@ -2053,13 +2106,25 @@ blink_status blink_files_download(const struct blink_files *files,
 void blink_files_free(struct blink_files *files);
 
 /**
+ * Counts the handles that were given out and not freed.
+ *
+ * A handle is no memory of the program's own, and a checker of leaks does not miss one: a program's test asks here, at its
+ * end.
+ *
+ * @return How many there are, in the whole process; 0 for a program that has freed everything.
+ */
+size_t blink_handle_count(void);
+
+/**
  * Sets up a blink_image to be filled in.
  *
- * @param image  Written. NULL does nothing.
+ * @param image  Written.
  * @param size   sizeof(blink_image).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_image_init(struct blink_image *image,
-                      size_t size);
+blink_status blink_image_init(struct blink_image *image,
+                              size_t size);
 
 /**
  * Fetches an image into the home, so that sandboxes can have it at once: a registry's reference, a folder in OCI layout, or
@@ -2154,11 +2219,13 @@ void blink_image_list_free(struct blink_image_list *list);
 /**
  * Sets up a blink_checkpoint to be filled in.
  *
- * @param checkpoint  Written. NULL does nothing.
+ * @param checkpoint  Written.
  * @param size        sizeof(blink_checkpoint).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_checkpoint_init(struct blink_checkpoint *checkpoint,
-                           size_t size);
+blink_status blink_checkpoint_init(struct blink_checkpoint *checkpoint,
+                                   size_t size);
 
 /**
  * The session that a session was forked from.
@@ -2565,11 +2632,13 @@ void blink_process_logs_free(struct blink_process_logs *logs);
 /**
  * Sets up a blink_process_info to be filled in.
  *
- * @param info  Written. NULL does nothing.
+ * @param info  Written.
  * @param size  sizeof(blink_process_info).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_process_info_init(struct blink_process_info *info,
-                             size_t size);
+blink_status blink_process_info_init(struct blink_process_info *info,
+                                     size_t size);
 
 /**
  * The number of processes in a list.
@@ -2670,7 +2739,7 @@ blink_status blink_sandbox_open(const struct blink *blink,
  * @param blink  Borrowed. May be used from several threads at once.
  * @param out    Set on success; free with blink_strings_free(). NULL on failure.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ * @return BLINK_STATUS_OK (0); UNSUPPORTED in a child process.
  */
 blink_status blink_sandbox_list(const struct blink *blink,
                                 struct blink_strings **out,
@@ -2845,11 +2914,13 @@ void blink_sandbox_free(struct blink_sandbox *sandbox);
 /**
  * Sets options to their defaults.
  *
- * @param options  Written. NULL does nothing.
+ * @param options  Written.
  * @param size     sizeof(blink_sandbox_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_sandbox_options_init(struct blink_sandbox_options *options,
-                                size_t size);
+blink_status blink_sandbox_options_init(struct blink_sandbox_options *options,
+                                        size_t size);
 
 /**
  * Opens a session and starts it, or makes it where there is none of that name.
@@ -3088,11 +3159,13 @@ void blink_session_free(struct blink_session *session);
 /**
  * Sets up a blink_session_info to be filled in.
  *
- * @param info  Written. NULL does nothing.
+ * @param info  Written.
  * @param size  sizeof(blink_session_info).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_session_info_init(struct blink_session_info *info,
-                             size_t size);
+blink_status blink_session_info_init(struct blink_session_info *info,
+                                     size_t size);
 
 /**
  * Lists all sessions of the home, by name, whoever has them.
@@ -3176,11 +3249,13 @@ void blink_session_list_free(struct blink_session_list *list);
 /**
  * Sets options to their defaults.
  *
- * @param options  Written. NULL does nothing.
+ * @param options  Written.
  * @param size     sizeof(blink_session_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
  */
-void blink_session_options_init(struct blink_session_options *options,
-                                size_t size);
+blink_status blink_session_options_init(struct blink_session_options *options,
+                                        size_t size);
 
 /**
  * The processes of a session that runs, also while another process has the session, or another handle of this one: of a

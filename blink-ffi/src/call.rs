@@ -49,7 +49,10 @@ impl Failure {
         let message = format!(
             "no file descriptor could be made {what}: {error}; close some, or raise the limit (ulimit -n)"
         );
-        Failure::new(blink_status::ResourceExhausted, message)
+        Failure {
+            errno: error.raw_os_error().unwrap_or_default(),
+            ..Failure::new(blink_status::ResourceExhausted, message)
+        }
     }
 
     pub(crate) fn would_block() -> Failure {

@@ -132,7 +132,7 @@ pub unsafe extern "C" fn blink_sandbox_open(
 /// @param blink  Borrowed. May be used from several threads at once.
 /// @param out    Set on success; free with blink_strings_free(). NULL on failure.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+/// @return BLINK_STATUS_OK (0); UNSUPPORTED in a child process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_list(
     blink: *const blink,
@@ -141,7 +141,9 @@ pub unsafe extern "C" fn blink_sandbox_list(
 ) -> blink_status {
     call!(err, |caller| {
         let out = caller.out(out)?;
-        let ids = handle::get(blink)?.core().blink().sandboxes();
+        let blink = handle::get(blink)?;
+        blink.core().check()?;
+        let ids = blink.core().blink().sandboxes();
         out.give(blink_strings::new(ids));
         Ok(())
     })

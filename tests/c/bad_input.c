@@ -152,8 +152,9 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     blink_bytes_free(NULL);
     blink_file_reader_free(NULL);
     blink_file_writer_free(NULL);
-    blink_export_options_init(NULL, sizeof(blink_export_options));
     blink_strings_free(NULL);
+    INVALID(blink_cancel_fd(NULL, &fd, &err));
+    CHECK(blink_export_options_init(NULL, sizeof(blink_export_options)) == BLINK_STATUS_INVALID_ARGUMENT);
     blink_cancel_now(NULL);
     blink_cancel_free(NULL);
     blink_process_list_free(NULL);
@@ -164,7 +165,6 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     blink_report_free(NULL);
     blink_processes_free(NULL);
     blink_process_logs_free(NULL);
-    blink_options_init(NULL, sizeof(blink_options));
     CHECK(strcmp(blink_error_message(NULL), "") == 0 && blink_error_output(NULL) == NULL);
     CHECK(blink_output_stdout(NULL, NULL) == NULL && blink_output_exit_code(NULL) == -1);
     CHECK(blink_sandbox_agent(NULL) == NULL && blink_sandbox_death(NULL) == NULL);
@@ -210,20 +210,18 @@ static void sizes_of_the_past_and_the_future(blink *all)
     blink_output *none;
     FAILS(BLINK_STATUS_UNSUPPORTED, blink_run(all, NULL, &future.command, NULL, &none, &err));
 
-    /* A program that knows only the first fields; what is behind them is not its own. */
+    /* A size that no version has had; older ones are tested where they can be made up, in blink-ffi. */
     blink_command past;
     memset(&past, 0xff, sizeof past);
-    blink_command_init(&past, offsetof(blink_command, current_dir));
-    CHECK(past.size == offsetof(blink_command, current_dir) && (uintptr_t)past.current_dir == UINTPTR_MAX);
+    CHECK(blink_command_init(&past, offsetof(blink_command, current_dir)) == BLINK_STATUS_INVALID_ARGUMENT);
     past.argv = argv;
     past.argv_count = 2;
-    OK(blink_run(all, NULL, &past, NULL, &none, &err));
-    blink_output_free(none);
+    INVALID(blink_run(all, NULL, &past, NULL, &none, &err));
     blink_exit ended;
     memset(&ended, 0x55, sizeof ended);
     ended.size = offsetof(blink_exit, timed_out);
-    OK(blink_output_exit(output, &ended, &err));
-    CHECK(ended.code == 0 && ended.timed_out == 0x55555555);
+    INVALID(blink_output_exit(output, &ended, &err));
+    CHECK(ended.timed_out == 0x55555555);
     ended.size = 3;
     INVALID(blink_output_exit(output, &ended, &err));
     ended.size = SIZE_MAX;
@@ -275,7 +273,7 @@ static void values_that_cannot_be(blink *all, blink_sandbox *sandbox)
     INVALID(blink_open(&options, &other, &err));
     CHECK(other == NULL);
     blink_options_init(&options, sizeof options);
-    options.home = "/dev/null/home";
+    options.home = "";
     INVALID(blink_open(&options, &other, &err));
 
     blink_sandbox_options sandbox_options;

@@ -32,6 +32,11 @@ const char *program(void);
 /* A path in the tests' folder; good until the next one. */
 const char *scratch(const char *name);
 
+void test_handles(void);
+void test_signals(void);
+void test_fork(void);
+void test_refused(void);
+void test_statuses(void);
 void test_run(void);
 void test_detached(void);
 void test_process(void);

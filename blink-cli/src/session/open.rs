@@ -74,9 +74,7 @@ impl Sessions {
     async fn opened(&self, session: Session, signals: &mut Signals) -> Result<i32, Failure> {
         let created = session.was_created();
         let info = session.info().await;
-        signals
-            .ends_at_once_while(self.let_go(session))
-            .await;
+        signals.ends_at_once_while(self.let_go(session)).await;
         let words = match (created, info.warm) {
             (true, true) => format!("made the session {}, which runs", info.name),
             (true, false) => format!("made the session {}", info.name),

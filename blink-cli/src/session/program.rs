@@ -41,9 +41,7 @@ impl Sessions {
         let ending = self
             .hold(&session, &info, terminal, &target, options, &mut signals)
             .await;
-        signals
-            .ends_at_once_while(self.let_go(session))
-            .await;
+        signals.ends_at_once_while(self.let_go(session)).await;
         ending.and_then(Ending::tell)
     }
 

@@ -80,7 +80,12 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| {
+            Error::io(
+                "the sandbox's disk could not be kept: cp cannot be started",
+                &error,
+            )
+        })?;
     fault::before(Step::NamespaceDiskCopied).map_err(|error| failed(&error))?;
     if output.status.success() {
         return Ok(());
