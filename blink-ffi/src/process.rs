@@ -259,6 +259,7 @@ pub unsafe extern "C" fn blink_process_fd(
     call!(err, |caller| {
         let fd = caller.place(fd, -1)?;
         let process = handle::get(process)?;
+        process.core().check()?;
         caller.set(fd, process.output(stream)?.readiness.fd()?);
         Ok(())
     })

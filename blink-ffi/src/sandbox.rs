@@ -369,6 +369,7 @@ pub unsafe extern "C" fn blink_sandbox_files(
     call!(err, |caller| {
         let out = caller.out(out)?;
         let sandbox = handle::get(sandbox)?;
+        sandbox.sandbox.core().check()?;
         let files = sandbox.sandbox.files()?;
         out.give(blink_files::new(sandbox.sandbox.core(), files));
         Ok(())

@@ -1,9 +1,12 @@
 /* The behaviour of libblink, as C sees it. Each test has its own sandboxes; all have one home. */
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 static int checks;
 static char folder[256];
@@ -118,6 +121,27 @@ const char *scratch(const char *name)
 const char *program(void)
 {
     return started_as;
+}
+
+static int held[4096], held_count;
+static struct rlimit limit_before;
+
+void hold_descriptors(void)
+{
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit_before) == 0);
+    struct rlimit limit = limit_before;
+    if (limit.rlim_cur > COUNT(held))
+        limit.rlim_cur = COUNT(held);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    while ((held[held_count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        held_count++;
+}
+
+void let_go_of_descriptors(void)
+{
+    while (held_count > 0)
+        close(held[--held_count]);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit_before) == 0);
 }
 
 int main(int argc, char **argv)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 #: What every function may return without saying so: the header's first comment does.
-EVERYWHERE = {"OK", "INVALID_ARGUMENT"}
+EVERYWHERE = {"OK", "INVALID_ARGUMENT", "UNSUPPORTED"}
 
 DECLARED = re.compile(r"/\*\*\n((?: \*[^\n]*\n)+?) \*/\nblink_status (blink_\w+)\([^;]*?\);")
 STATUS = re.compile(r"\b(?:BLINK_STATUS_)?([A-Z]+(?:_[A-Z]+)*)\b")

@@ -32,6 +32,10 @@ const char *program(void);
 /* A path in the tests' folder; good until the next one. */
 const char *scratch(const char *name);
 
+/* Takes all descriptors that the process may have, under a limit that makes them few; and gives them back. */
+void hold_descriptors(void);
+void let_go_of_descriptors(void);
+
 void test_handles(void);
 void test_signals(void);
 void test_fork(void);
