@@ -2,13 +2,15 @@
 #define _POSIX_C_SOURCE 200809L
 #include "test.h"
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-static int checks;
+static atomic_int checks;
 static char folder[256];
 static const char *started_as;
 
@@ -24,17 +26,21 @@ void check(bool condition, const char *what, const char *file, int line)
 /* Writes down which function has returned what, for tests/c/promises.py. */
 static void seen(const char *what, blink_status status)
 {
-    static FILE *file;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static int file = -1;
     const char *path = getenv("BLINK_TEST_SEEN"), *name = blink_status_name(status);
     size_t length = strspn(what, "abcdefghijklmnopqrstuvwxyz_");
     if (path == NULL || name == NULL || what[length] != '(')
         return;
-    if (file == NULL)
-        file = fopen(path, "ae"); /* Opened for good: some tests leave no descriptors. */
-    if (file != NULL) {
-        fprintf(file, "%.*s %s\n", (int)length, what, name);
-        fflush(file);
-    }
+    char line[128];
+    int size = snprintf(line, sizeof line, "%.*s %s\n", (int)length, what, name);
+    pthread_mutex_lock(&lock);
+    if (file < 0) /* Opened for good: some tests leave no descriptors. */
+        file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    ssize_t written = write(file, line, (size_t)size);
+    pthread_mutex_unlock(&lock);
+    if (written != size)
+        abort();
 }
 
 void check_status(blink_status status, blink_status expected, blink_error **err, const char *what, const char *file,
@@ -158,6 +164,7 @@ int main(int argc, char **argv)
         {"about", test_about},       {"beside", test_beside},     {"about_session", test_about_session},
         {"registry", test_registry}, {"handles", test_handles},   {"signals", test_signals},
         {"fork", test_fork},         {"refused", test_refused},   {"statuses", test_statuses},
+        {"threads", test_threads},
     };
     if (argc < 2) {
         fprintf(stderr, "usage: %s FOLDER [TEST]...\n", argv[0]);
