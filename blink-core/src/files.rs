@@ -11,9 +11,12 @@ use blink_wire::{
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::blocking::on_thread;
+use crate::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::file_streams::{FileReader, FileWriter, Incoming, Outgoing};
 use crate::link::{BULK_BODY, Link};
+use crate::room::{Meter, Roomy};
 
 /// What is read into memory at most: the sandbox decides how long its files are, and a gibibyte of holes costs it nothing.
 const READ_LIMIT_BYTES: usize = 1 << 30;
@@ -429,11 +432,59 @@ impl Files {
     /// Takes a file or a whole folder out of the sandbox to the host, where it is called `to`. Nothing outside `to` is
     /// touched, whatever the sandbox sends.
     ///
+    /// A folder and its missing parents are made, and a folder that exists is merged into: what has the name of something
+    /// that comes is replaced, but no folder with something in it. Links come as they are, and none is followed beneath
+    /// `to`; devices do not come. A file is replaced in one step when all of it has come.
+    ///
+    /// What `to` itself names is followed: where it is a symbolic link, the file that the link names is written, and the link
+    /// stays. To take something into a folder in which things from a sandbox may lie already, use
+    /// [`download_into`](Files::download_into). A device or a named pipe is written to, and never replaced.
+    ///
+    /// Everything belongs to the user who runs this. Permissions come along, without the bits that run a program as its
+    /// owner. Holes of files stay holes. Of the disk's free space, a twentieth of its size is left, and at most 256 MiB.
+    ///
     /// # Errors
-    /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox.
+    /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox; `InvalidArgument` where `to` is a socket, or a
+    /// file where a folder comes and the other way round; `ResourceExhausted` where the disk has no room for it.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let (from, to) = (from.as_ref(), to.as_ref());
+        let (from, to) = (from.as_ref(), to.as_ref().to_owned());
         let found = self.stat_followed(from).await?;
+        let is_folder = found.file_type == FileType::Directory;
+        let destination = on_thread(move || {
+            if let (true, Some(parent)) = (is_folder, to.parent()) {
+                std::fs::create_dir_all(parent)
+                    .map_err(|error| Error::io(parent.display(), &error))?;
+            }
+            Destination::named(&to)
+        });
+        self.download_found(from, &found, destination.await?).await
+    }
+
+    /// Takes a file or a whole folder out of the sandbox into a folder of the host that exists, where it has the name that it
+    /// has in the sandbox. What has no name of its own, as `/`, is merged into the folder.
+    ///
+    /// Nothing in the folder is followed, as it may have come from a sandbox earlier; for the rest, see
+    /// [`download`](Files::download).
+    ///
+    /// # Errors
+    /// As for [`download`](Files::download); `InvalidArgument` where something of that name is there that is neither a file
+    /// nor a folder.
+    pub async fn download_into(
+        &self,
+        from: impl AsRef<Path>,
+        folder: impl AsRef<Path>,
+    ) -> Result<()> {
+        let (from, folder) = (from.as_ref(), folder.as_ref().to_owned());
+        let found = self.stat_followed(from).await?;
+        let name = from.file_name().map(std::ffi::OsStr::to_owned);
+        let destination = on_thread(move || match name {
+            Some(name) => Destination::beneath(&folder, &name),
+            None => Destination::named(&folder),
+        });
+        self.download_found(from, &found, destination.await?).await
+    }
+
+    async fn download_found(&self, from: &Path, found: &Metadata, to: Destination) -> Result<()> {
         match found.file_type {
             FileType::Directory => self.download_folder(from, to).await,
             _ => self.download_file(from, to, found.mode).await,
@@ -453,47 +504,49 @@ impl Files {
         }
     }
 
-    async fn download_file(&self, from: &Path, to: &Path, mode: u32) -> Result<()> {
-        let folder = to
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let temporary = tempfile::NamedTempFile::new_in(folder)
-            .map_err(|error| Error::io(folder.display(), &error))?;
-        let file = temporary
-            .reopen()
-            .map_err(|error| Error::io(folder.display(), &error))?;
+    async fn download_file(&self, from: &Path, to: Destination, mode: u32) -> Result<()> {
+        let shown = to.shown().to_owned();
+        let failed = |error: std::io::Error| Error::io(shown.display(), &error);
+        let mut new = on_thread(move || to.new_file()).await?;
+        let mut meter = Meter::new(&new).map_err(failed)?;
+        let file = new.file().try_clone().map_err(failed)?;
         let mut file = tokio::fs::File::from_std(file);
-        self.read_to(from, &mut file).await?;
-        file.flush()
-            .await
-            .map_err(|error| Error::io(to.display(), &error))?;
-        // Without the bits that give a program its owner's rights: on the host that is somebody else.
-        const PERMISSIONS: u32 = 0o777;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode & PERMISSIONS);
-        tokio::fs::set_permissions(temporary.path(), mode)
-            .await
-            .map_err(|error| Error::io(to.display(), &error))?;
-        temporary
-            .persist(to)
-            .map(drop)
-            .map_err(|error| Error::io(to.display(), &error.error))
+        let request = Request::Read(Read {
+            path: bytes(from),
+            offset: 0,
+            length: None,
+        });
+        let mut incoming = Incoming::open(&self.link, &request)?;
+        while let Some(chunk) = incoming.chunk().await? {
+            meter.came(chunk.len()).map_err(failed)?;
+            file.write_all(&chunk).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed)?;
+        let finishing = on_thread(move || {
+            // Without the bits that give a program its owner's rights: on the host that is somebody else.
+            const PERMISSIONS: u32 = 0o777;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode & PERMISSIONS);
+            let named = new.file().set_permissions(mode);
+            named
+                .and_then(|()| new.finish())
+                .map_err(|error| Error::io(shown.display(), &error))
+        });
+        finishing.await
     }
 
-    async fn download_folder(&self, from: &Path, to: &Path) -> Result<()> {
+    async fn download_folder(&self, from: &Path, to: Destination) -> Result<()> {
         let (mut writer, reader) = tokio::io::duplex(2 * BULK_BODY);
-        let folder = to.to_owned();
+        let shown = to.shown().to_owned();
         let unpacking = tokio::task::spawn_blocking(move || {
-            let mut reader = tokio_util::io::SyncIoBridge::new(reader);
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| Error::io(folder.display(), &error))?;
+            let failed = |error: std::io::Error| Error::io(shown.display(), &error);
+            let root = to.folder()?;
+            let reader = tokio_util::io::SyncIoBridge::new(reader);
+            let mut reader = Roomy::new(reader, &root).map_err(failed)?;
             let options = blink_archive::UnpackOptions::default();
-            blink_archive::Root::open(&folder)
-                .and_then(|root| blink_archive::unpack(&mut reader, &root, &options))
-                .map_err(|error| archive_error(&folder, &error))?;
+            blink_archive::unpack(&mut reader, &root, &options)
+                .map_err(|error| archive_error(&shown, &error))?;
             // The padding behind the archive belongs to the stream that is checked.
-            std::io::copy(&mut reader, &mut std::io::sink())
-                .map_err(|error| Error::io(folder.display(), &error))
+            std::io::copy(&mut reader, &mut std::io::sink()).map_err(failed)
         });
         let request = Request::Pack(PathOptions {
             path: bytes(from),

@@ -23,6 +23,7 @@ mod blink;
 mod blocking;
 mod command;
 mod connection;
+mod destination;
 mod doctor;
 mod engine;
 mod error;

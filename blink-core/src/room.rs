@@ -52,29 +52,31 @@ pub(crate) fn require(place: impl AsFd, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Ends what comes through before the file system that it goes to is full.
+/// Looks at the room again and again while something is written.
 #[derive(Debug)]
-pub(crate) struct Roomy<T> {
-    inner: T,
+pub(crate) struct Meter {
     place: OwnedFd,
     since: u64,
 }
 
-impl<T> Roomy<T> {
-    /// `place` is on the file system that what comes through is written to.
+impl Meter {
+    /// `place` is on the file system that is written to.
     ///
     /// # Errors
     /// `StorageFull` where it is full already; the kernel's.
-    pub(crate) fn new(inner: T, place: impl AsFd) -> io::Result<Roomy<T>> {
+    pub(crate) fn new(place: impl AsFd) -> io::Result<Meter> {
         require(&place, 1)?;
-        Ok(Roomy {
-            inner,
+        Ok(Meter {
             place: place.as_fd().try_clone_to_owned()?,
             since: 0,
         })
     }
 
-    fn came(&mut self, bytes: usize) -> io::Result<()> {
+    /// So many bytes were written, or are about to be.
+    ///
+    /// # Errors
+    /// `StorageFull` where there is no room for them.
+    pub(crate) fn came(&mut self, bytes: usize) -> io::Result<()> {
         self.since += bytes as u64;
         if self.since >= STEP_BYTES {
             self.since = 0;
@@ -85,10 +87,30 @@ impl<T> Roomy<T> {
     }
 }
 
+/// Ends what comes through before the file system that it goes to is full.
+#[derive(Debug)]
+pub(crate) struct Roomy<T> {
+    inner: T,
+    meter: Meter,
+}
+
+impl<T> Roomy<T> {
+    /// # Errors
+    /// As for [`Meter::new`].
+    pub(crate) fn new(inner: T, place: impl AsFd) -> io::Result<Roomy<T>> {
+        let meter = Meter::new(place)?;
+        Ok(Roomy { inner, meter })
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
+    }
+}
+
 impl<T: Read> Read for Roomy<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.came(read)?;
+        self.meter.came(read)?;
         Ok(read)
     }
 }
@@ -96,7 +118,7 @@ impl<T: Read> Read for Roomy<T> {
 impl<T: Write> Write for Roomy<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
-        self.came(written)?;
+        self.meter.came(written)?;
         Ok(written)
     }
 

@@ -9,3 +9,4 @@ mod memory;
 mod sharing;
 mod support;
 mod texts;
+mod transfers;

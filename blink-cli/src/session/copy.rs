@@ -83,7 +83,12 @@ async fn upload(files: &Files, from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 async fn download(files: &Files, from: &Path, to: &Path) -> Result<(), Failure> {
-    Ok(files.download(from, target(from, to, to.is_dir())?).await?)
+    // What is in a folder may have come from a session: it is not for its path to be followed.
+    match to.is_dir() {
+        true => files.download_into(from, to).await?,
+        false => files.download(from, target(from, to, false)?).await?,
+    }
+    Ok(())
 }
 
 /// Where it comes to lie: in a folder that there is, under its own name.

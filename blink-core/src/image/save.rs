@@ -1,17 +1,20 @@
 //! New images, as folders in OCI layout or tars of one.
 //!
 //! Everything is written under another name beside the goal, and takes its own in one rename; what a process that was killed
-//! has left of that, the next one removes that writes an image there. The same layers give the same
-//! digests: nothing tells when or where an image was made.
+//! has left of that, the next one removes that writes an image there. All of it is found by descriptors, as others may rename
+//! what is beside the goal. The same layers give the same digests: nothing tells when or where an image was made.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use blink_archive::{Links, Root};
 use flate2::write::GzEncoder;
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Map, Value, json};
 
+use crate::destination::{Destination, Found, NewFile, PREFIX};
 use crate::error::{Error, Result};
 use crate::fault::{self, Step};
 use crate::image::contents::{Blob, Compression};
@@ -21,6 +24,7 @@ use crate::image::manifest;
 use crate::image::options::StoredImage;
 use crate::image::store::ImageStore;
 use crate::image::temporary::{TemporaryFolder, sweep_named};
+use crate::room::Roomy;
 use crate::transfer::{Hashed, Tell, Told};
 
 /// Layers are written once and mostly read once: speed counts for more than the last tenth.
@@ -32,7 +36,9 @@ const BUFFER: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct NewImage {
     folder: TemporaryFolder,
-    goal: PathBuf,
+    layout: OwnedFd,
+    blobs: OwnedFd,
+    goal: Goal,
     configuration: Map<String, Value>,
     layers: Vec<Value>,
     diff_ids: Vec<Value>,
@@ -42,11 +48,26 @@ pub(crate) struct NewImage {
     done: u64,
 }
 
+/// Where an image comes to lie.
+#[derive(Debug)]
+struct Goal {
+    path: PathBuf,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Folder(Destination),
+    Tar(NewFile),
+}
+
 /// A layer that is being written, as a tar.
 pub(crate) struct NewLayer {
-    path: PathBuf,
-    plain: Hashed<Told<GzEncoder<Hashed<BufWriter<File>>>>>,
+    plain: Hashed<Told<GzEncoder<Hashed<Roomy<BufWriter<File>>>>>>,
 }
+
+/// A layer's name before its digest is known.
+const NEW: &str = "new";
 
 impl NewImage {
     /// Begins an image at `goal`: a tar where it ends in `.tar`, otherwise a folder, which must not be there yet.
@@ -54,31 +75,47 @@ impl NewImage {
     /// # Errors
     /// `InvalidArgument` where something else is there; `NotFound` where the folder above it is missing.
     pub(crate) fn begin(goal: &Path) -> Result<NewImage> {
-        let is_taken = match is_tar(goal) {
-            true => goal.is_dir(),
-            false => fs::read_dir(goal).map_or(goal.symlink_metadata().is_ok(), |mut entries| {
-                entries.next().is_some()
-            }),
+        let destination = Destination::named(goal)?;
+        let is_free = match (is_tar(goal), destination.found()) {
+            (_, Found::Nothing) | (true, Found::File | Found::Stream(_)) => true,
+            // An empty folder is as good as none.
+            (false, Found::Folder) => destination.is_empty_folder(),
+            _ => false,
         };
-        if is_taken {
+        if !is_free {
             return Err(Error::invalid(format!(
                 "there is something at '{}' already; name another place for the image, or remove that first",
                 shown(goal)
             )));
         }
-        let parent = goal.parent().filter(|path| !path.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
+        let failed = |error| not_written(goal, error);
+        // What goes to a device or a pipe is kept elsewhere until then.
+        let is_stream = matches!(destination.found(), Found::Stream(_));
         let make = || {
-            sweep_named(PREFIX, parent)?;
+            let parent = match is_stream {
+                true => File::open(std::env::temp_dir())?.into(),
+                false => destination.parent().try_clone()?,
+            };
+            sweep_named(PREFIX, &parent)?;
             fault::before(Step::ImageExport)?;
             let folder = TemporaryFolder::named(PREFIX, parent)?;
-            fs::create_dir_all(folder.path().join(LAYOUT).join(BLOBS))?;
-            Ok(folder)
+            let layout = make_folder(folder.folder(), LAYOUT)?;
+            let blobs = make_folder(&make_folder(&layout, "blobs")?, "sha256")?;
+            Ok((folder, layout, blobs))
         };
-        let folder = make().map_err(|error| not_written(goal, error))?;
+        let (folder, layout, blobs) = make().map_err(failed)?;
+        let form = match is_tar(goal) {
+            true => Form::Tar(destination.new_file()?),
+            false => Form::Folder(destination),
+        };
         Ok(NewImage {
             folder,
-            goal: goal.to_owned(),
+            layout,
+            blobs,
+            goal: Goal {
+                path: goal.to_owned(),
+                form,
+            },
             configuration: Map::new(),
             layers: Vec::new(),
             diff_ids: Vec::new(),
@@ -88,29 +125,24 @@ impl NewImage {
         })
     }
 
-    fn layout(&self) -> PathBuf {
-        self.folder.path().join(LAYOUT)
-    }
-
     fn failed(&self, error: io::Error) -> Error {
-        not_written(&self.goal, error)
+        not_written(&self.goal.path, error)
     }
 
     /// Begins the next layer. `tell` hears how much was written of all.
     pub(crate) fn layer(&self, tell: &Tell) -> Result<NewLayer> {
-        let path = self.layout().join(BLOBS).join("new");
-        let file = fault::before(Step::ImageExportLayer)
-            .and_then(|()| File::create_new(&path))
+        let stored = fault::before(Step::ImageExportLayer)
+            .and_then(|()| create_new(&self.blobs, NEW))
+            .and_then(|file| Roomy::new(BufWriter::with_capacity(BUFFER, file), &self.blobs))
             .map_err(|error| self.failed(error))?;
-        let stored = Hashed::new(BufWriter::with_capacity(BUFFER, file));
-        let packed = GzEncoder::new(stored, COMPRESSION);
+        let packed = GzEncoder::new(Hashed::new(stored), COMPRESSION);
         let plain = Hashed::new(Told::new(packed, tell, self.done, None));
-        Ok(NewLayer { path, plain })
+        Ok(NewLayer { plain })
     }
 
     /// Adds a layer that was written to its end. `made_by` is for the image's history.
     pub(crate) fn add(&mut self, layer: NewLayer, made_by: &str) -> Result<()> {
-        let NewLayer { path, mut plain } = layer;
+        let NewLayer { mut plain } = layer;
         let finish = move || {
             plain.flush()?;
             let (told, diff_id) = plain.finish();
@@ -118,13 +150,15 @@ impl NewImage {
             let stored = packed.finish()?;
             let size = stored.count;
             let (file, digest) = stored.finish();
-            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let file = file.into_inner().into_inner();
+            let file = file.map_err(io::IntoInnerError::into_error)?;
             fault::before(Step::ImageExportPacked)?;
             file.sync_all()?;
             Ok((diff_id, digest, size, done))
         };
         let (diff_id, digest, size, done) = finish().map_err(|error| self.failed(error))?;
-        fs::rename(&path, path.with_file_name(&digest)).map_err(|error| self.failed(error))?;
+        rustix::fs::renameat(&self.blobs, NEW, &self.blobs, &digest)
+            .map_err(|error| self.failed(error.into()))?;
         self.done = done;
         self.layers.push(json!({
             "mediaType": manifest::OCI_LAYER_GZIP,
@@ -136,8 +170,8 @@ impl NewImage {
         Ok(())
     }
 
-    fn write(&self, name: &Path, content: &[u8]) -> Result<()> {
-        File::create_new(self.layout().join(name))
+    fn write(&self, folder: &OwnedFd, name: &str, content: &[u8]) -> Result<()> {
+        create_new(folder, name)
             .and_then(|mut file| {
                 file.write_all(content)?;
                 file.sync_all()
@@ -148,7 +182,7 @@ impl NewImage {
     fn write_document(&self, media_type: &str, content: &Value) -> Result<Value> {
         let content = content.to_string().into_bytes();
         let digest = Digest::of(&content);
-        self.write(&Path::new(BLOBS).join(digest.hex()), &content)?;
+        self.write(&self.blobs, digest.hex().as_ref(), &content)?;
         Ok(json!({
             "mediaType": media_type,
             "digest": digest.to_string(),
@@ -181,63 +215,85 @@ impl NewImage {
         entry["platform"] = json!({ "os": "linux", "architecture": architecture });
         let index =
             json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": [entry] });
-        self.write(Path::new("index.json"), index.to_string().as_bytes())?;
+        self.write(&self.layout, "index.json", index.to_string().as_bytes())?;
         let version = json!({ "imageLayoutVersion": "1.0.0" });
-        self.write(Path::new("oci-layout"), version.to_string().as_bytes())?;
-        let named =
-            fault::before(Step::ImageExportWritten).and_then(|()| match is_tar(&self.goal) {
-                true => self.name_tar(),
-                false => self.name_folder(),
-            });
-        named.map_err(|error| self.failed(error))?;
+        self.write(&self.layout, "oci-layout", version.to_string().as_bytes())?;
+        let NewImage {
+            folder,
+            layout,
+            blobs,
+            goal: Goal { path, form },
+            ..
+        } = self;
+        let named = fault::before(Step::ImageExportWritten).and_then(|()| match form {
+            Form::Tar(file) => name_tar(&layout, &blobs, file),
+            Form::Folder(destination) => name_folder(&folder, &layout, &blobs, &destination),
+        });
+        named.map_err(|error| not_written(&path, error))?;
         fault::after(Step::ImageExported);
         Ok(())
     }
+}
 
-    fn name_folder(&self) -> io::Result<()> {
-        for folder in [self.layout().join(BLOBS), self.layout()] {
-            File::open(folder)?.sync_all()?;
-        }
-        fault::before(Step::ImageExportSynced)?;
-        // An empty folder is replaced.
-        fs::rename(self.layout(), &self.goal)
+fn name_folder(
+    folder: &TemporaryFolder,
+    layout: &OwnedFd,
+    blobs: &OwnedFd,
+    destination: &Destination,
+) -> io::Result<()> {
+    for folder in [blobs, layout] {
+        rustix::fs::fsync(folder)?;
     }
+    fault::before(Step::ImageExportSynced)?;
+    // An empty folder is replaced.
+    destination.take(folder.folder(), LAYOUT)
+}
 
-    fn name_tar(&self) -> io::Result<()> {
-        let path = self.folder.path().join("image.tar");
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, &file));
-        for folder in ["blobs", BLOBS] {
-            tar.append_data(
-                &mut header(tar::EntryType::Directory, 0o755, 0),
-                folder,
-                io::empty(),
-            )?;
-        }
-        let mut names = vec!["oci-layout".to_owned(), "index.json".to_owned()];
-        let mut blobs = fs::read_dir(self.layout().join(BLOBS))?
-            .map(|entry| Ok(format!("{BLOBS}/{}", entry?.file_name().to_string_lossy())))
-            .collect::<io::Result<Vec<_>>>()?;
-        blobs.sort_unstable();
-        names.extend(blobs);
-        for name in names {
-            let file = File::open(self.layout().join(&name))?;
-            let size = file.metadata()?.len();
-            tar.append_data(
-                &mut header(tar::EntryType::Regular, 0o644, size),
-                name,
-                file,
-            )?;
-        }
-        tar.into_inner()?.flush()?;
-        file.sync_all()?;
-        fault::before(Step::ImageExportSynced)?;
-        fs::rename(path, &self.goal)
+fn name_tar(layout: &OwnedFd, blobs: &OwnedFd, mut file: NewFile) -> io::Result<()> {
+    let place = layout.try_clone()?;
+    let written = Roomy::new(BufWriter::with_capacity(BUFFER, file.file()), &place)?;
+    let mut tar = tar::Builder::new(written);
+    for folder in ["blobs", BLOBS] {
+        tar.append_data(
+            &mut header(tar::EntryType::Directory, 0o755, 0),
+            folder,
+            io::empty(),
+        )?;
     }
+    let mut names = vec!["oci-layout".to_owned(), "index.json".to_owned()];
+    let mut found = rustix::fs::Dir::read_from(blobs)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| !matches!(name.as_deref(), Ok("." | "..")))
+        .map(|name| name.map(|name| format!("{BLOBS}/{name}")))
+        .collect::<io::Result<Vec<_>>>()?;
+    found.sort_unstable();
+    names.extend(found);
+    let layout = Root::from(layout.try_clone()?);
+    for name in names {
+        let file = File::from(layout.open_inside(&name, OFlags::RDONLY, Links::Refuse)?);
+        let size = file.metadata()?.len();
+        tar.append_data(
+            &mut header(tar::EntryType::Regular, 0o644, size),
+            name,
+            file,
+        )?;
+    }
+    tar.into_inner()?.flush()?;
+    file.file().sync_all()?;
+    fault::before(Step::ImageExportSynced)?;
+    file.finish()
+}
+
+fn make_folder(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o777))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+fn create_new(folder: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o666))?.into())
 }
 
 impl Write for NewLayer {
@@ -288,13 +344,21 @@ impl ImageStore {
         let contents = self.contents_still_there(&Digest::parse(&image.digest, "the image")?)?;
         for layer in &contents.layers {
             let Blob { digest, size } = layer.blob;
-            let to = new.layout().join(BLOBS).join(digest.hex());
             // Not linked: whoever owns the folder may write to it.
-            fs::copy(self.shared.blobs.path(&digest), &to)
-                .and_then(|_| File::open(&to)?.sync_all())
-                .map_err(|error| new.failed(error))?;
-            let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            fs::set_permissions(&to, permissions).map_err(|error| new.failed(error))?;
+            let copied = File::open(self.shared.blobs.path(&digest)).and_then(|mut from| {
+                let to = create_new(&new.blobs, digest.hex().as_ref());
+                // The same layer twice.
+                let to = match to {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                    to => to?,
+                };
+                crate::room::require(&new.blobs, size)?;
+                io::copy(&mut from, &mut &to)?;
+                let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                to.set_permissions(permissions)?;
+                to.sync_all()
+            });
+            copied.map_err(|error| new.failed(error))?;
             new.done += size;
             Told::new((), tell, new.done, None).finish();
             let media_type = match layer.compression {
@@ -313,9 +377,6 @@ impl ImageStore {
         Ok(())
     }
 }
-
-/// Of what is not whole.
-const PREFIX: &str = ".blink-export-";
 
 const LAYOUT: &str = "layout";
 const BLOBS: &str = "blobs/sha256";

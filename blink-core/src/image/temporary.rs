@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -21,25 +21,37 @@ const MOST_TRIES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct TemporaryFolder {
     path: PathBuf,
-    _lock: OwnedFd,
+    parent: OwnedFd,
+    folder: OwnedFd,
 }
 
 impl TemporaryFolder {
     pub(crate) fn new(parent: &Path) -> Result<Self, ImageError> {
-        Self::named(PREFIX, parent)
+        File::open(parent)
+            .and_then(|opened| Self::make(PREFIX, parent, opened.into()))
             .map_err(|error| ImageError::io(format!("make a folder in '{}'", shown(parent)), error))
     }
 
-    /// One whose name begins otherwise, for a folder that is not Blink's own.
-    pub(crate) fn named(prefix: &str, parent: &Path) -> io::Result<Self> {
+    /// One whose name begins otherwise, in an open folder that is not Blink's own.
+    pub(crate) fn named(prefix: &str, parent: OwnedFd) -> io::Result<Self> {
+        Self::make(prefix, &path_of(&parent), parent)
+    }
+
+    fn make(prefix: &str, path: &Path, parent: OwnedFd) -> io::Result<Self> {
         for _ in 0..MOST_TRIES {
             let path = tempfile::Builder::new()
                 .prefix(prefix)
-                .tempdir_in(parent)?
+                .tempdir_in(path)?
                 .keep();
             match lock(&path) {
                 // Between the making and the locking, a sweep may have removed it.
-                Ok(Some(lock)) if is_at(&lock, &path) => return Ok(Self { path, _lock: lock }),
+                Ok(Some(folder)) if is_at(&folder, &path) => {
+                    return Ok(Self {
+                        path,
+                        parent,
+                        folder,
+                    });
+                }
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -50,23 +62,38 @@ impl TemporaryFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The folder itself, whatever has its path meanwhile.
+    pub(crate) fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
 }
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
+        let name = self.path.file_name().unwrap_or_default();
+        if let Err(error) = blink_archive::remove_tree(self.parent.as_fd(), name) {
             tracing::warn!(path = %shown(&self.path), %error, "a temporary folder could not be removed");
         }
     }
 }
 
-/// Removes temporary folders whose owners are gone.
-pub(crate) fn sweep(parent: &Path) -> io::Result<()> {
-    sweep_named(PREFIX, parent)
+/// Where an open folder is, for as long as it is open.
+fn path_of(folder: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
-/// As [`sweep`], of those whose names begin otherwise.
-pub(crate) fn sweep_named(prefix: &str, parent: &Path) -> io::Result<()> {
+/// Removes temporary folders whose owners are gone.
+pub(crate) fn sweep(parent: &Path) -> io::Result<()> {
+    sweep_those(PREFIX, parent)
+}
+
+/// As [`sweep`], of those in an open folder whose names begin otherwise.
+pub(crate) fn sweep_named(prefix: &str, parent: &OwnedFd) -> io::Result<()> {
+    sweep_those(prefix, &path_of(parent))
+}
+
+fn sweep_those(prefix: &str, parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         if !entry.file_name().to_string_lossy().starts_with(prefix) {

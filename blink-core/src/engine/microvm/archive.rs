@@ -17,6 +17,7 @@ use super::runtime::Runtime;
 use super::{not_read, postscript};
 use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, Result};
+use crate::room::Roomy;
 use crate::transfer::{Ahead, Hashed, Tell, Told, beside, joined};
 
 /// Of archives whose options are the defaults, so that an earlier engine reads them too.
@@ -102,7 +103,9 @@ pub(super) fn export(
     let failed = |error: io::Error| not_written(archive, &error);
     let mut unfinished = Unfinished::create(archive)?;
     let mut file = unfinished.file();
-    let mut encoder = zstd::Encoder::new(&mut file, COMPRESSION_LEVEL).map_err(failed)?;
+    let place = file.try_clone().map_err(failed)?;
+    let compressed = Roomy::new(&mut file, &place).map_err(failed)?;
+    let mut encoder = zstd::Encoder::new(compressed, COMPRESSION_LEVEL).map_err(failed)?;
     // The disk is read and hashed beside the packing.
     encoder.multithread(COMPRESSING_THREADS).map_err(failed)?;
     let mut tar = tar::Builder::new(encoder);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, ErrorKind, Result};
+use crate::room::Roomy;
 use crate::transfer::{Hashed, Tell, Told, sha256};
 
 const FORMAT: &str = "blink-namespace";
@@ -89,14 +90,15 @@ pub(super) fn write(
     let mut file = unfinished.file();
     let start = layer_start(session);
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
-    let mut encoder =
-        zstd::Encoder::new(Hashed::new(&mut file), COMPRESSION_LEVEL).map_err(failed)?;
+    let place = file.try_clone().map_err(failed)?;
+    let compressed = Roomy::new(Hashed::new(&mut file), &place).map_err(failed)?;
+    let mut encoder = zstd::Encoder::new(compressed, COMPRESSION_LEVEL).map_err(failed)?;
     // Files are read, and what is packed is written, beside the packing.
     encoder.multithread(COMPRESSING_THREADS).map_err(failed)?;
     let mut plain = Told::new(encoder, tell, 0, None);
     pack(&mut plain)?;
     let (encoder, bytes) = plain.finish();
-    let compressed = encoder.finish().map_err(failed)?;
+    let compressed = encoder.finish().map_err(failed)?.into_inner();
     let layer = Layer {
         file: LAYER.to_owned(),
         bytes,
