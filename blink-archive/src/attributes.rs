@@ -72,6 +72,11 @@ fn read_those(
     Ok(attributes)
 }
 
+/// All of them, for a copy.
+pub(crate) fn read_all(file: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Errno> {
+    read_those(file, buffer, |_| true)
+}
+
 /// All attributes of a folder in a layer that another folder in its place needs: of the overlay's own, the one that makes it
 /// opaque. `buffer` has room for twice [`LARGEST`].
 pub(crate) fn read_of_layer(folder: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Errno> {

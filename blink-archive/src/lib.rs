@@ -34,8 +34,10 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod copy;
 mod error;
 mod format;
+mod holes;
 mod layer;
 mod merge;
 mod options;
@@ -45,11 +47,16 @@ mod path;
 mod remove;
 mod root;
 mod unpack;
+mod walk;
+mod way;
 
+pub use copy::copy_tree;
 pub use error::{ArchiveError, LimitKind};
+pub use holes::{DataPart, copy_file, next_data, write_with_holes};
 pub use merge::merge_overlay;
 pub use options::{Limits, Ownership, PackOptions, UnpackOptions};
 pub use pack::{PackReport, pack, pack_overlay};
 pub use remove::remove_tree;
 pub use root::{Links, Root};
 pub use unpack::{UnpackReport, unpack, unpack_overlay};
+pub use walk::{disk_usage, walk_tree};

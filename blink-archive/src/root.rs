@@ -182,3 +182,32 @@ pub(crate) fn open_folder_anyway(folder: impl AsFd, name: &OsStr) -> Result<Owne
         other => other,
     }
 }
+
+/// Opens a folder, and gives its owner the right to read and enter it where that is missing: the mode before is returned
+/// then.
+pub(crate) fn open_for_a_while(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+) -> Result<(OwnedFd, Option<Mode>), Errno> {
+    let open = || rustix::fs::openat(parent, name, REAL_FOLDER, Mode::empty());
+    let (folder, former) = match open() {
+        Err(Errno::ACCESS) => {
+            let former = open_up(parent, name)?;
+            (open()?, Some(former))
+        }
+        opened => (opened?, None),
+    };
+    if former.is_some() || can_enter(&folder)? {
+        return Ok((folder, former));
+    }
+    Ok((folder, open_up(parent, name).ok()))
+}
+
+/// Whether names in a folder can be looked up.
+fn can_enter(folder: &OwnedFd) -> Result<bool, Errno> {
+    match rustix::fs::statat(folder.as_fd(), ".", AtFlags::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::ACCESS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -509,19 +509,27 @@ impl Files {
         let failed = |error: std::io::Error| Error::io(shown.display(), &error);
         let mut new = on_thread(move || to.new_file()).await?;
         let mut meter = Meter::new(&new).map_err(failed)?;
-        let file = new.file().try_clone().map_err(failed)?;
-        let mut file = tokio::fs::File::from_std(file);
+        let file = std::sync::Arc::new(new.file().try_clone().map_err(failed)?);
         let request = Request::Read(Read {
             path: bytes(from),
             offset: 0,
             length: None,
         });
         let mut incoming = Incoming::open(&self.link, &request)?;
+        let mut at = 0;
+        // One chunk is written while the next one comes.
+        let mut writing = tokio::task::spawn_blocking(|| Ok(()));
         while let Some(chunk) = incoming.chunk().await? {
             meter.came(chunk.len()).map_err(failed)?;
-            file.write_all(&chunk).await.map_err(failed)?;
+            let (file, offset) = (file.clone(), at);
+            at += chunk.len() as u64;
+            written(writing).await.map_err(failed)?;
+            writing = tokio::task::spawn_blocking(move || {
+                blink_archive::write_with_holes(&file, offset, &chunk)
+            });
         }
-        file.flush().await.map_err(failed)?;
+        written(writing).await.map_err(failed)?;
+        file.set_len(at).map_err(failed)?;
         let finishing = on_thread(move || {
             // Without the bits that give a program its owner's rights: on the host that is somebody else.
             const PERMISSIONS: u32 = 0o777;
@@ -641,6 +649,12 @@ impl Files {
             outgoing.send(chunk.freeze()).await?;
         }
     }
+}
+
+async fn written(writing: tokio::task::JoinHandle<std::io::Result<()>>) -> std::io::Result<()> {
+    writing
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 impl From<blink_wire::FileInfo> for Metadata {

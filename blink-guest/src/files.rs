@@ -186,13 +186,13 @@ fn rename(ask: &TwoPaths) -> Result<Response, ErrorBody> {
 
 fn copy(ask: &TwoPaths) -> Result<Response, ErrorBody> {
     let (from, to) = (absolute(&ask.from)?, absolute(&ask.to)?);
-    let mut source = open_regular(&from, OFlags::RDONLY)?;
+    let source = open_regular(&from, OFlags::RDONLY)?;
     let mode = source
         .metadata()
         .map_err(|error| failed("copy", &from, errno_of(&error)))?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o7777;
-    let mut target = Replacement::begin(&to, Some(mode), None)?;
-    io::copy(&mut source, &mut target.file)
+    let target = Replacement::begin(&to, Some(mode), None)?;
+    blink_archive::copy_file(&source, &target.file)
         .map_err(|error| failed("copy to", &to, errno_of(&error)))?;
     target.commit()?;
     Ok(Response::Done)
@@ -228,8 +228,8 @@ fn write(ask: &Write, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     if ask.append {
         return append(ask, &path, stream);
     }
-    let mut target = Replacement::begin(&path, ask.mode, ask.user.as_deref())?;
-    transfer(stream, &mut target.file, &path)?;
+    let target = Replacement::begin(&path, ask.mode, ask.user.as_deref())?;
+    fill(stream, &target.file, &path)?;
     stream.verify()?;
     target.commit()?;
     Ok(Response::Done)
@@ -252,6 +252,17 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
         return Err(error);
     }
     Ok(Response::Done)
+}
+
+/// Fills a new file, with holes where it is zeros.
+fn fill(stream: &mut JobStream, file: &File, path: &Path) -> Result<(), ErrorBody> {
+    let failed = |error: io::Error| failed("write", path, errno_of(&error));
+    let mut at = 0;
+    while let Some(chunk) = stream.receive().map_err(|error| broken(&error))? {
+        blink_archive::write_with_holes(file, at, &chunk).map_err(failed)?;
+        at += chunk.len() as u64;
+    }
+    file.set_len(at).map_err(failed)
 }
 
 fn transfer(stream: &mut JobStream, file: &mut File, path: &Path) -> Result<(), ErrorBody> {

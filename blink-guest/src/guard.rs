@@ -23,8 +23,9 @@ const DISK_EVERY: Duration = Duration::from_millis(500);
 /// A disk of very many files takes long to measure; measuring takes at most this part of the time.
 const DISK_SHARE: u32 = 10;
 
-/// Deeper folders than this are not counted: the walk holds one descriptor for each level.
-const DEPTH_LIMIT: usize = 256;
+/// How often a walk is begun anew in which a program has moved a folder that was deep inside others: what the fullest one
+/// has seen counts, as no program hits each of them at its beginning.
+const MOST_WALKS: usize = 8;
 
 /// What to watch over.
 #[derive(Debug, Clone, Default)]
@@ -128,7 +129,7 @@ impl Guard {
             }
         };
         let mut seen = HashSet::new();
-        let kept = folder_bytes(folder.as_fd(), DEPTH_LIMIT, &mut seen);
+        let kept = folder_bytes(folder.as_fd(), &mut seen);
         kept + self
             .proc
             .pids()
@@ -159,31 +160,30 @@ impl Guard {
     }
 }
 
-fn folder_bytes(folder: BorrowedFd<'_>, depth: usize, seen: &mut HashSet<(u64, u64)>) -> u64 {
-    let Ok(entries) = fs::Dir::read_from(folder) else {
-        return 0;
-    };
-    let mut total = 0;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let Ok(stat) = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            continue;
+/// What the files beneath a folder occupy, however deep they are.
+fn folder_bytes(folder: BorrowedFd<'_>, seen: &mut HashSet<(u64, u64)>) -> u64 {
+    let mut most = 0;
+    for _ in 0..MOST_WALKS {
+        let mut found = HashSet::new();
+        let mut bytes = 0;
+        let Ok(top) = open_folder(folder, ".") else {
+            break;
         };
-        if stat.st_nlink > 1 && is_regular(&stat) && !seen.insert((stat.st_dev, stat.st_ino)) {
-            continue;
+        let walked = blink_archive::walk_tree(top, |stat| {
+            let is_shared = stat.st_nlink > 1 && is_regular(stat);
+            if !is_shared || found.insert((stat.st_dev, stat.st_ino)) {
+                bytes += allocated(stat);
+            }
+        });
+        if bytes >= most {
+            most = bytes;
+            *seen = found;
         }
-        total += allocated(&stat);
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-            && depth > 0
-            && let Ok(inner) = open_folder(folder, name)
-        {
-            total += folder_bytes(inner.as_fd(), depth - 1, seen);
+        if walked.is_ok() {
+            break;
         }
     }
-    total
+    most
 }
 
 fn open_folder(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
@@ -231,7 +231,7 @@ mod tests {
         std::fs::hard_link(folder.path().join("a/b/data"), folder.path().join("again")).unwrap();
         std::os::unix::fs::symlink("/", folder.path().join("root")).unwrap();
         let opened = open_folder(fs::CWD, folder.path()).unwrap();
-        let bytes = folder_bytes(opened.as_fd(), DEPTH_LIMIT, &mut HashSet::new());
+        let bytes = folder_bytes(opened.as_fd(), &mut HashSet::new());
         assert!(
             (1 << 20..(1 << 20) + (128 << 10)).contains(&bytes),
             "{bytes}"

@@ -5,8 +5,10 @@
 //! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`.
 
 mod descriptors;
+mod holes;
 mod memory;
 mod sharing;
 mod support;
 mod texts;
 mod transfers;
+mod trees;

@@ -8,3 +8,4 @@ mod sparse;
 pub(crate) use header::{BLOCK, Fields, Kind, encode};
 pub(crate) use pax::{ATTRIBUTE, Attributes, Time, push_record};
 pub(crate) use reader::{LARGEST_EXTENSION, Member, Reader};
+pub(crate) use sparse::Segment;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use crate::layer;
 use crate::options::{Ownership, PackOptions};
 use crate::overlay::is_whiteout;
 use crate::root::{self, FOLDER, HANDLE, Links, REAL_FOLDER, Root};
+use crate::way::Way;
 
 /// What was packed, and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,12 +77,12 @@ pub fn pack(
     if root::is_folder(&stat) {
         let folder = root.lookup(path, FOLDER, Links::InRoot).map_err(failed)?;
         packer.folder_header(folder.as_fd(), path, Path::new("./"), &stat)?;
-        packer.folder(folder.as_fd(), Path::new(""), 0)?;
+        packer.tree(folder)?;
     } else {
         let (parent, name) = root
             .open_parent(path, Links::InRoot)
             .map_err(|error| ArchiveError::io(path, "read", error))?;
-        packer.entry(parent.as_fd(), name, Path::new(name), 0)?;
+        packer.file_entry(parent.as_fd(), name, Path::new(name), &stat)?;
     }
     packer.finish()
 }
@@ -114,48 +115,86 @@ impl<'a, W: Write> Packer<'a, W> {
         }
     }
 
-    fn folder(
-        &mut self,
-        folder: BorrowedFd<'_>,
-        path: &Path,
-        depth: usize,
-    ) -> Result<(), ArchiveError> {
-        if depth > self.options.limits.depth {
-            return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
+    /// Packs what is in a folder, in the order of the names.
+    fn tree(&mut self, top: OwnedFd) -> Result<(), ArchiveError> {
+        let mut path = PathBuf::new();
+        let names = self.names_in(top.as_fd(), &path)?;
+        let lost = |path: &Path, error| ArchiveError::io(path, "read", error);
+        let mut way = Way::new(top, names).map_err(|error| lost(&path, error))?;
+        loop {
+            let Some(name) = way.data().next() else {
+                if way.leave().map_err(|error| lost(&path, error))?.is_none() {
+                    return Ok(());
+                }
+                path.pop();
+                continue;
+            };
+            path.push(&name);
+            if let Some(folder) = self.entry(way.folder(), &name, &path)? {
+                let limit = self.options.limits.depth;
+                if way.depth() >= limit {
+                    return Err(self.limit(LimitKind::Depth, limit as u64, &path));
+                }
+                let names = self.names_in(folder.as_fd(), &path)?;
+                way.enter(folder, names)
+                    .map_err(|error| lost(&path, error))?;
+            } else {
+                path.pop();
+            }
         }
-        for name in sorted_names(folder).map_err(|error| ArchiveError::io(path, "listed", error))? {
-            self.entry(folder, &name, &path.join(&name), depth)?;
-        }
-        Ok(())
     }
 
+    fn names_in(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<std::vec::IntoIter<OsString>, ArchiveError> {
+        sorted_names(folder)
+            .map(Vec::into_iter)
+            .map_err(|error| ArchiveError::io(path, "listed", error))
+    }
+
+    /// Packs one name; a folder whose content is to follow is returned.
     fn entry(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &OsStr,
         path: &Path,
-        depth: usize,
-    ) -> Result<(), ArchiveError> {
-        self.check_name(name, path)?;
+    ) -> Result<Option<OwnedFd>, ArchiveError> {
         let stat = match root::stat(parent, name) {
-            Err(Errno::NOENT) => return self.changed(path),
+            Err(Errno::NOENT) => return self.changed(path).map(|()| None),
             other => other.map_err(|error| ArchiveError::io(path, "read", error))?,
         };
+        match root::is_folder(&stat) {
+            true => self.inner_folder(parent, name, path, &stat),
+            false => self.file_entry(parent, name, path, &stat).map(|()| None),
+        }
+    }
+
+    /// Packs what is no folder.
+    fn file_entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        stat: &Stat,
+    ) -> Result<(), ArchiveError> {
+        self.check_name(name, path)?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.inner_folder(parent, name, path, &stat, depth),
+            FileType::Directory => self.changed(path),
             FileType::Socket => {
                 self.report.skipped_sockets += 1;
                 Ok(())
             }
-            FileType::RegularFile if self.hard_link(path, &stat)? => Ok(()),
+            FileType::RegularFile if self.hard_link(path, stat)? => Ok(()),
             FileType::RegularFile => self.file(parent, name, path),
             FileType::Symlink => match rustix::fs::readlinkat(parent, name, Vec::new()) {
-                Ok(target) => self.header(b'2', path, target.as_bytes(), &stat, 0),
+                Ok(target) => self.header(b'2', path, target.as_bytes(), stat, 0),
                 Err(Errno::NOENT | Errno::INVAL) => self.changed(path),
                 Err(error) => Err(ArchiveError::io(path, "read", error)),
             },
-            FileType::Fifo => self.header(b'6', path, b"", &stat, 0),
-            _ if self.overlay && is_whiteout(&stat) => self.whiteout(name, path, &stat),
+            FileType::Fifo => self.header(b'6', path, b"", stat, 0),
+            _ if self.overlay && is_whiteout(stat) => self.whiteout(name, path, stat),
             _ => {
                 self.report.skipped_devices += 1;
                 Ok(())
@@ -169,21 +208,22 @@ impl<'a, W: Write> Packer<'a, W> {
         name: &OsStr,
         path: &Path,
         stat: &Stat,
-        depth: usize,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<Option<OwnedFd>, ArchiveError> {
+        self.check_name(name, path)?;
         let mut entry = path.as_os_str().to_os_string();
         entry.push("/");
         let elsewhere = self.options.one_file_system && stat.st_dev != self.device;
         if elsewhere {
             self.report.skipped_mounts += 1;
-            return self.header(b'5', Path::new(&entry), b"", stat, 0);
+            self.header(b'5', Path::new(&entry), b"", stat, 0)?;
+            return Ok(None);
         }
         match rustix::fs::openat(parent, name, REAL_FOLDER, Mode::empty()) {
             Ok(folder) => {
                 self.folder_header(folder.as_fd(), path, Path::new(&entry), stat)?;
-                self.folder(folder.as_fd(), path, depth + 1)
+                Ok(Some(folder))
             }
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.changed(path),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.changed(path).map(|()| None),
             Err(error) => Err(ArchiveError::io(path, "read", error)),
         }
     }

@@ -2,19 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::io::Errno;
+use rustix::fs::Stat;
 
 use super::{PackReport, Packer};
 use crate::attributes::OPAQUE;
-use crate::error::{ArchiveError, LimitKind};
+use crate::error::ArchiveError;
 use crate::layer;
 use crate::options::PackOptions;
-use crate::overlay::{Merged, Opened, is_whiteout};
-use crate::root::{self, Links, Root};
+use crate::overlay::{Merged, Visitor, visit};
+use crate::root::Root;
 
 /// Writes the upper folders of an overlay, the lowest first, as one tar stream:
 /// the upper folder that alone would show the same over what is beneath them all.
@@ -38,78 +38,45 @@ pub fn pack_overlay(
     options: &PackOptions,
 ) -> Result<PackReport, ArchiveError> {
     let mut packer = Packer::new(writer, options, true);
-    let all: Vec<usize> = (0..layers.len()).rev().collect();
-    if !all.is_empty() {
-        packer.merged_folder(layers, &all, Path::new(""), 0, false)?;
-    }
+    visit(layers, Some(options.limits.depth), &mut packer)?;
     packer.finish()
 }
 
-impl<W: Write> Packer<'_, W> {
-    /// Packs what the folders at `path` in the layers `at`, the topmost first, come to. In the topmost, it is a folder.
-    /// `alone` says that nothing that is beneath the layers is seen there.
-    fn merged_folder(
+impl<W: Write> Visitor for Packer<'_, W> {
+    fn enter(
         &mut self,
-        layers: &[Root],
-        at: &[usize],
+        merged: &Merged<'_>,
+        name: &OsStr,
         path: &Path,
-        depth: usize,
-        alone: bool,
     ) -> Result<(), ArchiveError> {
-        if depth > self.options.limits.depth {
-            return Err(self.limit(LimitKind::Depth, self.options.limits.depth as u64, path));
-        }
-        let failed = |error: Errno| ArchiveError::io(path, "read", error);
-        let mut opened = Opened::default();
-        let Merged {
-            folder,
-            stat,
-            entries,
-            opaque,
-        } = Merged::open(layers, at, path, &mut opened).map_err(failed)?;
-        let mut carried = self.attributes(&folder, path)?;
-        drop(folder);
-        let marked = opaque && !path.as_os_str().is_empty();
+        self.check_name(name, path)?;
+        let mut carried = self.attributes(merged.folder, path)?;
+        let marked = merged.opaque && !merged.is_top;
         if marked && !self.options.layer {
             carried.push((OPAQUE.to_vec(), b"y".to_vec()));
         }
-        let shown = match path.as_os_str().is_empty() {
+        let shown = match merged.is_top {
             true => OsString::from("./"),
             false => path.join("").into_os_string(),
         };
-        self.header_with(b'5', Path::new(&shown), b"", &stat, 0, &carried)?;
+        self.header_with(b'5', Path::new(&shown), b"", &merged.stat, 0, &carried)?;
         if marked && self.options.layer {
-            self.marker(&path.join(OsStr::from_bytes(layer::OPAQUE)), &stat)?;
-        }
-        for (name, at) in entries {
-            let path = path.join(name);
-            self.merged_entry(layers, &at, &path, depth, alone || opaque)?;
+            self.marker(&path.join(OsStr::from_bytes(layer::OPAQUE)), &merged.stat)?;
         }
         Ok(())
     }
 
-    fn merged_entry(
+    fn entry(
         &mut self,
-        layers: &[Root],
-        at: &[usize],
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
         path: &Path,
-        depth: usize,
-        alone: bool,
+        stat: &Stat,
     ) -> Result<(), ArchiveError> {
-        let failed = |error| ArchiveError::io(path, "read", error);
-        let (parent, name) = layers[at[0]]
-            .open_parent(path, Links::Refuse)
-            .map_err(failed)?;
-        let stat = root::stat(&parent, name).map_err(|error| failed(error.into()))?;
-        if root::is_folder(&stat) {
-            self.check_name(name, path)?;
-            drop(parent);
-            return self.merged_folder(layers, at, path, depth + 1, alone);
-        }
-        if alone && is_whiteout(&stat) {
-            // It would hide nothing; and where nothing is merged, the kernel lists it as a file.
-            return Ok(());
-        }
-        self.entry(parent.as_fd(), name, path, depth)
+        self.file_entry(parent, name, path, stat)
+    }
+
+    fn leave(&mut self, _path: &Path) -> Result<(), ArchiveError> {
+        Ok(())
     }
 }

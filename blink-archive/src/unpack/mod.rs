@@ -7,7 +7,7 @@ mod place;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,7 +18,8 @@ use rustix::io::Errno;
 
 use crate::attributes;
 use crate::error::{ArchiveError, LimitKind};
-use crate::format::{Kind, Member, Reader, Time};
+use crate::format::{Kind, Member, Reader, Segment, Time};
+use crate::holes::write_with_holes;
 use crate::options::UnpackOptions;
 use crate::path;
 use crate::root::{self, Links, REAL_FOLDER, Root};
@@ -56,7 +57,7 @@ pub struct UnpackReport {
 ///
 /// Reads up to the archive's end and no further; what follows (tar pads its
 /// archives) is the caller's to read or drop. Memory is bounded whatever the
-/// archive says. Extended attributes and device nodes are left out, but for those
+/// archive says. Files have holes where they are zeros. Extended attributes and device nodes are left out, but for those
 /// of [`unpack_overlay`].
 ///
 /// On an error, the entries before the one at fault are there; a caller that
@@ -78,8 +79,7 @@ pub fn unpack(
 
 /// Unpacks a tar stream that [`pack_overlay`](crate::pack_overlay) has written
 /// into the upper folder of an overlay: whiteouts and opaque folders are made for
-/// the kernel, extended attributes of users are kept, and files have holes where
-/// they are zeros.
+/// the kernel, and extended attributes of users are kept.
 ///
 /// `beneath` is what the overlay shows beneath, where it is known. A whiteout of
 /// what is not there is left out: the kernel would list it as a file.
@@ -289,8 +289,8 @@ impl<'a> Unpacker<'a> {
         let Some(file) = file else {
             return Err(ArchiveError::io(place.path, "created", Errno::EXIST));
         };
-        let mut file = File::from(file);
-        self.content(place.path, &mut file, member, reader)?;
+        let file = File::from(file);
+        self.content(place.path, &file, member, reader)?;
         let failed =
             |error: Errno| ArchiveError::io(place.path, "given its owner, mode and times", error);
         self.attributes(place.path, &file, member)?;
@@ -307,48 +307,40 @@ impl<'a> Unpacker<'a> {
     fn content<R: Read>(
         &mut self,
         path: &Path,
-        file: &mut File,
+        file: &File,
         member: &Member,
         reader: &mut Reader<R>,
     ) -> Result<(), ArchiveError> {
-        let failed = |error| ArchiveError::io(path, "written", error);
-        let Some(map) = &member.map else {
-            self.copy(path, file, member.size, reader)?;
-            return match self.overlay {
-                // It may end in a hole.
-                true => file.set_len(member.size).map_err(failed),
-                false => Ok(()),
-            };
-        };
+        let whole = [Segment {
+            offset: 0,
+            length: member.size,
+        }];
+        let map = member.map.as_deref().unwrap_or(&whole);
         for segment in map {
-            file.seek(SeekFrom::Start(segment.offset)).map_err(failed)?;
-            self.copy(path, file, segment.length, reader)?;
+            self.copy(path, file, *segment, reader)?;
         }
-        file.set_len(member.size).map_err(failed)
+        // It may end in a hole.
+        file.set_len(member.size)
+            .map_err(|error| ArchiveError::io(path, "written", error))
     }
 
     fn copy<R: Read>(
         &mut self,
         path: &Path,
-        file: &mut File,
-        mut left: u64,
+        file: &File,
+        segment: Segment,
         reader: &mut Reader<R>,
     ) -> Result<(), ArchiveError> {
-        while left > 0 {
-            let part = usize::try_from(left)
+        let (mut at, end) = (segment.offset, segment.offset + segment.length);
+        while at < end {
+            let part = usize::try_from(end - at)
                 .unwrap_or(usize::MAX)
                 .min(self.buffer.len());
             let part = &mut self.buffer[..part];
             reader.read_content(part)?;
-            let written = match self.overlay && part.iter().all(|byte| *byte == 0) {
-                true => i64::try_from(part.len())
-                    .map_err(std::io::Error::other)
-                    .and_then(|length| file.seek(SeekFrom::Current(length)))
-                    .map(drop),
-                false => file.write_all(part),
-            };
-            written.map_err(|error| ArchiveError::io(path, "written", error))?;
-            left -= part.len() as u64;
+            write_with_holes(file, at, part)
+                .map_err(|error| ArchiveError::io(path, "written", error))?;
+            at += part.len() as u64;
         }
         Ok(())
     }

@@ -86,8 +86,13 @@ impl Sessions {
 
 /// Of a file, or of all files in a folder.
 fn size_of(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
-    };
-    entries.flatten().map(|entry| size_of(&entry.path())).sum()
+    let mut bytes = 0;
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        match std::fs::read_dir(&path) {
+            Ok(entries) => left.extend(entries.flatten().map(|entry| entry.path())),
+            Err(_) => bytes += path.symlink_metadata().map_or(0, |found| found.len()),
+        }
+    }
+    bytes
 }

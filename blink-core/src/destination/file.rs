@@ -37,7 +37,10 @@ impl NewFile {
         };
         let (file, temporary) = begun.map_err(|error| match error.raw_os_error() {
             Some(number) if number == Errno::ISDIR.raw_os_error() => Error::io(
-                format!("{} is a folder; name a file in it", destination.shown.display()),
+                format!(
+                    "{} is a folder; name a file in it",
+                    destination.shown.display()
+                ),
                 &error,
             ),
             _ => Error::io(destination.shown.display(), &error),

@@ -60,7 +60,8 @@ impl Destination {
     /// # Errors
     /// `NotFound` for a missing folder; `InvalidArgument` for a socket, links without an end, and what may not be entered.
     pub(crate) fn named(path: &Path) -> Result<Destination> {
-        let place = follow(path).and_then(|(folder, name)| Ok((look(&folder, &name)?, folder, name)));
+        let place =
+            follow(path).and_then(|(folder, name)| Ok((look(&folder, &name)?, folder, name)));
         let (found, folder, name) = place.map_err(|error| Error::io(path.display(), &error))?;
         Ok(Destination {
             shown: path.to_owned(),
@@ -153,7 +154,12 @@ impl Destination {
                 Found::File | Found::Stream(_) => return Err(Errno::NOTDIR.into()),
             }
             let flags = FOLDER | OFlags::NOFOLLOW;
-            Ok(rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?)
+            Ok(rustix::fs::openat(
+                &self.folder,
+                &self.name,
+                flags,
+                Mode::empty(),
+            )?)
         };
         open()
             .map(Root::from)
@@ -165,7 +171,12 @@ impl Destination {
     /// # Errors
     /// The kernel's, where something is there that a rename does not replace.
     pub(crate) fn take(&self, from: impl AsFd, name: impl AsRef<Path>) -> io::Result<()> {
-        Ok(rustix::fs::renameat(from, name.as_ref(), &self.folder, &self.name)?)
+        Ok(rustix::fs::renameat(
+            from,
+            name.as_ref(),
+            &self.folder,
+            &self.name,
+        )?)
     }
 
     /// Fails unless a file may take this place now: there is none, or one that is replaced.

@@ -197,27 +197,44 @@ fn copy_public(
     to: &Path,
     give: &impl Fn(&Path) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
+    let mut left = vec![(from.to_owned(), to.to_owned())];
+    while let Some((from, to)) = left.pop() {
+        if !copy_one(&from, &to)? {
+            continue;
+        }
+        let found = fs::symlink_metadata(&to)?;
+        if found.is_dir() {
+            for entry in fs::read_dir(&from)? {
+                let entry = entry?;
+                left.push((entry.path(), to.join(entry.file_name())));
+            }
+        }
+        if !found.is_symlink() {
+            give(&to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file or link, or makes an empty folder; whether it did.
+fn copy_one(from: &Path, to: &Path) -> std::io::Result<bool> {
     const OTHERS_MAY_READ: u32 = 0o004;
     let found = fs::symlink_metadata(from)?;
     if found.is_symlink() {
-        return symlink(fs::read_link(from)?, to);
+        return symlink(fs::read_link(from)?, to).map(|()| true);
     }
     if found.permissions().mode() & OTHERS_MAY_READ == 0 {
-        return Ok(());
+        return Ok(false);
     }
     if found.is_dir() {
         fs::DirBuilder::new().mode(0o755).create(to)?;
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            copy_public(&entry.path(), &to.join(entry.file_name()), give)?;
-        }
     } else if found.is_file() {
         fs::copy(from, to)?;
         fs::set_permissions(to, PermissionsExt::from_mode(0o644))?;
     } else {
-        return Ok(());
+        return Ok(false);
     }
-    give(to)
+    Ok(true)
 }
 
 fn failed(error: &std::io::Error) -> Error {

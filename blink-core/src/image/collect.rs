@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::FileType;
+
 use crate::image::digest::Digest;
 use crate::image::error::{ImageError, ImageErrorKind};
 use crate::image::lease;
@@ -259,18 +261,25 @@ fn remove_all_but(
 
 /// The disk that goes free with a file or folder. What has another name elsewhere stays.
 fn disk_usage(path: &Path) -> u64 {
+    let occupied = |is_folder: bool, names: u64, blocks: u64| match is_folder || names == 1 {
+        true => blocks * 512,
+        false => 0,
+    };
     let Ok(metadata) = path.symlink_metadata() else {
         return 0;
     };
-    let own = match metadata.is_dir() || metadata.nlink() == 1 {
-        true => metadata.blocks() * 512,
-        false => 0,
-    };
-    if !metadata.is_dir() {
-        return own;
+    let mut bytes = occupied(metadata.is_dir(), metadata.nlink(), metadata.blocks());
+    if metadata.is_dir()
+        && let Ok(folder) = fs::File::open(path)
+    {
+        // What is lost of it is told as less; nobody else writes here.
+        let _ = blink_archive::walk_tree(folder.into(), |stat| {
+            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let blocks = u64::try_from(stat.st_blocks).unwrap_or_default();
+            bytes += occupied(is_folder, stat.st_nlink, blocks);
+        });
     }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.fold(own, |sum, entry| sum + disk_usage(&entry.path()))
+    bytes
 }
 
 fn wanted(entries: &[Entry], name: &str) -> Result<Vec<Entry>, ImageError> {

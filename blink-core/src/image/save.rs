@@ -291,8 +291,7 @@ fn make_folder(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
 }
 
 fn create_new(folder: &OwnedFd, name: &str) -> io::Result<File> {
-    let flags =
-        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o666))?.into())
 }
 

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use super::change::Others;
 use super::head::{self, NewHead};
-use super::layers::size_of;
 use super::registry::{CheckpointRow, LayerRow, SessionRow};
 use super::{Session, State, name, registry};
 use crate::blocking::on_thread;
@@ -152,7 +151,7 @@ impl Session {
                 state,
                 Some(&making),
                 move || {
-                    row.size_bytes = size_of(&folder);
+                    row.size_bytes = blink_archive::disk_usage(&folder);
                     Ok((row, head::make(heads)?))
                 },
                 move |registry, (row, made)| {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use blink_archive::disk_usage;
 use rustix::fs::{FlockOperation, flock};
 
 use super::registry::Registry;
@@ -109,7 +110,7 @@ impl Layers {
         })?;
         lock(registry).forget_layers()?;
         let mut freed_bytes = 0;
-        self.collect_alone(alone, registry, |layer| freed_bytes += size_of(layer))?;
+        self.collect_alone(alone, registry, |layer| freed_bytes += disk_usage(layer))?;
         Ok(freed_bytes)
     }
 
@@ -198,23 +199,4 @@ fn not_removed(error: &io::Error) -> Error {
         "what no session needs any more could not be removed from Blink's home",
         error,
     )
-}
-
-/// What files occupy, in bytes.
-pub(crate) fn size_of(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let metadata = entry.path().symlink_metadata().ok()?;
-            let below = match metadata.is_dir() {
-                true => size_of(&entry.path()),
-                false => 0,
-            };
-            Some(metadata.blocks() * 512 + below)
-        })
-        .sum()
 }

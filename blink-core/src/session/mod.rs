@@ -195,7 +195,7 @@ impl Blink {
             forked_from: row.forked_from.clone(),
             checkpoint: row.checkpoint.clone(),
             created_at: row.created_at,
-            disk_bytes: layers::size_of(&head),
+            disk_bytes: blink_archive::disk_usage(&head),
             resources: asked.resources,
             network: asked.network.clone(),
             mounts: asked.mounts.clone(),
