@@ -12,7 +12,6 @@ mod time;
 mod values;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::exit;
 
 use clap::{CommandFactory, FromArgMatches};

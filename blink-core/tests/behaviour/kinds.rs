@@ -131,7 +131,7 @@ async fn every_operation_tells_every_failure_apart() {
     ] {
         for operation in operations {
             let what = format!("{operation} {path}");
-            let error = match operate(files, operation, path, host.path()).await {
+            let error = match operate(&files, operation, path, host.path()).await {
                 Ok(()) => panic!("{what} succeeded"),
                 Err(error) => error,
             };
@@ -170,7 +170,7 @@ async fn what_is_about_no_file_has_no_path() {
     let files = sandbox.files();
     let relative = within(files.read("relative")).await.unwrap_err();
     assert_eq!((relative.errno(), relative.path()), (None, None));
-    ok(sandbox.remove()).await;
+    sandbox.remove().await;
     let gone = within(files.read("/etc/passwd")).await.unwrap_err();
     assert_eq!((gone.errno(), gone.path()), (None, None), "{gone:?}");
 }
