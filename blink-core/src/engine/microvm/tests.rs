@@ -104,7 +104,11 @@ async fn boot_with(
     let machine = Arc::new(engine.boot_machine(&spec).await.unwrap());
     let defaults = crate::command::Defaults::default();
     let mut sandbox = Sandbox::assemble(folder, machine.clone(), Isolation::Microvm, defaults);
-    sandbox.connect(Duration::from_secs(120)).await.unwrap();
+    let started = std::time::Instant::now();
+    sandbox
+        .connect(started, Duration::from_secs(120))
+        .await
+        .unwrap();
     Running { sandbox, machine }
 }
 
