@@ -455,7 +455,8 @@ typedef struct blink_report blink_report;
 typedef struct blink_sandbox blink_sandbox;
 
 /**
- * A named sandbox that outlives the process, held by this one: no other can open it meanwhile.
+ * A named sandbox that outlives the process. Threads and, in a namespace, processes can have one open at once, and use the
+ * same machine.
  */
 typedef struct blink_session blink_session;
 
@@ -2932,7 +2933,8 @@ blink_status blink_sandbox_options_init(struct blink_sandbox_options *options,
  * @param out      Set on success; free with blink_session_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for a name that is none, and for options that the session was not made with;
- *         BUSY while another process has it, which the message names; otherwise as blink_sandbox_create().
+ *         BUSY while another process changes it, or has its micro-VM, which the message names; otherwise as
+ *         blink_sandbox_create().
  */
 blink_status blink_session_open(const struct blink *blink,
                                 const char *name,
@@ -2942,15 +2944,16 @@ blink_status blink_session_open(const struct blink *blink,
                                 struct blink_error **err);
 
 /**
- * Takes a session that is there, without starting it.
+ * Opens a session that is there, without starting it.
  *
  * @param blink        Borrowed. May be used from several threads at once.
  * @param name         Its name.
- * @param patience_ms  Milliseconds for which another process that has it is waited for; 0 does not wait.
+ * @param patience_ms  Milliseconds for which others are waited for that change it, or keep it from being changed later; 0
+ *                     does not wait.
  * @param cancel       Borrowed. NULL: it cannot be cancelled.
  * @param out          Set on success; free with blink_session_free(). NULL on failure.
  * @param err          May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process has it; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process changes it, or has its micro-VM; CANCELLED.
  */
 blink_status blink_session_take(const struct blink *blink,
                                 const char *name,
@@ -3005,7 +3008,8 @@ blink_status blink_session_start(const struct blink_session *session,
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INTERNAL where the machine cannot be ended.
+ * @return BLINK_STATUS_OK (0); BUSY while other processes use it, whom the message names; INTERNAL where the machine cannot be
+ *         ended.
  */
 blink_status blink_session_stop(const struct blink_session *session,
                                 struct blink_error **err);
@@ -3143,14 +3147,15 @@ blink_status blink_session_rename(const struct blink_session *session,
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INTERNAL where something of it could not be removed, which the message names.
+ * @return BLINK_STATUS_OK (0); BUSY while other processes have it open, whom the message names; INTERNAL where something of it
+ *         could not be removed, which the message names.
  */
 blink_status blink_session_remove(const struct blink_session *session,
                                   struct blink_error **err);
 
 /**
- * Lets go of a session, which stays. Its machine ends, unless it is warm: for a micro-VM that is a power cut, so call
- * blink_session_stop() first where the last seconds' writes matter.
+ * Lets go of a session, which stays. Its machine ends with its last user, unless it is warm: for a micro-VM that is a power
+ * cut, so call blink_session_stop() first where the last seconds' writes matter.
  *
  * @param session  Taken. NULL does nothing. Calls that are under way on it end first.
  */
@@ -3267,7 +3272,7 @@ blink_status blink_session_options_init(struct blink_session_options *options,
  * @param out     Set on success; free with blink_processes_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such session, and where it does not run; BUSY where another process
- *         starts it right now, or has one that must be taken, for longer than 10 s; CANCELLED.
+ *         starts it right now, or has its micro-VM, for longer than 10 s; CANCELLED.
  */
 blink_status blink_processes_of(const struct blink *blink,
                                 const char *name,

@@ -197,7 +197,7 @@ async fn work(blink: &Blink) {
         let (session, files) = (session.clone(), files.clone());
         tasks.spawn(async move {
             let path = format!("/data/{me}-{number}");
-            ok(files.write(&path, path.as_bytes())).await;
+            ok(files.write(&path, path.clone())).await;
             assert_eq!(says(&session, &format!("cat {path}")).await, path);
             let code = i32::try_from(number).unwrap();
             let script = format!("echo a; echo b >&2; sleep 0.01; echo c; exit {code}");
@@ -275,19 +275,16 @@ async fn the_machine_outlives_who_started_it_and_ends_with_its_last_user() {
     let blink = blink().await;
     let mut starter = Sharer::start("hold", blink.home());
     assert_eq!(starter.said(), "none");
-    let session = open(&blink).await;
+    let session = Arc::new(open(&blink).await);
     says(&session, "mkdir -p /data; echo mine >/dev/shm/boot").await;
-    let script = "echo begun; while ! [ -e /data/go ]; do sleep 0.02; done; echo done";
-    let running = session.exec(Command::shell(script));
-    tokio::pin!(running);
-    let soon = tokio::time::sleep(Duration::from_millis(100));
-    tokio::select! {
-        ended = &mut running => panic!("{ended:?}"),
-        () = soon => {}
-    }
+    let script = "touch /data/begun; while ! [ -e /data/go ]; do sleep 0.02; done; echo done";
+    let user = session.clone();
+    let running = tokio::spawn(async move { user.exec(Command::shell(script)).await });
+    says(&session, "while ! [ -e /data/begun ]; do sleep 0.02; done").await;
     starter.kill();
-    says(&session, "test \"$(cat /dev/shm/boot)\" = mine; touch /data/go").await;
-    assert_eq!(ok(running).await.text(), "begun\ndone\n");
+    says(&session, "test \"$(cat /dev/shm/boot)\" = mine && touch /data/go").await;
+    assert_eq!(ok(async { running.await.unwrap() }).await.text(), "done\n");
+    let session = Arc::into_inner(session).unwrap();
     // Who comes now finds the same machine, and keeps it when this process lets go of it.
     let mut heir = Sharer::start("hold", blink.home());
     assert_eq!(heir.said(), "mine");
