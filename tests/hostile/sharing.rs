@@ -162,7 +162,10 @@ async fn performs_its_task() {
             }
         }
         "publish" => {
-            let session = ok(described(&blink).publish(PublishedPort::new(0, 8000)).open()).await;
+            let session = ok(described(&blink)
+                .publish(PublishedPort::new(0, 8000))
+                .open())
+            .await;
             say(ok(session.sandbox()).await.published()[0].host);
             told_to_go_on().await;
         }
@@ -176,7 +179,9 @@ async fn performs_its_task() {
             say("ready");
             told_to_go_on().await;
             for _ in 0..2 {
-                let error = within(session.exec(Command::new("true"))).await.unwrap_err();
+                let error = within(session.exec(Command::new("true")))
+                    .await
+                    .unwrap_err();
                 say(error.kind().name());
             }
         }
@@ -256,7 +261,9 @@ async fn eight_processes_use_one_machine_at_once() {
             .into_iter()
             .map(|sharer| std::thread::spawn(move || sharer.end()))
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     });
     for number in 0..20 {
         let made = ok(session.checkpoint(format!("c{number}"))).await;
@@ -282,7 +289,11 @@ async fn the_machine_outlives_who_started_it_and_ends_with_its_last_user() {
     let running = tokio::spawn(async move { user.exec(Command::shell(script)).await });
     says(&session, "while ! [ -e /data/begun ]; do sleep 0.02; done").await;
     starter.kill();
-    says(&session, "test \"$(cat /dev/shm/boot)\" = mine && touch /data/go").await;
+    says(
+        &session,
+        "test \"$(cat /dev/shm/boot)\" = mine && touch /data/go",
+    )
+    .await;
     assert_eq!(ok(async { running.await.unwrap() }).await.text(), "done\n");
     let session = Arc::into_inner(session).unwrap();
     // Who comes now finds the same machine, and keeps it when this process lets go of it.
@@ -313,7 +324,10 @@ async fn busy_names_everybody_and_never_this_process_as_another() {
         for pid in [first.pid(), second.pid()] {
             assert!(message.contains(&format!("(pid {pid}: ")), "{message}");
         }
-        assert!(message.contains(NAME) && message.contains("has had it open"), "{message}");
+        assert!(
+            message.contains(NAME) && message.contains("has had it open"),
+            "{message}"
+        );
         let me = format!("pid {}", std::process::id());
         assert!(!message.contains(&me), "{message}");
     };
@@ -354,7 +368,12 @@ async fn who_uses_a_session_that_is_removed_by_force_is_told() {
     }
     sharer.end();
     assert!(ok(blink.sessions()).await.is_empty());
-    assert_eq!(std::fs::read_dir(blink.home().join("sandboxes")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(blink.home().join("sandboxes"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 /// What one changes, the other sees with its next call.
@@ -413,13 +432,15 @@ async fn a_machine_goes_on_whose_holder_is_killed() {
         .position(|step| *step == "NamespaceDiskCopied")
         .unwrap();
     let fault = format!("kill {still}");
-    let mut killed = Sharer::start_with("checkpoint", blink.home(), &[("BLINK_TEST_FAULT", &fault)]);
+    let mut killed =
+        Sharer::start_with("checkpoint", blink.home(), &[("BLINK_TEST_FAULT", &fault)]);
     assert!(!killed.process.wait().unwrap().success());
     assert_eq!(says(&session, "cat /data/kept").await, "kept");
     let made = ok(session.checkpoint("one")).await;
     assert_eq!(made.consistency, blink_core::Consistency::Frozen);
     // Also where nobody else has a link at that moment, but for one who comes.
-    let mut killed = Sharer::start_with("checkpoint", blink.home(), &[("BLINK_TEST_FAULT", &fault)]);
+    let mut killed =
+        Sharer::start_with("checkpoint", blink.home(), &[("BLINK_TEST_FAULT", &fault)]);
     ok(session.remove_checkpoint("one")).await;
     assert!(!killed.process.wait().unwrap().success());
     let processes = ok(blink.session_processes(NAME)).await;
@@ -457,12 +478,20 @@ async fn sharers_that_are_killed_at_random_leave_a_whole_session() {
     assert_eq!(says(&session, "cat /data/kept").await, "kept");
     sharers.iter_mut().for_each(Sharer::kill);
     ok(session.restore("begun")).await;
-    assert_eq!(says(&session, "cat /data/kept; ls /data").await, "kept\nkept");
+    assert_eq!(
+        says(&session, "cat /data/kept; ls /data").await,
+        "kept\nkept"
+    );
     ok(session.close()).await;
     until("the machine's end", || async { !runs(&blink).await }).await;
     let session = ok(blink.take_session(NAME, PATIENCE)).await;
     ok(session.remove()).await;
-    assert_eq!(std::fs::read_dir(blink.home().join("sandboxes")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(blink.home().join("sandboxes"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -482,7 +511,10 @@ async fn ports_are_published_by_one_and_go_on_when_it_is_killed() {
     let address = publisher.said();
     let session = open(&blink).await;
     let server = ok(session.spawn(Command::new("python3").args(["-c", SERVER]))).await;
-    assert_eq!(ok(session.sandbox()).await.published()[0].host.to_string(), address);
+    assert_eq!(
+        ok(session.sandbox()).await.published()[0].host.to_string(),
+        address
+    );
     until("the server", || greets(&address)).await;
     publisher.kill();
     until("another publisher", || greets(&address)).await;
