@@ -26,7 +26,7 @@
  * Failures. A function that can fail returns a blink_status, and sets `err`, unless that is NULL, to an error with a message
  * for a person; to NULL on success. No failure is kept in a variable of the thread. Any of them may return
  * BLINK_STATUS_INVALID_ARGUMENT for arguments that cannot be right, BLINK_STATUS_INTERNAL for a defect of the library or of the
- * machine, and one that does something in a sandbox what blink_status says of it.
+ * machine. What a path meets in a file system has the status that is named like it, such as BLINK_STATUS_PERMISSION_DENIED.
  *
  * Structures begin with their size. Set each up with its _init function and sizeof; programs then work with later versions
  * of the library, and with earlier ones as far as they ask for nothing that those do not know. `reserved` is 0 when it is
@@ -1345,7 +1345,8 @@ blink_status blink_options_init(struct blink_options *options,
  * @param options  Borrowed. NULL is the defaults.
  * @param out      Set on success; close with blink_close(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); BLINK_STATUS_INVALID_ARGUMENT where the home cannot be used.
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right, an empty home too; NOT_FOUND, NOT_A_DIRECTORY,
+ *         NAME_TOO_LONG and what else a folder meets where the home cannot be made; RESOURCE_EXHAUSTED.
  */
 blink_status blink_open(const struct blink_options *options,
                         struct blink **out,
@@ -1427,7 +1428,8 @@ void blink_cancel_now(const struct blink_cancel *cancel);
  *     static const uint64_t one = 1;
  *     write(fd, &one, sizeof one);
  *
- * It never blocks, and it is readable once blink_cancel_now() was called or it was written to. Do not read from it.
+ * Calls that it is given to watch it with a descriptor of their own, and are BLINK_STATUS_RESOURCE_EXHAUSTED where there is none.
+ * Writing never blocks, and the descriptor is readable once blink_cancel_now() was called or it was written to. Do not read from it.
  *
  * @param cancel  Borrowed. May be used from several threads at once.
  * @param fd      Set to the descriptor, which is there until the blink_cancel is freed, and not inherited by programs that are
@@ -1829,7 +1831,7 @@ blink_status blink_exit_init(struct blink_exit *exit,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_file_reader_free(). NULL on failure. It may outlive the files' handle.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_reader(const struct blink_files *files,
                                 const char *path,
@@ -1889,7 +1891,7 @@ blink_status blink_files_writer(const struct blink_files *files,
  * @param length  How many they are.
  * @param cancel  Borrowed. NULL: it cannot be cancelled. The file can only be given up then.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; INVALID_ARGUMENT where it may not be written, once it is
+ * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; READ_ONLY; INVALID_ARGUMENT once it is
  *         finished, and after a cancelled write; RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_file_writer_write(const struct blink_file_writer *writer,
@@ -1936,7 +1938,7 @@ blink_status blink_write_options_init(struct blink_write_options *options,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_bytes_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; CORRUPT where it did not arrive as
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; CORRUPT where it did not arrive as
  *         it was sent; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_read(const struct blink_files *files,
@@ -1955,7 +1957,7 @@ blink_status blink_files_read(const struct blink_files *files,
  * @param options  Borrowed. NULL is the defaults.
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; INVALID_ARGUMENT where it may not be written;
+ * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; IS_A_DIRECTORY; NOT_A_DIRECTORY; READ_ONLY;
  *         RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_write(const struct blink_files *files,
@@ -2001,7 +2003,7 @@ blink_status blink_files_exists(const struct blink_files *files,
  * @param path   Absolute.
  * @param out    Set on success; free with blink_entries_free(). NULL on failure.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no folder; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; NOT_A_DIRECTORY; SANDBOX_DIED.
  */
 blink_status blink_files_list(const struct blink_files *files,
                               const char *path,
@@ -2014,7 +2016,7 @@ blink_status blink_files_list(const struct blink_files *files,
  * @param files  Borrowed. May be used from several threads at once.
  * @param path   Absolute.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where a part of the path is no folder, or may not be written; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY where a part of the path is no folder; READ_ONLY; SANDBOX_DIED.
  */
 blink_status blink_files_make_dir(const struct blink_files *files,
                                   const char *path,
@@ -2028,7 +2030,7 @@ blink_status blink_files_make_dir(const struct blink_files *files,
  * @param path       Absolute.
  * @param recursive  Whether a folder is removed with all that is in it.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; ALREADY_EXISTS for a folder that is not empty; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; DIRECTORY_NOT_EMPTY; READ_ONLY; SANDBOX_DIED.
  */
 blink_status blink_files_remove(const struct blink_files *files,
                                 const char *path,
@@ -2057,7 +2059,7 @@ blink_status blink_files_rename(const struct blink_files *files,
  * @param to      Absolute.
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_copy(const struct blink_files *files,
                               const char *from,
@@ -2074,7 +2076,7 @@ blink_status blink_files_copy(const struct blink_files *files,
  * @param to      The sandbox's, absolute: what it is called there.
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; otherwise as blink_files_write().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; INTERNAL where it cannot be read; otherwise as blink_files_write().
  */
 blink_status blink_files_upload(const struct blink_files *files,
                                 const char *from,
@@ -2726,7 +2728,8 @@ blink_status blink_sandbox_fetch_image(const struct blink *blink,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_sandbox_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended; PROTOCOL where
+ *         something else than its agent talks there.
  */
 blink_status blink_sandbox_open(const struct blink *blink,
                                 const char *id,
@@ -2997,7 +3000,7 @@ bool blink_session_was_created(const struct blink_session *session);
  * @param session  Borrowed. May be used from several threads at once.
  * @param cancel   Borrowed. NULL: it cannot be cancelled. It may run afterwards.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_open().
+ * @return As blink_session_open(); NOT_FOUND once it was removed.
  */
 blink_status blink_session_start(const struct blink_session *session,
                                  const struct blink_cancel *cancel,

@@ -95,7 +95,8 @@ pub unsafe extern "C" fn blink_options_init(
 /// @param options  Borrowed. NULL is the defaults.
 /// @param out      Set on success; close with blink_close(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); BLINK_STATUS_INVALID_ARGUMENT where the home cannot be used.
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right, an empty home too; NOT_FOUND, NOT_A_DIRECTORY,
+///         NAME_TOO_LONG and what else a folder meets where the home cannot be made; RESOURCE_EXHAUSTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_open(
     options: *const blink_options,

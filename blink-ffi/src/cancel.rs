@@ -161,7 +161,8 @@ pub extern "C" fn blink_cancel_now(cancel: *const blink_cancel) {
 ///     static const uint64_t one = 1;
 ///     write(fd, &one, sizeof one);
 ///
-/// It never blocks, and it is readable once blink_cancel_now() was called or it was written to. Do not read from it.
+/// Calls that it is given to watch it with a descriptor of their own, and are BLINK_STATUS_RESOURCE_EXHAUSTED where there is none.
+/// Writing never blocks, and the descriptor is readable once blink_cancel_now() was called or it was written to. Do not read from it.
 ///
 /// @param cancel  Borrowed. May be used from several threads at once.
 /// @param fd      Set to the descriptor, which is there until the blink_cancel is freed, and not inherited by programs that are

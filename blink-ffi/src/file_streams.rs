@@ -53,7 +53,7 @@ fn is_over() -> Failure {
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_file_reader_free(). NULL on failure. It may outlive the files' handle.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_reader(
     files: *const blink_files,
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn blink_files_writer(
 /// @param length  How many they are.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled. The file can only be given up then.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; INVALID_ARGUMENT where it may not be written, once it is
+/// @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; READ_ONLY; INVALID_ARGUMENT once it is
 ///         finished, and after a cancelled write; RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_file_writer_write(

@@ -94,7 +94,7 @@ impl Caller<'_> {
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_bytes_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; CORRUPT where it did not arrive as
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; CORRUPT where it did not arrive as
 ///         it was sent; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_read(
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn blink_files_read(
 /// @param options  Borrowed. NULL is the defaults.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; INVALID_ARGUMENT where it may not be written;
+/// @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; IS_A_DIRECTORY; NOT_A_DIRECTORY; READ_ONLY;
 ///         RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_write(
@@ -201,7 +201,7 @@ pub unsafe extern "C" fn blink_files_exists(
 /// @param path   Absolute.
 /// @param out    Set on success; free with blink_entries_free(). NULL on failure.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no folder; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; NOT_A_DIRECTORY; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_list(
     files: *const blink_files,
@@ -226,7 +226,7 @@ pub unsafe extern "C" fn blink_files_list(
 /// @param files  Borrowed. May be used from several threads at once.
 /// @param path   Absolute.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where a part of the path is no folder, or may not be written; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY where a part of the path is no folder; READ_ONLY; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_make_dir(
     files: *const blink_files,
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn blink_files_make_dir(
 /// @param path       Absolute.
 /// @param recursive  Whether a folder is removed with all that is in it.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; ALREADY_EXISTS for a folder that is not empty; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; DIRECTORY_NOT_EMPTY; READ_ONLY; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_remove(
     files: *const blink_files,
@@ -308,7 +308,7 @@ pub unsafe extern "C" fn blink_files_rename(
 /// @param to      Absolute.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; INVALID_ARGUMENT for what is no regular file; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_copy(
     files: *const blink_files,
@@ -332,7 +332,7 @@ pub unsafe extern "C" fn blink_files_copy(
 /// @param to      The sandbox's, absolute: what it is called there.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; otherwise as blink_files_write().
+/// @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; INTERNAL where it cannot be read; otherwise as blink_files_write().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_upload(
     files: *const blink_files,

@@ -108,7 +108,8 @@ pub unsafe extern "C" fn blink_sandbox_fetch_image(
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_sandbox_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended; PROTOCOL where
+///         something else than its agent talks there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_open(
     blink: *const blink,

@@ -159,7 +159,7 @@ pub extern "C" fn blink_session_was_created(session: *const blink_session) -> bo
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. It may run afterwards.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_open().
+/// @return As blink_session_open(); NOT_FOUND once it was removed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_start(
     session: *const blink_session,

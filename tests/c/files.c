@@ -143,7 +143,7 @@ void test_files(void)
     CHECK(!there);
     OK(blink_files_exists(files, "/tmp/a/moved", &there, &err));
     CHECK(there);
-    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_files_remove(files, "/tmp/a", false, &err));
+    FAILS(BLINK_STATUS_DIRECTORY_NOT_EMPTY, blink_files_remove(files, "/tmp/a", false, &err));
     FAILS(BLINK_STATUS_NOT_FOUND, blink_files_read(files, "/tmp/no", NULL, &bytes, &err));
     CHECK(bytes == NULL);
 

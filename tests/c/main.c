@@ -59,6 +59,12 @@ void check_status(blink_status status, blink_status expected, blink_error **err,
     *err = NULL;
 }
 
+void check_returned(blink_status status, blink_status expected, const char *what, const char *file, int line)
+{
+    seen(what, status);
+    check(status == expected, what, file, line);
+}
+
 int32_t engine(void)
 {
     const char *name = getenv("BLINK_TEST_ENGINE");

@@ -1,10 +1,11 @@
 """Compares the statuses that include/blink.h promises for each function with those that the suite has seen it return.
 
-usage: promises.py HEADER SEEN
+usage: promises.py HEADER SEEN ELSEWHERE
 
 SEEN is what the suite writes where BLINK_TEST_SEEN names a file: a function and a status on each line. A status counts as
 promised for a function where its @return names it; "as another()" is for the tests of that other one. What is promised and
-was not seen, and what was seen and is not promised, is printed, and fails.
+was not seen, and what was seen and is not promised, is printed, and fails. ELSEWHERE lists what this suite cannot bring about,
+each line a function, a status, and who tests it; a line that is not needed fails as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 #: What every function may return without saying so: the header's first comment does.
-EVERYWHERE = {"OK", "INVALID_ARGUMENT", "UNSUPPORTED"}
+EVERYWHERE = {"OK", "INVALID_ARGUMENT", "UNSUPPORTED", "RESOURCE_EXHAUSTED"}
 
 DECLARED = re.compile(r"/\*\*\n((?: \*[^\n]*\n)+?) \*/\nblink_status (blink_\w+)\([^;]*?\);")
 STATUS = re.compile(r"\b(?:BLINK_STATUS_)?([A-Z]+(?:_[A-Z]+)*)\b")
@@ -55,11 +56,18 @@ def main() -> None:
     for line in Path(sys.argv[2]).read_text().splitlines():
         function, status = line.split()
         seen[function].add(status.removeprefix("BLINK_STATUS_"))
+    seen.pop("blink_error_status", None)  # It tells of another's.
+    elsewhere = {tuple(line.split()[:2]) for line in Path(sys.argv[3]).read_text().splitlines() if line[:1] not in ("#", "")}
     own, allowed = promised(header), resolved(header)
     wrong = [
         f"{function}() promises {status}, and no test has seen it"
         for function, names in sorted(own.items())
         for status in sorted(names - seen[function])
+        if (function, status) not in elsewhere
+    ] + [
+        f"{function}() and {status} are in {sys.argv[3]}, and that is not needed"
+        for function, status in sorted(elsewhere)
+        if status not in own.get(function, set()) - seen[function]
     ] + [
         f"{function}() has returned {status}, and the header does not say that it may"
         for function, names in sorted(seen.items())

@@ -175,6 +175,9 @@ static void not_there(blink *all, blink_sandbox *sandbox, blink_session *session
     blink_files *files;
     blink_lineage *lineage;
     blink_session_list *sessions;
+    blink_session_options busy;
+    OK(blink_session_options_init(&busy, sizeof busy));
+    busy.patience_ms = 0;
     OK(blink_sandbox_files(sandbox, &files, &err));
     NOT_FOUND(blink_files_read(files, "/no/file", NULL, &bytes, &err));
     NOT_FOUND(blink_files_write(files, "/no/file", NULL, 0, NULL, NULL, &err));
@@ -193,12 +196,27 @@ static void not_there(blink *all, blink_sandbox *sandbox, blink_session *session
         nanosleep(&pause, NULL);
         status = blink_file_writer_write(writer, buffer, 1, NULL, &err);
     }
-    CHECK(status == BLINK_STATUS_NOT_FOUND);
-    blink_error_free(err);
-    err = NULL;
-    NOT_FOUND(blink_file_writer_write(writer, buffer, 1, NULL, &err));
+    check_status(status, BLINK_STATUS_NOT_FOUND, &err, "blink_file_writer_write()", __FILE__, __LINE__);
     blink_file_writer_free(writer);
+    FAILS(BLINK_STATUS_IS_A_DIRECTORY, blink_files_read(files, "/tmp", NULL, &bytes, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_files_read(files, "/dev/null", NULL, &bytes, &err));
+    FAILS(BLINK_STATUS_IS_A_DIRECTORY, blink_files_reader(files, "/tmp", 0, 1, NULL, &reader, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_files_reader(files, "/dev/null", 0, 1, NULL, &reader, &err));
+    FAILS(BLINK_STATUS_NOT_A_DIRECTORY, blink_files_list(files, "/etc/passwd", &entries, &err));
+    FAILS(BLINK_STATUS_NOT_A_DIRECTORY, blink_files_make_dir(files, "/etc/passwd/x", &err));
+    FAILS(BLINK_STATUS_READ_ONLY, blink_files_make_dir(files, "/usr/x", &err));
+    FAILS(BLINK_STATUS_IS_A_DIRECTORY, blink_files_write(files, "/tmp", NULL, 0, NULL, NULL, &err));
+    FAILS(BLINK_STATUS_READ_ONLY, blink_files_write(files, "/usr/x", NULL, 0, NULL, NULL, &err));
+    FAILS(BLINK_STATUS_NOT_A_DIRECTORY, blink_files_write(files, "/etc/passwd/x", NULL, 0, NULL, NULL, &err));
+    FAILS(BLINK_STATUS_IS_A_DIRECTORY, blink_files_copy(files, "/tmp", "/x", NULL, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_files_copy(files, "/dev/null", "/tmp/x", NULL, &err));
+    FAILS(BLINK_STATUS_UNSUPPORTED, blink_files_rename(files, "/usr/bin/env", "/tmp/x", &err));
+    FAILS(BLINK_STATUS_DIRECTORY_NOT_EMPTY, blink_files_remove(files, "/etc", false, &err));
+    FAILS(BLINK_STATUS_READ_ONLY, blink_files_remove(files, "/usr/bin/env", false, &err));
     blink_files_free(files);
+    blink_command command = shell("true");
+    command.current_dir = "/no/folder";
+    NOT_FOUND(blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
     NOT_FOUND(blink_sandbox_attach(sandbox, UINT64_MAX, 0, 0, NULL, &process, &err));
     NOT_FOUND(blink_sandbox_open(all, "no-such", NULL, &other, &err));
     NOT_FOUND(blink_sandbox_connect_tcp(sandbox, "localhost", 1, NULL, &fd, &err));
@@ -213,7 +231,33 @@ static void not_there(blink *all, blink_sandbox *sandbox, blink_session *session
     options.checkpoint = "no-such";
     NOT_FOUND(blink_session_export(session, scratch("none.boxlite"), &options, NULL, &err));
     FAILS(BLINK_STATUS_BUSY, blink_session_take(all, "statuses", 0, NULL, &made, &err));
+    FAILS(BLINK_STATUS_BUSY, blink_session_open(all, "statuses", &busy, NULL, &made, &err));
     FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_fork(session, NULL, "statuses", NULL, &made, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_session_fork(session, NULL, "/", NULL, &made, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_session_checkpoint(session, "", false, NULL, NULL, &err));
+    OK(blink_session_checkpoint(session, "one", false, NULL, NULL, &err));
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_checkpoint(session, "one", false, NULL, NULL, &err));
+    OK(blink_session_fork(session, NULL, "statuses-fork", NULL, &made, &err));
+    FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_rename(made, "statuses", &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_session_rename(made, "/", &err));
+    OK(blink_session_remove(made, &err));
+    command.current_dir = NULL;
+    NOT_FOUND(blink_session_exec(made, &command, NULL, &output, &err));
+    blink_session_free(made);
+    /* A registry that nobody listens at; a port that the first has. */
+    blink_sandbox_options sandbox_options;
+    OK(blink_sandbox_options_init(&sandbox_options, sizeof sandbox_options));
+    sandbox_options.image = "127.0.0.1:9/none:1";
+    FAILS(BLINK_STATUS_IMAGE_UNAVAILABLE, blink_sandbox_create(all, &sandbox_options, NULL, &other, &err));
+    sandbox_options.image = NULL;
+    blink_port port = {.guest_port = 4300};
+    sandbox_options.ports = &port;
+    sandbox_options.ports_count = 1;
+    blink_sandbox *first;
+    OK(blink_sandbox_create(all, &sandbox_options, NULL, &first, &err));
+    port.host_port = blink_sandbox_published_port(first, 0);
+    FAILS(BLINK_STATUS_BUSY, blink_sandbox_create(all, &sandbox_options, NULL, &other, &err));
+    blink_sandbox_free(first);
 }
 
 void test_statuses(void)

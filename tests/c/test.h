@@ -14,6 +14,10 @@
 /* A call that fails in one way, and has a sentence for it. */
 #define FAILS(expected, status) check_status((status), (expected), &err, #status, __FILE__, __LINE__)
 
+/* As FAILS, for a function that gives no error. */
+#define RETURNS(expected, status) check_returned((status), (expected), #status, __FILE__, __LINE__)
+
+void check_returned(blink_status status, blink_status expected, const char *what, const char *file, int line);
 void check(bool condition, const char *what, const char *file, int line);
 void check_status(blink_status status, blink_status expected, blink_error **err, const char *what, const char *file,
                   int line);
