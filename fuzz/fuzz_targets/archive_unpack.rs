@@ -48,7 +48,7 @@ fn case(how: u8, tar: &[u8]) {
     // Twice, so that what the first has left is there for the second.
     let halves = match how & 16 {
         0 => vec![tar],
-        _ => tar.split_at(tar.len() / 1024 * 512).into(),
+        _ => <[&[u8]; 2]>::from(tar.split_at(tar.len() / 1024 * 512)).to_vec(),
     };
     let mut rounds = 0;
     for half in halves {

@@ -20,8 +20,13 @@ static PLACE: LazyLock<Place> = LazyLock::new(Place::default);
 
 fn write(disk: &[u8], path: &Path, beneath: Option<&Path>) {
     let (header, entries) = disk.split_at(disk.len().min(HEADER));
+    let mut header = header.to_vec();
+    // Below 1 TiB: a table of all spans that there may be takes longer to write than a thousand small ones.
+    if let Some(size) = header.get_mut(24..27) {
+        size.fill(0);
+    }
     let file = File::create(path).expect("there is room");
-    file.write_all_at(header, 0).expect("there is room");
+    file.write_all_at(&header, 0).expect("there is room");
     // Where the header says that the name of the disk beneath it is, it is.
     if let (Some(beneath), Some(offset)) = (beneath, header.get(8..16)) {
         let offset = u64::from_be_bytes(std::array::from_fn(|byte| offset[byte]));
@@ -54,7 +59,6 @@ fuzz_target!(|input: &[u8]| {
         write(part, &disks[index], Some(beneath));
     }
     let _ = fuzzing::flatten(&disks, &images, &folder.join("flat"));
-    // A first table may have 32 MiB, as the format allows.
-    PLACE.check(8, 48 << 20);
+    PLACE.check(8, 16 << 20);
     PLACE.clear();
 });
