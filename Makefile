@@ -76,12 +76,13 @@ bench: setup ## Run the benchmarks
 
 lint: setup ## Check formatting, lints, documentation and scripts
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	@scripts/lint-scripts
 	@scripts/header --check
 
-fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30)
+fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30), as many at once as there are processors
 	@scripts/setup fuzz
 	@scripts/fuzz
 

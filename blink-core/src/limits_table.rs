@@ -16,8 +16,18 @@ const CRATES: [&str; 5] = [
 /// What a limit is called here.
 const NAMES: [&str; 5] = ["LIMIT", "LARGEST", "LONGEST", "MOST", "DEEPEST"];
 
-/// Limits of how something is done, not of what may be asked for: no caller meets them.
+/// Limits of how something is done, not of what may be asked for: no caller meets them. With their files where others have the
+/// same name.
 const INTERNAL: &[&str] = &[
+    "ERRNO_LIMIT",
+    "MOST_LINKS",
+    "LONGEST_ARGUMENT",
+    "LARGEST_SIZE",
+    "blink-archive/src/error.rs LONGEST",
+    "blink-archive/src/format/header.rs LONGEST_NAME",
+    "blink-core/src/engine/microvm/owner.rs LONGEST",
+    "blink-core/src/engine/namespace/launch.rs MOST",
+    "blink-ffi/src/sized.rs LARGEST",
     "MOST_TRIES",
     "MOST_ROUNDS",
     "MOST_OPEN",
@@ -171,8 +181,9 @@ fn each_limit_has_its_row() {
                 let is_limit = NAMES
                     .iter()
                     .any(|part| name.split('_').any(|word| word == *part));
-                let is_internal =
-                    INTERNAL.contains(&name.as_str()) || expression.contains("ArchiveError");
+                let is_internal = INTERNAL.contains(&name.as_str())
+                    || INTERNAL.contains(&format!("{file} {name}").as_str())
+                    || expression.contains("ArchiveError");
                 if is_limit && !is_internal && !listed.contains(&(file.clone(), name.clone())) {
                     missing.push(format!("{file} {name}"));
                 }
