@@ -30,6 +30,7 @@ const INTERNAL: &[&str] = &[
     "blink-ffi/src/sized.rs LARGEST",
     "MOST_TRIES",
     "MOST_ROUNDS",
+    "MOST_WALKS",
     "MOST_OPEN",
     "MOST_CHANGED",
     "LIMIT_BYTES",
