@@ -13,9 +13,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use sha2::{Digest, Sha256};
 
-/// Every home gets a copy, and every program that embeds Blink carries one. A little more than it needs, so that growth is
-/// noticed.
-const MAX_AGENT_BYTES: u64 = 1_750_000;
+/// Every sandbox gets a copy, and every program that embeds Blink carries one.
+const MAX_AGENT_BYTES: u64 = 1_600_000;
 
 /// Names a finished agent, which is embedded instead of building one.
 const BINARY_VARIABLE: &str = "BLINK_GUEST_BINARY";

@@ -9,6 +9,8 @@ use std::time::Duration;
 use once_cell::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
+use crate::blocking::on_thread;
+use crate::child::{self, Launcher};
 use crate::command::{Command, Defaults, Output};
 use crate::engine::Engine;
 use crate::engine::engines::{self, Engines};
@@ -94,14 +96,18 @@ impl BlinkBuilder {
     /// Opens the home, and removes what host processes that are gone have left in it.
     ///
     /// # Errors
-    /// `InvalidArgument` where the home cannot be used.
+    /// `InvalidArgument` where the home cannot be used, or is another user's; `Busy` where another process that uses it is
+    /// stopped at a moment at which nobody else can.
     pub async fn build(self) -> Result<Blink> {
+        child::fill_standard_descriptors();
         let home = Home::open(self.home)?;
         let policy = if self.offline {
             PullPolicy::Never
         } else {
             PullPolicy::Missing
         };
+        let mut registry = self.registry;
+        registry.launcher = Some(Launcher::in_home(home.path()));
         let shared = Shared {
             engines: Engines::new(home.clone()),
             home,
@@ -112,14 +118,14 @@ impl BlinkBuilder {
             freed_bytes: AtomicU64::new(0),
             pull: PullOptions::default()
                 .with_policy(policy)
-                .with_registry(self.registry),
+                .with_registry(registry),
             boots: TaskTracker::new(),
         };
         shared.boots.close();
         let blink = Blink {
             shared: Arc::new(shared),
         };
-        blink.sweep().await;
+        blink.sweep().await?;
         Ok(blink)
     }
 }
@@ -293,8 +299,12 @@ impl Blink {
     }
 
     /// Removes what processes that are gone have left. What fails here is tried again at the next start.
-    pub(crate) async fn sweep(&self) {
-        for folder in self.shared.home.orphans() {
+    ///
+    /// # Errors
+    /// `Busy` where another process that is making a sandbox does not come to its end.
+    pub(crate) async fn sweep(&self) -> Result<()> {
+        let home = self.shared.home.clone();
+        for folder in on_thread(move || home.orphans()).await? {
             let outlives = folder.lifetime() != Lifetime::Process;
             if outlives && engines::is_alive(folder.path()) {
                 // Its agent should have seen that nobody is left.
@@ -315,5 +325,6 @@ impl Blink {
                 tracing::warn!(%error, "a left-over sandbox could not be removed");
             }
         }
+        Ok(())
     }
 }

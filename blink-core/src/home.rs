@@ -4,16 +4,18 @@
 //! lets go of it when the process ends, however it ends. A folder whose lock is free belongs to nobody, and goes with
 //! the next start, unless its sandbox was to outlive its process.
 
-use std::fs::{File, OpenOptions};
+mod check;
+
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use rustix::fs::{FlockOperation, flock};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::file_lock::{self, FileLock, NotLocked, PATIENCE, Share};
+use crate::private;
 
 const OWNER_LOCK: &str = "owner.lock";
 const DETACHED_MARK: &str = "detached";
@@ -40,10 +42,10 @@ impl Lifetime {
     }
 
     /// How the folder is locked by who uses it: several processes share a session.
-    fn lock(self) -> FlockOperation {
+    fn share(self) -> Share {
         match self {
-            Lifetime::Session => FlockOperation::NonBlockingLockShared,
-            Lifetime::Process | Lifetime::Detached => FlockOperation::NonBlockingLockExclusive,
+            Lifetime::Session => Share::Shared,
+            Lifetime::Process | Lifetime::Detached => Share::Alone,
         }
     }
 
@@ -67,7 +69,8 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Opens the home, making what is missing.
+    /// Opens the home, making what is missing. It is this user's alone: what others could read is made private, and what
+    /// is somebody else's refused. The way to it may go through links of the user's; nothing in it is followed.
     pub(crate) fn open(path: Option<PathBuf>) -> Result<Home> {
         let named = path.or_else(|| {
             std::env::var_os("BLINK_HOME")
@@ -83,29 +86,34 @@ impl Home {
             Some(path) => {
                 std::path::absolute(&path).map_err(|error| Error::io(path.display(), &error))?
             }
-            None => std::env::home_dir()
-                .filter(|home| home.is_absolute())
-                .ok_or_else(|| {
-                    Error::invalid("there is no home folder; name one for Blink with BLINK_HOME")
-                })?
-                .join(".blink"),
+            None => {
+                let folder = std::env::home_dir()
+                    .filter(|home| home.is_absolute())
+                    .ok_or_else(|| {
+                        Error::invalid(
+                            "there is no home folder; name one for Blink with BLINK_HOME",
+                        )
+                    })?;
+                check::refuse_home_of_sudo(&folder)?;
+                folder.join(".blink")
+            }
         };
-        let home = Home { path };
-        for folder in [
-            home.path.clone(),
-            home.sandboxes(),
-            home.layers(),
-            home.images(),
-        ] {
-            make_private_folder(&folder).map_err(|error| {
-                Error::io(
-                    format!(
-                        "Blink's home {} cannot be used; name another with BLINK_HOME",
-                        folder.display()
-                    ),
-                    &error,
-                )
-            })?;
+        let home = Home {
+            path: check::resolve(&path)?,
+        };
+        let failed = |folder: &Path, error: std::io::Error| {
+            Error::io(
+                format!(
+                    "Blink's home {} cannot be used; name another with BLINK_HOME",
+                    folder.display()
+                ),
+                &error,
+            )
+        };
+        private::make_folder(&home.path).map_err(|error| failed(&home.path, error))?;
+        check::take(&home.path)?;
+        for folder in [home.sandboxes(), home.layers(), home.images()] {
+            private::make_folder(&folder).map_err(|error| failed(&folder, error))?;
         }
         Ok(home)
     }
@@ -131,16 +139,20 @@ impl Home {
         let id = new_id()?;
         let path = self.sandboxes().join(&id);
         // No sweep may find the folder between its making and its locking.
-        let _making = self.lock_sandboxes(FlockOperation::LockShared)?;
-        let made = || -> std::io::Result<File> {
+        let _making = self.lock_sandboxes(Share::Shared)?;
+        let made = || -> std::io::Result<FileLock> {
             fault::before(Step::SandboxMake)?;
-            std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+            private::make_new_folder(&path, 0o700)?;
             fault::before(Step::SandboxLock)?;
-            let lock = lock_file(&path)?;
-            flock(&lock, lifetime.lock())?;
-            std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string())?;
+            let lock = file_lock::open(&path.join(OWNER_LOCK))?;
+            let mut lock = match FileLock::take(lock, lifetime.share(), Duration::ZERO) {
+                Ok(lock) => lock,
+                Err(NotLocked::Failed(error)) => return Err(error),
+                Err(NotLocked::Held(_)) => return Err(std::io::ErrorKind::ResourceBusy.into()),
+            };
+            lock.sign();
             if let Some(mark) = lifetime.mark() {
-                File::create(path.join(mark))?;
+                private::create_file(&path.join(mark))?;
             }
             fault::before(Step::SandboxMade)?;
             Ok(lock)
@@ -166,53 +178,53 @@ impl Home {
             return Err(missing());
         }
         let path = self.sandboxes().join(id);
-        let lock = lock_file(&path).map_err(|_| missing())?;
-        match flock(&lock, lifetime.lock()) {
-            Ok(()) => {}
-            Err(_) => {
+        let lock = file_lock::open(&path.join(OWNER_LOCK)).map_err(|_| missing())?;
+        let mut lock = match FileLock::take(lock, lifetime.share(), Duration::ZERO) {
+            Ok(lock) => lock,
+            Err(NotLocked::Failed(error)) => {
+                let what = format!("the sandbox {id} cannot be locked");
+                return Err(Error::io(what, &error));
+            }
+            Err(NotLocked::Held(held)) => {
                 return Err(Error::new(
                     ErrorKind::Busy,
-                    format!(
-                        "the sandbox {id} belongs to another process{}",
-                        owner(&path)
-                    ),
+                    format!("the sandbox {id} belongs to {}", held.holder),
                 ));
             }
-        }
+        };
         if lifetime == Lifetime::Process || Lifetime::of(&path) != lifetime {
             return Err(missing());
         }
         // Whoever finds it busy is told by whom. On a full disk they are not, and this goes on: it may be to make room.
-        let _ = std::fs::write(path.join(OWNER_LOCK), std::process::id().to_string());
+        lock.sign();
         Ok(SandboxFolder::owned(id.to_owned(), path, lifetime, lock))
     }
 
     /// The folders whose owner is gone, locked.
-    pub(crate) fn orphans(&self) -> Vec<SandboxFolder> {
-        let (Ok(_sweeping), Ok(entries)) = (
-            self.lock_sandboxes(FlockOperation::LockExclusive),
-            std::fs::read_dir(self.sandboxes()),
-        ) else {
-            return Vec::new();
+    ///
+    /// # Errors
+    /// `Busy` where another process that is making a sandbox does not come to its end.
+    pub(crate) fn orphans(&self) -> Result<Vec<SandboxFolder>> {
+        let _sweeping = self.lock_sandboxes(Share::Alone)?;
+        let Ok(entries) = std::fs::read_dir(self.sandboxes()) else {
+            return Ok(Vec::new());
         };
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                let path = entry.path();
-                let lock = lock_file(&path).ok()?;
-                flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
-                let id = entry.file_name().to_str()?.to_owned();
-                let lifetime = Lifetime::of(&path);
-                Some(SandboxFolder::owned(id, path, lifetime, lock))
-            })
-            .collect()
+        let orphans = entries.flatten().filter_map(|entry| {
+            let path = entry.path();
+            let lock = file_lock::open(&path.join(OWNER_LOCK)).ok()?;
+            let lock = FileLock::take(lock, Share::Alone, Duration::ZERO).ok()?;
+            let id = entry.file_name().to_str()?.to_owned();
+            let lifetime = Lifetime::of(&path);
+            Some(SandboxFolder::owned(id, path, lifetime, lock))
+        });
+        Ok(orphans.collect())
     }
 
-    fn lock_sandboxes(&self, operation: FlockOperation) -> Result<File> {
-        let failed = |error: std::io::Error| Error::io("Blink's home cannot be locked", &error);
-        let folder = File::open(self.sandboxes()).map_err(failed)?;
-        flock(&folder, operation).map_err(|error| failed(error.into()))?;
-        Ok(folder)
+    fn lock_sandboxes(&self, share: Share) -> Result<FileLock> {
+        let what = format!("Blink's home {}", self.path.display());
+        let folder = File::open(self.sandboxes())
+            .map_err(|error| Error::io(format!("{what} cannot be locked"), &error))?;
+        FileLock::take(folder, share, PATIENCE).map_err(|error| error.into_error(what, PATIENCE))
     }
 
     /// The ids of the detached sandboxes.
@@ -237,26 +249,16 @@ pub(crate) struct SandboxFolder {
     id: String,
     path: PathBuf,
     lifetime: Lifetime,
-    _lock: Arc<OwnerLock>,
-}
-
-#[derive(Debug)]
-struct OwnerLock(File);
-
-impl Drop for OwnerLock {
-    fn drop(&mut self) {
-        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
+    lock: Arc<FileLock>,
 }
 
 impl SandboxFolder {
-    fn owned(id: String, path: PathBuf, lifetime: Lifetime, lock: File) -> SandboxFolder {
+    fn owned(id: String, path: PathBuf, lifetime: Lifetime, lock: FileLock) -> SandboxFolder {
         SandboxFolder {
             id,
             path,
             lifetime,
-            _lock: Arc::new(OwnerLock(lock)),
+            lock: Arc::new(lock),
         }
     }
 
@@ -275,28 +277,26 @@ impl SandboxFolder {
     /// Has a session's folder for this process alone, where no other uses it any more. For who is about to let go of it: where
     /// others do, it is theirs alone from now on.
     pub(crate) fn try_alone(&self) -> bool {
-        flock(&self._lock.0, FlockOperation::NonBlockingLockExclusive).is_ok()
+        self.lock.try_alone()
     }
 
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        fault::before(Step::SandboxRemove)
+        let folder = fault::before(Step::SandboxRemove)
             .and_then(|()| File::open(parent))
-            .and_then(|parent| {
-                // A sweep that found the folder without its lock, half removed, would make a new one in it.
-                flock(&parent, FlockOperation::LockShared)?;
-                Ok(parent)
-            })
-            .map_err(|error| Error::io(parent.display(), &error))
-            .and_then(|parent| {
-                blink_archive::remove_tree(parent.as_fd(), self.id.as_ref()).map_err(|error| {
-                    Error::new(
-                        ErrorKind::Internal,
-                        format!("the sandbox's folder could not be removed: {error}"),
-                    )
-                })
-            })
+            .map_err(|error| Error::io(parent.display(), &error))?;
+        // A sweep that found the folder without its lock, half removed, would make a new one in it.
+        let removing = FileLock::take(folder, Share::Shared, PATIENCE).map_err(|error| {
+            let what = format!("the folder of sandboxes {}", parent.display());
+            error.into_error(what, PATIENCE)
+        })?;
+        blink_archive::remove_tree(removing.file().as_fd(), self.id.as_ref()).map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("the sandbox's folder could not be removed: {error}"),
+            )
+        })
     }
 
     /// As [`remove`](SandboxFolder::remove), where there is something else to tell: what is left goes with the next start.
@@ -305,33 +305,6 @@ impl SandboxFolder {
         if let Err(error) = self.remove() {
             tracing::warn!(sandbox = id, %error, "the folder goes later");
         }
-    }
-}
-
-fn lock_file(folder: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(folder.join(OWNER_LOCK))
-}
-
-fn owner(folder: &Path) -> String {
-    std::fs::read_to_string(folder.join(OWNER_LOCK))
-        .map(|pid| format!(" (pid {})", pid.trim()))
-        .unwrap_or_default()
-}
-
-pub(crate) fn make_private_folder(path: &Path) -> std::io::Result<()> {
-    match std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-    {
-        Err(error) if !path.is_dir() => Err(error),
-        _ => Ok(()),
     }
 }
 

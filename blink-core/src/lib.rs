@@ -19,8 +19,11 @@
 //! }
 //! ```
 
+#![cfg_attr(not(test), deny(clippy::disallowed_types))]
+
 mod blink;
 mod blocking;
+mod child;
 mod command;
 mod connection;
 mod destination;
@@ -28,6 +31,7 @@ mod doctor;
 mod engine;
 mod error;
 mod fault;
+mod file_lock;
 mod file_streams;
 mod files;
 #[cfg(feature = "fuzzing")]
@@ -43,6 +47,7 @@ mod isolation;
 mod limits_table;
 mod link;
 mod network;
+mod private;
 mod process;
 mod publish;
 mod room;

@@ -36,8 +36,6 @@ pub(crate) struct Endpoints {
     pub(crate) listener: Option<OwnedFd>,
     /// Where to open links to.
     pub(crate) dial: Option<Dial>,
-    /// The sandbox ends when the other end of this closes, unless something was written to it before.
-    pub(crate) leash: Option<OwnedFd>,
     /// The sandbox ends when its last link does: whoever uses it has one.
     pub(crate) leased: bool,
     /// Held until the agent ends, for the host to see that it has.
@@ -64,7 +62,7 @@ impl Agent {
         mut endpoints: Endpoints,
         confinement: Confinement,
         limits: guard::Limits,
-    ) -> io::Result<Agent> {
+    ) -> Result<Agent, Box<dyn std::error::Error>> {
         let poll = Poll::new()?;
         let signals = signals::open()?;
         poll.add(&signals, Token::Signals)?;
@@ -72,14 +70,10 @@ impl Agent {
             io::ioctl_fionbio(listener, true)?;
             poll.add(listener, Token::Listener)?;
         }
-        if let Some(leash) = &endpoints.leash {
-            poll.add(leash, Token::Leash)?;
-        }
         let jobs = Jobs::new()?;
         poll.add(jobs.wake_fd(), Token::Wake)?;
-        guard::start(limits, jobs.wake()).map_err(|error| {
-            io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or_default())
-        })?;
+        guard::start(limits, jobs.wake())
+            .map_err(|error| format!("the limits cannot be watched over: {error}"))?;
         let first = endpoints.link.take();
         let dialer = match endpoints.dial.take() {
             Some(dial) => Some(start_to_dial(dial, &poll)?),
@@ -140,18 +134,6 @@ impl Agent {
         self.links.is_empty()
     }
 
-    fn look_at_leash(&mut self) {
-        let Some(leash) = &self.endpoints.leash else {
-            return;
-        };
-        match io::read(leash, &mut [0; 1]) {
-            Ok(0) => self.ending = true,
-            // From now on it outlives its host process. Closing this takes it out of the poll.
-            Ok(_) => self.endpoints.leash = None,
-            Err(_) => {}
-        }
-    }
-
     fn has_work(&self) -> bool {
         !self.pumpable.is_empty()
             || self
@@ -168,9 +150,6 @@ impl Agent {
                     self.add_link(socket);
                 }
             }
-            // It never carries bytes: whatever happens to it is its end.
-            Token::Leash if event.readable => self.look_at_leash(),
-            Token::Leash => {}
             Token::Signals => {
                 self.ending |= signals::drain(&self.signals);
                 let ended = self.sources.processes.reap();

@@ -1,7 +1,8 @@
 //! Blink's guest agent: the one resident program in every sandbox.
 //!
 //! `blink-guest serve` is process 1. It takes links from hosts and does what they ask: `docs/BLIN.md` says what. On the
-//! host, under another name, it puts the filter over a micro-VM's hypervisor.
+//! host, `blink-guest launch` starts programs for the library, and under another name it puts the filter over a micro-VM's
+//! hypervisor.
 //!
 //! It is Blink's own program and started by Blink; its options may change with any version.
 
@@ -15,6 +16,7 @@ mod freeze;
 mod guard;
 mod hypervisor;
 mod job;
+mod launch;
 mod link;
 mod machine;
 mod poll;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => serve(arguments),
+        Some("launch") => return launch::run(),
         Some("--version") => {
             println!("blink-guest {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -59,7 +62,6 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         link: None,
         listener: None,
         dial: None,
-        leash: None,
         leased: false,
         held: None,
     };
@@ -69,7 +71,6 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         match option.as_str() {
             "--link-fd" => endpoints.link = Some(arguments.descriptor(&option)?),
             "--listen-fd" => endpoints.listener = Some(arguments.descriptor(&option)?),
-            "--leash-fd" => endpoints.leash = Some(arguments.descriptor(&option)?),
             "--leased" => endpoints.leased = true,
             "--hold-fd" => endpoints.held = Some(arguments.descriptor(&option)?),
             "--dial" => port = Some(u32::try_from(arguments.number(&option)?)?),

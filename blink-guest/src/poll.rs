@@ -10,7 +10,6 @@ use rustix::io;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
     Listener,
-    Leash,
     Signals,
     Wake,
     Link(u64),
@@ -28,7 +27,6 @@ impl Token {
     fn pack(self) -> u64 {
         let (kind, id) = match self {
             Token::Listener => (0, 0),
-            Token::Leash => (1, 0),
             Token::Signals => (2, 0),
             Token::Wake => (3, 0),
             Token::Link(id) => (4, id),
@@ -45,7 +43,6 @@ impl Token {
         let id = packed & ((1 << KIND_SHIFT) - 1);
         Some(match packed >> KIND_SHIFT {
             0 => Token::Listener,
-            1 => Token::Leash,
             2 => Token::Signals,
             3 => Token::Wake,
             4 => Token::Link(id),

@@ -68,6 +68,8 @@ messages! {
     Response => "response",
     ErrorBody => "error",
     ExitReport => "exit report",
+    crate::LaunchPlan => "launch plan",
+    crate::LaunchReport => "launch report",
 }
 
 /// The body of a link's Handshake, in both directions: the host's comes first.

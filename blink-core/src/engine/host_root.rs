@@ -5,15 +5,16 @@
 //! would cost every start of a sandbox more than all of them together cost once.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
 use crate::home::Home;
+use crate::private;
 
 /// Changes whenever what is made here changes, so that an older home's is not taken for it.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Folders of the root, with their modes. The agent lives in `.blink`.
 const FOLDERS: &[(&str, u32)] = &[
@@ -163,12 +164,12 @@ fn make(
         .chain(own.iter().map(|name| (*name, 0o755)))
     {
         let path = root.join(name);
-        fs::DirBuilder::new().mode(mode).create(&path)?;
-        fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+        private::make_new_folder(&path, mode)?;
         give(&path)?;
     }
     for (name, content) in FILES {
-        fs::write(root.join(name), content)?;
+        private::write_file(&root.join(name), content)?;
+        fs::set_permissions(root.join(name), PermissionsExt::from_mode(0o644))?;
         give(&root.join(name))?;
     }
     for (name, target) in links {
@@ -183,7 +184,7 @@ fn make(
         )?;
     }
     let user_home = root.join("home/user");
-    fs::create_dir(&user_home)?;
+    private::make_new_folder(&user_home, 0o755)?;
     if let Some(id) = id_base {
         const USER: u32 = 1000;
         chown(&user_home, Some(id + USER), Some(id + USER))?;
@@ -227,7 +228,7 @@ fn copy_one(from: &Path, to: &Path) -> std::io::Result<bool> {
         return Ok(false);
     }
     if found.is_dir() {
-        fs::DirBuilder::new().mode(0o755).create(to)?;
+        private::make_new_folder(to, 0o755)?;
     } else if found.is_file() {
         fs::copy(from, to)?;
         fs::set_permissions(to, PermissionsExt::from_mode(0o644))?;

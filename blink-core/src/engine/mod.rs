@@ -43,10 +43,6 @@ pub(crate) struct MachineSpec {
     /// Other processes open links of their own to it. Where it does not go on by itself, it ends with the last link.
     pub(crate) shared: bool,
     /// How long it may take until it is up.
-    #[cfg_attr(
-        not(feature = "microvm"),
-        expect(dead_code, reason = "only micro-VMs take long")
-    )]
     pub(crate) boot_timeout: Duration,
     /// Nobody waits for it any more: the boot ends, and undoes what it has done.
     #[cfg_attr(

@@ -28,6 +28,11 @@ impl Tree {
         (!dead).then_some(Tree { pid, started })
     }
 
+    /// When it was started, as the kernel counts.
+    pub(crate) fn started(self) -> u64 {
+        self.started
+    }
+
     pub(crate) fn is_alive(self) -> bool {
         Tree::of(self.pid) == Some(self)
     }

@@ -15,6 +15,7 @@ use crate::image::contents::{Blob, Blobs};
 use crate::image::digest::{Digest, Hasher};
 use crate::image::error::ImageError;
 use crate::image::manifest;
+use crate::private;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -41,8 +42,8 @@ impl BlobFolder {
             blobs: store.join("blobs/sha256"),
             downloads: store.join("downloads"),
         };
-        fs::create_dir_all(&folder.blobs)?;
-        fs::create_dir_all(&folder.downloads)?;
+        private::make_folder(&folder.blobs)?;
+        private::make_folder(&folder.downloads)?;
         Ok(folder)
     }
 

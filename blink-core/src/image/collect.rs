@@ -156,13 +156,7 @@ impl ImageStore {
 
     fn lock_alone(&self) -> Result<Lock, ImageError> {
         Lock::exclusive_within(&self.shared.folder.join("store.lock"), PATIENCE)
-            .map_err(|error| ImageError::io("lock the image store", error))?
-            .ok_or_else(|| {
-                ImageError::new(
-                    ImageErrorKind::Busy,
-                    "another process unpacks an image; try again when it has ended",
-                )
-            })
+            .map_err(|error| ImageError::io("lock the image store", error))
     }
 
     /// Which images are used, each with one of its users.

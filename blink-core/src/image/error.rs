@@ -83,6 +83,7 @@ impl ImageError {
                 ImageErrorKind::ResourceExhausted
             }
             Some(Errno::NOENT) => ImageErrorKind::NotFound,
+            _ if source.kind() == io::ErrorKind::ResourceBusy => ImageErrorKind::Busy,
             _ => ImageErrorKind::Internal,
         };
         let hint = match Errno::from_io_error(&source) {

@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use blink_archive::Limits;
 
+use crate::child::Launcher;
 use crate::image::blobs::BlobFolder;
 use crate::image::contents::{Blob, Contents};
 use crate::image::digest::Digest;
@@ -41,6 +42,7 @@ use crate::image::registry::{Pull, unavailable};
 use crate::image::source::ImageSource;
 use crate::image::temporary;
 use crate::image::unpack::IdMap;
+use crate::private;
 
 /// The images of a home. May be used by several processes and threads at once; cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,11 +71,11 @@ impl ImageStore {
         let folder = folder.into();
         let failed =
             |error| ImageError::io(format!("open the image store '{}'", shown(&folder)), error);
-        fs::create_dir_all(&folder).map_err(failed)?;
+        private::make_folder(&folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;
         let make = |name: &str, mode| {
             let path = folder.join(name);
-            fs::create_dir_all(&path)?;
+            private::make_folder(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(mode))
         };
         // A sandbox of root's passes through to its root folder. The rest is nobody else's: images may be private.
@@ -180,11 +182,15 @@ impl ImageStore {
                 "the network may not be used (--offline); 'blink pull' fetches it when it may",
             ));
         }
+        let mut registry = options.registry.clone();
+        registry
+            .launcher
+            .get_or_insert_with(|| Launcher::in_home(&self.shared.folder));
         let pull = Pull {
             store: &self.shared.folder,
             blobs: &self.shared.blobs,
             reference,
-            options: &options.registry,
+            options: &registry,
             largest: self.shared.limits.total_bytes.saturating_add(OVERHEAD),
             progress,
         };

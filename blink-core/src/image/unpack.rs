@@ -16,6 +16,7 @@ use crate::image::options::Progress;
 use crate::image::options::StoredImage;
 use crate::image::store::{ImageStore, removed_meanwhile};
 use crate::image::temporary::TemporaryFolder;
+use crate::private;
 
 /// The largest id that an image may use: a range of 65 536 is what systems set
 /// aside for one user's sandboxes.
@@ -112,7 +113,7 @@ impl ImageStore {
         let ids = self.shared.ids;
         let failed = |error| ImageError::io("write to the image store", error);
         let rootfs = folder.join("rootfs");
-        fs::create_dir_all(&rootfs).map_err(failed)?;
+        private::make_folder(&rootfs).map_err(failed)?;
         fs::set_permissions(folder, Permissions::from_mode(ids.store_mode())).map_err(failed)?;
         fs::set_permissions(&rootfs, Permissions::from_mode(0o755)).map_err(failed)?;
         if !ids.single {
@@ -130,7 +131,7 @@ impl ImageStore {
         .run(&root)?;
         let config =
             serde_json::to_vec_pretty(&contents.config).map_err(|error| failed(error.into()))?;
-        fs::write(folder.join("image.json"), config).map_err(failed)
+        private::write_file(&folder.join("image.json"), config).map_err(failed)
     }
 
     fn unpacked(&self, digest: &Digest) -> Result<Option<Rootfs>, ImageError> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::home::make_private_folder;
+use crate::private;
 
 const FOLDER: &str = "ballast";
 
@@ -44,7 +44,7 @@ impl Ballast {
         if self.is_kept {
             return;
         }
-        let kept = make_private_folder(&self.folder)
+        let kept = private::make_folder(&self.folder)
             .and_then(|()| self.pieces().try_for_each(|piece| keep(&piece)));
         if let Err(error) = kept {
             tracing::debug!(%error, "no room is kept for the list of sessions");

@@ -11,18 +11,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use blink_archive::disk_usage;
-use rustix::fs::{FlockOperation, flock};
 
 use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::file_lock::{FileLock, NotLocked, PATIENCE, Share};
 use crate::home::{Home, new_id};
-use crate::lock;
+use crate::{lock, private};
 
 /// What another thread starts has this process's locks until it runs a program of its own: that is waited for, and what
 /// takes longer is not.
-const LOCK_TRIES: u32 = 10;
-const LOCK_EVERY: Duration = Duration::from_millis(2);
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// The layers of a home.
 #[derive(Debug, Clone)]
@@ -33,11 +32,11 @@ pub(crate) struct Layers {
 /// While this or one of its clones lives, no process removes layers: some are not written down yet, or are read.
 #[derive(Debug, Clone)]
 pub(crate) struct Making {
-    _lock: Arc<File>,
+    _lock: Arc<FileLock>,
 }
 
 /// While this lives, no process makes or reads layers.
-struct Alone(File);
+struct Alone(FileLock);
 
 impl Layers {
     pub(crate) fn of(home: &Home) -> Layers {
@@ -51,11 +50,11 @@ impl Layers {
     }
 
     pub(crate) fn making(&self) -> Result<Making> {
-        self.lock(FlockOperation::LockShared)?
-            .map(|lock| Making {
-                _lock: Arc::new(lock),
-            })
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "Blink's home cannot be locked"))
+        let lock = FileLock::take(self.open()?, Share::Shared, PATIENCE)
+            .map_err(|error| error.into_error(self.what(), PATIENCE))?;
+        Ok(Making {
+            _lock: Arc::new(lock),
+        })
     }
 
     /// A folder for a new layer.
@@ -68,7 +67,7 @@ impl Layers {
     /// As [`new_layer`](Layers::new_layer), for one that has its id already.
     pub(crate) fn make(&self, id: &str, _making: &Making) -> Result<()> {
         fault::before(Step::LayerMake)
-            .and_then(|()| crate::home::make_private_folder(&self.folder(id)))
+            .and_then(|()| private::make_folder(&self.folder(id)))
             .and_then(|()| fault::before(Step::LayerMade))
             .map_err(|error| {
                 Error::io(
@@ -157,40 +156,33 @@ impl Layers {
         Ok(())
     }
 
-    /// Nobody makes or reads layers meanwhile. A child that is just being forked carries its parent's lock for a moment.
+    /// Nobody makes or reads layers meanwhile.
     fn lock_alone(&self) -> Result<Option<Alone>> {
-        for _ in 0..LOCK_TRIES {
-            if let Some(folder) = self.lock(FlockOperation::NonBlockingLockExclusive)? {
-                return Ok(Some(Alone(folder)));
-            }
-            std::thread::sleep(LOCK_EVERY);
+        match FileLock::take(self.open()?, Share::Alone, MOMENT) {
+            Ok(lock) => Ok(Some(Alone(lock))),
+            Err(NotLocked::Held(_)) => Ok(None),
+            Err(error) => Err(error.into_error(self.what(), MOMENT)),
         }
-        Ok(None)
     }
 
-    fn lock(&self, operation: FlockOperation) -> Result<Option<File>> {
-        let folder = File::open(&self.folder).map_err(|error| {
+    fn open(&self) -> Result<File> {
+        File::open(&self.folder).map_err(|error| {
             Error::io(
                 "the disks of sessions in Blink's home cannot be used",
                 &error,
             )
-        })?;
-        match flock(&folder, operation) {
-            Ok(()) => Ok(Some(folder)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(Error::io(
-                "the disks of sessions in Blink's home cannot be locked",
-                &error.into(),
-            )),
-        }
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("the folder of sessions' disks {}", self.folder.display())
     }
 }
 
 impl Alone {
     /// The folder, no longer locked.
     fn no_more(self) -> io::Result<File> {
-        flock(&self.0, FlockOperation::Unlock)?;
-        Ok(self.0)
+        self.0.file().try_clone()
     }
 }
 

@@ -228,7 +228,7 @@ impl Blink {
     /// # Errors
     /// `Busy` while another process makes or removes something of the kind.
     pub async fn prune_sessions(&self) -> Result<u64> {
-        self.sweep().await;
+        self.sweep().await?;
         let (blink, layers) = (self.clone(), self.layers());
         let freed_bytes = on_thread(move || layers.prune(&*blink.registry()?)).await?;
         Ok(freed_bytes + self.take_freed_bytes())

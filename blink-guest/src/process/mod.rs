@@ -86,16 +86,21 @@ fn first_id() -> u64 {
 }
 
 impl Processes {
-    pub(crate) fn new(confinement: Confinement) -> io::Result<Processes> {
+    /// # Errors
+    /// With the path that cannot be opened.
+    pub(crate) fn new(confinement: Confinement) -> Result<Processes, Box<dyn std::error::Error>> {
+        const NULL: &str = "/dev/null";
+        let not_opened = |path: &str, error: io::Errno| format!("{path} cannot be opened: {error}");
         Ok(Processes {
             table: BTreeMap::new(),
             kept: Kept::default(),
             by_pid: HashMap::new(),
             next_id: first_id(),
-            proc: Proc::open()?,
+            proc: Proc::open().map_err(|error| not_opened("/proc", error))?,
             confinement,
             stack: Stack::new(),
-            dev_null: fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?,
+            dev_null: fs::open(NULL, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|error| not_opened(NULL, error))?,
             notices: Vec::new(),
         })
     }

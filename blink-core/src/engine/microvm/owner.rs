@@ -1,25 +1,21 @@
 //! Which process has the engine: BoxLite serves one process for each of its homes.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-
+use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
+use crate::file_lock::{self, FileLock, Held, NotLocked, Share};
 
 const LOCK: &str = "owner.lock";
 
 /// How long another process is waited for: commands of scripts that follow each other overlap for less.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// This process has the engine while this lives.
 #[derive(Debug)]
 pub(super) struct Owner {
-    lock: File,
+    _lock: FileLock,
 }
 
 impl Owner {
@@ -27,65 +23,28 @@ impl Owner {
     pub(super) async fn become_in(home: &Path, patience: Duration) -> Result<Owner> {
         let failed =
             |error: std::io::Error| Error::io("the micro-VMs' folder cannot be locked", &error);
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(home.join(LOCK))
-            .map_err(failed)?;
-        let deadline = Instant::now() + patience;
-        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if Instant::now() >= deadline {
-                return Err(busy(&mut lock, patience));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        let written = lock
-            .set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| lock.write_all(describe_this_process().as_bytes()));
-        written.map_err(failed)?;
-        Ok(Owner { lock })
+        let path = home.join(LOCK);
+        on_thread(move || {
+            let lock = file_lock::open(&path).map_err(failed)?;
+            let mut lock =
+                FileLock::take(lock, Share::Alone, patience).map_err(|error| match error {
+                    NotLocked::Held(held) => busy(&held, patience),
+                    NotLocked::Failed(error) => failed(error),
+                })?;
+            lock.sign();
+            Ok(Owner { _lock: lock })
+        })
+        .await
     }
 }
 
-impl Drop for Owner {
-    fn drop(&mut self) {
-        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
-        let _ = flock(&self.lock, FlockOperation::Unlock);
-    }
-}
-
-fn busy(lock: &mut File, patience: Duration) -> Error {
-    let mut owner = String::new();
-    let _ = lock
-        .rewind()
-        .and_then(|()| lock.read_to_string(&mut owner).map(drop));
-    let owner = match owner.trim() {
-        "" => "another process",
-        owner => owner,
-    };
+fn busy(held: &Held, patience: Duration) -> Error {
     let message = format!(
-        "the micro-VMs of this home belong to {owner}, and did for all of {patience:.0?}; one process at a time can have \
-         them: wait for it, or use another home (BLINK_HOME)"
+        "the micro-VMs of this home belong to {}, and did for all of {patience:.0?}; one process at a time can have them: \
+         wait for it, or use another home (BLINK_HOME)",
+        held.holder
     );
     Error::new(ErrorKind::Busy, message)
-}
-
-/// The number and the command, for people who wait.
-fn describe_this_process() -> String {
-    const LONGEST: usize = 80;
-    let command: String = std::env::args_os()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .filter(|letter| !letter.is_control())
-        .take(LONGEST)
-        .collect();
-    format!("pid {} ({command})", std::process::id())
 }
 
 #[cfg(test)]
@@ -101,9 +60,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(
-            error
-                .message()
-                .contains(&format!("pid {} (", std::process::id())),
+            error.message().contains("belong to this process"),
             "{error}"
         );
 

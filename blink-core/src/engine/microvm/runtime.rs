@@ -1,8 +1,9 @@
 //! BoxLite, opened once for each home of this process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::failure::translate;
 use super::owner::{Owner, PATIENCE};
 use crate::error::{Error, ErrorKind, Result};
+use crate::file_lock::Holder;
 use crate::home::Home;
 use crate::lock;
 
@@ -136,11 +138,16 @@ impl Runtime {
             return;
         };
         let sandboxes = home.sandboxes();
+        let boxes = self.folder.join("boxes");
         let collecting = self.run(async move {
             let machines = boxlite
                 .list_info()
                 .await
                 .map_err(|error| translate("the micro-VMs could not be listed", &error))?;
+            let known = machines
+                .iter()
+                .map(|machine| machine.id.as_str().to_owned());
+            remove_unknown(&boxes, &known.collect());
             for machine in machines {
                 let sandbox = machine.name.as_deref().map(|name| sandboxes.join(name));
                 if sandbox.is_some_and(|folder| folder.is_dir()) {
@@ -158,6 +165,24 @@ impl Runtime {
         });
         if let Err(error) = collecting.await {
             tracing::warn!(%error, "left-over micro-VMs could not be removed");
+        }
+    }
+}
+
+/// Removes folders of machines that the engine has not written down: it makes the folder first, and this process alone has
+/// the engine.
+fn remove_unknown(boxes: &Path, known: &HashSet<String>) {
+    let Ok(folder) = fs::File::open(boxes) else {
+        return;
+    };
+    for entry in fs::read_dir(boxes).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| known.contains(name)) {
+            continue;
+        }
+        tracing::info!(machine = %name.display(), "removing a micro-VM that was never finished");
+        if let Err(error) = blink_archive::remove_tree(folder.as_fd(), &name) {
+            tracing::warn!(%error, machine = %name.display(), "it could not be removed");
         }
     }
 }
@@ -204,9 +229,13 @@ fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
             return Err(translate(WHAT, &error));
         }
         if Instant::now() >= deadline {
+            let holder = std::fs::File::open(folder.join(".lock")).map_or_else(
+                |_| "another program".into(),
+                |lock| Holder::of(&lock).to_string(),
+            );
             let message = format!(
-                "another program uses {} as its BoxLite home, and did for all of {PATIENCE:.0?}; wait for it, or use \
-                 another home (BLINK_HOME)",
+                "{holder} uses {} as its BoxLite home, and did for all of {PATIENCE:.0?}; wait for it, or use another \
+                 home (BLINK_HOME)",
                 folder.display()
             );
             return Err(Error::new(ErrorKind::Busy, message));
@@ -283,6 +312,23 @@ mod tests {
     #[tokio::test]
     async fn threads_end_where_waiting_is_not_allowed() {
         drop(Tasks::start().unwrap());
+    }
+
+    #[test]
+    fn the_folder_of_a_machine_that_was_never_written_down_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let boxes = home.path().join("boxes");
+        for machine in ["known", "unknown"] {
+            fs::create_dir_all(boxes.join(machine).join("disks")).unwrap();
+            fs::write(boxes.join(machine).join("disks/disk.qcow2"), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(home.path(), boxes.join("link")).unwrap();
+        remove_unknown(&boxes, &HashSet::from(["known".to_owned()]));
+        let left = fs::read_dir(&boxes)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["known"]);
+        remove_unknown(&home.path().join("none"), &HashSet::new());
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
+use crate::child::{Launcher, Program};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The first version with `--overlay`.
@@ -16,10 +17,10 @@ const RUNTIME_VARIABLE: &str = "BLINK_RUNTIME_DIR";
 
 /// The first that works: what the environment names, what was installed beside this library, what `make setup` has put into
 /// the cache, the system's, the one of the runtime that this library carries with it.
-pub(crate) fn find() -> Result<PathBuf> {
+pub(crate) fn find(launcher: &Launcher) -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
         let named = PathBuf::from(named);
-        return match version(&named) {
+        return match version(launcher, &named) {
             Ok(found) if found >= OLDEST => Ok(named),
             Ok((major, minor)) => Err(unavailable(&format!(
                 "{FILE_VARIABLE} names {}, which is bubblewrap {major}.{minor}; it must be 0.11 or later",
@@ -33,7 +34,7 @@ pub(crate) fn find() -> Result<PathBuf> {
     }
     let mut too_old = None;
     for candidate in candidates() {
-        match version(&candidate) {
+        match version(launcher, &candidate) {
             Ok(found) if found >= OLDEST => return Ok(candidate),
             Ok(found) => too_old = Some((candidate, found)),
             Err(_) => {}
@@ -41,7 +42,7 @@ pub(crate) fn find() -> Result<PathBuf> {
     }
     // Last, because a release unpacks all of its runtime for it.
     if let Some(carried) = carried()
-        && version(&carried).is_ok_and(|found| found >= OLDEST)
+        && version(launcher, &carried).is_ok_and(|found| found >= OLDEST)
     {
         return Ok(carried);
     }
@@ -106,11 +107,13 @@ fn installed() -> Option<PathBuf> {
 }
 
 /// Major and minor version of the program at `path`, or what is wrong with it.
-fn version(path: &Path) -> Result<(u32, u32), String> {
-    let output = Command::new(path)
-        .arg("--version")
-        .output()
-        .map_err(|error| format!("cannot be started: {error}"))?;
+fn version(launcher: &Launcher, path: &Path) -> Result<(u32, u32), String> {
+    /// It prints a line.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let output = launcher
+        .run(&Program::new(path).args(["--version"]), PATIENCE)
+        .map_err(|error| format!("cannot be started ({error})"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse_version(&text).ok_or_else(|| "is not bubblewrap".into())
 }
@@ -131,7 +134,7 @@ pub(crate) fn copy_into(home: &Path, bubblewrap: &Path) -> Result<PathBuf> {
         return Ok(target);
     }
     let folder = home.join("guest");
-    fs::create_dir_all(&folder).map_err(failed)?;
+    crate::private::make_open_folder(&folder).map_err(failed)?;
     let mut temporary = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
     std::io::Write::write_all(&mut temporary, &content).map_err(failed)?;
     let mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);

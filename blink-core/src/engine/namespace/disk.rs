@@ -9,6 +9,7 @@ use blink_archive::{ArchiveError, Root, copy_tree, merge_overlay};
 use super::{id_base, userns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::private;
 
 /// What the overlay shows over the layers beneath it.
 pub(super) const UPPER: &str = "upper";
@@ -26,12 +27,11 @@ pub(super) const DEEPEST: usize = 32;
 pub(super) fn make(disk: &Path, id_base: Option<u32>) -> io::Result<()> {
     for name in [UPPER, WORK] {
         let path = disk.join(name);
-        match fs::create_dir(&path) {
+        match private::make_new_folder(&path, 0o755) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         }
         fault::before(Step::NamespaceDisk)?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         if let Some(id) = id_base {
             std::os::unix::fs::chown(&path, Some(id), Some(id))?;
         }
@@ -81,7 +81,7 @@ pub(super) fn copy(disk: &Path, layer: &Path) -> Result<()> {
         .map_err(failed)?;
     let (upper, links) = (layer.join(UPPER), layer.join(LINKS));
     for folder in [&upper, &links] {
-        fs::create_dir(folder).map_err(failed)?;
+        private::make_new_folder(folder, 0o755).map_err(failed)?;
     }
     let copy = || {
         let from = Root::open(disk.join(UPPER))?;

@@ -1,27 +1,26 @@
-//! Booting: what bubblewrap is told, and what its process is given.
+//! Booting: what the launcher and bubblewrap are told, and what they are given.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use blink_wire::{LaunchPlan, SandboxPlan, SandboxUsers, ShownMount};
 use rustix::fs::FlockOperation;
-use tokio::process::Command;
 
 use super::cgroup::ControlGroup;
-use super::entry::{self, Entry, Passed};
 use super::machine::{NamespaceMachine, Record};
 use super::{Tools, disk, machine, userns};
+use crate::child::{self, LaunchError};
 use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::home::new_id;
-use crate::sandbox::Network;
+use crate::sandbox::{Mount, Network};
+use crate::{file_lock, private};
 
 /// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
 /// each program its user and its marker, to see and end all of them, and to write files for any of them. No program
@@ -43,6 +42,9 @@ const AGENT_CAPABILITIES: &[&str] = &[
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const RUN_BYTES: u64 = 16 << 20;
 
+/// Names of what mounts are put at, in the sandbox's folder.
+const MOUNT_PREFIX: &str = "mount-";
+
 const CONSOLE: &str = "console.log";
 pub(crate) const SOCKET: &str = "agent.sock";
 const LOCK: &str = "machine.lock";
@@ -55,92 +57,143 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     disk::make(&spec.disk, tools.id_base).map_err(|error| failed("its disk", error))?;
     userns::open_to_sandboxes(&spec.folder, tools.id_base)
         .map_err(|error| failed("its folder", error))?;
-    let namespace = match tools.id_base {
-        Some(_) => Some(userns::create().map_err(|error| forbidden(&error))?),
-        None => None,
-    };
-
     let (link, agent_link) = UnixStream::pair().map_err(|error| failed("its link", error))?;
-    let mut passed = Passed::default();
-    let agent_link = passed.add(agent_link.into());
-    let mut agent = vec!["--link-fd".to_owned(), agent_link];
-    if spec.detached || spec.shared {
-        let listener = listen(&spec.folder).map_err(|error| failed("its socket", error))?;
-        agent.extend(["--listen-fd".to_owned(), passed.add(listener.into())]);
-    }
-    // No pipe: whoever writes to one that nobody reads any more gets a signal, which may end the host.
-    let leash = if spec.shared && !spec.detached {
-        agent.push("--leased".to_owned());
-        None
-    } else {
-        let (hold, leash) = UnixStream::pair().map_err(|error| failed("its leash", error))?;
-        agent.extend(["--leash-fd".to_owned(), passed.add(hold.into())]);
-        Some(leash)
-    };
-    if spec.shared {
-        let held = hold_folder(&spec.folder)?;
-        agent.extend(["--hold-fd".to_owned(), passed.add(held.into())]);
-    }
-    let (mut info, info_writer) = std::io::pipe().map_err(|error| failed("a pipe", error))?;
-    let info_writer = passed.add(info_writer.into());
-
-    let (shown, mounts) = entry::show_mounts(spec, namespace.as_ref())?;
-    // Each boot has one of its own: whoever hears late of an earlier machine's end ends that alone.
-    let group = ControlGroup::create(&format!("{}-{}", spec.id, new_id()?), &spec.resources);
-    agent.extend(agent_limits(spec, group.is_some()));
-    let mut arguments = arguments(tools, spec, &shown);
-    arguments.extend(["--info-fd".into(), info_writer.into()]);
-    arguments.extend(["--".into(), "/.blink/blink-guest".into(), "serve".into()]);
-    arguments.extend(agent.into_iter().map(OsString::from));
-
     let console = OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(spec.folder.join(CONSOLE))
         .map_err(|error| failed("its console", error))?;
-    let child_console = console
-        .try_clone()
-        .map_err(|error| failed("its console", error))?;
-    let entry = Entry::prepare(&tools.home, namespace, mounts, group.as_ref(), passed)?;
-    let mut command = Command::new(&tools.bubblewrap);
-    command
-        .args(&arguments)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(console)
-        .stderr(child_console);
-    // SAFETY: `enter` makes system calls on what was prepared, and allocates nothing.
-    unsafe { command.pre_exec(move || entry.enter()) };
-    let child = fault::before(Step::NamespaceBoot)
-        .and_then(|()| command.spawn())
-        .map_err(|error| failed("bubblewrap", error))?;
-    // Drops the descriptors that the child was passed: their other ends must see it end.
-    drop(command);
+    let listener = (spec.detached || spec.shared)
+        .then(|| listen(&spec.folder))
+        .transpose()
+        .map_err(|error| failed("its socket", error))?;
+    let held = spec
+        .shared
+        .then(|| hold_folder(&spec.folder))
+        .transpose()?;
+    let leased = spec.shared && !spec.detached;
 
-    let mut text = Vec::new();
-    // Ends when bubblewrap closes its end: after it has told the process's number, or failed.
-    let _ = info.read_to_end(&mut text);
-    let pid = serde_json::from_slice::<Info>(&text)
-        .ok()
-        .map(|info| info.child_pid);
-    let record = Record::new(pid, child.id(), group.as_ref().map(ControlGroup::path));
+    let shown = targets_of_mounts(tools, spec)?;
+    // Each boot has one of its own: whoever hears late of an earlier machine's end ends that alone.
+    let group = ControlGroup::create(&format!("{}-{}", spec.id, new_id()?), &spec.resources);
+    let mut descriptors = vec![console.as_fd(), console.as_fd(), agent_link.as_fd()];
+    let mut numbers = vec![1, 2, LINK];
+    let mut agent = vec!["--link-fd".to_owned(), LINK.to_string()];
+    if let Some(listener) = &listener {
+        descriptors.push(listener.as_fd());
+        numbers.push(LISTENER);
+        agent.extend(["--listen-fd".to_owned(), LISTENER.to_string()]);
+    }
+    if let Some(held) = &held {
+        descriptors.push(held.as_fd());
+        numbers.push(HELD);
+        agent.extend(["--hold-fd".to_owned(), HELD.to_string()]);
+    }
+    if leased {
+        agent.push("--leased".to_owned());
+    }
+    agent.extend(agent_limits(spec, group.is_some()));
+    let mut arguments = arguments(tools, spec, &shown);
+    arguments.extend(["--info-fd".into(), INFO.to_string().into()]);
+    arguments.extend(["--".into(), "/.blink/blink-guest".into(), "serve".into()]);
+    arguments.extend(agent.into_iter().map(OsString::from));
+
+    let mut plan = LaunchPlan {
+        parent: 0,
+        program: child::bytes(&tools.bubblewrap),
+        arguments: arguments.into_iter().map(child::bytes).collect(),
+        environment: Vec::new(),
+        search: child::bytes(""),
+        numbers,
+        sandbox: Some(SandboxPlan {
+            info_number: INFO,
+            group: group
+                .as_ref()
+                .map(|group| child::bytes(group.path().join("cgroup.procs"))),
+            users: tools.id_base.map(|base| SandboxUsers {
+                base,
+                count: userns::ID_COUNT,
+                home: child::bytes(&tools.home),
+                mounts: spec
+                    .mounts
+                    .iter()
+                    .zip(&shown)
+                    .map(|(mount, target)| ShownMount {
+                        host: child::bytes(&mount.host),
+                        target: child::bytes(target),
+                    })
+                    .collect(),
+            }),
+        }),
+    };
+    fault::before(Step::NamespaceBoot).map_err(|error| failed("its launcher", error))?;
+    let launched = tools
+        .launcher
+        .start(&mut plan, &descriptors)
+        .map_err(not_launched)?;
+    // The other ends must see it end.
+    drop((agent_link, listener, held));
+    let first = match launched.first_process(spec.boot_timeout) {
+        Ok(first) => first,
+        Err(error) => {
+            launched.end();
+            return Err(not_launched(error));
+        }
+    };
+    let record = Record::new(
+        first,
+        launched.pid(),
+        group.as_ref().map(ControlGroup::path),
+        leased,
+    );
     Ok(NamespaceMachine::started(
         spec.folder.clone(),
         spec.disk.clone(),
-        child,
+        launched,
         record,
         link,
-        leash,
         group,
     ))
 }
 
-/// What bubblewrap tells about itself.
-#[derive(serde::Deserialize)]
-struct Info {
-    #[serde(rename = "child-pid")]
-    child_pid: i32,
+/// The numbers of bubblewrap's descriptors, and the agent's.
+const LINK: u32 = 3;
+const LISTENER: u32 = 4;
+const HELD: u32 = 5;
+const INFO: u32 = 6;
+
+fn not_launched(error: LaunchError) -> Error {
+    let text = error.to_string();
+    if text.contains("user namespace") {
+        let message = format!(
+            "this machine lets nobody make user namespaces ({text}); allow them (sysctl user.max_user_namespaces), or use \
+             another isolation"
+        );
+        return Error::new(ErrorKind::IsolationUnavailable, message);
+    }
+    error.into_error("the sandbox could not be booted")
+}
+
+/// Where bubblewrap finds what is to be mounted.
+///
+/// Where the sandbox has users of its own, they could not reach it where it is, and it would belong to nobody that they
+/// know. So the launcher shows it in the sandbox's folder, in its mount namespace alone, in a way in which what root owns
+/// outside belongs to the sandbox's root; where the file system cannot map owners, it belongs to nobody inside.
+fn targets_of_mounts(tools: &Tools, spec: &MachineSpec) -> Result<Vec<PathBuf>> {
+    let target = |(index, mount): (usize, &Mount)| {
+        if tools.id_base.is_none() {
+            return Ok(mount.host.clone());
+        }
+        let target = spec.folder.join(format!("{MOUNT_PREFIX}{index}"));
+        let made = match mount.host.is_dir() {
+            true => private::make_new_folder(&target, 0o755),
+            false => private::create_file(&target).map(drop),
+        };
+        made.map_err(|error| Error::io(format!("the mount {}", mount.host.display()), &error))?;
+        Ok(target)
+    };
+    spec.mounts.iter().enumerate().map(target).collect()
 }
 
 /// The socket for further links. A path of any length works: it is bound through its folder's descriptor.
@@ -160,11 +213,7 @@ fn hold_folder(folder: &Path) -> Result<File> {
     let failed = |error| Error::io("the sandbox could not be booted: its lock", &error);
     let path = folder.join(LOCK);
     // The agent gets no file of the host's to write to.
-    let lock = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
+    let lock = file_lock::open(&path)
         .and_then(|_| File::open(&path))
         .map_err(failed)?;
     let begun = Instant::now();
@@ -251,6 +300,7 @@ fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsStri
         os(&spec.host_name),
         os("--clearenv"),
         os("--as-pid-1"),
+        os("--die-with-parent"),
         os("--new-session"),
     ]);
     let lower = spec.rootfs.as_deref().unwrap_or(&tools.host_root.path);
@@ -322,14 +372,6 @@ fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsStri
     list
 }
 
-fn forbidden(error: &std::io::Error) -> Error {
-    let message = format!(
-        "this machine lets nobody make user namespaces ({error}); allow them (sysctl user.max_user_namespaces), or use \
-         another isolation"
-    );
-    Error::new(ErrorKind::IsolationUnavailable, message)
-}
-
 /// Removes what a boot has left in a sandbox's folder, so that it can boot again.
 pub(super) fn tidy(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -337,7 +379,7 @@ pub(super) fn tidy(folder: &Path) {
         match name.to_str() {
             Some(SOCKET | CONSOLE | machine::RECORD) => drop(fs::remove_file(path)),
             // Only a name to put a mount at: a folder with something in it is not removed.
-            Some(name) if name.starts_with(entry::MOUNT_PREFIX) => {
+            Some(name) if name.starts_with(MOUNT_PREFIX) => {
                 let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(path));
             }
             _ => {}

@@ -4,22 +4,23 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::process::Child;
 use tokio::sync::watch;
 
 use super::cgroup::ControlGroup;
 use super::launch::{SOCKET, console};
 use super::{bubblewrap, disk};
+use crate::child::Launched;
 use crate::engine::tree::Tree;
 use crate::engine::{Consistency, Machine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::link::LinkIo;
-use crate::lock;
+use crate::{lock, private};
 
 pub(super) const RECORD: &str = "machine.json";
 
@@ -37,7 +38,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct Record {
     /// The agent, as the host numbers it.
     agent: Option<Tree>,
-    /// The bubblewrap that waits for it.
+    /// The launcher, which ends with it.
     monitor: Option<Tree>,
     group: Option<PathBuf>,
     /// Whether it ends with the process that has booted it, for all that is known.
@@ -49,19 +50,23 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(agent: Option<i32>, monitor: Option<u32>, group: Option<&Path>) -> Record {
-        let monitor = monitor.and_then(|pid| Tree::of(i32::try_from(pid).ok()?));
+    pub(crate) fn new(
+        agent: Option<i32>,
+        monitor: i32,
+        group: Option<&Path>,
+        leased: bool,
+    ) -> Record {
         Record {
             agent: agent.and_then(Tree::of),
-            monitor,
+            monitor: Tree::of(monitor),
             group: group.map(Path::to_owned),
             leashed: false,
-            leased: false,
+            leased,
         }
     }
 
     pub(crate) fn write(&self, folder: &Path) -> std::io::Result<()> {
-        fs::write(folder.join(RECORD), serde_json::to_vec(self)?)
+        private::write_file(&folder.join(RECORD), serde_json::to_vec(self)?)
     }
 
     pub(crate) fn read(folder: &Path) -> Option<Record> {
@@ -121,8 +126,10 @@ pub(crate) struct NamespaceMachine {
     record: Record,
     /// The first link, until it is taken.
     link: Mutex<Option<UnixStream>>,
-    /// The machine ends when this closes before anything was written to it.
-    leash: Mutex<Option<UnixStream>>,
+    /// What this process has started; `None` where an earlier one has.
+    launched: Option<Arc<Launched>>,
+    /// Whether it ends when this is dropped, or this process ends.
+    is_leashed: AtomicBool,
     ended: watch::Receiver<bool>,
 }
 
@@ -130,18 +137,16 @@ impl NamespaceMachine {
     pub(crate) fn started(
         folder: PathBuf,
         disk: PathBuf,
-        mut child: Child,
-        mut record: Record,
+        launched: Launched,
+        record: Record,
         link: UnixStream,
-        leash: Option<UnixStream>,
         group: Option<ControlGroup>,
     ) -> NamespaceMachine {
-        // What has no leash is held by its links.
-        record.leased = leash.is_none();
         let (sender, ended) = watch::channel(false);
+        let launched = Arc::new(launched);
+        let watched = launched.clone();
         tokio::spawn(async move {
-            // Collected however it ends: no zombie stays.
-            let _ = child.wait().await;
+            watched.ended().await;
             if let Some(group) = group {
                 group.kill();
             }
@@ -152,7 +157,8 @@ impl NamespaceMachine {
             disk,
             record,
             link: Mutex::new(Some(link)),
-            leash: Mutex::new(leash),
+            launched: Some(launched),
+            is_leashed: AtomicBool::new(true),
             ended,
         }
     }
@@ -168,18 +174,24 @@ impl NamespaceMachine {
             .and_then(|()| leashed.write(&self.folder))
             .and_then(|()| fault::before(Step::NamespaceRecorded))
             .map_err(failed)?;
+        if (outlives || self.record.leased)
+            && let Some(launched) = &self.launched
+        {
+            // Where it has ended already, that shows at its link. What is leased is held by its links from now on.
+            launched.release();
+            self.is_leashed.store(false, Ordering::Relaxed);
+        }
         if outlives {
-            if let Some(mut leash) = lock(&self.leash).take() {
-                // Where it has ended already, that shows at its link.
-                let _ = std::io::Write::write(&mut leash, b"x");
-            }
             self.record.write(&self.folder).map_err(failed)?;
         }
         Ok(())
     }
 
     /// A machine that an earlier process has booted, if it runs.
-    pub(crate) fn adopt(folder: &Path, disk: &Path) -> Option<NamespaceMachine> {
+    pub(crate) fn adopt(
+        folder: &Path,
+        disk: &Path,
+    ) -> Option<NamespaceMachine> {
         let record = Record::read(folder)?;
         if record.leashed {
             // It is about to end, as its host process has.
@@ -203,7 +215,8 @@ impl NamespaceMachine {
             disk: disk.to_owned(),
             record,
             link: Mutex::new(None),
-            leash: Mutex::new(None),
+            launched: None,
+            is_leashed: AtomicBool::new(false),
             ended,
         })
     }
@@ -221,6 +234,16 @@ impl NamespaceMachine {
         String::from_utf8_lossy(&read().unwrap_or_default())
             .trim()
             .to_owned()
+    }
+}
+
+impl Drop for NamespaceMachine {
+    fn drop(&mut self) {
+        if self.is_leashed.load(Ordering::Relaxed)
+            && let Some(launched) = &self.launched
+        {
+            launched.kill();
+        }
     }
 }
 
@@ -293,7 +316,7 @@ impl Machine for NamespaceMachine {
         let Some(agent) = self.record.agent else {
             return Err(Error::new(ErrorKind::SandboxDied, "the sandbox has ended"));
         };
-        let (disk, layer) = (self.disk.clone(), layer.to_owned());
+        let (disk, layer, launcher) = (self.disk.clone(), layer.to_owned(), self.launcher.clone());
         let copying = tokio::task::spawn_blocking(move || {
             let _paused = agent.pause();
             disk::copy(&disk, &layer)
@@ -306,7 +329,9 @@ impl Machine for NamespaceMachine {
     }
 
     fn kill(&self) {
-        lock(&self.leash).take();
+        if let Some(launched) = &self.launched {
+            launched.kill();
+        }
         self.record.kill();
     }
 

@@ -11,13 +11,11 @@ mod archive;
 mod bubblewrap;
 mod cgroup;
 mod disk;
-mod entry;
 mod launch;
 mod leftovers;
 mod machine;
 mod userns;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,9 +24,11 @@ use async_trait::async_trait;
 use super::host_root::{self, HostRoot};
 use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
 use crate::blocking::on_thread;
+use crate::child::Launcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
+use crate::private;
 use crate::sandbox::Network;
 use crate::transfer::Tell;
 
@@ -47,6 +47,7 @@ pub(crate) struct Tools {
     home: PathBuf,
     bubblewrap: PathBuf,
     guest: PathBuf,
+    launcher: Launcher,
     host_root: HostRoot,
     /// The first host id of the sandboxes' users, where Blink is root.
     id_base: Option<u32>,
@@ -54,7 +55,8 @@ pub(crate) struct Tools {
 
 impl NamespaceEngine {
     pub(crate) fn open(home: &Home) -> Result<NamespaceEngine> {
-        let bubblewrap = bubblewrap::find()?;
+        let launcher = Launcher::in_home(home.path());
+        let bubblewrap = bubblewrap::find(&launcher)?;
         let guest = guest_binary::install(home.path()).map_err(|error| {
             let message = format!(
                 "the guest agent could not be put into Blink's home {}",
@@ -64,7 +66,7 @@ impl NamespaceEngine {
         })?;
         // The agent's folder is shown as it is; the sandbox's own disk is shown in it.
         let disk = guest.with_file_name("disk");
-        fs::create_dir_all(&disk).map_err(|error| Error::io(disk.display(), &error))?;
+        private::make_open_folder(&disk).map_err(|error| Error::io(disk.display(), &error))?;
         let id_base = id_base();
         let bubblewrap = match id_base {
             // The sandbox's own users start it, and the home is the one place that is shown to them.
@@ -90,6 +92,7 @@ impl NamespaceEngine {
             home: home.path().to_owned(),
             bubblewrap,
             guest,
+            launcher,
             host_root,
             id_base,
         };
@@ -174,8 +177,10 @@ impl Engine for NamespaceEngine {
     }
 
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {
-        Ok(machine::NamespaceMachine::adopt(folder, disk)
-            .map(|machine| Box::new(machine) as Box<dyn Machine>))
+        Ok(
+            machine::NamespaceMachine::adopt(folder, disk)
+                .map(|machine| Box::new(machine) as Box<dyn Machine>),
+        )
     }
 
     async fn discard(&self, folder: &Path) -> Result<()> {

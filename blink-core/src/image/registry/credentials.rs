@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
 
+use crate::child::Program;
 use crate::image::error::shown;
 use crate::image::reference::DEFAULT_REGISTRY;
 use crate::image::registry::options::{Login, RegistryOptions};
@@ -83,7 +82,7 @@ pub(crate) async fn find(
         .or(config.creds_store.as_ref())
         .filter(|helper| !helper.is_empty());
     let kept = match helper {
-        Some(helper) => ask(helper, registry).await,
+        Some(helper) => ask(helper, registry, options).await,
         None => Ok(None),
     };
     match (kept, from_file(&config, registry)?) {
@@ -161,7 +160,11 @@ fn is_for(key: &str, registry: &str) -> bool {
 }
 
 /// Asks a program of docker's `docker-credential-…` kind.
-async fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, String> {
+async fn ask(
+    helper: &str,
+    registry: &str,
+    options: &RegistryOptions,
+) -> Result<Option<Credentials>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
@@ -177,23 +180,16 @@ async fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, String
         true => DOCKER_HUB_URL,
         false => registry,
     };
-    let mut child = tokio::process::Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| failed(&format_args!("could not be started: {error}")))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that ends without reading it tells why in its answer.
-        let _ = stdin.write_all(account.as_bytes()).await;
-    }
-    let output = tokio::time::timeout(HELPER_TIME, child.wait_with_output())
+    let launcher = options
+        .launcher
+        .clone()
+        .ok_or_else(|| failed(&"cannot be started without a store"))?;
+    let asking = Program::new(&program).args(["get"]).stdin(account);
+    let output = tokio::task::spawn_blocking(move || launcher.run(&asking, HELPER_TIME))
         .await
-        .map_err(|_| failed(&format_args!("gave no answer within {HELPER_TIME:?}")))?
+        .map_err(|error| failed(&error))?
         .map_err(|error| failed(&format_args!("failed: {error}")))?;
-    if !output.status.success() {
+    if output.code != 0 {
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if said.contains("not found") {
             return Ok(None);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::child::Launcher;
+
 /// How registries are reached: mirrors, plain HTTP, private certificate authorities, and who asks.
 ///
 /// A registry is named as in a reference: `registry.example:5000`, or `docker.io`. Credentials that are not given here
@@ -27,6 +29,8 @@ pub struct RegistryOptions {
     pub(crate) ca_files: Vec<PathBuf>,
     pub(crate) logins: Vec<(String, Login)>,
     pub(crate) docker_config: Option<PathBuf>,
+    /// Starts credential helpers; the store gives it.
+    pub(crate) launcher: Option<Launcher>,
 }
 
 impl RegistryOptions {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind};
+use crate::file_lock::Holder;
 
 pub(crate) fn session_taken(names: &str) -> Error {
     Error::new(
@@ -32,6 +33,11 @@ pub(super) fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
             Some(why) => Error::io("the list of sessions cannot be used", &why),
             None => failed(error),
         },
+        _ if is_busy(&error) => {
+            let holder = Holder::of_records(&home.join("blink.db-shm"));
+            let advice = format!("; it is in use by {holder}, try again when that has ended");
+            Error::new(ErrorKind::Busy, said(&error, &advice))
+        }
         _ => failed(error),
     }
 }

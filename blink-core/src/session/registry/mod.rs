@@ -96,7 +96,10 @@ impl Registry {
 
     fn open_once(home: &Path) -> Result<Registry> {
         let failed = |error| failed_in(home, error);
-        let connection = Connection::open(home.join(FILE)).map_err(failed)?;
+        let file = home.join(FILE);
+        make_file(&file)
+            .map_err(|error| Error::io("the list of sessions cannot be made", &error))?;
+        let connection = Connection::open(file).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         use_log(&connection).map_err(failed)?;
@@ -510,6 +513,22 @@ fn damaged(layer: &str) -> Error {
 ///
 /// Of several that do this to a new database at once, SQLite refuses all but one without any wait: each holds what the
 /// others wait for.
+/// For this user alone, and with it what SQLite makes beside it: it has the secrets of sessions' environments. One that is
+/// there is not opened: closing it would let go of the locks that this process has on it.
+fn make_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let made = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(file) => file.set_permissions(std::fs::Permissions::from_mode(0o600)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn use_log(connection: &Connection) -> rusqlite::Result<()> {
     let begun = Instant::now();
     loop {

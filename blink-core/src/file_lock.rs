@@ -1,0 +1,346 @@
+//! Locks between processes, and who holds one.
+//!
+//! The kernel releases a lock when its holder ends, however it ends. What Blink starts does not inherit one; a process that
+//! the embedding program forks may, which is why the holder is looked for, and not believed.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::engine::tree::Tree;
+use crate::error::{Error, ErrorKind};
+
+/// How long others are waited for that hold a lock for a moment: one that is stopped meanwhile is not waited for longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often is looked whether a lock has become free.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Who else may have a lock at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Nobody.
+    Alone,
+    /// Others who share it.
+    Shared,
+}
+
+impl Share {
+    fn operation(self) -> FlockOperation {
+        match self {
+            Share::Alone => FlockOperation::NonBlockingLockExclusive,
+            Share::Shared => FlockOperation::NonBlockingLockShared,
+        }
+    }
+}
+
+/// A lock on a file or folder, held while this lives.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    file: File,
+    share: Share,
+    signed: bool,
+}
+
+/// A lock that others held for all of the time that it was waited for.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) holder: Holder,
+}
+
+/// Why there is no lock.
+#[derive(Debug)]
+pub(crate) enum NotLocked {
+    Held(Held),
+    Failed(io::Error),
+}
+
+impl NotLocked {
+    /// The failure of what the lock is for, such as `Blink's home /x`.
+    pub(crate) fn into_error(self, what: impl fmt::Display, patience: Duration) -> Error {
+        match self {
+            NotLocked::Held(Held { holder }) => Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "{what} is in use by {holder}, and was for all of {patience:.0?}; try again when that has ended, or end \
+                     it"
+                ),
+            ),
+            NotLocked::Failed(error) => Error::io(format!("{what} cannot be locked"), &error),
+        }
+    }
+}
+
+impl FileLock {
+    /// Takes the lock of an open file, once whoever has it lets go.
+    pub(crate) fn take(
+        file: File,
+        share: Share,
+        patience: Duration,
+    ) -> Result<FileLock, NotLocked> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match rustix::fs::flock(&file, share.operation()) {
+                Ok(()) => {
+                    return Ok(FileLock {
+                        file,
+                        share,
+                        signed: false,
+                    });
+                }
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+                Err(error) => return Err(NotLocked::Failed(error.into())),
+            }
+            if Instant::now() >= deadline {
+                let holder = Holder::of(&file);
+                return Err(NotLocked::Held(Held { holder }));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Says in the file who holds it, for those who may not look into this process. On a full disk they are not told, and
+    /// where several share it, none of them is named.
+    pub(crate) fn sign(&mut self) {
+        if self.share == Share::Shared {
+            return;
+        }
+        let text = Signature::of_this_process();
+        self.signed = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0))
+            .is_ok();
+    }
+
+    /// Whether it is this process's alone from now on, where others could share it.
+    pub(crate) fn try_alone(&self) -> bool {
+        rustix::fs::flock(&self.file, Share::Alone.operation()).is_ok()
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        if self.signed {
+            let _ = self.file.set_len(0);
+        }
+        // Said, not left to the closing: a child that is just being started has the same open file for a moment longer.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+/// Opens a file that is only there to be locked. What is a link there is not followed.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    // Whatever the host process's mask has made of it.
+    if file.metadata()?.permissions().mode() & 0o777 != 0o600 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Whoever has a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder(Option<i32>);
+
+impl Holder {
+    /// Who has the lock of a file: whoever has signed it, if that is alive, or else whoever is seen to have it.
+    pub(crate) fn of(file: &File) -> Holder {
+        Holder(Signature::read(file).or_else(|| {
+            let metadata = file.metadata().ok()?;
+            seen_holder(&metadata, "FLOCK")
+        }))
+    }
+
+    /// Who has a lock of the other kind, such as SQLite's, on a file. The file is not opened: closing it would let go of all
+    /// locks that this process has on it.
+    pub(crate) fn of_records(path: &Path) -> Holder {
+        let metadata = fs::symlink_metadata(path).ok();
+        Holder(metadata.and_then(|metadata| seen_holder(&metadata, "POSIX")))
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) if u32::try_from(pid) == Ok(std::process::id()) => {
+                f.write_str("this process")
+            }
+            Some(pid) => match command_of(pid) {
+                Some(command) => write!(f, "another process (pid {pid}: {command})"),
+                None => write!(f, "another process (pid {pid})"),
+            },
+            None => f.write_str("another process"),
+        }
+    }
+}
+
+/// The number and the start of a process: numbers are used again.
+struct Signature;
+
+impl Signature {
+    fn of_this_process() -> String {
+        let pid = std::process::id();
+        let started = i32::try_from(pid).ok().and_then(Tree::of);
+        match started {
+            Some(process) => format!("{pid} {}", process.started()),
+            None => pid.to_string(),
+        }
+    }
+
+    /// Who has signed, if that is alive.
+    fn read(file: &File) -> Option<i32> {
+        let mut text = [0; 64];
+        let length = file.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..length]).ok()?;
+        let mut numbers = text.split_ascii_whitespace();
+        let pid = numbers.next()?.parse().ok()?;
+        let started: u64 = numbers.next()?.parse().ok()?;
+        (Tree::of(pid)?.started() == started).then_some(pid)
+    }
+}
+
+/// Looks at all descriptors that this process may see for the one with the lock.
+fn seen_holder(file: &fs::Metadata, kind: &str) -> Option<i32> {
+    let inode = format!(":{} ", file.ino());
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        for descriptor in fs::read_dir(process.path().join("fdinfo"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let text = fs::read_to_string(descriptor.path()).unwrap_or_default();
+            let has_lock = text.lines().any(|line| {
+                line.starts_with("lock:") && line.contains(kind) && line.contains(&inode)
+            });
+            let is_this = || {
+                let target = process.path().join("fd").join(descriptor.file_name());
+                fs::metadata(target)
+                    .is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+            };
+            if has_lock && is_this() {
+                return Some(pid);
+            }
+        }
+    }
+    None
+}
+
+/// The command of a process, for people who wait.
+fn command_of(pid: i32) -> Option<String> {
+    const LONGEST: usize = 80;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command: String = String::from_utf8_lossy(&command)
+        .trim_end_matches('\0')
+        .replace('\0', " ")
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(LONGEST)
+        .collect();
+    (!command.is_empty()).then_some(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn held(path: &Path) -> String {
+        match FileLock::take(open(path).unwrap(), Share::Alone, SHORT) {
+            Err(error) => {
+                let error = error.into_error("the thing", SHORT);
+                assert_eq!(error.kind(), ErrorKind::Busy);
+                error.message().to_owned()
+            }
+            Ok(_) => panic!("it is free"),
+        }
+    }
+
+    #[test]
+    fn this_process_is_told_so_whether_it_has_signed_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut lock = FileLock::take(open(&path).unwrap(), Share::Alone, SHORT).unwrap();
+        assert!(held(&path).contains("in use by this process"));
+        lock.sign();
+        assert!(held(&path).contains("in use by this process"));
+        drop(lock);
+        FileLock::take(open(&path).unwrap(), Share::Alone, SHORT).unwrap();
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            b"",
+            "nobody is named who has let go"
+        );
+    }
+
+    #[test]
+    fn another_process_is_named_and_not_the_one_that_has_signed_and_is_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut child = Command::new("flock")
+            .arg("--exclusive")
+            .arg(&path)
+            .args(["sh", "-c", "echo; read -r _"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        // No process has the number of this one and an earlier start.
+        for signature in ["", "x", &format!("{} 1", std::process::id())] {
+            fs::write(&path, signature).unwrap();
+            let said = held(&path);
+            assert!(said.contains("another process (pid "), "{said}");
+            assert!(
+                !said.contains(&format!("pid {}:", std::process::id())),
+                "{said}"
+            );
+        }
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn who_shares_a_lock_does_not_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || File::open(folder.path()).unwrap();
+        let _first = FileLock::take(open(), Share::Shared, SHORT).unwrap();
+        let _second = FileLock::take(open(), Share::Shared, SHORT).unwrap();
+        assert!(FileLock::take(open(), Share::Alone, SHORT).is_err());
+    }
+
+    #[test]
+    fn a_link_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("elsewhere", folder.path().join("lock")).unwrap();
+        open(&folder.path().join("lock")).unwrap_err();
+        assert!(!folder.path().join("elsewhere").exists());
+    }
+}

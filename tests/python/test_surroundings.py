@@ -1,0 +1,50 @@
+"""Programs that embed Blink and do as they like with signals, children and masks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import ENGINE, PATIENCE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USE = f"""
+import sys
+import blink
+with blink.Blink(home=sys.argv[1], isolation={ENGINE!r}) as library:
+    for _ in range(2):
+        assert library.run(["sh", "-c", "echo fine; exit 3"]).exit_code == 3
+    with library.session("one") as session:
+        session.checkpoint("first")
+        assert session.exec(["umask"]).text == "0022\\n"
+        session.remove()
+"""
+
+SURROUNDINGS = {
+    "children ignored": "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "children collected": """
+import os, signal
+def reap(*_):
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+signal.signal(signal.SIGCHLD, reap)
+""",
+    "signals blocked": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    "masked": "import os; os.umask(0o077)",
+    "closed": "import os; os.closerange(0, 3)",
+}
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+def test_nothing_hangs_and_the_answers_are_right(surrounding: str, tmp_path: Path) -> None:
+    program = SURROUNDINGS[surrounding] + USE
+    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path / "home")], timeout=PATIENCE, check=False)
+    assert ran.returncode == 0
+    assert not list((tmp_path / "home" / "sandboxes").iterdir())
