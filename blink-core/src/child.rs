@@ -18,7 +18,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    LAUNCH_BODY_LIMIT, LAUNCH_END, LAUNCH_RELEASE, LaunchFailure, LaunchPlan, LaunchReport, Message,
+    LAUNCH_BODY_LIMIT, LAUNCH_END, LAUNCH_EXECUTE, LAUNCH_RELEASE, LaunchFailure, LaunchPlan,
+    LaunchReport, Message,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -42,6 +43,8 @@ const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
 pub(crate) struct LaunchError {
     what: String,
     source: io::Error,
+    /// The program itself is not there, or cannot be executed.
+    of_program: bool,
 }
 
 impl LaunchError {
@@ -49,6 +52,7 @@ impl LaunchError {
         move |source| LaunchError {
             what: what.to_string(),
             source,
+            of_program: false,
         }
     }
 
@@ -57,6 +61,7 @@ impl LaunchError {
         LaunchError {
             what: format!("{} {}", path.display(), failure.step),
             source: io::Error::from_raw_os_error(failure.errno),
+            of_program: failure.step == LAUNCH_EXECUTE,
         }
     }
 
@@ -64,12 +69,17 @@ impl LaunchError {
         LaunchError {
             what: "Blink's launcher has ended before its program".into(),
             source: io::ErrorKind::BrokenPipe.into(),
+            of_program: false,
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn kind(&self) -> io::ErrorKind {
         self.source.kind()
+    }
+
+    /// Whether nothing is wrong but the program: it is not there, or cannot be executed.
+    pub(crate) fn is_of_program(&self) -> bool {
+        self.of_program
     }
 
     /// The failure of what it was started for.
@@ -126,6 +136,7 @@ impl Launcher {
                 _ => format!("{} cannot be executed", program.display()),
             },
             source: error,
+            of_program: false,
         })?;
         // Where it has failed, it says so itself.
         match launched.send_plan(plan, descriptors) {

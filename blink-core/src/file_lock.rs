@@ -181,7 +181,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(pid) if u32::try_from(pid) == Ok(std::process::id()) => {
-                f.write_str("this process")
+                write!(f, "this process (pid {pid})")
             }
             Some(pid) => match command_of(pid) {
                 Some(command) => write!(f, "another process (pid {pid}: {command})"),

@@ -26,6 +26,9 @@ fn make_folders(path: &Path, mode: u32) -> io::Result<()> {
         match make_new_folder(&folder, mode) {
             // Another process was faster.
             Err(_) if folder.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
             made => made?,
         }
     }

@@ -20,6 +20,9 @@ pub const LAUNCH_RELEASE: u8 = b'r';
 /// The byte by which the program is ended, with all that it has started.
 pub const LAUNCH_END: u8 = b'e';
 
+/// The step of a failure that is the program's own: it is not there, or no program.
+pub const LAUNCH_EXECUTE: &str = "cannot be executed";
+
 /// A program for the launcher to start.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

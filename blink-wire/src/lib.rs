@@ -44,8 +44,8 @@ pub use error::{ErrorBody, ErrorKind};
 pub use frame::{Decoder, Frame, Truncated};
 pub use header::{FrameType, HEADER_LEN, Header, HeaderError, MAGIC, VERSION};
 pub use launch::{
-    LAUNCH_BODY_LIMIT, LAUNCH_DESCRIPTORS, LAUNCH_END, LAUNCH_RELEASE, LaunchFailure, LaunchPlan,
-    LaunchReport, SandboxPlan, SandboxUsers, ShownMount,
+    LAUNCH_BODY_LIMIT, LAUNCH_DESCRIPTORS, LAUNCH_END, LAUNCH_EXECUTE, LAUNCH_RELEASE,
+    LaunchFailure, LaunchPlan, LaunchReport, SandboxPlan, SandboxUsers, ShownMount,
 };
 pub use limits::{INITIAL_WINDOW, LINK_BODY_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT};
 pub use message::*;

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use blink_wire::{LaunchPlan, PathBytes, SandboxUsers};
+use blink_wire::{LAUNCH_EXECUTE, LaunchPlan, PathBytes, SandboxUsers};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::{Pid, getppid};
 use rustix::thread::UnshareFlags;
@@ -95,7 +95,7 @@ impl Entry<'_> {
 
 fn execute(plan: &LaunchPlan) -> Failure {
     let program = path(&plan.program);
-    let failed = |error: io::Error| Failure::at(program, "cannot be executed")(error);
+    let failed = |error: io::Error| Failure::at(program, LAUNCH_EXECUTE)(error);
     let c_strings = |list: &[PathBytes]| -> io::Result<Vec<CString>> {
         let strings = list.iter().map(|bytes| CString::new(bytes.to_vec()));
         strings

@@ -27,9 +27,20 @@ pub(crate) fn adopt_orphans() {
 /// An ignored SIGCHLD would make every wait fail, and a blocked signal would stay blocked in every program.
 fn reset_signals() {
     const LAST_SIGNAL: c_int = 64;
+    /// The kernel's `struct sigaction`, with nothing in it: the default.
+    const DEFAULT: [u64; 4] = [0; 4];
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: sets a disposition that is no function; the kernel refuses for those that have none.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Asked of the kernel: the C library refuses those that it uses itself, which can be inherited as well.
+        // SAFETY: reads a struct that lives as long as the program; the kernel refuses for the two that are never ignored.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: the set is initialised before it is used.
     unsafe {

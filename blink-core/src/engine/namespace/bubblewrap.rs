@@ -20,7 +20,7 @@ const RUNTIME_VARIABLE: &str = "BLINK_RUNTIME_DIR";
 pub(crate) fn find(launcher: &Launcher) -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
         let named = PathBuf::from(named);
-        return match version(launcher, &named) {
+        return match version(launcher, &named)? {
             Ok(found) if found >= OLDEST => Ok(named),
             Ok((major, minor)) => Err(unavailable(&format!(
                 "{FILE_VARIABLE} names {}, which is bubblewrap {major}.{minor}; it must be 0.11 or later",
@@ -34,7 +34,7 @@ pub(crate) fn find(launcher: &Launcher) -> Result<PathBuf> {
     }
     let mut too_old = None;
     for candidate in candidates() {
-        match version(launcher, &candidate) {
+        match version(launcher, &candidate)? {
             Ok(found) if found >= OLDEST => return Ok(candidate),
             Ok(found) => too_old = Some((candidate, found)),
             Err(_) => {}
@@ -42,7 +42,7 @@ pub(crate) fn find(launcher: &Launcher) -> Result<PathBuf> {
     }
     // Last, because a release unpacks all of its runtime for it.
     if let Some(carried) = carried()
-        && version(launcher, &carried).is_ok_and(|found| found >= OLDEST)
+        && version(launcher, &carried)?.is_ok_and(|found| found >= OLDEST)
     {
         return Ok(carried);
     }
@@ -107,15 +107,23 @@ fn installed() -> Option<PathBuf> {
 }
 
 /// Major and minor version of the program at `path`, or what is wrong with it.
-fn version(launcher: &Launcher, path: &Path) -> Result<(u32, u32), String> {
+///
+/// # Errors
+/// If no program can be started here.
+fn version(launcher: &Launcher, path: &Path) -> Result<Result<(u32, u32), String>> {
     /// It prints a line.
     const PATIENCE: Duration = Duration::from_secs(10);
-    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-    let output = launcher
-        .run(&Program::new(path).args(["--version"]), PATIENCE)
-        .map_err(|error| format!("cannot be started ({error})"))?;
+    let absolute = std::path::absolute(path).map_err(|error| Error::io(path.display(), &error))?;
+    let program = Program::new(absolute).args(["--version"]);
+    let output = match launcher.run(&program, PATIENCE) {
+        Ok(output) => output,
+        Err(error) if error.is_of_program() || error.kind() == std::io::ErrorKind::TimedOut => {
+            return Ok(Err(format!("cannot be started ({error})")));
+        }
+        Err(error) => return Err(error.into_error("programs cannot be started here")),
+    };
     let text = String::from_utf8_lossy(&output.stdout);
-    parse_version(&text).ok_or_else(|| "is not bubblewrap".into())
+    Ok(parse_version(&text).ok_or_else(|| "is not bubblewrap".into()))
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {
