@@ -41,13 +41,12 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             other => return other,
         }
-        match open(parent, name)? {
-            Some(folder) => match clear(folder) {
+        if let Some(folder) = open(parent, name)? {
+            match clear(folder) {
                 // Begun anew from here, nothing is lost.
                 Ok(()) | Err(Errno::STALE) => {}
                 other => return other,
-            },
-            None => {}
+            }
         }
     }
     Err(Errno::NOTEMPTY)
