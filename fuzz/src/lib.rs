@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -98,13 +98,8 @@ pub struct Place {
 
 impl Default for Place {
     fn default() -> Self {
-        // In memory where that can be: a case makes and removes dozens of files.
-        let memory = Path::new("/dev/shm");
-        let base = match memory.is_dir() {
-            true => TempDir::with_prefix_in("blink-fuzz-", memory),
-            false => TempDir::with_prefix("blink-fuzz-"),
-        }
-        .expect("a folder for temporary files is there");
+        let base =
+            TempDir::with_prefix("blink-fuzz-").expect("a folder for temporary files is there");
         let outside = base.path().join("outside");
         fs::create_dir_all(outside.join("folder")).expect("it is empty");
         fs::write(outside.join("file"), "nobody's").expect("it is empty");
