@@ -158,32 +158,20 @@ impl Launcher {
         let failed = |error: io::Error| LaunchError::of(program.name())(error);
         let input = program.input().map_err(failed)?;
         let (output, their_output) = UnixStream::pair().map_err(failed)?;
-        let (errors, their_errors) = UnixStream::pair().map_err(failed)?;
-        let launched = self.start(
-            &mut program.plan(),
-            &[input.as_fd(), their_output.as_fd(), their_errors.as_fd()],
-        )?;
-        drop((their_output, their_errors));
-        let mut outputs = [Collected::new(output), Collected::new(errors)];
+        let launched = self.start(&mut program.plan(), &[input.as_fd(), their_output.as_fd()])?;
+        drop(their_output);
+        let mut output = Collected::new(output);
         loop {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 launched.end();
                 let late = format!("took longer than {patience:.0?}, and was ended");
                 return Err(failed(io::Error::new(io::ErrorKind::TimedOut, late)));
             };
-            let [reported, first, second] = wait_for(
-                [
-                    Some(launched.control.as_fd()),
-                    outputs[0].open(),
-                    outputs[1].open(),
-                ],
-                left,
-            );
+            let [reported, printed] =
+                wait_for([Some(launched.control.as_fd()), output.open()], left);
             // What was printed is there before the end is told.
-            for (output, is_ready) in outputs.iter_mut().zip([first, second]) {
-                if is_ready || reported {
-                    output.take();
-                }
+            if printed || reported {
+                output.take();
             }
             if reported {
                 break;
@@ -191,12 +179,10 @@ impl Launcher {
         }
         let report = launched.next_report(LAUNCHER_WAIT);
         launched.end();
-        let [output, errors] = outputs;
         match report? {
             LaunchReport::Ended(code) => Ok(Finished {
                 code,
                 stdout: output.bytes,
-                stderr: errors.bytes,
             }),
             LaunchReport::Failed(failure) => Err(LaunchError::reported(&failure)),
             _ => Err(LaunchError::died()),
@@ -413,11 +399,11 @@ pub(crate) struct Finished {
     /// 128 and the signal's number where a signal has ended it.
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
 }
 
 impl Program {
-    /// A program by its path, or by a name that is looked for in `PATH`; it gets this process's environment.
+    /// A program by its path, or by a name that is looked for in `PATH`; it gets this process's environment. What it
+    /// says on its standard error is not heard.
     pub(crate) fn new(program: impl Into<OsString>) -> Program {
         Program {
             program: program.into(),
@@ -432,12 +418,6 @@ impl Program {
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
     ) -> Program {
         self.arguments.extend(arguments.into_iter().map(Into::into));
-        self
-    }
-
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Program {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -473,7 +453,7 @@ impl Program {
             arguments: self.arguments.iter().cloned().map(bytes).collect(),
             environment: environment.map(bytes).collect(),
             search: bytes(search),
-            numbers: vec![0, 1, 2],
+            numbers: vec![0, 1],
             sandbox: None,
         }
     }
@@ -542,7 +522,6 @@ mod tests {
         let finished = run(&program).unwrap();
         assert_eq!(finished.code, 7);
         assert_eq!(finished.stdout, b"given");
-        assert_eq!(finished.stderr, b"err");
         assert_eq!(run(&shell("kill -9 $$")).unwrap().code, 137);
     }
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,10 +69,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         .then(|| listen(&spec.folder))
         .transpose()
         .map_err(|error| failed("its socket", error))?;
-    let held = spec
-        .shared
-        .then(|| hold_folder(&spec.folder))
-        .transpose()?;
+    let held = spec.shared.then(|| hold_folder(&spec.folder)).transpose()?;
     let leased = spec.shared && !spec.detached;
 
     let shown = targets_of_mounts(tools, spec)?;

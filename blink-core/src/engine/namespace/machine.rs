@@ -188,10 +188,7 @@ impl NamespaceMachine {
     }
 
     /// A machine that an earlier process has booted, if it runs.
-    pub(crate) fn adopt(
-        folder: &Path,
-        disk: &Path,
-    ) -> Option<NamespaceMachine> {
+    pub(crate) fn adopt(folder: &Path, disk: &Path) -> Option<NamespaceMachine> {
         let record = Record::read(folder)?;
         if record.leashed {
             // It is about to end, as its host process has.
@@ -316,7 +313,7 @@ impl Machine for NamespaceMachine {
         let Some(agent) = self.record.agent else {
             return Err(Error::new(ErrorKind::SandboxDied, "the sandbox has ended"));
         };
-        let (disk, layer, launcher) = (self.disk.clone(), layer.to_owned(), self.launcher.clone());
+        let (disk, layer) = (self.disk.clone(), layer.to_owned());
         let copying = tokio::task::spawn_blocking(move || {
             let _paused = agent.pause();
             disk::copy(&disk, &layer)

@@ -177,10 +177,8 @@ impl Engine for NamespaceEngine {
     }
 
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>> {
-        Ok(
-            machine::NamespaceMachine::adopt(folder, disk)
-                .map(|machine| Box::new(machine) as Box<dyn Machine>),
-        )
+        Ok(machine::NamespaceMachine::adopt(folder, disk)
+            .map(|machine| Box::new(machine) as Box<dyn Machine>))
     }
 
     async fn discard(&self, folder: &Path) -> Result<()> {
