@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use blink_archive::Limits;
 use once_cell::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +17,9 @@ use crate::engine::Engine;
 use crate::engine::engines::{self, Engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Home, Lifetime, SandboxFolder};
-use crate::image::{IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions};
+use crate::image::{
+    DEFAULT_IMAGE_LIMIT_BYTES, IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions,
+};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound};
 use crate::sandbox::{Sandbox, SandboxBuilder};
@@ -53,6 +56,7 @@ struct Shared {
     /// What opening the registry has freed, until somebody is told.
     freed_bytes: AtomicU64,
     pull: PullOptions,
+    image_limit_bytes: u64,
     /// Boots, which come to their end, or are undone, whoever waits for them. Closed from the beginning, which ends nothing:
     /// it can be waited for.
     boots: TaskTracker,
@@ -65,6 +69,7 @@ pub struct BlinkBuilder {
     isolation: IsolationChoice,
     offline: bool,
     registry: RegistryOptions,
+    image_limit_bytes: Option<u64>,
 }
 
 impl BlinkBuilder {
@@ -93,6 +98,14 @@ impl BlinkBuilder {
         self
     }
 
+    /// How many bytes the layers of an image may have together, as they are stored and as they are unpacked;
+    /// [`DEFAULT_IMAGE_LIMIT_BYTES`](crate::image::DEFAULT_IMAGE_LIMIT_BYTES), which is 16 GiB, by default. A larger one is
+    /// refused with `ResourceExhausted`, as is what would take the last of the disk, and nothing of it stays.
+    pub fn image_limit_bytes(mut self, bytes: u64) -> BlinkBuilder {
+        self.image_limit_bytes = Some(bytes);
+        self
+    }
+
     /// Opens the home, and removes what host processes that are gone have left in it.
     ///
     /// # Errors
@@ -100,6 +113,11 @@ impl BlinkBuilder {
     /// stopped at a moment at which nobody else can.
     pub async fn build(self) -> Result<Blink> {
         child::fill_standard_descriptors();
+        if self.image_limit_bytes == Some(0) {
+            return Err(Error::invalid(
+                "image_limit_bytes is 0, which no image fits; leave it out for 16 GiB",
+            ));
+        }
         let home = Home::open(self.home)?;
         let policy = if self.offline {
             PullPolicy::Never
@@ -119,6 +137,7 @@ impl BlinkBuilder {
             pull: PullOptions::default()
                 .with_policy(policy)
                 .with_registry(registry),
+            image_limit_bytes: self.image_limit_bytes.unwrap_or(DEFAULT_IMAGE_LIMIT_BYTES),
             boots: TaskTracker::new(),
         };
         shared.boots.close();
@@ -292,7 +311,10 @@ impl Blink {
         };
         let home = &self.shared.home;
         let open = || -> Result<Arc<ImageStore>> {
-            let store = ImageStore::open(home.images(), ids)?.with_users(home.sandboxes());
+            let limits = Limits::default().with_total_bytes(self.shared.image_limit_bytes);
+            let store = ImageStore::open(home.images(), ids)?
+                .with_users(home.sandboxes())
+                .with_limits(limits);
             Ok(Arc::new(store))
         };
         self.shared.images.get_or_try_init(open).cloned()

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::image::contents::{Blob, Blobs};
+use crate::image::contents::{Blob, Blobs, Contents};
 use crate::image::digest::{Digest, Hasher};
 use crate::image::error::ImageError;
 use crate::image::manifest;
 use crate::private;
+use crate::room;
 
 const BUFFER: usize = 256 * 1024;
 
@@ -108,6 +109,41 @@ impl BlobFolder {
                     .map_err(failed);
             }
         }
+    }
+
+    /// Refuses an image that is larger than it may be, or than there is room for what is missing of it. `name` is the
+    /// image's, in messages.
+    pub(crate) fn require_room_for(
+        &self,
+        contents: &Contents,
+        limit: u64,
+        name: &str,
+    ) -> Result<(), ImageError> {
+        let sum = |blobs: &mut dyn Iterator<Item = Blob>| {
+            blobs.fold(0, |sum: u64, blob| sum.saturating_add(blob.size))
+        };
+        let layers = || contents.layers.iter().map(|layer| layer.blob);
+        let total = sum(&mut layers());
+        if total > limit {
+            let what = format!("the image '{name}' is said to have");
+            return Err(ImageError::too_large(what, total, limit));
+        }
+        let missing = sum(&mut layers().filter(|blob| !self.has(*blob)));
+        File::open(&self.blobs)
+            .and_then(|folder| room::require(folder, missing))
+            .map_err(|error| ImageError::io(format!("fetch the image '{name}'"), error))
+    }
+
+    /// Removes what there is of a blob, whole or not, where nobody writes to it.
+    pub(crate) fn remove(&self, digest: &Digest) {
+        let path = self.downloads.join(digest.hex());
+        if let Ok(file) = File::open(&path)
+            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = fs::remove_file(&path);
+            let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+        }
+        let _ = fs::remove_file(self.path(digest));
     }
 
     /// Removes downloads that nobody goes on with; returns how many bytes of disk are free again.
@@ -231,8 +267,8 @@ impl Partial {
         if content.len() as u64 > self.blob.size - self.length {
             return Err(self.wrong_size(what, "more"));
         }
-        self.file
-            .seek(SeekFrom::Start(self.length))
+        room::require(&self.file, content.len() as u64)
+            .and_then(|()| self.file.seek(SeekFrom::Start(self.length)))
             .and_then(|_| self.file.write_all(content))
             .map_err(|error| ImageError::io(format!("write {what} to the image store"), error))?;
         self.hasher.update(content);

@@ -25,6 +25,9 @@ const CLAIM: &str = "image";
 /// Whoever unpacks an image is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whoever unpacks an image is not waited for to tidy up.
+const FORGET_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Digits of a digest that are enough to name an image by, as `blink images` shows them.
 const SHORTEST_ID: usize = 12;
 
@@ -178,19 +181,41 @@ impl ImageStore {
         Ok(users)
     }
 
-    /// Removes everything that belongs to no image in the list, and to none that is used.
-    fn collect(
+    /// Removes what was fetched of an image that was refused, but for what others need. What cannot be removed now goes
+    /// with a prune.
+    pub(crate) fn forget(&self, digests: &[Digest]) {
+        let forgotten = self.try_forget(digests);
+        if let Err(error) = forgotten {
+            tracing::debug!(%error, "what was fetched of an image that was refused goes later");
+        }
+    }
+
+    fn try_forget(&self, digests: &[Digest]) -> Result<(), ImageError> {
+        let store = &self.shared.folder;
+        let lock = Lock::exclusive_within(&store.join("store.lock"), FORGET_PATIENCE)
+            .map_err(|error| ImageError::io("lock the image store", error))?;
+        let Some(_lock) = lock else { return Ok(()) };
+        let (_, kept) = self.kept(&self.users()?)?;
+        let leased = self.leased()?;
+        for digest in digests {
+            let hex = digest.hex();
+            if !kept.contains(&hex) && !leased.contains(&hex) {
+                self.shared.blobs.remove(digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// The images that are in the list or used, and the names of all that belongs to them.
+    fn kept(
         &self,
         users: &HashMap<Digest, String>,
-        removed: &mut Removed,
-    ) -> Result<(), ImageError> {
+    ) -> Result<(HashSet<Digest>, HashSet<String>), ImageError> {
         let mut images: HashSet<Digest> = users.keys().copied().collect();
         for entry in self.shared.record.read()? {
             images.insert(entry.digest()?);
         }
         let mut kept = HashSet::new();
-        let leased = lease::leased(&self.shared.folder)
-            .map_err(|error| ImageError::io("read the image store", error))?;
         for image in &images {
             kept.insert(image.hex());
             match self.contents(image) {
@@ -199,6 +224,22 @@ impl ImageStore {
                 Err(error) => tracing::warn!(%image, %error, "an image is damaged"),
             }
         }
+        Ok((images, kept))
+    }
+
+    fn leased(&self) -> Result<HashSet<String>, ImageError> {
+        lease::leased(&self.shared.folder)
+            .map_err(|error| ImageError::io("read the image store", error))
+    }
+
+    /// Removes everything that belongs to no image in the list, and to none that is used.
+    fn collect(
+        &self,
+        users: &HashMap<Digest, String>,
+        removed: &mut Removed,
+    ) -> Result<(), ImageError> {
+        let (images, kept) = self.kept(users)?;
+        let leased = self.leased()?;
         let store = &self.shared.folder;
         // What is made of blobs goes before them, and manifests go with the rest: whatever is left after a crash is
         // found again, since all is found by looking.

@@ -68,9 +68,15 @@ impl DockerArchive {
                 shown(&self.shown_as)
             )));
         }
+        manifest::check_count(image.layers.len())?;
         let mut layers = Vec::with_capacity(image.layers.len());
+        // A file may be named for several layers, and is read once.
+        let mut measured: HashMap<&str, (Blob, Compression)> = HashMap::new();
         for name in &image.layers {
-            let (blob, compression) = self.measure(name)?;
+            let (blob, compression) = match measured.get(name.as_str()) {
+                Some(known) => *known,
+                None => *measured.entry(name).or_insert(self.measure(name)?),
+            };
             self.files.insert(blob.digest, name.clone());
             layers.push(json!({
                 "mediaType": media_type(compression),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use blink_archive::ArchiveError;
+use blink_archive::{ArchiveError, LimitKind};
 use rustix::io::Errno;
 
 /// Why an image could not be used: a [kind](ImageError::kind) for programs and a
@@ -50,6 +50,12 @@ impl ImageError {
         self.source.as_deref()?.downcast_ref()
     }
 
+    /// Whether the image itself is at fault, or its size: nothing of it is worth keeping.
+    pub(crate) fn is_refusal(&self) -> bool {
+        use ImageErrorKind::{Corrupt, ResourceExhausted, Unsupported};
+        matches!(self.kind, Corrupt | ResourceExhausted | Unsupported)
+    }
+
     pub(crate) fn new(kind: ImageErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -74,10 +80,27 @@ impl ImageError {
         Self::new(ImageErrorKind::Unsupported, message)
     }
 
+    /// What an image has too much of: `what` is its name with a verb, such as "the image 'a' is said to have".
+    pub(crate) fn too_large(what: impl fmt::Display, bytes: u64, limit: u64) -> Self {
+        Self::new(
+            ImageErrorKind::ResourceExhausted,
+            format!(
+                "{what} {bytes} bytes, and an image may have {limit}; image_limit_bytes (--image-limit-bytes) allows more"
+            ),
+        )
+    }
+
     /// A refusal of the operating system while doing `what`, which completes
     /// the sentence "could not …".
     pub(crate) fn io(what: impl fmt::Display, source: impl Into<io::Error>) -> Self {
         let source = source.into();
+        if source.kind() == io::ErrorKind::StorageFull && source.raw_os_error().is_none() {
+            // What is kept free for the host is as good as taken.
+            return Self::new(
+                ImageErrorKind::ResourceExhausted,
+                format!("could not {what}: the disk is full: {source}; make room and try again"),
+            );
+        }
         let kind = match Errno::from_io_error(&source) {
             Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE) => {
                 ImageErrorKind::ResourceExhausted
@@ -100,6 +123,17 @@ impl ImageError {
     /// A failure while unpacking `what`.
     pub(crate) fn archive(what: impl fmt::Display, error: ArchiveError) -> Self {
         let kind = match &error {
+            ArchiveError::Limit {
+                which: LimitKind::TotalBytes,
+                ..
+            } => {
+                return Self::new(
+                    ImageErrorKind::ResourceExhausted,
+                    format!(
+                        "could not unpack {what}: {error}; image_limit_bytes (--image-limit-bytes) allows more"
+                    ),
+                );
+            }
             ArchiveError::Limit { .. } => ImageErrorKind::ResourceExhausted,
             ArchiveError::Io { source, .. } | ArchiveError::Stream { source, .. } => {
                 return Self::unpack_io(what, &error, source);
@@ -121,6 +155,10 @@ impl ImageError {
             );
         }
         let (kind, hint) = match Errno::from_io_error(source) {
+            None if source.kind() == io::ErrorKind::StorageFull => (
+                ImageErrorKind::ResourceExhausted,
+                "; the disk is full: make room and try again",
+            ),
             Some(Errno::NOSPC | Errno::DQUOT) => (
                 ImageErrorKind::ResourceExhausted,
                 "; the disk is full: make room and try again",
@@ -170,6 +208,14 @@ impl Refused {
             kind,
             message: message.into(),
         })
+    }
+}
+
+impl Refused {
+    /// Of an error that is one, the kind.
+    pub(crate) fn kind_of(error: &io::Error) -> Option<ImageErrorKind> {
+        let refused = error.get_ref()?.downcast_ref::<Self>()?;
+        Some(refused.kind)
     }
 }
 

@@ -11,12 +11,13 @@ use serde_json::json;
 
 use crate::image::contents::{Blob, Blobs, Compression, Contents, Layer};
 use crate::image::digest::{Digest, Hashing};
-use crate::image::error::{ImageError, ImageErrorKind};
-use crate::image::flatten::{Bounded, OVERHEAD, decompress};
+use crate::image::error::{ImageError, ImageErrorKind, Refused};
+use crate::image::flatten::{Bounded, decompress};
 use crate::image::manifest;
 use crate::image::options::StoredImage;
 use crate::image::store::ImageStore;
 use crate::image::temporary::TemporaryFolder;
+use crate::room;
 
 impl ImageStore {
     /// A folder in OCI layout that holds just this image, made now where it is not there: one manifest for this
@@ -53,6 +54,7 @@ impl ImageStore {
         fs::create_dir_all(&blobs).map_err(failed)?;
         self.link(&contents.configuration, &blobs)?;
         let mut layers = Vec::with_capacity(contents.layers.len());
+        let mut left = self.shared.limits.total_bytes;
         for (index, layer) in contents.layers.iter().enumerate() {
             let what = format!(
                 "layer {} of {} ({})",
@@ -60,7 +62,7 @@ impl ImageStore {
                 contents.layers.len(),
                 layer.blob.digest
             );
-            layers.push(self.write_layer(layer, &blobs, &what)?);
+            layers.push(self.write_layer(layer, &blobs, &what, &mut left)?);
         }
         let manifest = json!({
             "schemaVersion": 2,
@@ -83,14 +85,18 @@ impl ImageStore {
         fs::write(folder.join("oci-layout"), version.to_string()).map_err(failed)
     }
 
-    /// Puts a layer into `blobs`, and describes it.
+    /// Puts a layer into `blobs`, and describes it. Takes what it unpacks to from what the image may still have.
     fn write_layer(
         &self,
         layer: &Layer,
         blobs: &Path,
         what: &str,
+        left: &mut u64,
     ) -> Result<serde_json::Value, ImageError> {
-        if is_readable_by_all(self.measure(layer, what)?, layer) {
+        if let Some((found, size)) = self.measure(layer, what, *left)?
+            && found == layer.diff_id
+        {
+            *left = left.saturating_sub(size);
             self.link(&layer.blob, blobs)?;
             let media_type = match layer.compression {
                 Compression::Gzip => manifest::OCI_LAYER_GZIP,
@@ -98,36 +104,50 @@ impl ImageStore {
             };
             return Ok(descriptor(media_type, layer.blob));
         }
-        let plain = self.write_plain(layer, blobs, what)?;
+        let plain = self.write_plain(layer, blobs, what, *left)?;
+        *left = left.saturating_sub(plain.size);
         Ok(descriptor(manifest::OCI_LAYER, plain))
     }
 
-    /// What a simple reader would make of a layer.
-    fn measure(&self, layer: &Layer, what: &str) -> Result<Option<Digest>, ImageError> {
+    /// What a simple reader would make of a layer, and how much it is.
+    fn measure(
+        &self,
+        layer: &Layer,
+        what: &str,
+        left: u64,
+    ) -> Result<Option<(Digest, u64)>, ImageError> {
         let stored = self.shared.blobs.open(&layer.blob.digest)?;
         let plain: Box<dyn Read> = match layer.compression {
             Compression::None => stored,
             Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(BufReader::new(stored))),
             Compression::Zstd => return Ok(None),
         };
-        let mut hashing = Hashing::new(self.bounded(plain));
+        let mut hashing = Hashing::new(Bounded::new(plain, layer.blob.size, left));
         io::copy(&mut hashing, &mut io::sink()).map_err(|error| unreadable(what, &error))?;
-        Ok(Some(hashing.finish().0))
+        Ok(Some(hashing.finish()))
     }
 
-    fn write_plain(&self, layer: &Layer, blobs: &Path, what: &str) -> Result<Blob, ImageError> {
+    fn write_plain(
+        &self,
+        layer: &Layer,
+        blobs: &Path,
+        what: &str,
+        left: u64,
+    ) -> Result<Blob, ImageError> {
         let failed = |error| ImageError::io(format!("write {what} to the image store"), error);
         let stored = self.shared.blobs.open(&layer.blob.digest)?;
         let plain =
             decompress(stored, layer.compression).map_err(|error| unreadable(what, &error))?;
-        let mut hashing = Hashing::new(self.bounded(plain));
+        let mut hashing = Hashing::new(Bounded::new(plain, layer.blob.size, left));
         let path = blobs.join(layer.diff_id.hex());
         let mut file = File::create(&path).map_err(failed)?;
         let mut buffer = vec![0; 256 * 1024];
         loop {
             match hashing.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(read) => file.write_all(&buffer[..read]).map_err(failed)?,
+                Ok(read) => room::require(&file, read as u64)
+                    .and_then(|()| file.write_all(&buffer[..read]))
+                    .map_err(failed)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(unreadable(what, &error)),
             }
@@ -141,13 +161,6 @@ impl ImageStore {
             )));
         }
         Ok(Blob { digest, size })
-    }
-
-    fn bounded<R: Read>(&self, inner: R) -> Bounded<R> {
-        Bounded {
-            inner,
-            left: self.shared.limits.total_bytes.saturating_add(OVERHEAD),
-        }
     }
 
     fn link(&self, blob: &Blob, blobs: &Path) -> Result<(), ImageError> {
@@ -166,13 +179,10 @@ impl ImageStore {
     }
 }
 
-fn is_readable_by_all(found: Option<Digest>, layer: &Layer) -> bool {
-    found == Some(layer.diff_id)
-}
-
 fn unreadable(what: &str, error: &io::Error) -> ImageError {
+    let refused = Refused::kind_of(error);
     ImageError::new(
-        ImageErrorKind::Corrupt,
+        refused.unwrap_or(ImageErrorKind::Corrupt),
         format!("could not unpack {what}: {error}"),
     )
 }

@@ -9,10 +9,14 @@ use crate::image::contents::{Blobs, Compression, Contents, Layer};
 use crate::image::digest::Hashing;
 use crate::image::error::{ImageError, ImageErrorKind, Refused};
 use crate::image::options::{Progress, Step};
+use crate::room::Roomy;
 
-/// What a layer's tar may hold beside the files' contents: headers and padding
-/// of as many small files as [`Limits`] allow.
-pub(crate) const OVERHEAD: u64 = 4 << 30;
+/// What a layer may decompress to for each byte that it is stored as. Gzip reaches 1032; what zstd makes of more is zeros,
+/// and made to fill a disk.
+const EXPANSION: u64 = 1100;
+
+/// What a layer may decompress to however small it is: a file of zeros, such as a log with holes, is in images in use.
+const FREE_EXPANSION: u64 = 1 << 30;
 
 /// How often progress is told at most: after so many bytes.
 const STEP: u64 = 1024 * 1024;
@@ -34,6 +38,7 @@ impl Flatten<'_> {
             .iter()
             .fold(0, |sum: u64, layer| sum.saturating_add(layer.blob.size));
         let mut limits = self.limits;
+        let mut left = limits.total_bytes;
         let mut before = 0;
         for (index, layer) in layers.iter().enumerate() {
             let start = Progress {
@@ -44,7 +49,7 @@ impl Flatten<'_> {
                 layers: layers.len(),
             };
             (self.progress)(start);
-            let used = self.layer(root, layer, limits, start)?;
+            let used = self.layer(root, layer, limits, &mut left, start)?;
             // The limits are the image's, not each layer's.
             limits.entries = limits.entries.saturating_sub(used.entries);
             limits.total_bytes = limits.total_bytes.saturating_sub(used.bytes);
@@ -65,6 +70,7 @@ impl Flatten<'_> {
         root: &Root,
         layer: &Layer,
         limits: Limits,
+        left: &mut u64,
         start: Progress,
     ) -> Result<blink_archive::UnpackReport, ImageError> {
         let what = format!(
@@ -90,11 +96,10 @@ impl Flatten<'_> {
             },
         };
         let mut stored = Hashing::new(counted);
-        let mut content = Hashing::new(Bounded {
-            inner: decompress(&mut stored, layer.compression)
-                .map_err(|error| ImageError::io(format!("unpack {what}"), error))?,
-            left: limits.total_bytes.saturating_add(OVERHEAD),
-        });
+        let failed = |error| ImageError::io(format!("unpack {what}"), error);
+        let plain = decompress(&mut stored, layer.compression).map_err(failed)?;
+        let plain = Bounded::new(plain, layer.blob.size, *left);
+        let mut content = Hashing::new(Roomy::new(plain, root).map_err(failed)?);
         let options = UnpackOptions::layer()
             .with_ownership(self.ownership)
             .with_limits(limits);
@@ -106,6 +111,7 @@ impl Flatten<'_> {
                 Ok(report)
             });
         let content = content.finish();
+        *left = left.saturating_sub(content.1);
         // A damaged layer mostly fails to unpack before its end; that it is
         // damaged is then the better message.
         let (found, size) = match drain(&mut stored, &what) {
@@ -190,8 +196,27 @@ impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
 
 /// Ends a stream that decompresses to more than anything honest.
 pub(crate) struct Bounded<R> {
-    pub(crate) inner: R,
-    pub(crate) left: u64,
+    inner: R,
+    left: u64,
+    /// How it is told.
+    why: &'static str,
+}
+
+impl<R> Bounded<R> {
+    /// Of a layer that is stored as so many bytes, in an image that may have `left` more.
+    pub(crate) fn new(inner: R, stored_bytes: u64, left: u64) -> Self {
+        let honest = stored_bytes.saturating_mul(EXPANSION).max(FREE_EXPANSION);
+        let why = match honest < left {
+            true => {
+                "it decompresses to more than a thousand times its size, as only what is made to fill disks does"
+            }
+            false => {
+                "with it, the image is larger than allowed; image_limit_bytes (--image-limit-bytes) allows more"
+            }
+        };
+        let left = left.min(honest);
+        Self { inner, left, why }
+    }
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -202,10 +227,37 @@ impl<R: Read> Read for Bounded<R> {
                 self.left = left;
                 Ok(read)
             }
-            None => Err(Refused::error(
-                ImageErrorKind::ResourceExhausted,
-                "it decompresses to more than the limits allow",
-            )),
+            None => Err(Refused::error(ImageErrorKind::ResourceExhausted, self.why)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_expands_to_more_than_anything_honest_ends() {
+        let read = |stored, left| {
+            let mut bounded = Bounded::new(io::repeat(0), stored, left);
+            let mut buffer = vec![0; 1 << 20];
+            let mut read = 0_u64;
+            loop {
+                match bounded.read(&mut buffer) {
+                    Ok(more) => read += more as u64,
+                    Err(error) => return (read, error.to_string()),
+                }
+            }
+        };
+        // 480 KB that would be 4 GiB.
+        let (came, why) = read(480_000, 16 << 30);
+        assert_eq!(came, 1 << 30);
+        assert!(why.contains("a thousand times its size"), "{why}");
+        // As gzip can.
+        let (came, _) = read(2 << 20, 16 << 30);
+        assert_eq!(came, 2200 << 20);
+        let (came, why) = read(480_000, 1 << 20);
+        assert_eq!(came, 1 << 20);
+        assert!(why.contains("--image-limit-bytes"), "{why}");
     }
 }

@@ -28,5 +28,5 @@ pub(crate) fn docker_config(config: &Path, registry: &str) {
     let options = RegistryOptions::default().with_docker_config(config);
     let _ = runtime
         .expect("there is room for a runtime")
-        .block_on(find(registry, &options));
+        .block_on(find(registry, "team/app", &options));
 }

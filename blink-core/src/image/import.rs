@@ -14,13 +14,20 @@ use crate::image::contents::{Blobs, Compression};
 use crate::image::digest::Digest;
 use crate::image::docker_archive::DockerArchive;
 use crate::image::error::{ImageError, shown};
-use crate::image::flatten::decompress;
+use crate::image::flatten::{Bounded, decompress};
 use crate::image::layout::{Found, Layout};
 use crate::image::lease::Lease;
 use crate::image::manifest;
 use crate::image::source::ImageSource;
 use crate::image::store::ImageStore;
 use crate::image::temporary::TemporaryFolder;
+use crate::room::Roomy;
+
+/// The files of an archive of images: three for each layer in the oldest of them, and dozens of images.
+const MOST_FILES: u64 = 16 * 1024;
+
+/// What a tar may hold beside the contents of so many files.
+const OVERHEAD: u64 = MOST_FILES * 2048;
 
 /// Brings the image of a folder or file into the store; returns its manifest's digest.
 pub(crate) fn import(store: &ImageStore, source: &ImageSource) -> Result<Digest, ImageError> {
@@ -40,6 +47,24 @@ pub(crate) fn import(store: &ImageStore, source: &ImageSource) -> Result<Digest,
 
 fn bring(store: &ImageStore, found: &Found, from: &dyn Blobs) -> Result<Digest, ImageError> {
     let contents = &found.contents;
+    let limit = store.shared.limits.total_bytes;
+    let name = contents.manifest.digest.to_string();
+    store
+        .shared
+        .blobs
+        .require_room_for(contents, limit, &name)?;
+    let brought = bring_blobs(store, found, from);
+    if let Err(error) = &brought
+        && error.is_refusal()
+    {
+        let blobs: Vec<_> = contents.blobs().map(|blob| blob.digest).collect();
+        store.forget(&blobs);
+    }
+    brought.map(|()| contents.manifest.digest)
+}
+
+fn bring_blobs(store: &ImageStore, found: &Found, from: &dyn Blobs) -> Result<(), ImageError> {
+    let contents = &found.contents;
     let lease = Lease::new(
         &store.shared.folder,
         contents.blobs().map(|blob| blob.digest),
@@ -56,8 +81,7 @@ fn bring(store: &ImageStore, found: &Found, from: &dyn Blobs) -> Result<Digest, 
             Ok(Box::new(from.open(&digest)?.take(size.saturating_add(1))))
         })?;
     }
-    store.complete(found, &lease, None)?;
-    Ok(contents.manifest.digest)
+    store.complete(found, &lease, None)
 }
 
 fn archive(store: &ImageStore, path: &Path, tag: Option<&str>) -> Result<Digest, ImageError> {
@@ -71,8 +95,12 @@ fn archive(store: &ImageStore, path: &Path, tag: Option<&str>) -> Result<Digest,
     let folder = temporary.path().join("archive");
     fs::create_dir(&folder).map_err(|error| ImageError::io("write to the image store", error))?;
     let root = Root::open(&folder).map_err(|error| ImageError::archive(shown(path), error))?;
-    let options = UnpackOptions::default().with_limits(store.shared.limits);
-    unpack(decompressed(file).map_err(failed)?, &root, &options)
+    let limits = store.shared.limits;
+    let entries = limits.entries.min(MOST_FILES);
+    let options = UnpackOptions::default().with_limits(limits.with_entries(entries));
+    let plain = decompressed(file, limits.total_bytes).map_err(failed)?;
+    let plain = Roomy::new(plain, &root).map_err(failed)?;
+    unpack(plain, &root, &options)
         .map_err(|error| ImageError::archive(format!("'{}'", shown(path)), error))?;
     let digest = if DockerArchive::is_at(&root) {
         let mut archive = DockerArchive::new(root, path);
@@ -132,8 +160,12 @@ fn seen_path(
 }
 
 /// An archive may be compressed as a whole; which way, its first bytes say.
-fn decompressed(file: File) -> io::Result<Box<dyn Read>> {
+fn decompressed(file: File, limit: u64) -> io::Result<Box<dyn Read>> {
+    let stored_bytes = file.metadata()?.len();
     let mut file = BufReader::with_capacity(128 * 1024, file);
     let compression = Compression::of(file.fill_buf()?);
-    decompress(file, compression)
+    // What stands between the files of an archive is nothing beside them.
+    let left = limit.saturating_add(OVERHEAD);
+    let plain = decompress(file, compression)?;
+    Ok(Box::new(Bounded::new(plain, stored_bytes, left)))
 }

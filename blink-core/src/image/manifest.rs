@@ -138,6 +138,29 @@ pub(crate) fn contents(
     })
 }
 
+/// What an image is stored as beside its manifest.
+///
+/// # Errors
+/// `Corrupt` for more layers than are accepted, before anything is made of them.
+pub(crate) fn digests(manifest: &ImageManifest) -> Result<Vec<Digest>, ImageError> {
+    check_count(manifest.layers().len())?;
+    let layers = manifest.layers().iter();
+    layers
+        .chain([manifest.config()])
+        .map(|descriptor| Digest::parse(descriptor.digest().as_ref(), "a layer"))
+        .collect()
+}
+
+/// Refuses more layers than are accepted.
+pub(crate) fn check_count(count: usize) -> Result<(), ImageError> {
+    match count <= MOST_LAYERS {
+        true => Ok(()),
+        false => Err(ImageError::corrupt(format!(
+            "the image has {count} layers, and more than {MOST_LAYERS} are not accepted"
+        ))),
+    }
+}
+
 fn layers(
     manifest: &ImageManifest,
     configuration: &ImageConfiguration,
@@ -150,11 +173,7 @@ fn layers(
             diff_ids.len()
         )));
     }
-    if count > MOST_LAYERS {
-        return Err(ImageError::corrupt(format!(
-            "the image has {count} layers, and more than {MOST_LAYERS} are not accepted"
-        )));
-    }
+    check_count(count)?;
     manifest
         .layers()
         .iter()

@@ -39,5 +39,5 @@ pub use reference::Reference;
 pub use registry::RegistryOptions;
 pub(crate) use save::{NewImage, NewLayer};
 pub use source::ImageSource;
-pub use store::ImageStore;
+pub use store::{DEFAULT_IMAGE_LIMIT_BYTES, ImageStore};
 pub use unpack::{IdMap, Rootfs};

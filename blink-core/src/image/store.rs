@@ -29,7 +29,6 @@ use crate::image::blobs::BlobFolder;
 use crate::image::contents::{Blob, Contents};
 use crate::image::digest::Digest;
 use crate::image::error::{ImageError, ImageErrorKind, shown};
-use crate::image::flatten::OVERHEAD;
 use crate::image::import;
 use crate::image::layout::Found;
 use crate::image::lease::Lease;
@@ -38,11 +37,15 @@ use crate::image::manifest::{self, Document};
 use crate::image::options::{Progress, PullOptions, PullPolicy, StoredImage};
 use crate::image::record::{Entry, Record};
 use crate::image::reference::Reference;
-use crate::image::registry::{Pull, unavailable};
+use crate::image::registry::{Failed, Pull, unavailable};
 use crate::image::source::ImageSource;
 use crate::image::temporary;
 use crate::image::unpack::IdMap;
 use crate::private;
+
+/// The bytes of an image's layers, as they are stored and as they are unpacked, unless told otherwise: 16 GiB, which is more
+/// than the largest images in common use, those with the libraries of graphics processors.
+pub const DEFAULT_IMAGE_LIMIT_BYTES: u64 = 16 << 30;
 
 /// The images of a home. May be used by several processes and threads at once; cheap to clone.
 #[derive(Debug, Clone)]
@@ -90,7 +93,7 @@ impl ImageStore {
             record: Record::new(folder.clone()),
             users: Vec::new(),
             ids,
-            limits: Limits::default(),
+            limits: Limits::default().with_total_bytes(DEFAULT_IMAGE_LIMIT_BYTES),
             folder,
         };
         Ok(Self {
@@ -98,8 +101,8 @@ impl ImageStore {
         })
     }
 
-    /// Sets how large an image may be, unpacked. Default: [`Limits::default`],
-    /// which is 64 GiB in two million files.
+    /// Sets how large an image may be: `total_bytes` are those of its layers, as they are stored and as they are unpacked.
+    /// Default: [`DEFAULT_IMAGE_LIMIT_BYTES`] in two million files.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         self.change(|shared| shared.limits = limits)
@@ -191,10 +194,13 @@ impl ImageStore {
             blobs: &self.shared.blobs,
             reference,
             options: &registry,
-            largest: self.shared.limits.total_bytes.saturating_add(OVERHEAD),
+            largest: self.shared.limits.total_bytes,
             progress,
         };
-        let (found, lease) = pull.run().await?;
+        let (found, lease) = match pull.run().await {
+            Ok(fetched) => fetched,
+            Err(failed) => return Err(self.failed_pull(failed).await),
+        };
         let (store, name) = (self.clone(), reference.to_string());
         let digest = found.contents.manifest.digest;
         tracing::info!(%reference, %digest, "pulled an image");
@@ -203,6 +209,21 @@ impl ImageStore {
             store.image(&digest, Some(&name))
         })
         .await
+    }
+
+    /// Nothing stays of what was refused. What a broken connection has left is taken up the next time.
+    async fn failed_pull(&self, failed: Failed) -> ImageError {
+        let Failed { error, digests } = failed;
+        if error.is_refusal() {
+            let store = self.clone();
+            let forgotten = blocking(move || {
+                store.forget(&digests);
+                Ok(())
+            });
+            // It is told where it cannot be.
+            let _ = forgotten.await;
+        }
+        error
     }
 
     /// Makes an image of blobs that are all there: its manifest and its name come last.

@@ -2,11 +2,12 @@
 
 use http_auth::ChallengeParser;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use crate::image::registry::client::{DOCUMENT_TIME, Failure, read_limited};
+use crate::image::registry::client::{Failure, read_limited};
 use crate::image::registry::credentials::Credentials;
+use crate::image::registry::transport::Transport;
 
 /// No token is larger.
 const LARGEST_TOKEN_ANSWER: u64 = 1024 * 1024;
@@ -60,15 +61,32 @@ pub(crate) fn basic(user: &str, password: &str) -> Option<HeaderValue> {
     secret(&format!("Basic {encoded}"))
 }
 
+/// The address of the server that a challenge names.
+pub(crate) fn address(realm: &str) -> Result<Url, Failure> {
+    let shown: String = realm
+        .chars()
+        .take(200)
+        .flat_map(char::escape_debug)
+        .collect();
+    Url::parse(realm).map_err(|_| {
+        Failure::Denied(format!(
+            "it names '{shown}' to get a token from, which is no address"
+        ))
+    })
+}
+
 fn secret(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// Gets a token to read `repository` with.
+/// Gets a token to read `repository` with; nothing else is asked for, whatever scope a challenge names.
+///
+/// What proves who asks stays with the server that the registry named: a redirection of that to another one is not
+/// followed with it.
 pub(crate) async fn token(
-    http: &Client,
+    transport: &Transport,
     (realm, service): (&str, Option<&str>),
     repository: &str,
     credentials: Option<&Credentials>,
@@ -78,47 +96,35 @@ pub(crate) async fn token(
         token: Option<String>,
         access_token: Option<String>,
     }
-    let scope = format!("repository:{repository}:pull");
     let shown: String = realm
         .chars()
         .take(200)
         .flat_map(char::escape_debug)
         .collect();
-    let mut url = Url::parse(realm).map_err(|_| {
-        Failure::Denied(format!(
-            "it names '{shown}' to get a token from, which is no address"
-        ))
-    })?;
+    let mut url = address(realm)?;
+    let scope = format!("repository:{repository}:pull");
     let mut parameters = vec![("scope", scope.as_str())];
     parameters.extend(service.map(|service| ("service", service)));
-    let request = match credentials {
+    let mut form = None;
+    let mut authorization = None;
+    match credentials {
         Some(Credentials::Refresh(login)) => {
             parameters.extend([
                 ("grant_type", "refresh_token"),
                 ("client_id", "blink"),
                 ("refresh_token", &login.password),
             ]);
-            http.post(url.clone())
-                .header("content-type", "application/x-www-form-urlencoded")
-                .body(encoded(&url, &parameters))
+            form = Some(encoded(&url, &parameters));
         }
-        _ => {
+        Some(Credentials::Password(login)) => {
             url.query_pairs_mut().extend_pairs(&parameters);
-            http.get(url.clone())
+            authorization = basic(&login.user, &login.password);
         }
-    };
-    let request = match credentials {
-        Some(Credentials::Password(login)) => match basic(&login.user, &login.password) {
-            Some(value) => request.header("authorization", value),
-            None => request,
-        },
-        _ => request,
-    };
-    let response = request
-        .timeout(DOCUMENT_TIME)
-        .send()
-        .await
-        .map_err(|error| Failure::connection(&url, &error))?;
+        None => {
+            url.query_pairs_mut().extend_pairs(&parameters);
+        }
+    }
+    let response = transport.token(url, authorization, form).await?;
     let status = response.status();
     match status {
         StatusCode::OK => {}

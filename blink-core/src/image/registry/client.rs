@@ -4,30 +4,29 @@ use std::error::Error;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderValue, RANGE, RETRY_AFTER};
-use reqwest::{Certificate, Client, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_RANGE, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
 
 use crate::image::contents::Blob;
-use crate::image::error::{ImageError, shown};
+use crate::image::error::ImageError;
 use crate::image::manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, LARGEST_JSON, OCI_INDEX, OCI_MANIFEST,
 };
 use crate::image::registry::authorize::{self, Challenge};
 use crate::image::registry::credentials::{self, Credentials};
 use crate::image::registry::endpoint::Endpoint;
-use crate::image::registry::options::RegistryOptions;
-
-/// Whoever is there answers sooner, and whoever waits wants to know soon that nobody is.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
-
-/// Nothing at all for so long is the end of a download; a registry that has to fetch a layer itself is slow to begin.
-const SILENT_TIME: Duration = Duration::from_secs(30);
+use crate::image::registry::options::{Pace, RegistryOptions};
+use crate::image::registry::origin::Purpose;
+use crate::image::registry::transport::{Question, Reply, Transport};
 
 /// A small document, from the first byte of the question to the last of the answer.
-pub(crate) const DOCUMENT_TIME: Duration = Duration::from_secs(10);
+const DOCUMENT_TIME: Duration = Duration::from_secs(10);
 
 /// What a failing registry's own words may take.
 const LARGEST_COMPLAINT: u64 = 16 * 1024;
+
+/// Nobody waits long for them either.
+const COMPLAINT_TIME: Duration = Duration::from_secs(5);
 
 /// Between two tries, where the registry does not say.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -47,6 +46,8 @@ pub(crate) enum Failure {
     NotEncrypted(String),
     /// It began, and broke off.
     Broken(String),
+    /// It gives so little at a time that nobody would live to see the end.
+    Slow(String),
     /// It gave something that is not what it should be, or this machine cannot keep it.
     Unusable(ImageError),
 }
@@ -60,11 +61,6 @@ impl Failure {
             .map(|port| format!(":{port}"))
             .unwrap_or_default();
         let reason = innermost(error);
-        if error.is_builder() {
-            return Self::Denied(format!(
-                "{host}{port} is not asked over plain HTTP, since the registry is reached over HTTPS"
-            ));
-        }
         let message = match error.is_timeout() {
             true => format!("{host}{port} does not answer"),
             false => format!("no connection to {host}{port}: {reason}"),
@@ -85,7 +81,7 @@ impl Failure {
     }
 }
 
-fn innermost(error: &dyn Error) -> String {
+pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -96,7 +92,7 @@ fn innermost(error: &dyn Error) -> String {
 /// A registry, or a mirror of one, and one repository of it.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    http: Client,
+    transport: Transport,
     endpoint: Endpoint,
     repository: String,
     options: RegistryOptions,
@@ -117,7 +113,7 @@ impl Remote {
         options: &RegistryOptions,
     ) -> Result<Self, ImageError> {
         Ok(Self {
-            http: http(&endpoint, options)?,
+            transport: Transport::new(&endpoint, options)?,
             endpoint,
             repository: repository.to_owned(),
             options: options.clone(),
@@ -129,31 +125,65 @@ impl Remote {
         &self.endpoint
     }
 
+    pub(crate) fn pace(&self) -> Pace {
+        self.options.pace
+    }
+
     /// The index or manifest behind a tag or digest.
     pub(crate) async fn manifest(&self, name: &str) -> Result<Vec<u8>, Failure> {
         let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
         let url = self.url(&format!("manifests/{name}"))?;
-        let response = self.get(&url, &accept, 0, Some(DOCUMENT_TIME)).await?;
+        let question = Question {
+            accept: &accept,
+            offset: 0,
+            time: Some(DOCUMENT_TIME),
+        };
+        let response = self.get(&url, &question).await?;
         read_limited(response, LARGEST_JSON).await
     }
 
     /// A blob's bytes, from `offset` on if the registry can do that, otherwise from the start.
     pub(crate) async fn blob(&self, blob: Blob, offset: u64) -> Result<Content, Failure> {
         let url = self.url(&format!("blobs/{}", blob.digest))?;
-        let response = self.get(&url, "*/*", offset, None).await?;
+        let question = Question {
+            accept: "*/*",
+            offset,
+            time: None,
+        };
+        let response = self.get(&url, &question).await?;
         let begins = match response.status() {
             StatusCode::PARTIAL_CONTENT => range_start(&response),
             _ => Some(0),
         };
         match begins {
-            Some(begins) if begins == offset || begins == 0 => Ok(Content {
-                response,
-                offset: begins,
-            }),
+            Some(begins) if begins == offset || begins == 0 => {
+                self.check_length(&response, blob, begins)?;
+                Ok(Content {
+                    response,
+                    offset: begins,
+                })
+            }
             _ => Err(Failure::Broken(format!(
                 "{} answers with another part than it was asked for",
                 self.endpoint.shown()
             ))),
+        }
+    }
+
+    /// What is longer or shorter than its manifest says is not worth its first byte.
+    fn check_length(&self, response: &Response, blob: Blob, begins: u64) -> Result<(), Failure> {
+        let expected = blob.size - begins.min(blob.size);
+        match response.content_length() {
+            Some(length) if length != expected => {
+                let more = if length > expected { "more" } else { "fewer" };
+                Err(Failure::Unusable(ImageError::corrupt(format!(
+                    "{} has {more} bytes of {} than the {} that its manifest states",
+                    self.endpoint.shown(),
+                    blob.digest,
+                    blob.size
+                ))))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -164,30 +194,20 @@ impl Remote {
         })
     }
 
-    async fn get(
-        &self,
-        url: &Url,
-        accept: &str,
-        offset: u64,
-        time: Option<Duration>,
-    ) -> Result<Response, Failure> {
+    async fn get(&self, url: &Url, question: &Question<'_>) -> Result<Response, Failure> {
         let (mut authorized, mut retried) = (false, false);
         loop {
-            let mut request = self.http.get(url.clone()).header(ACCEPT, accept);
-            if let Some(time) = time {
-                request = request.timeout(time);
-            }
-            if offset > 0 {
-                request = request.header(RANGE, format!("bytes={offset}-"));
-            }
-            if let Some(value) = crate::lock(&self.authorization).clone() {
-                request = request.header(AUTHORIZATION, value);
-            }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| Failure::connection(url, &error))?;
+            let authorization = crate::lock(&self.authorization).clone();
+            let Reply { response, strayed } =
+                self.transport.content(url, question, authorization).await?;
             let status = response.status();
+            if status == StatusCode::UNAUTHORIZED && strayed {
+                return Err(Failure::Denied(format!(
+                    "{} leads to {}, which asks for a login; credentials are for the registry alone",
+                    self.endpoint.shown(),
+                    response.url().host_str().unwrap_or_default()
+                )));
+            }
             if status == StatusCode::UNAUTHORIZED && !authorized {
                 authorized = true;
                 self.authorize(&response).await?;
@@ -208,9 +228,9 @@ impl Remote {
             return Ok(response);
         }
         let here = self.endpoint.shown();
-        let content = read_limited(response, LARGEST_COMPLAINT)
-            .await
-            .unwrap_or_default();
+        let content = read_limited(response, LARGEST_COMPLAINT);
+        let content = tokio::time::timeout(COMPLAINT_TIME, content).await;
+        let content = content.unwrap_or(Ok(Vec::new())).unwrap_or_default();
         let said = complaint(&content);
         Err(match status {
             StatusCode::NOT_FOUND => Failure::Missing(format!("{here} does not have it{said}")),
@@ -232,7 +252,22 @@ impl Remote {
                 "{here} asks for a way to log in that Blink does not know"
             )));
         };
-        let found = credentials::find(&self.endpoint.account, &self.options).await;
+        let (purpose, server) = match &challenge {
+            Challenge::Basic => (Purpose::Login, response.url().clone()),
+            // Only what has not strayed is authorized.
+            Challenge::Bearer { realm, .. } => (
+                Purpose::Token { strayed: false },
+                authorize::address(realm)?,
+            ),
+        };
+        let is_known = self.transport.judged(&server, purpose)?;
+        let found = match is_known {
+            true => {
+                let (account, repository) = (&self.endpoint.account, &self.repository);
+                credentials::find(account, repository, &self.options).await
+            }
+            false => Ok(None),
+        };
         let (credentials, trouble) = match found {
             Ok(credentials) => (credentials, None),
             Err(trouble) => (None, Some(trouble)),
@@ -250,7 +285,8 @@ impl Remote {
             },
             Challenge::Bearer { realm, service } => {
                 let from = (realm.as_str(), service.as_deref());
-                authorize::token(&self.http, from, &self.repository, credentials.as_ref()).await
+                let credentials = credentials.as_ref();
+                authorize::token(&self.transport, from, &self.repository, credentials).await
             }
         };
         match (answer, trouble) {
@@ -264,48 +300,6 @@ impl Remote {
             (Err(failure), _) => Err(failure),
         }
     }
-}
-
-fn http(endpoint: &Endpoint, options: &RegistryOptions) -> Result<Client, ImageError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("blink/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIME)
-        .read_timeout(SILENT_TIME)
-        // What begins encrypted stays so: also where it is sent elsewhere, for a token or by a redirection.
-        .https_only(endpoint.is_encrypted());
-    if endpoint.is_here() {
-        builder = builder.no_proxy();
-    }
-    let mut certificates = Vec::new();
-    for path in &options.ca_files {
-        let unreadable = |why: &dyn std::fmt::Display| {
-            ImageError::invalid(format!(
-                "the certificate authorities in '{}' cannot be used: {why}",
-                shown(path)
-            ))
-        };
-        let content = std::fs::read(path).map_err(|error| unreadable(&error))?;
-        let found = Certificate::from_pem_bundle(&content).map_err(|error| unreadable(&error))?;
-        if found.is_empty() {
-            return Err(unreadable(&"there is no certificate in it"));
-        }
-        certificates.extend(found);
-    }
-    builder = match endpoint.is_encrypted() {
-        true => builder.tls_certs_merge(certificates),
-        // A machine without any authority can still talk over plain HTTP.
-        false => builder.tls_certs_only(certificates),
-    };
-    builder.build().map_err(|error| {
-        ImageError::new(
-            crate::image::error::ImageErrorKind::ImageUnavailable,
-            format!(
-                "HTTPS cannot be set up: {}; Debian's package ca-certificates has what is mostly missing, and \
-                 --registry-ca names a registry's own authority",
-                innermost(&error)
-            ),
-        )
-    })
 }
 
 /// Reads an answer to its end, or to where it is too long.

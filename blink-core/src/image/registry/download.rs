@@ -4,10 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
 use crate::image::blobs::{Begun, BlobFolder, Partial};
 use crate::image::contents::Blob;
 use crate::image::error::ImageError;
 use crate::image::registry::client::{Failure, Remote};
+use crate::image::registry::options::Pace;
 
 /// So much is gathered before it is written: what a kill can cost.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -30,12 +35,18 @@ pub(crate) struct Download {
     pub(crate) what: String,
     /// How many of its bytes are there.
     pub(crate) done: Arc<AtomicU64>,
+    /// Nobody wants it any more. What is on its way to the disk gets there first, so that it can be told when nothing is
+    /// written any more.
+    pub(crate) given_up: CancellationToken,
 }
 
 impl Download {
     /// Brings it, or waits while another process does.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let partial = loop {
+            if self.given_up.is_cancelled() {
+                return Err(given_up());
+            }
             let (blobs, blob) = (self.blobs.clone(), self.blob);
             match blocking(move || blobs.begin(blob)).await? {
                 Begun::Present => {
@@ -86,7 +97,7 @@ impl Download {
                 Err((Some(partial), failure)) => (partial, failure),
                 lost => return lost,
             };
-            if !matches!(failure, Failure::Broken(_)) {
+            if !matches!(failure, Failure::Broken(_)) || self.given_up.is_cancelled() {
                 return Err((Some(partial), failure));
             }
             fruitless = if partial.length() > before {
@@ -120,7 +131,8 @@ impl Download {
         let mut partial = partial;
         let mut broken = None;
         if !partial.is_whole() {
-            let content = match remote.blob(partial.blob(), partial.length()).await {
+            let asking = remote.blob(partial.blob(), partial.length());
+            let content = match self.unless_given_up(asking).await.and_then(|got| got) {
                 Ok(content) => content,
                 Err(failure) => return Err((Some(partial), failure)),
             };
@@ -130,9 +142,14 @@ impl Download {
                 return Err((Some(partial), Failure::Unusable(error)));
             }
             let mut response = content.response;
+            let mut pace = Watch::new(remote.pace());
             let is_counted = response.content_length().is_some();
             loop {
-                let (gathered, ended) = gather(&mut response).await;
+                let gathering = gather(&mut response, &mut pace);
+                let (gathered, ended) = match self.unless_given_up(gathering).await {
+                    Ok(gathered) => gathered,
+                    Err(failure) => return Err((Some(partial), failure)),
+                };
                 partial = self.write(partial, gathered).await?;
                 match ended {
                     Ok(false) => {}
@@ -153,6 +170,14 @@ impl Download {
         match broken {
             Some(failure) if !partial.is_whole() => Err((Some(partial), failure)),
             _ => self.finish(partial).await,
+        }
+    }
+
+    async fn unless_given_up<T>(&self, network: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.given_up.cancelled() => Err(given_up()),
+            got = network => Ok(got),
         }
     }
 
@@ -200,20 +225,62 @@ impl Download {
     }
 }
 
+fn given_up() -> Failure {
+    Failure::Broken("the image was given up".into())
+}
+
+/// How much came in the time that counts.
+struct Watch {
+    pace: Pace,
+    until: Instant,
+    came: u64,
+}
+
+impl Watch {
+    fn new(pace: Pace) -> Watch {
+        Watch {
+            pace,
+            until: Instant::now() + pace.window,
+            came: 0,
+        }
+    }
+
+    /// What comes next.
+    async fn chunk(&mut self, response: &mut reqwest::Response) -> Result<Option<Bytes>, Failure> {
+        let host = response.url().host_str().unwrap_or_default().to_owned();
+        loop {
+            match tokio::time::timeout_at(self.until, response.chunk()).await {
+                Ok(Ok(chunk)) => {
+                    self.came += chunk.as_ref().map_or(0, Bytes::len) as u64;
+                    return Ok(chunk);
+                }
+                Ok(Err(error)) => {
+                    let message = format!("{host} broke off in the middle: {error}");
+                    return Err(Failure::Broken(message));
+                }
+                Err(_) if self.came < self.pace.bytes => {
+                    return Err(Failure::Slow(format!(
+                        "{host} has sent {} bytes in {:?}, and less than {} are not waited for",
+                        self.came, self.pace.window, self.pace.bytes
+                    )));
+                }
+                Err(_) => *self = Watch::new(self.pace),
+            }
+        }
+    }
+}
+
 /// Takes what comes, to a size worth writing; tells whether that was the end.
-async fn gather(response: &mut reqwest::Response) -> (Vec<u8>, Result<bool, Failure>) {
+async fn gather(
+    response: &mut reqwest::Response,
+    pace: &mut Watch,
+) -> (Vec<u8>, Result<bool, Failure>) {
     let mut gathered = Vec::with_capacity(WRITE_BYTES + 64 * 1024);
     while gathered.len() < WRITE_BYTES {
-        match response.chunk().await {
+        match pace.chunk(response).await {
             Ok(Some(chunk)) => gathered.extend_from_slice(&chunk),
             Ok(None) => return (gathered, Ok(true)),
-            Err(error) => {
-                let message = format!(
-                    "{} broke off in the middle: {error}",
-                    response.url().host_str().unwrap_or_default()
-                );
-                return (gathered, Err(Failure::Broken(message)));
-            }
+            Err(failure) => return (gathered, Err(failure)),
         }
     }
     (gathered, Ok(false))

@@ -1,12 +1,11 @@
 //! Where a reference's registry is, and in which order its addresses are tried.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use reqwest::Url;
 
 use crate::image::error::ImageError;
 use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 use crate::image::registry::options::RegistryOptions;
+use crate::image::registry::origin::is_loopback;
 
 /// Where the registry called `docker.io` really is.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -20,6 +19,8 @@ pub(crate) struct Endpoint {
     pub(crate) account: String,
     /// Whether the one behind it is the same registry over plain HTTP.
     pub(crate) may_be_plain: bool,
+    /// Its user has allowed plain HTTP by its name.
+    pub(crate) is_allowed_plain: bool,
 }
 
 impl Endpoint {
@@ -46,7 +47,7 @@ pub(crate) fn endpoints(
     let registry = reference.registry();
     let mut endpoints = Vec::new();
     for (of, url) in &options.mirrors {
-        let mirror = mirror(url)?;
+        let mirror = mirror(url, options)?;
         if of == registry {
             endpoints.push(mirror);
         }
@@ -56,6 +57,7 @@ pub(crate) fn endpoints(
     } else {
         registry
     };
+    let is_insecure = options.is_insecure(registry);
     let mut add = |scheme: &str, may_be_plain| {
         let base = Url::parse(&format!("{scheme}://{host}/")).map_err(|error| {
             ImageError::invalid(format!("the registry '{registry}' is no address: {error}"))
@@ -64,10 +66,11 @@ pub(crate) fn endpoints(
             base,
             account: registry.to_owned(),
             may_be_plain,
+            is_allowed_plain: is_insecure,
         });
         Ok(())
     };
-    if options.insecure.iter().any(|insecure| insecure == registry) {
+    if is_insecure {
         add("http", false)?;
     } else if is_loopback(host) {
         add("https", true)?;
@@ -78,7 +81,7 @@ pub(crate) fn endpoints(
     Ok(endpoints)
 }
 
-fn mirror(text: &str) -> Result<Endpoint, ImageError> {
+fn mirror(text: &str, options: &RegistryOptions) -> Result<Endpoint, ImageError> {
     let refused = |why: &str| {
         ImageError::invalid(format!(
             "'{}' is not a mirror: {why}; mirrors look like 'https://mirror.example/path'",
@@ -102,21 +105,10 @@ fn mirror(text: &str) -> Result<Endpoint, ImageError> {
     };
     Ok(Endpoint {
         base,
+        is_allowed_plain: options.is_insecure(&account),
         account,
         may_be_plain: false,
     })
-}
-
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => registry,
-    };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback() || address == Ipv4Addr::LOCALHOST)
 }
 
 #[cfg(test)]

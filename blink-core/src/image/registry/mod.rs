@@ -3,6 +3,8 @@
 //! A registry is not to be trusted with more than to be asked: every answer is bounded before it is kept, and nothing
 //! is believed but for its digest. (Clients that read a manifest whole, however large it is, are why this is Blink's
 //! own: docs/adr/0005-image-store.md.)
+//!
+//! Who is told credentials is decided in one place: [`origin::judge`].
 
 mod authorize;
 mod client;
@@ -10,11 +12,13 @@ mod credentials;
 mod download;
 mod endpoint;
 mod options;
+mod origin;
 mod pull;
+mod transport;
 
 pub use options::RegistryOptions;
 
-pub(crate) use pull::{Pull, unavailable};
+pub(crate) use pull::{Failed, Pull, unavailable};
 
 /// What fuzz/ drives.
 #[cfg(feature = "fuzzing")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::child::Launcher;
 
@@ -9,7 +10,9 @@ use crate::child::Launcher;
 ///
 /// A registry is named as in a reference: `registry.example:5000`, or `docker.io`. Credentials that are not given here
 /// are taken from docker's own configuration (`$DOCKER_CONFIG/config.json` or `~/.docker/config.json`), with the
-/// credential helpers that it names. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
+/// credential helpers that it names. They are told to the registry that they are kept for and to the token server that it
+/// names itself, over HTTPS or on this machine's loopback; never to where a redirection leads, and never to a mirror of
+/// the registry. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
 ///
 /// # Examples
 ///
@@ -31,6 +34,25 @@ pub struct RegistryOptions {
     pub(crate) docker_config: Option<PathBuf>,
     /// Starts credential helpers; the store gives it.
     pub(crate) launcher: Option<Launcher>,
+    pub(crate) pace: Pace,
+}
+
+/// The slowest that a download may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) bytes: u64,
+    pub(crate) window: Duration,
+}
+
+impl Default for Pace {
+    /// Some 1 KiB a second: a third of that of the slowest lines in use, of which three layers come at once, and nothing
+    /// that anybody would wait for to the end.
+    fn default() -> Pace {
+        Pace {
+            bytes: 32 << 10,
+            window: Duration::from_secs(30),
+        }
+    }
 }
 
 impl RegistryOptions {
@@ -42,8 +64,8 @@ impl RegistryOptions {
         self
     }
 
-    /// Talks to `registry` over plain HTTP, which anybody on the way can read and change. A registry on this machine's
-    /// own loopback needs no such permission: where it answers HTTPS it is asked so, and otherwise over HTTP.
+    /// Talks to `registry` over plain HTTP, which anybody on the way can read and change, credentials too. For a mirror with
+    /// an address of plain HTTP, its host allows that credentials are told to it. A registry on this machine's own loopback needs no such permission: where it answers HTTPS it is asked so, and otherwise over HTTP.
     #[must_use]
     pub fn with_insecure(mut self, registry: impl Into<String>) -> Self {
         self.insecure.push(registry.into());
@@ -70,6 +92,18 @@ impl RegistryOptions {
             password: password.into(),
         };
         self.logins.push((registry.into(), login));
+        self
+    }
+
+    pub(crate) fn is_insecure(&self, account: &str) -> bool {
+        self.insecure.iter().any(|insecure| insecure == account)
+    }
+
+    /// Gives a download up that brings less than `bytes` in a window of time; for tests that cannot wait.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_slowest(mut self, bytes: u64, window: Duration) -> Self {
+        self.pace = Pace { bytes, window };
         self
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use oci_spec::image::ImageManifest;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::image::blobs::BlobFolder;
 use crate::image::contents::{Blob, Contents};
@@ -36,15 +37,47 @@ pub(crate) struct Pull<'a> {
     pub(crate) blobs: &'a BlobFolder,
     pub(crate) reference: &'a Reference,
     pub(crate) options: &'a RegistryOptions,
-    /// The most bytes of all layers together.
+    /// The most bytes of all layers together, as they are stored.
     pub(crate) largest: u64,
     pub(crate) progress: &'a (dyn Fn(Progress) + Send + Sync),
+}
+
+/// Why an image is not there, and what may be there of it.
+pub(crate) struct Failed {
+    pub(crate) error: ImageError,
+    pub(crate) digests: Vec<Digest>,
+}
+
+impl Failed {
+    fn before(error: ImageError) -> Failed {
+        let digests = Vec::new();
+        Failed { error, digests }
+    }
 }
 
 impl Pull<'_> {
     /// Fetches whatever of the image is missing, and keeps it from being removed. Its manifest is not in the store yet:
     /// that is what completes it.
-    pub(crate) async fn run(&self) -> Result<(Found, Lease), ImageError> {
+    pub(crate) async fn run(&self) -> Result<(Found, Lease), Failed> {
+        let (remotes, blob, manifest) = self.find().await.map_err(Failed::before)?;
+        let parsed = match Document::parse(&manifest, "the image's manifest") {
+            Ok(Document::Manifest(parsed)) => parsed,
+            Ok(Document::Index(_)) => {
+                let error = ImageError::corrupt("the image's manifest is an index");
+                return Err(Failed::before(error));
+            }
+            Err(error) => return Err(Failed::before(error)),
+        };
+        let digests = manifest::digests(&parsed).map_err(Failed::before)?;
+        let lease = self.lease(&digests).await.map_err(Failed::before)?;
+        let fetched = self.fetch(&remotes, blob, manifest, &parsed).await;
+        fetched
+            .map(|found| (found, lease))
+            .map_err(|error| Failed { error, digests })
+    }
+
+    /// The registries that may have the image, from the first that has its manifest on.
+    async fn find(&self) -> Result<(Arc<Vec<Remote>>, Blob, Vec<u8>), ImageError> {
         let mut remotes = Vec::new();
         for endpoint in endpoint::endpoints(self.reference, self.options)? {
             remotes.push(Remote::new(
@@ -56,36 +89,33 @@ impl Pull<'_> {
         let (answered, blob, manifest) = self.resolve(&remotes).await?;
         // Whoever has the manifest probably has the rest; those before it have not.
         let remotes = Arc::new(remotes.split_off(answered));
-        let parsed = match Document::parse(&manifest, "the image's manifest")? {
-            Document::Manifest(parsed) => parsed,
-            Document::Index(_) => {
-                return Err(ImageError::corrupt("the image's manifest is an index"));
-            }
-        };
-        let lease = self.lease(&parsed).await?;
+        Ok((remotes, blob, manifest))
+    }
+
+    async fn fetch(
+        &self,
+        remotes: &Arc<Vec<Remote>>,
+        blob: Blob,
+        manifest: Vec<u8>,
+        parsed: &ImageManifest,
+    ) -> Result<Found, ImageError> {
         let what = "the configuration";
         let configuration = manifest::document(parsed.config(), "configuration")?;
-        self.download(&remotes, &[(configuration, what.to_owned())], None)
+        self.download(remotes, &[(configuration, what.to_owned())], None)
             .await?;
         let configuration = self.blobs.read(&configuration.digest, "configuration")?;
-        let contents = manifest::contents(blob, &parsed, &configuration)?;
-        self.layers(&remotes, &contents).await?;
-        let found = Found {
+        let contents = manifest::contents(blob, parsed, &configuration)?;
+        self.layers(remotes, &contents).await?;
+        Ok(Found {
             contents,
             manifest,
             configuration,
-        };
-        Ok((found, lease))
+        })
     }
 
-    async fn lease(&self, manifest: &ImageManifest) -> Result<Lease, ImageError> {
-        let layers = manifest.layers().iter();
-        let blobs: Vec<_> = layers
-            .chain([manifest.config()])
-            .map(|descriptor| Digest::parse(descriptor.digest().as_ref(), "a layer"))
-            .collect::<Result<_, _>>()?;
-        let store = self.store.to_path_buf();
-        blocking(move || Lease::new(&store, blobs.into_iter())).await
+    async fn lease(&self, digests: &[Digest]) -> Result<Lease, ImageError> {
+        let (store, digests) = (self.store.to_path_buf(), digests.to_vec());
+        blocking(move || Lease::new(&store, digests.into_iter())).await
     }
 
     /// Finds the manifest for this machine, in the first registry that has it.
@@ -151,15 +181,8 @@ impl Pull<'_> {
             .layers
             .iter()
             .fold(0, |sum: u64, layer| sum.saturating_add(layer.blob.size));
-        if total > self.largest {
-            return Err(ImageError::new(
-                ImageErrorKind::ResourceExhausted,
-                format!(
-                    "the image '{}' is said to have {total} bytes, and more than {} are not accepted",
-                    self.reference, self.largest
-                ),
-            ));
-        }
+        self.blobs
+            .require_room_for(contents, self.largest, &self.reference.to_string())?;
         let named: Vec<_> = contents
             .layers
             .iter()
@@ -184,6 +207,7 @@ impl Pull<'_> {
     ) -> Result<(), ImageError> {
         let done: Vec<_> = wanted.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
         let turns = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
+        let given_up = CancellationToken::new();
         // Dropped with this future, it ends them all.
         let mut running = JoinSet::new();
         for ((blob, what), done) in wanted.iter().zip(&done) {
@@ -193,6 +217,7 @@ impl Pull<'_> {
                 blob: *blob,
                 what: what.clone(),
                 done: done.clone(),
+                given_up: given_up.clone(),
             };
             let turns = turns.clone();
             running.spawn(async move {
@@ -214,25 +239,29 @@ impl Pull<'_> {
         let mut finished = 0;
         tell(finished);
         let mut tick = tokio::time::interval(TICK);
-        loop {
+        let failed = loop {
             tokio::select! {
                 ended = running.join_next() => match ended {
                     None => return Ok(()),
                     Some(Ok(Ok(()))) => finished += 1,
                     Some(Ok(Err(Failure::Missing(message)))) => {
                         // The image is there, and not whole.
-                        return Err(unavailable(self.reference, &message));
+                        break unavailable(self.reference, &message);
                     }
-                    Some(Ok(Err(failure))) => return Err(self.failed(vec![failure])),
-                    Some(Err(error)) => return Err(ImageError::new(
+                    Some(Ok(Err(failure))) => break self.failed(vec![failure]),
+                    Some(Err(error)) => break ImageError::new(
                         ImageErrorKind::Internal,
                         format!("a download ended by itself: {error}"),
-                    )),
+                    ),
                 },
                 _ = tick.tick() => {}
             }
             tell(finished);
-        }
+        };
+        // Nothing is written any more when it is told.
+        given_up.cancel();
+        while running.join_next().await.is_some() {}
+        Err(failed)
     }
 
     /// What came of all registries, as one error.
@@ -248,7 +277,8 @@ impl Pull<'_> {
                 | Failure::Denied(message)
                 | Failure::Unreachable(message)
                 | Failure::NotEncrypted(message)
-                | Failure::Broken(message) => messages.push(message),
+                | Failure::Broken(message)
+                | Failure::Slow(message) => messages.push(message),
             }
         }
         let reason = messages.join("; ");
