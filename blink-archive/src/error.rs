@@ -122,6 +122,8 @@ pub enum LimitKind {
     Entries,
     /// Sum of the sizes of all files.
     TotalBytes,
+    /// What is written to the disk.
+    WrittenBytes,
     /// Length of one path.
     PathLength,
     /// Folders inside folders.
@@ -135,6 +137,7 @@ impl fmt::Display for LimitKind {
         f.write_str(match self {
             Self::Entries => "entries",
             Self::TotalBytes => "bytes of file content",
+            Self::WrittenBytes => "bytes on the disk",
             Self::PathLength => "bytes in a path",
             Self::Depth => "levels of folders",
             Self::Metadata => "bytes of names and other metadata",

@@ -37,6 +37,9 @@ pub struct Limits {
     /// them later reads it all). Default 64 GiB: several times the largest
     /// images in use.
     pub total_bytes: u64,
+    /// Bytes that are written to the disk: what is a hole there is not counted.
+    /// Without a limit by default, as `total_bytes` is one already.
+    pub written_bytes: u64,
     /// Bytes of one path. Default 4095, what the kernel takes.
     pub path_length: usize,
     /// Folders inside folders. Default 256: honest trees stay below 60, and
@@ -49,6 +52,7 @@ impl Default for Limits {
         Self {
             entries: 2 * 1024 * 1024,
             total_bytes: 64 << 30,
+            written_bytes: u64::MAX,
             path_length: 4095,
             depth: 256,
         }
@@ -65,6 +69,12 @@ impl Limits {
     /// Sets the largest sum of all files' sizes.
     pub fn with_total_bytes(mut self, total_bytes: u64) -> Self {
         self.total_bytes = total_bytes;
+        self
+    }
+
+    /// Sets how much may be written to the disk.
+    pub fn with_written_bytes(mut self, written_bytes: u64) -> Self {
+        self.written_bytes = written_bytes;
         self
     }
 

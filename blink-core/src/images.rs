@@ -128,39 +128,31 @@ impl Blink {
         Ok(Some(image))
     }
 
-    /// The image with this digest, which had this name where it comes from. What has another digest is another image.
-    pub(crate) async fn image_by_digest(
-        &self,
-        name: &str,
-        digest: &str,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<StoredImage> {
+    /// The stored image with this digest. `name` is what others have called it: nothing is fetched because they did.
+    pub(crate) async fn image_by_digest(&self, name: &str, digest: &str) -> Result<StoredImage> {
         let (store, wanted) = (self.image_store().await?, digest.to_owned());
-        let of_store = store.clone();
-        if let Some(image) = on_thread(move || Ok(of_store.get(&wanted)?)).await? {
+        if let Some(image) = on_thread(move || Ok(store.get(&wanted)?)).await? {
             return Ok(image);
         }
-        let unavailable = |why: &str| {
-            Error::new(
-                ErrorKind::ImageUnavailable,
-                format!("the session's image {name:?} ({digest}) is not stored here, and {why}"),
-            )
-        };
-        // A path is one of another machine.
-        let reference: Reference = name.parse().map_err(|_| {
-            unavailable("no registry has it; name the image to use instead (--image)")
-        })?;
-        let pinned = ImageSource::Reference(reference.with_digest(digest)?);
-        let obtained = store.obtain(&pinned, self.pull_options(), progress).await;
-        obtained.map_err(|error| {
-            let error = Error::from(error);
-            match error.kind() {
-                ErrorKind::NotFound | ErrorKind::ImageUnavailable => unavailable(&format!(
-                    "{error}; or name the image to use instead (--image)"
-                )),
-                _ => error,
+        let pinned = name
+            .parse::<Reference>()
+            .and_then(|reference| reference.with_digest(digest));
+        let way = match pinned {
+            Ok(pinned) => {
+                format!("'blink pull {pinned}' fetches it, if you trust where it is from")
             }
-        })
+            // A path is one of another machine.
+            Err(_) => {
+                "no registry has it: 'blink pull PATH' reads it from a folder or tar".to_owned()
+            }
+        };
+        Err(Error::new(
+            ErrorKind::ImageUnavailable,
+            format!(
+                "the session's image {name:?} ({digest}) is not stored here, and is not fetched because an archive says \
+                 so: {way}; or name the image to use instead (--image)"
+            ),
+        ))
     }
 
     /// A sandbox's image in the engine's form, which nobody removes while the sandbox is there.

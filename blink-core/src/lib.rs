@@ -76,8 +76,8 @@ pub use sandbox::{
     Resources, Sandbox, SandboxBuilder,
 };
 pub use session::{
-    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, ExportOptions, Lineage, ProcessLogs, Session,
-    SessionBuilder, SessionInfo, SessionProcesses,
+    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Declined, ExportOptions, Lineage, ProcessLogs,
+    Session, SessionBuilder, SessionInfo, SessionProcesses,
 };
 pub use transfer::TransferProgress;
 

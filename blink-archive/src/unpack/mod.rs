@@ -111,6 +111,8 @@ struct Unpacker<'a> {
     overlay: bool,
     beneath: Option<&'a Root>,
     report: UnpackReport,
+    /// Bytes that were written to the disk.
+    written: u64,
     folders: Folders,
     given: Given,
     /// Entries of one folder follow each other, so this saves most look-ups.
@@ -138,6 +140,7 @@ impl<'a> Unpacker<'a> {
             overlay: false,
             beneath: None,
             report: UnpackReport::default(),
+            written: 0,
             folders: Folders::default(),
             given: Given::default(),
             last_parent: None,
@@ -338,6 +341,14 @@ impl<'a> Unpacker<'a> {
                 .min(self.buffer.len());
             let part = &mut self.buffer[..part];
             reader.read_content(part)?;
+            self.written = self.written.saturating_add(data_bytes(part));
+            if self.written > self.options.limits.written_bytes {
+                return Err(ArchiveError::Limit {
+                    which: LimitKind::WrittenBytes,
+                    limit: self.options.limits.written_bytes,
+                    path: path.to_path_buf(),
+                });
+            }
             write_with_holes(file, at, part)
                 .map_err(|error| ArchiveError::io(path, "written", error))?;
             at += part.len() as u64;
@@ -522,6 +533,15 @@ impl<'a> Unpacker<'a> {
         self.folders.apply(self.root, self.options.links())?;
         Ok(self.report)
     }
+}
+
+/// How many of some bytes are no hole when they are written with holes.
+fn data_bytes(bytes: &[u8]) -> u64 {
+    /// What most file systems give and take at once.
+    const BLOCK: usize = 4096;
+    let has_data = |block: &&[u8]| block.iter().any(|byte| *byte != 0);
+    let blocks = bytes.chunks(BLOCK).filter(has_data);
+    blocks.map(|block| block.len() as u64).sum()
 }
 
 fn times(mtime: Time) -> Timestamps {

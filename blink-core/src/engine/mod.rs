@@ -149,10 +149,19 @@ pub(crate) trait Archive: Send {
     /// What was said of its session.
     fn session(&self) -> Option<&[u8]>;
 
-    /// Reads the disk into an empty folder. It stands alone, but for the image, which is in the engine's form; `None` is
-    /// the host's own programs. Where it fails, nothing is left there.
-    async fn unpack(self: Box<Self>, disk: &Path, rootfs: Option<&Path>, tell: &Tell)
-    -> Result<()>;
+    /// Reads the disk into an empty folder. Where it fails, nothing is left there.
+    async fn unpack(self: Box<Self>, target: &Target<'_>) -> Result<()>;
+}
+
+/// Where the disk of an archive goes.
+pub(crate) struct Target<'a> {
+    /// An empty folder. The disk stands alone, but for the image.
+    pub(crate) disk: &'a Path,
+    /// The image, in the engine's form; `None` is the host's own programs.
+    pub(crate) rootfs: Option<&'a Path>,
+    /// What the disk may hold.
+    pub(crate) limit_mib: u64,
+    pub(crate) tell: &'a Tell,
 }
 
 /// One machine that was booted.

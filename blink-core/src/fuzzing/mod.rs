@@ -37,10 +37,13 @@ pub fn read_namespace_archive(archive: &Path, disk: &Path, image: &Path) -> Resu
     archive_fuzzing::read(archive, disk, image)
 }
 
+/// The disk of a session for which none was asked for, with its image.
+const DISK_GIB: u64 = 11;
+
 /// Imports an archive of a session in a micro-VM into an empty folder; returns what it says of its session.
 pub fn read_microvm_archive(archive: &Path, disk: &Path) -> Result<Option<Vec<u8>>> {
     let opened = import::MicrovmArchive::open(archive)?;
-    opened.import(disk, &tell_nobody())?;
+    opened.import(disk, DISK_GIB, &tell_nobody())?;
     Ok(opened.session)
 }
 

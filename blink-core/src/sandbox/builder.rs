@@ -108,6 +108,14 @@ impl Mount {
     }
 }
 
+/// Of what has a default, whether it was asked for. The rest says so itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Explicit {
+    pub(crate) image: bool,
+    pub(crate) disk_mib: bool,
+    pub(crate) processes: bool,
+}
+
 /// A sandbox to make, from [`Blink::sandbox`].
 #[derive(Clone)]
 pub struct SandboxBuilder {
@@ -116,6 +124,8 @@ pub struct SandboxBuilder {
     image_progress: Arc<dyn Fn(Progress) + Send + Sync>,
     pub(crate) isolation: Option<IsolationChoice>,
     pub(crate) resources: Resources,
+    /// What was asked for also where it is the default.
+    pub(crate) explicit: Explicit,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) publish: Vec<PublishedPort>,
@@ -134,6 +144,7 @@ impl SandboxBuilder {
             image_progress: Arc::new(|_| {}),
             isolation: None,
             resources: Resources::default(),
+            explicit: Explicit::default(),
             network: Network::None,
             mounts: Vec::new(),
             publish: Vec::new(),
@@ -150,6 +161,7 @@ impl SandboxBuilder {
     /// a folder in OCI layout; or a tar of one or of `docker save`.
     pub fn image(mut self, image: impl Into<String>) -> SandboxBuilder {
         self.image = image.into();
+        self.explicit.image = true;
         self
     }
 
@@ -184,12 +196,14 @@ impl SandboxBuilder {
     /// What it may write, in MiB; 10 GiB by default.
     pub fn disk_mib(mut self, disk_mib: u64) -> SandboxBuilder {
         self.resources.disk_mib = disk_mib;
+        self.explicit.disk_mib = true;
         self
     }
 
     /// Processes and threads that it may have at once; 1024 by default.
     pub fn processes(mut self, processes: u64) -> SandboxBuilder {
         self.resources.processes = processes;
+        self.explicit.processes = true;
         self
     }
 
@@ -331,16 +345,12 @@ impl SandboxBuilder {
         self.prepare_with(None).await
     }
 
-    /// As [`prepare`](SandboxBuilder::prepare); the image must have this digest, where there is one.
+    /// As [`prepare`](SandboxBuilder::prepare); where there is a digest, the image is the stored one that has it.
     pub(crate) async fn prepare_with(&self, digest: Option<&str>) -> Result<Parts> {
         let mut parts = self.prepare_without_image().await?;
         let progress = &*self.image_progress;
         parts.image = match digest {
-            Some(digest) => Some(
-                self.blink
-                    .image_by_digest(&self.image, digest, progress)
-                    .await?,
-            ),
+            Some(digest) => Some(self.blink.image_by_digest(&self.image, digest).await?),
             None => {
                 let source = ImageSource::parse(&self.image)?;
                 self.blink.image(&source, progress).await?

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::carried::Carried;
+use super::carried::{Carried, Declined};
 use super::options::{Asked, SessionOptions};
 use super::registry::{LayerRow, SessionRow, session_taken};
 use super::{DEFAULT_PATIENCE, Session, name};
 use crate::blink::Blink;
-use crate::engine::Archive;
+use crate::engine::{Archive, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
 use crate::image::Progress;
@@ -41,8 +41,10 @@ pub struct SessionBuilder {
 #[derive(Default)]
 struct Origin {
     archive: Option<Box<dyn Archive>>,
-    /// The digest of the image that it must be.
+    /// The digest of the stored image that it must be.
     digest: Option<String>,
+    /// What the archive has asked for and was not given.
+    declined: Vec<Declined>,
 }
 
 impl SessionBuilder {
@@ -197,14 +199,18 @@ impl SessionBuilder {
 
     /// Makes a session whose disk is read from an archive that [`Session::export`] has written; it is not started.
     ///
-    /// What is left at its default here is what the archive says of its session: image, resources, environment, working
-    /// directory, user, labels, and whether it is warm or stops when idle. Labels and environment come to the archive's.
-    /// The image is fetched by the digest that the archive's session had, where it is not stored. Mounts, network and ports
-    /// are what is asked for here, since archives may come from anybody; so is the isolation.
+    /// Archives may come from anybody. What is asked for here is what holds. What is not is as the archive says for what
+    /// stays inside: environment, working directory, user, and labels, of which both sides' are kept; and for resources
+    /// and the time after which it stops when idle, as far as that is less than the defaults. Its image is the one that is
+    /// stored with the digest that the archive's session had: nothing is fetched because an archive says so. Whether it is
+    /// warm, its mounts, network, ports and isolation are never the archive's. [`Session::declined`] tells what the archive
+    /// has asked for and was not given.
     ///
     /// # Errors
-    /// `AlreadyExists`; `Corrupt` for what is no whole archive, and `Unsupported` for one of the future, with nothing left
-    /// behind; `InvalidArgument` for an archive of another isolation; otherwise as for [`open`](SessionBuilder::open).
+    /// `AlreadyExists`; `Corrupt` for what is no whole archive, or asks for what cannot be, and `Unsupported` for one of the
+    /// future, with nothing left behind; `ImageUnavailable` where its image is not stored, with the command that fetches it;
+    /// `ResourceExhausted` where its disk holds more than the session's may; `InvalidArgument` for an archive of another
+    /// isolation; otherwise as for [`open`](SessionBuilder::open).
     pub async fn import(mut self, archive: impl AsRef<Path>) -> Result<Session> {
         self.check()?;
         self.check_free().await?;
@@ -221,7 +227,7 @@ impl SessionBuilder {
         let mut origin = Origin::default();
         if let Some(text) = archive.session() {
             let carried = Carried::read(text, path)?;
-            origin.digest = self.take_over(carried);
+            (origin.digest, origin.declined) = self.take_over(carried, isolation);
             self.check().map_err(|error| {
                 let message = format!(
                     "what the archive {} says of its session cannot be: {error}",
@@ -234,20 +240,29 @@ impl SessionBuilder {
         self.make(origin).await
     }
 
-    /// What was not asked for is as an archive says; returns the digest that the image must have.
-    fn take_over(&mut self, carried: Carried) -> Option<String> {
-        self.sandbox = carried.describe(self.sandbox.clone());
+    /// What was not asked for is as an archive says, as far as it may; returns the digest that the image must have, and what
+    /// was not given.
+    fn take_over(
+        &mut self,
+        carried: Carried,
+        isolation: Isolation,
+    ) -> (Option<String>, Vec<Declined>) {
+        let mut declined = carried.describe(&mut self.sandbox, isolation);
         let own = std::mem::take(&mut self.labels);
         self.labels = carried.labels;
         self.labels.extend(own);
         self.idle_stop = self.idle_stop.or(carried.idle_stop);
-        self.warm |= carried.warm;
-        // Another image was asked for.
-        if self.sandbox.image != self.blink.sandbox().image {
-            return None;
+        if carried.warm && !self.warm {
+            declined.push(Declined::new("warm", &true, &false));
+        }
+        if self.sandbox.explicit.image {
+            if self.sandbox.image != carried.image {
+                declined.push(Declined::new("image", &carried.image, &self.sandbox.image));
+            }
+            return (None, declined);
         }
         self.sandbox.image = carried.image;
-        carried.digest
+        (carried.digest, declined)
     }
 
     /// What an import would otherwise find out at its end.
@@ -345,15 +360,27 @@ impl SessionBuilder {
                     .rootfs(&*engine, image.as_ref(), &folder)
                     .await?;
                 archive
-                    .unpack(&disk, rootfs.as_deref(), &self.import_progress)
+                    .unpack(&Target {
+                        disk: &disk,
+                        rootfs: rootfs.as_deref(),
+                        limit_mib: self.sandbox.resources.disk_mib,
+                        tell: &self.import_progress,
+                    })
                     .await?;
+            }
+            let mut asked = self.asked()?;
+            if origin.digest.is_some()
+                && let Some(name) = image.as_ref().and_then(|image| image.reference.as_ref())
+            {
+                // What it is called here, whatever the archive calls it.
+                asked.image = name.clone();
             }
             let row = SessionRow {
                 id: folder.id().to_owned(),
                 name: self.name.clone(),
                 isolation,
                 options: SessionOptions {
-                    asked: self.asked()?,
+                    asked,
                     digest: image.as_ref().map(|image| image.digest.clone()),
                     config: image.map(|image| image.config).unwrap_or_default(),
                 },
@@ -377,7 +404,10 @@ impl SessionBuilder {
             Ok(row)
         };
         match made.await {
-            Ok(row) => Session::made(&self.blink, folder, row),
+            Ok(row) => {
+                let session = Session::made(&self.blink, folder, row)?;
+                Ok(session.with_declined(origin.declined))
+            }
             Err(error) => {
                 folder.remove_or_later();
                 self.blink.collect_layers().await;

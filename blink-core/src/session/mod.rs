@@ -32,6 +32,7 @@ use tokio::sync::Mutex;
 
 pub use self::archive::ExportOptions;
 pub use self::builder::SessionBuilder;
+pub use self::carried::Declined;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::carried::read as read_carried;
 use self::change::{Changing, Others};
@@ -71,6 +72,7 @@ pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Session {
     core: Arc<Core>,
     was_created: bool,
+    declined: Vec<Declined>,
     patience: Duration,
     closed: bool,
 }
@@ -368,6 +370,7 @@ impl Session {
         Session {
             core,
             was_created,
+            declined: Vec::new(),
             patience,
             closed: false,
         }
@@ -389,6 +392,17 @@ impl Session {
     /// Whether opening it has made it.
     pub fn was_created(&self) -> bool {
         self.was_created
+    }
+
+    fn with_declined(mut self, declined: Vec<Declined>) -> Session {
+        self.declined = declined;
+        self
+    }
+
+    /// What the archive that this was [imported](SessionBuilder::import) from has asked for and was not given; nothing for a
+    /// session that was opened.
+    pub fn declined(&self) -> &[Declined] {
+        &self.declined
     }
 
     /// What there is to say about it.

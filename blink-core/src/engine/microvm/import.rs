@@ -10,6 +10,7 @@ use super::postscript;
 use super::qcow2::Header;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::room;
 use crate::transfer::{Ahead, Hashed, Supply, Tell, Told, beside, joined};
 
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -23,6 +24,9 @@ const MANIFEST_LIMIT: u64 = 1 << 20;
 
 /// A disk is mostly zeros or little changed; more than this from one byte is made to fill a disk.
 const EXPANSION_LIMIT: u64 = 2000;
+
+/// What a disk's file has beside each GiB of it: tables of 8 bytes and counters of 2 for clusters of 64 KiB, with room.
+const TABLES_OF_GIB: u64 = 1 << 20;
 
 const BLOCK: usize = 64 << 10;
 
@@ -73,14 +77,15 @@ impl MicrovmArchive {
     /// Reads the disk into a folder that has none. Where it fails, none is left there.
     ///
     /// # Errors
-    /// `Corrupt` for what is no whole archive, `Unsupported` for one of the future, `ResourceExhausted` for a full disk.
-    pub(super) fn import(&self, folder: &Path, tell: &Tell) -> Result<()> {
+    /// `Corrupt` for what is no whole archive, `Unsupported` for one of the future, `ResourceExhausted` for a full disk, and
+    /// for a disk of more than so many GiB.
+    pub(super) fn import(&self, folder: &Path, limit_gib: u64, tell: &Tell) -> Result<()> {
         let new = folder.join(format!("{DISK}.new"));
         let read = (&self.file)
             .rewind()
             .map_err(archive_error)
-            .and_then(|()| self.read(&new, tell))
-            .and_then(|(manifest, digest)| check(&manifest, &digest, &new))
+            .and_then(|()| self.read(&new, limit_gib, tell))
+            .and_then(|(manifest, digest)| check(&manifest, &digest, &new, limit_gib))
             .and_then(|()| {
                 fault::before(Step::MicrovmImportSynced)
                     .and_then(|()| fs::rename(&new, folder.join(DISK)))
@@ -93,12 +98,17 @@ impl MicrovmArchive {
     }
 
     /// The manifest, and the digest of the disk that was written.
-    fn read(&self, disk: &Path, tell: &Tell) -> std::result::Result<(Manifest, String), Bad> {
+    fn read(
+        &self,
+        disk: &Path,
+        limit_gib: u64,
+        tell: &Tell,
+    ) -> std::result::Result<(Manifest, String), Bad> {
         let mut told = Told::new(&self.file, tell, 0, Some(self.bytes));
         let read = std::thread::scope(|scope| {
             let (supply, plain) = Ahead::new();
             let unpacking = beside(scope, || unpack(&mut told, supply)).map_err(archive_error)?;
-            let read = read_archive(plain, self.bytes, disk);
+            let read = read_archive(plain, self.bytes, disk, limit_gib);
             joined(unpacking)
                 .and_then(|unpacked| unpacked)
                 .map_err(archive_error)?;
@@ -130,6 +140,10 @@ enum Bad {
     /// It is one of namespaces.
     OtherEngine,
     Future(u32),
+    /// It is larger than it may be here.
+    OverLimit {
+        limit_gib: u64,
+    },
     Disk(io::Error),
 }
 
@@ -154,6 +168,13 @@ impl Bad {
                     "{shown} is an archive of version {version}, which this Blink does not know; use a newer one"
                 ),
             ),
+            Bad::OverLimit { limit_gib } => Error::new(
+                ErrorKind::ResourceExhausted,
+                format!(
+                    "{shown} holds a disk of more than the {limit_gib} GiB that the session's may have; disk_mib \
+                     (--disk-mib) allows more"
+                ),
+            ),
             Bad::Disk(error) => Error::io(
                 format!("the disk of the session from {shown} cannot be written"),
                 &error,
@@ -170,10 +191,12 @@ fn read_archive(
     unpacked: impl Read,
     packed_bytes: u64,
     disk: &Path,
+    limit_gib: u64,
 ) -> std::result::Result<(Manifest, String), Bad> {
     let limit = packed_bytes
         .saturating_mul(EXPANSION_LIMIT)
-        .max(BLOCK as u64);
+        .max(BLOCK as u64)
+        .min(limit_gib.saturating_mul((1 << 30) + TABLES_OF_GIB));
     let mut tar = tar::Archive::new(unpacked.take(limit));
     let too_large = || Bad::Archive(format!("it unpacks to more than {limit} bytes"));
     let (mut manifest, mut digest) = (None, None);
@@ -269,7 +292,9 @@ fn write_disk(entry: impl Read, path: &Path) -> std::result::Result<String, Bad>
         if data.iter().all(|byte| *byte == 0) {
             disk.seek(SeekFrom::Start(length)).map_err(Bad::Disk)?;
         } else {
-            disk.write_all(data).map_err(Bad::Disk)?;
+            room::require(&disk, BLOCK as u64)
+                .and_then(|()| disk.write_all(data))
+                .map_err(Bad::Disk)?;
         }
     }
     disk.set_len(length)
@@ -279,7 +304,12 @@ fn write_disk(entry: impl Read, path: &Path) -> std::result::Result<String, Bad>
     Ok(format!("sha256:{}", entry.hex()))
 }
 
-fn check(manifest: &Manifest, digest: &str, disk: &Path) -> std::result::Result<(), Bad> {
+fn check(
+    manifest: &Manifest,
+    digest: &str,
+    disk: &Path,
+    limit_gib: u64,
+) -> std::result::Result<(), Bad> {
     if manifest.container_disk_checksum != digest {
         return Err(Bad::Archive(format!(
             "its {DISK} has the checksum {digest}, and should have {:?}",
@@ -287,6 +317,10 @@ fn check(manifest: &Manifest, digest: &str, disk: &Path) -> std::result::Result<
         )));
     }
     let header = Header::read(disk).map_err(archive_error)?;
+    // It is what the machine could fill, whatever its agent says.
+    if header.size_bytes > limit_gib.saturating_mul(1 << 30) {
+        return Err(Bad::OverLimit { limit_gib });
+    }
     match header.backing {
         None => Ok(()),
         // It would be read with it, whatever it is.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
+use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
 use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
@@ -119,14 +119,10 @@ impl Archive for MicrovmArchive {
         self.session.as_deref()
     }
 
-    async fn unpack(
-        self: Box<Self>,
-        disk: &Path,
-        _rootfs: Option<&Path>,
-        tell: &Tell,
-    ) -> Result<()> {
-        let (disk, tell) = (disk.to_owned(), tell.clone());
-        on_thread(move || self.import(&disk, &tell)).await
+    async fn unpack(self: Box<Self>, target: &Target<'_>) -> Result<()> {
+        let (disk, tell) = (target.disk.to_owned(), target.tell.clone());
+        let limit_gib = options::largest_disk_gib(target.limit_mib);
+        on_thread(move || self.import(&disk, limit_gib, &tell)).await
     }
 }
 

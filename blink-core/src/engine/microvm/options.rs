@@ -221,6 +221,11 @@ fn disk_gib(resources: &Resources, host: u64) -> u64 {
     resources.disk_mib.div_ceil(1024).min(most) + IMAGE_GIB
 }
 
+/// The largest disk of a machine that may hold so much, in GiB.
+pub(super) fn largest_disk_gib(disk_mib: u64) -> u64 {
+    disk_mib.div_ceil(1024).min(LARGEST_DISK_GIB - IMAGE_GIB) + IMAGE_GIB
+}
+
 /// The size of the file system that a folder is on.
 fn host_disk_gib(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(LARGEST_DISK_GIB, |disk| {

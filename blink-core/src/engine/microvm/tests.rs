@@ -261,7 +261,13 @@ async fn files_of_a_mount_are_served_beneath_a_filter() {
 async fn import(engine: &MicrovmEngine, archive: &Path, folder: &Path) -> Result<()> {
     let opened = engine.open_archive(archive).await?;
     let nobody = crate::transfer::tell_nobody();
-    opened.unpack(folder, None, &nobody).await
+    let target = Target {
+        disk: folder,
+        rootfs: None,
+        limit_mib: 10 << 10,
+        tell: &nobody,
+    };
+    opened.unpack(&target).await
 }
 
 async fn damaged_archives_leave_nothing(engine: &MicrovmEngine, good: &Path, folder: &Path) {

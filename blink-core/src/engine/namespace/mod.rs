@@ -22,7 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::host_root::{self, HostRoot};
-use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm};
+use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
 use crate::blocking::on_thread;
 use crate::child::Launcher;
 use crate::error::{Error, ErrorKind, Result};
@@ -199,19 +199,19 @@ impl Archive for NamespaceArchive {
         Some(self.checked.session())
     }
 
-    async fn unpack(
-        self: Box<Self>,
-        disk: &Path,
-        rootfs: Option<&Path>,
-        tell: &Tell,
-    ) -> Result<()> {
-        let (disk, tell) = (disk.to_owned(), tell.clone());
-        let image = rootfs.unwrap_or(&self.tools.host_root.path).to_owned();
+    async fn unpack(self: Box<Self>, target: &Target<'_>) -> Result<()> {
+        let (disk, tell) = (target.disk.to_owned(), target.tell.clone());
+        let limit_bytes = target.limit_mib.saturating_mul(1 << 20);
+        let image = target
+            .rootfs
+            .unwrap_or(&self.tools.host_root.path)
+            .to_owned();
         on_thread(move || {
             let place = archive::Place {
                 disk: &disk,
                 image: &image,
                 id_base: self.tools.id_base,
+                limit_bytes,
             };
             self.checked.unpack(&place, &tell)
         })

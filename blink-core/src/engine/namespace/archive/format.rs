@@ -162,6 +162,10 @@ pub(super) enum Bad {
         bytes: u64,
         free: u64,
     },
+    /// Its disk holds more than it may here.
+    OverLimit {
+        limit_bytes: u64,
+    },
     Read(io::Error),
     Disk(io::Error),
 }
@@ -191,6 +195,13 @@ impl Bad {
                 ErrorKind::ResourceExhausted,
                 format!(
                     "{shown} unpacks to {bytes} bytes, and Blink's home has room for {free}; make room and try again"
+                ),
+            ),
+            Bad::OverLimit { limit_bytes } => Error::new(
+                ErrorKind::ResourceExhausted,
+                format!(
+                    "{shown} holds more than the {} MiB that the session's disk may; disk_mib (--disk-mib) allows more",
+                    limit_bytes >> 20
                 ),
             ),
             Bad::Read(error) => Error::io(format!("{shown} cannot be read"), &error),

@@ -22,8 +22,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use blink_archive::{
-    ArchiveError, Limits, Ownership, PackOptions, Root, UnpackOptions, pack_overlay, remove_tree,
-    unpack_overlay,
+    ArchiveError, LimitKind, Limits, Ownership, PackOptions, Root, UnpackOptions, pack_overlay,
+    remove_tree, unpack_overlay,
 };
 
 use self::format::{Bad, Contents, Layer, check_digest};
@@ -31,6 +31,7 @@ use self::written_back::WrittenBack;
 use super::{disk, userns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::room::{self, Roomy};
 use crate::transfer::{Ahead, Hashed, Supply, Tell, Told};
 
 /// Writes what disks come to, the lowest first, to a file, which is there whole or not at all.
@@ -94,7 +95,17 @@ pub(super) struct Place<'a> {
     /// The image that will be beneath.
     pub(super) image: &'a Path,
     pub(super) id_base: Option<u32>,
+    /// What the disk may hold.
+    pub(super) limit_bytes: u64,
 }
+
+/// What a disk's files may be in all, holes counted, for each byte that it may hold: a database or a disk's image with some
+/// holes fits, and zeros that are read for hours do not.
+const HOLES: u64 = 16;
+
+/// The least that a file needs of a disk, its inode, and as many as are nothing on any.
+const FILE_BYTES: u64 = 256;
+const FREE_FILES: u64 = 1 << 14;
 
 /// An archive that has been read from its beginning to its end: what it says of itself is true.
 #[derive(Debug)]
@@ -183,13 +194,16 @@ fn unpack_layer(
     tell: &Tell,
 ) -> Result<(), Bad> {
     let layer = &contents.layer;
-    let room = rustix::fs::statvfs(place.disk).map_err(|error| Bad::Disk(error.into()))?;
-    let free = room.f_bavail.saturating_mul(room.f_frsize);
-    if layer.bytes > free {
-        return Err(Bad::TooLarge {
-            bytes: layer.bytes,
-            free,
-        });
+    let limit_bytes = place.limit_bytes;
+    if layer.bytes > limit_bytes.saturating_mul(HOLES) {
+        return Err(Bad::OverLimit { limit_bytes });
+    }
+    let free = File::open(place.disk)
+        .and_then(room::room)
+        .map_err(Bad::Disk)?;
+    let bytes = layer.bytes.min(limit_bytes);
+    if bytes > free {
+        return Err(Bad::TooLarge { bytes, free });
     }
     fault::before(Step::NamespaceImportUnpack).map_err(Bad::Disk)?;
     let upper = place.disk.join(disk::UPPER);
@@ -202,9 +216,10 @@ fn unpack_layer(
     let found = std::thread::scope(|scope| {
         let (supply, plain) = Ahead::new();
         let reading = scope.spawn(|| decompress(stored, supply));
+        let plain = Roomy::new(plain, &root).map_err(Bad::Disk)?;
         let (written, plain) = WrittenBack::new(plain);
         let writing = scope.spawn(|| written.write_back(&root));
-        let unpacked = unpack_plain(plain, layer, &root, &image, place.id_base);
+        let unpacked = unpack_plain(plain, layer, &root, &image, place);
         let was_written = writing.join().unwrap_or_else(|_| {
             let panicked = "the thread that writes it to the disk has panicked";
             Err(io::Error::other(panicked))
@@ -239,8 +254,14 @@ fn unpack_plain(
     layer: &Layer,
     root: &Root,
     image: &Root,
-    id_base: Option<u32>,
+    place: &Place<'_>,
 ) -> Result<(), Bad> {
+    let limits = Limits::default();
+    let most_files = (place.limit_bytes / FILE_BYTES).saturating_add(FREE_FILES);
+    let limits = limits
+        .with_total_bytes(layer.bytes)
+        .with_written_bytes(place.limit_bytes)
+        .with_entries(limits.entries.min(most_files));
     // One byte more, so that too long is seen.
     let limit = layer.bytes.saturating_add(1);
     let mut plain = plain.take(limit);
@@ -248,9 +269,17 @@ fn unpack_plain(
         .with_special_bits(true)
         .with_root_metadata(true)
         .with_overwrite(false)
-        .with_ownership(ownership(id_base))
-        .with_limits(Limits::default().with_total_bytes(layer.bytes));
-    unpack_overlay(&mut plain, root, Some(image), &options).map_err(refused)?;
+        .with_ownership(ownership(place.id_base))
+        .with_limits(limits);
+    unpack_overlay(&mut plain, root, Some(image), &options).map_err(|error| match error {
+        ArchiveError::Limit {
+            which: LimitKind::WrittenBytes | LimitKind::Entries,
+            ..
+        } => Bad::OverLimit {
+            limit_bytes: place.limit_bytes,
+        },
+        error => refused(error),
+    })?;
     io::copy(&mut plain, &mut io::sink()).map_err(|error| Bad::Archive(error.to_string()))?;
     match limit - plain.limit() == layer.bytes {
         true => Ok(()),
@@ -285,6 +314,9 @@ fn refused(error: ArchiveError) -> Bad {
         },
         // What the decompressor says; a disk's own failure has a number.
         ArchiveError::Stream { source, .. } if source.raw_os_error().is_some() => Bad::Read(source),
+        ArchiveError::Stream { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Bad::Disk(source)
+        }
         ArchiveError::Stream { source, .. } => Bad::Archive(source.to_string()),
         other => Bad::Archive(other.to_string()),
     }
@@ -323,6 +355,7 @@ pub(crate) mod fuzzing {
             disk,
             image,
             id_base: None,
+            limit_bytes: crate::DEFAULT_DISK_MIB << 20,
         };
         checked.unpack(&place, &tell_nobody())?;
         Ok(checked.session().to_vec())

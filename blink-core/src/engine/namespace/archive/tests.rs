@@ -69,6 +69,7 @@ impl Scratch {
             disk: &self.at("disk"),
             image: &self.at("image"),
             id_base: id_base(),
+            limit_bytes: 1 << 40,
         };
         import(&self.at("archive"), &place)
     }
@@ -166,6 +167,7 @@ fn what_a_sandbox_made_comes_back_and_owners_are_its_own() {
         disk: &scratch.at("user"),
         image: &scratch.at("image"),
         id_base: None,
+        limit_bytes: 1 << 60,
     };
     fs::create_dir(of_user.disk).unwrap();
     import(&scratch.at("archive"), &of_user).unwrap();
@@ -453,6 +455,7 @@ fn what_unpacks_to_too_much_or_to_no_tar_is_refused() {
         disk: &scratch.at("disk"),
         image: &scratch.at("image"),
         id_base: None,
+        limit_bytes: 1 << 60,
     };
     let contents = Contents {
         session: Vec::new(),
