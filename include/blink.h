@@ -810,6 +810,10 @@ typedef struct blink_options {
    * A file to take logins from instead of docker's own config.json. NULL: none.
    */
   const char *docker_config;
+  /**
+   * Bytes that the layers of an image may have together, as they are stored and as they are unpacked. 0: 16 GiB.
+   */
+  uint64_t image_limit_bytes;
 } blink_options;
 
 /**
@@ -1307,7 +1311,8 @@ blink_status blink_session_export_oci(const struct blink_session *session,
                                       struct blink_error **err);
 
 /**
- * Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started.
+ * Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started. The archive
+ * may be anybody's: what the options say holds, otherwise it gets no more than the defaults, and its image must be stored.
  *
  * @param blink    Borrowed. May be used from several threads at once.
  * @param name     Its name.

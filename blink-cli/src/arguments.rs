@@ -176,6 +176,14 @@ pub(crate) struct RegistryArguments {
     /// Trust the certificate authorities in a PEM file, beside this machine's own. May be repeated
     #[arg(long, value_name = "FILE", env = "BLINK_REGISTRY_CA", value_hint = clap::ValueHint::FilePath)]
     pub(crate) registry_ca: Vec<PathBuf>,
+    /// Refuse images whose layers have more bytes than this, as they are stored or as they are unpacked [default: 16 GiB]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "BLINK_IMAGE_LIMIT_BYTES",
+        allow_negative_numbers = true
+    )]
+    pub(crate) image_limit_bytes: Option<u64>,
 }
 
 impl RegistryArguments {
@@ -194,6 +202,9 @@ impl RegistryArguments {
         let mut builder = Blink::builder()
             .with_offline(self.offline)
             .with_registry(options);
+        if let Some(bytes) = self.image_limit_bytes {
+            builder = builder.image_limit_bytes(bytes);
+        }
         if let Some(home) = home {
             builder = builder.home(home);
         }

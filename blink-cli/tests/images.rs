@@ -282,6 +282,27 @@ fn options_and_environment_reach_the_registry() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", said(&output));
+    // Larger than allowed, by the option or the environment.
+    for (option, variable) in [("10", None), ("1000000000", Some("10")), ("", Some("10"))] {
+        let mut words = vec!["pull", "--mirror", &mirror, "hello:v1"];
+        if !option.is_empty() {
+            words.extend(["--image-limit-bytes", option]);
+        }
+        let mut command = place.blink(&words);
+        if let Some(variable) = variable {
+            command.env("BLINK_IMAGE_LIMIT_BYTES", variable);
+        }
+        let output = command.output().unwrap();
+        let is_larger = option != "1000000000";
+        assert_eq!(!output.status.success(), is_larger, "{}", said(&output));
+        if is_larger {
+            assert!(
+                said(&output).contains("--image-limit-bytes"),
+                "{}",
+                said(&output)
+            );
+        }
+    }
     let host = format!("localhost:{}", registry.port);
     let plain = [
         "pull",

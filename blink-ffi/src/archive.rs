@@ -121,7 +121,8 @@ pub unsafe extern "C" fn blink_session_export_oci(
     })
 }
 
-/// Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started.
+/// Makes a session whose disk is read from an archive that blink_session_export() has written. It is not started. The archive
+/// may be anybody's: what the options say holds, otherwise it gets no more than the defaults, and its image must be stored.
 ///
 /// @param blink    Borrowed. May be used from several threads at once.
 /// @param name     Its name.

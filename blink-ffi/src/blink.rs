@@ -71,6 +71,8 @@ pub struct blink_options {
     pub credentials_count: usize,
     /// A file to take logins from instead of docker's own config.json. NULL: none.
     pub docker_config: *const c_char,
+    /// Bytes that the layers of an image may have together, as they are stored and as they are unpacked. 0: 16 GiB.
+    pub image_limit_bytes: u64,
 }
 
 structure!(blink_options, zeros());
@@ -144,6 +146,9 @@ pub unsafe extern "C" fn blink_open(
                 Failure::invalid("an element of credentials is not REGISTRY=USER:PASSWORD")
             })?;
             registry = registry.with_credentials(name, user, password);
+        }
+        if asked.image_limit_bytes > 0 {
+            builder = builder.image_limit_bytes(asked.image_limit_bytes);
         }
         let core = Core::open(builder.with_registry(registry))?;
         out.give(blink { core });

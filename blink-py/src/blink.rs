@@ -142,7 +142,8 @@ fn reported(options: &Bound<'_, PyDict>) -> PyResult<(Option<Py<PyAny>>, Arc<Lat
 impl Blink {
     #[new]
     #[pyo3(signature = (
-        home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+        home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config,
+        image_limit_bytes
     ))]
     #[expect(
         clippy::too_many_arguments,
@@ -157,6 +158,7 @@ impl Blink {
         registry_ca: Option<&Bound<'_, PyAny>>,
         credentials: Vec<(String, String, String)>,
         docker_config: Option<&Bound<'_, PyAny>>,
+        image_limit_bytes: Option<u64>,
     ) -> PyResult<Blink> {
         let mut registry = RegistryOptions::default();
         for (name, url) in mirrors {
@@ -177,6 +179,9 @@ impl Blink {
         let mut builder = CoreBlink::builder()
             .with_offline(offline)
             .with_registry(registry);
+        if let Some(bytes) = image_limit_bytes {
+            builder = builder.image_limit_bytes(bytes);
+        }
         if let Some(home) = home {
             builder = builder.home(arguments::path(home)?);
         }

@@ -57,6 +57,7 @@ class Blink:
         registry_ca: Text | None,
         credentials: list[tuple[str, str, str]],
         docker_config: Text | None,
+        image_limit_bytes: int | None,
     ) -> Blink: ...
     @property
     def closed(self) -> bool: ...

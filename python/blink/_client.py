@@ -52,6 +52,9 @@ class Blink:
         User and password for registries; others are those of ``docker login``.
     docker_config : str, optional
         A file that those are taken from, instead of docker's own ``config.json``.
+    image_limit_bytes : int, optional
+        Bytes that the layers of an image may have together, as they are stored and as they are unpacked; 16 GiB by
+        default.
 
     Raises
     ------
@@ -79,9 +82,18 @@ class Blink:
         registry_ca: Text | None = None,
         credentials: Mapping[str, tuple[str, str]] | None = None,
         docker_config: Text | None = None,
+        image_limit_bytes: int | None = None,
     ) -> None:
         self._native = native(
-            home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+            home,
+            isolation,
+            offline,
+            mirrors,
+            insecure_registries,
+            registry_ca,
+            credentials,
+            docker_config,
+            image_limit_bytes,
         )
         self._native.open().wait()
 
@@ -217,13 +229,16 @@ class Blink:
         import_progress : callable, optional
             Called with a `TransferProgress` as the archive is read; ``progress`` hears of its image.
         **options
-            Those of `SessionOptions`, over what the archive says.
+            Those of `SessionOptions`, over what the archive says. It may be anybody's: it gets no more than the defaults,
+            nothing is started, and nothing is fetched because it says so.
 
         Raises
         ------
         AlreadyExists
         Corrupt, Unsupported
             For what is no whole archive, or one of the future, with nothing left behind.
+        ImageUnavailable
+            Its image is not stored; the message has the command that fetches it.
         """
         listening(options, import_progress)
         return Session(self._native.import_session(name, archive, options).wait())
@@ -387,6 +402,7 @@ def native(
     registry_ca: Text | None,
     credentials: Mapping[str, tuple[str, str]] | None,
     docker_config: Text | None,
+    image_limit_bytes: int | None,
 ) -> _blink.Blink:
     """Describe the library of a home."""
     pairs = [
@@ -395,7 +411,17 @@ def native(
         for address in ([addresses] if isinstance(addresses, str) else addresses)
     ]
     logins = [(registry, user, password) for registry, (user, password) in (credentials or {}).items()]
-    return _blink.Blink(home, isolation, offline, pairs, list(insecure_registries), registry_ca, logins, docker_config)
+    return _blink.Blink(
+        home,
+        isolation,
+        offline,
+        pairs,
+        list(insecure_registries),
+        registry_ca,
+        logins,
+        docker_config,
+        image_limit_bytes,
+    )
 
 
 _default_lock = threading.Lock()

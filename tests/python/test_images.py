@@ -99,6 +99,21 @@ def test_images_are_fetched_listed_and_removed(library: Blink, reference: str) -
     assert library.prune_images().freed_bytes >= 0
 
 
+def test_an_image_that_is_too_large_is_refused(reference: str, home: Path) -> None:
+    with blink.Blink(home=home, isolation=ENGINE, image_limit_bytes=1000) as library:  # type: ignore[arg-type]
+        with pytest.raises(blink.ResourceExhausted, match="image_limit_bytes"):
+            library.fetch_image(image=reference)
+
+    async def main() -> None:
+        async with AsyncBlink(home=home, isolation=ENGINE, image_limit_bytes=1000) as library:  # type: ignore[arg-type]
+            with pytest.raises(blink.ResourceExhausted):
+                await library.fetch_image(image=reference)
+
+    asyncio.run(main())
+    with pytest.raises(blink.InvalidArgument):
+        blink.Blink(home=home, isolation=ENGINE, image_limit_bytes=0)  # type: ignore[arg-type]
+
+
 def test_an_image_is_fetched_before_it_is_needed(library: Blink, reference: str, home: Path) -> None:
     told: list[Progress] = []
     library.fetch_image(image=reference, progress=told.append)

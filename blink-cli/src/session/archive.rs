@@ -73,12 +73,16 @@ impl Sessions {
             .import_progress(sign.transfer());
         let session = sign.shown(builder.import(file)).await?;
         let info = session.info().await;
-        let words = format!("made the session {}", info.name);
+        let mut words = format!("made the session {}", info.name);
+        for declined in session.declined() {
+            words += &format!("\nnot given, though the archive asks for it: {declined}");
+        }
         let more = json!({
             "path": file.to_string_lossy(),
             "id": info.id,
             "image": info.image,
             "warm": info.warm,
+            "declined": session.declined(),
         });
         self.tell("session_imported", &info.name, info.isolation, more, &words)
     }

@@ -168,7 +168,9 @@ pub(crate) enum SessionTask {
     },
     /// Make a session from a file that 'blink session export' has written; it is not started
     ///
-    /// What no option says is what the session was that was exported. Mounts, network and ports are only what options say.
+    /// What the session was that was exported holds where no option says otherwise, as far as it is no more than the
+    /// defaults: a file may be anybody's. Nothing is started or fetched because it says so: 'blink pull' its image first.
+    /// Mounts, network, ports and --warm are only what options say. What was not given is in "declined" of --json.
     Import {
         /// The file
         #[arg(value_hint = clap::ValueHint::FilePath)]

@@ -61,6 +61,8 @@ fn archives_are_written_and_read_with_what_the_session_was() {
         "team=blue",
         "--env",
         "A=1",
+        "--disk-mib",
+        "20480",
     ];
     open.extend(HOST);
     home.says(&open);
@@ -96,6 +98,9 @@ fn archives_are_written_and_read_with_what_the_session_was() {
         (&told["event"], &told["image"], &told["warm"]),
         (&json!("session_imported"), &json!("host"), &json!(false))
     );
+    // More than the default is nothing that a file can ask for.
+    let declined = json!([{ "option": "disk_mib", "asked": "20480", "given": "10240" }]);
+    assert_eq!(told["declined"], declined);
     assert_eq!(
         home.shell("b", "cat /var/blink/memory/note; echo $A"),
         "two\n1\n"
@@ -107,7 +112,8 @@ fn archives_are_written_and_read_with_what_the_session_was() {
     assert_eq!(home.refusal(&import)["kind"], "AlreadyExists");
     // Named by its file; what options say counts.
     let import = [&["import", "s.boxlite", "--env", "A=2"][..], &isolated].concat();
-    home.says(&import);
+    let words = home.says(&import);
+    assert!(words.contains("not given"), "{words}");
     assert_eq!(
         home.shell("s", "cat /var/blink/memory/note; echo $A"),
         "one\n2\n"

@@ -45,9 +45,18 @@ class AsyncBlink:
         registry_ca: Text | None = None,
         credentials: Mapping[str, tuple[str, str]] | None = None,
         docker_config: Text | None = None,
+        image_limit_bytes: int | None = None,
     ) -> None:
         self._native = native(
-            home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config
+            home,
+            isolation,
+            offline,
+            mirrors,
+            insecure_registries,
+            registry_ca,
+            credentials,
+            docker_config,
+            image_limit_bytes,
         )
 
     async def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
