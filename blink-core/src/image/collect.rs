@@ -192,9 +192,8 @@ impl ImageStore {
 
     fn try_forget(&self, digests: &[Digest]) -> Result<(), ImageError> {
         let store = &self.shared.folder;
-        let lock = Lock::exclusive_within(&store.join("store.lock"), FORGET_PATIENCE)
+        let _lock = Lock::exclusive_within(&store.join("store.lock"), FORGET_PATIENCE)
             .map_err(|error| ImageError::io("lock the image store", error))?;
-        let Some(_lock) = lock else { return Ok(()) };
         let (_, kept) = self.kept(&self.users()?)?;
         let leased = self.leased()?;
         for digest in digests {
