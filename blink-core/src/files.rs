@@ -444,8 +444,9 @@ impl Files {
     /// owner. Holes of files stay holes. Of the disk's free space, a twentieth of its size is left, and at most 256 MiB.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox; `InvalidArgument` where `to` is a socket, or a
-    /// file where a folder comes and the other way round; `ResourceExhausted` where the disk has no room for it.
+    /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox; `InvalidArgument` where `to` is a socket;
+    /// `IsADirectory` and `NotADirectory` where one is a folder and the other is not; `ResourceExhausted` where the disk has no
+    /// room for it.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref().to_owned());
         let found = self.stat_followed(from).await?;

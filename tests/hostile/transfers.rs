@@ -206,7 +206,7 @@ async fn devices_and_pipes_are_written_to() {
     says(&sandbox, "mkdir /tmp/folder").await;
     let pipe = arena.pipe("pipe");
     fails(
-        ErrorKind::InvalidArgument,
+        ErrorKind::NotADirectory,
         sandbox.files().unwrap().download("/tmp/folder", &pipe),
     )
     .await;
