@@ -2884,7 +2884,7 @@ blink_status blink_sandbox_processes(const struct blink_sandbox *sandbox,
  * @param sandbox  Borrowed. May be used from several threads at once.
  * @param out      Set on success; free with blink_files_free(). NULL on failure. It may outlive the sandbox's handle.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0), also where it has ended: what is done with the files fails then.
  */
 blink_status blink_sandbox_files(const struct blink_sandbox *sandbox,
                                  struct blink_files **out,

@@ -360,7 +360,7 @@ pub unsafe extern "C" fn blink_sandbox_processes(
 /// @param sandbox  Borrowed. May be used from several threads at once.
 /// @param out      Set on success; free with blink_files_free(). NULL on failure. It may outlive the sandbox's handle.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0), also where it has ended: what is done with the files fails then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_files(
     sandbox: *const blink_sandbox,

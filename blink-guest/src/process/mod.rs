@@ -320,6 +320,7 @@ impl Processes {
         let process = self
             .table
             .get(&signal.process.0)
+            .filter(|process| !process.released)
             .or_else(|| self.kept.get(signal.process.0))
             .ok_or_else(|| unknown(signal.process))?;
         let number = i32::from(signal.signal);
