@@ -139,6 +139,7 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_doctor(NULL, NULL, &report, &err));
     INVALID(blink_output_exit(NULL, NULL, &err));
     INVALID(blink_output_check(NULL, &err));
+    INVALID(blink_process_list_exit(NULL, 0, NULL, &err));
     /* Nobody has to want the error. */
     CHECK(blink_sandbox_ping(NULL, NULL, NULL) == BLINK_STATUS_INVALID_ARGUMENT);
 

@@ -35,7 +35,8 @@ static void isolation_unavailable(void)
     before = before ? strdup(before) : NULL;
     setenv("BLINK_BWRAP", "/no/such/bwrap", 1);
     blink *all = open_with(BLINK_ISOLATION_NAMESPACE, false);
-    CHECK(blink_run(all, NULL, &command, NULL, &output, &err) == BLINK_STATUS_ISOLATION_UNAVAILABLE);
+    blink_sandbox *sandbox;
+    RETURNS(BLINK_STATUS_ISOLATION_UNAVAILABLE, blink_sandbox_create(all, NULL, NULL, &sandbox, &err));
     CHECK(strstr(blink_error_message(err), "/no/such/bwrap") != NULL);
     FAILS(BLINK_STATUS_ISOLATION_UNAVAILABLE, blink_error_status(err));
     blink_close(all);
@@ -92,7 +93,7 @@ static void resource_exhausted(blink *all)
         free(data);
         blink_files_free(files);
     } else {
-        CHECK(blink_output_check(output, &err) == BLINK_STATUS_RESOURCE_EXHAUSTED);
+        RETURNS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_output_check(output, &err));
         CHECK(strstr(blink_error_message(err), "disk") != NULL && blink_error_output(err) != NULL);
         FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_error_status(err));
     }

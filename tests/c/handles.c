@@ -329,7 +329,7 @@ static void lent(void)
     slow.timeout_ms = 300;
     blink_output *output;
     OK(blink_sandbox_exec(sandbox, &slow, NULL, &output, &err));
-    CHECK(blink_output_check(output, &err) == BLINK_STATUS_TIMEOUT);
+    RETURNS(BLINK_STATUS_TIMEOUT, blink_output_check(output, &err));
     const blink_output *borrowed = blink_error_output(err);
     size_t before = blink_handle_count();
     blink_output_free((blink_output *)(uintptr_t)borrowed);

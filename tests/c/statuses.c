@@ -49,7 +49,6 @@ static void cancelled(blink *all, blink_sandbox *sandbox, blink_session *session
     OK(blink_session_spawn(session, &waiting, NULL, &running, &err));
     uint64_t id = blink_process_id(running);
     OK(blink_files_write(files, "/tmp/file", (const uint8_t *)"1234", 4, NULL, NULL, &err));
-    OK(blink_files_reader(files, "/tmp/file", 0, 4, NULL, &reader, &err));
     OK(blink_files_writer(files, "/tmp/other", NULL, &writer, &err));
 
     CANCELLED(blink_sandbox_create(all, NULL, cancel, &other, &err));

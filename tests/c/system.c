@@ -77,7 +77,7 @@ static void images(blink *all)
         if (status == BLINK_STATUS_BUSY)
             nanosleep(&pause, NULL);
     }
-    OK(status);
+    check_status(status, BLINK_STATUS_OK, &err, "blink_image_remove()", __FILE__, __LINE__);
     OK(blink_image_prune(all, &freed, &err));
 }
 
