@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::call::{Failure, quietly};
@@ -29,16 +29,16 @@ compile_error!(
 /// What can be handed to C.
 pub(crate) trait Handle: Send + Sync + 'static {
     /// Its type's number in handles; numbers are not seen elsewhere, and so may change.
-    const KIND: u64;
+    const KIND: usize;
     /// Its type's name in the header.
-    const NAME: &'static str = NAMES[Self::KIND as usize];
+    const NAME: &'static str = NAMES[Self::KIND];
 }
 
 macro_rules! handles {
     ($($kind:literal $module:ident::$name:ident),* $(,)?) => {
         const NAMES: &[&str] = &[$(stringify!($name)),*];
         $(impl Handle for crate::$module::$name {
-            const KIND: u64 = $kind;
+            const KIND: usize = $kind;
         })*
         // Each is at the place that its number says.
         const _: () = {
@@ -72,17 +72,20 @@ handles! {
     19 strings::blink_strings,
 }
 
-const MARK: u64 = 0b01 << 62;
+const MARK: usize = 0b01 << 62;
 const KIND_SHIFT: u32 = 57;
-const KINDS: u64 = 1 << 5;
-const COUNTS: u64 = 1 << KIND_SHIFT;
+const KINDS: usize = 1 << 5;
+const COUNTS: usize = 1 << KIND_SHIFT;
 
 /// The first count of this copy of the library. Another one in the same process has another, so that handles that got to the
 /// wrong copy are told. At least 2^56 counts are left behind it: two hundred years of ten million handles a second.
-static FIRST: LazyLock<u64> =
-    LazyLock::new(|| RandomState::new().hash_one(()) % (COUNTS >> 42) << 41 | 1);
+static FIRST: LazyLock<usize> = LazyLock::new(|| {
+    let random = RandomState::new().hash_one(()).to_ne_bytes();
+    let start = usize::from(u16::from_ne_bytes([random[0], random[1]])) % (COUNTS >> 42);
+    (start << 41) | 1
+});
 /// How many handles there have been.
-static GIVEN: AtomicU64 = AtomicU64::new(0);
+static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Parts of the table, each with a lock of its own: threads that make and free handles seldom meet.
 const SHARDS: usize = 16;
@@ -93,7 +96,7 @@ struct Entry {
     lent: bool,
 }
 
-type Entries = HashMap<u64, Entry, BuildHasherDefault<Spread>>;
+type Entries = HashMap<usize, Entry, BuildHasherDefault<Spread>>;
 
 /// Alone in its line of the processor's cache.
 #[repr(align(64))]
@@ -103,8 +106,8 @@ static LIVE: [Shard; SHARDS] =
     [const { Shard(RwLock::new(HashMap::with_hasher(BuildHasherDefault::new()))) }; SHARDS];
 
 impl Shard {
-    fn of(number: u64) -> &'static Shard {
-        &LIVE[(number % SHARDS as u64) as usize]
+    fn of(number: usize) -> &'static Shard {
+        &LIVE[number % SHARDS]
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Entries> {
@@ -118,20 +121,20 @@ impl Shard {
 
 /// Counts are spread well enough by one multiplication, and nobody outside chooses them.
 #[derive(Default)]
-struct Spread(u64);
+struct Spread(usize);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {
-        self.0
+        self.0 as u64
     }
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.write_u64(u64::from(*byte));
+            self.write_usize(usize::from(*byte));
         }
     }
 
-    fn write_u64(&mut self, number: u64) {
+    fn write_usize(&mut self, number: usize) {
         // The golden ratio's digits. The upper half of the product depends on all of the number's bits, and the table looks
         // at the lower ones first.
         self.0 = (self.0 ^ number)
@@ -140,20 +143,20 @@ impl Hasher for Spread {
     }
 }
 
-fn number<T>(handle: *const T) -> u64 {
-    handle.addr() as u64
+fn number<T>(handle: *const T) -> usize {
+    handle.addr()
 }
 
 /// The number of the type of a handle, of this library or of another copy of it.
-fn kind(number: u64) -> Option<u64> {
+fn kind(number: usize) -> Option<usize> {
     (number & 0b11 << 62 == MARK).then_some((number >> KIND_SHIFT) % KINDS)
 }
 
 /// The type of a handle that was given out.
-fn name(number: u64) -> Option<&'static str> {
+fn name(number: usize) -> Option<&'static str> {
     let count = (number % COUNTS).checked_sub(*FIRST)?;
     let kind = kind(number).filter(|_| count < GIVEN.load(Ordering::Relaxed))?;
-    NAMES.get(kind as usize).copied()
+    NAMES.get(kind).copied()
 }
 
 /// Says why a handle is not good.
@@ -187,7 +190,7 @@ fn insert<T: Handle>(value: T, lent: bool) -> *mut T {
     Shard::of(number)
         .write()
         .insert(number, Entry { value, lent });
-    std::ptr::without_provenance_mut(number as usize)
+    std::ptr::without_provenance_mut(number)
 }
 
 /// Takes a value out of the table; it is dropped where the last call that holds it ends.
