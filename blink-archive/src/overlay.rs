@@ -71,6 +71,10 @@ pub(crate) fn visit(
         walk.ways.push(way.map_err(read)?);
     }
     let all = (0..layers.len()).rev().collect();
+    let all = Entered {
+        at: all,
+        hides: false,
+    };
     walk.begin(all, OsStr::new(""), &path, false, visitor)?;
     while let Some(level) = walk.levels.last_mut() {
         let alone = level.alone;
@@ -114,6 +118,14 @@ struct Walk {
     levels: Vec<Level>,
 }
 
+/// The layers that are in a folder, the topmost first.
+#[derive(Default)]
+struct Entered {
+    at: Vec<usize>,
+    /// One of them, or what the next beneath has instead of a folder, hides all that is beneath.
+    hides: bool,
+}
+
 struct Level {
     /// The layers that are in this folder, the topmost first.
     at: Vec<usize>,
@@ -124,21 +136,22 @@ struct Level {
 }
 
 impl Walk {
-    /// Goes on into a folder in the layers that have it, the topmost first, until one hides those beneath. Returns these
-    /// layers.
-    fn enter(&mut self, at: &[usize], name: &OsStr) -> Result<Vec<usize>, Errno> {
-        let mut entered = Vec::new();
+    /// Goes on into a folder in the layers that have it, the topmost first, until one hides those beneath.
+    fn enter(&mut self, at: &[usize], name: &OsStr) -> Result<Entered, Errno> {
+        let mut entered = Entered::default();
         for &layer in at {
             let parent = self.ways[layer].folder();
             // What is not a folder hides all beneath it.
             if !root::is_folder(&root::stat(parent, name)?) {
+                entered.hides = true;
                 break;
             }
             let (folder, former) = root::open_for_a_while(parent, name)?;
             let opaque = attributes::is_opaque(&folder);
             self.ways[layer].enter(folder, former)?;
-            entered.push(layer);
+            entered.at.push(layer);
             if opaque? {
+                entered.hides = true;
                 break;
             }
         }
@@ -148,7 +161,7 @@ impl Walk {
     /// Lists a folder that all of `at` have entered, and tells of it.
     fn begin(
         &mut self,
-        at: Vec<usize>,
+        Entered { at, hides }: Entered,
         name: &OsStr,
         path: &Path,
         alone: bool,
@@ -156,7 +169,6 @@ impl Walk {
     ) -> Result<(), ArchiveError> {
         let failed = |error: Errno| ArchiveError::io(path, "read", error);
         let mut entries: BTreeMap<OsString, Vec<usize>> = BTreeMap::new();
-        let mut opaque = at.is_empty();
         for &layer in &at {
             let folder = self.ways[layer].folder();
             for entry in Dir::read_from(folder).map_err(failed)? {
@@ -166,7 +178,6 @@ impl Walk {
                     entries.entry(name).or_default().push(layer);
                 }
             }
-            opaque = attributes::is_opaque(folder).map_err(failed)?;
         }
         let Some(&topmost) = at.first() else {
             return Err(failed(Errno::NOTDIR));
@@ -177,7 +188,6 @@ impl Walk {
         if let Some(mode) = merged_mode {
             stat.st_mode = (stat.st_mode & !0o7777) | mode.as_raw_mode();
         }
-        let hides = opaque;
         let merged = Merged {
             folder: self.ways[topmost].folder(),
             stat,

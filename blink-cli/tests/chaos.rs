@@ -154,12 +154,12 @@ impl Home {
     /// Every session opens, and it and every checkpoint holds what was written.
     fn check(&self) {
         for name in self.sessions() {
-            self.succeeds(&["session", "run", "--name", &name, VERIFY]);
+            self.succeeds(&["session", "run", "--name", &name, "--", "sh", "-c", VERIFY]);
             let listed = self.succeeds(&["session", "list", "--json", "--name", &name]);
             for checkpoint in names_in(&listed) {
                 let fork = ["--name", &name, "--snapshot", &checkpoint, "--as", "copy"];
                 self.succeeds(&[&["session", "fork"][..], &fork].concat());
-                self.succeeds(&["session", "run", "--name", "copy", VERIFY]);
+                self.succeeds(&["session", "run", "--name", "copy", "--", "sh", "-c", VERIFY]);
                 self.succeeds(&["session", "rm", "--name", "copy"]);
             }
         }

@@ -341,7 +341,7 @@ fn a_credential_helper_of_dockers_is_asked() {
         "good",
         &format!(
             r#"[ "$1" = get ] && [ "$(cat)" = {host} ] &&
-            echo '{{"ServerURL":"x","Username":"{USER}","Secret":"{PASSWORD}"}}'"#
+            echo '{{"ServerURL":"{host}","Username":"{USER}","Secret":"{PASSWORD}"}}'"#
         ),
     );
     helper(

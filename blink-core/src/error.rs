@@ -125,6 +125,14 @@ impl ErrorKind {
                 | io::ErrorKind::StorageFull
                 | io::ErrorKind::QuotaExceeded,
             ) => ErrorKind::ResourceExhausted,
+            (None, io::ErrorKind::NotADirectory) => ErrorKind::NotADirectory,
+            (None, io::ErrorKind::IsADirectory) => ErrorKind::IsADirectory,
+            (None, io::ErrorKind::DirectoryNotEmpty) => ErrorKind::DirectoryNotEmpty,
+            (None, io::ErrorKind::ReadOnlyFilesystem) => ErrorKind::ReadOnly,
+            (None, io::ErrorKind::InvalidFilename) => ErrorKind::NameTooLong,
+            (None, io::ErrorKind::ResourceBusy | io::ErrorKind::ExecutableFileBusy) => {
+                ErrorKind::Busy
+            }
             (None, io::ErrorKind::TimedOut) => ErrorKind::Timeout,
             (None, io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
             (None, _) => ErrorKind::Internal,

@@ -8,10 +8,10 @@ use blink_core::{Command, Output};
 
 use crate::support::{blink, ok};
 
-const SIZE: u64 = 2 << 30;
+const SIZE: u64 = 256 << 20;
 
 /// Where there is something in it.
-const ISLANDS: [u64; 3] = [0, (1 << 30) + 12_345, SIZE - 100];
+const ISLANDS: [u64; 3] = [0, (128 << 20) + 12_345, SIZE - 100];
 
 /// What they may occupy on a disk: a few blocks each, and what a file system needs to find them.
 const MOST_BYTES: u64 = 1 << 20;

@@ -13,7 +13,6 @@ use super::{DEFAULT_PATIENCE, Session, name};
 use crate::blink::Blink;
 use crate::engine::{Archive, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::Lifetime;
 use crate::image::Progress;
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::PublishedPort;
@@ -346,7 +345,7 @@ impl SessionBuilder {
             image,
             ..
         } = self.sandbox.prepare_with(origin.digest.as_deref()).await?;
-        let folder = self.blink.home().new_sandbox(Lifetime::Session)?;
+        let folder = self.blink.new_session_folder()?;
         let claimed = self.blink.claim_image(image.as_ref(), &folder).await;
         let made = async {
             claimed?;

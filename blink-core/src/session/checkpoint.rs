@@ -9,7 +9,6 @@ use super::{Session, State, name, registry};
 use crate::blocking::on_thread;
 use crate::engine::{Consistency, engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::Lifetime;
 use tokio::sync::MutexGuard;
 
 /// A named state of a session's disk, which never changes.
@@ -447,7 +446,7 @@ impl Session {
         let made = async {
             for name in &names {
                 name::check("session", name)?;
-                folders.push(self.core.blink.home().new_sandbox(Lifetime::Session)?);
+                folders.push(self.core.blink.new_session_folder()?);
             }
             let image = &parent.options.asked.image;
             let digest = parent.options.digest.as_deref();

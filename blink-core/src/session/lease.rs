@@ -232,6 +232,17 @@ impl Drop for Lease {
     }
 }
 
+/// Makes the first lease of a session that is being made, which [`Lease::take`] then finds: a disk that is full is one before
+/// anything is changed.
+pub(super) fn prepare(folder: &Path) -> std::io::Result<()> {
+    let users = folder.join(FOLDER);
+    fs::create_dir(&users)?;
+    let file = new_lease(&users)?;
+    file.write_all_at(&[b' '; RECORD_BYTES], 0)?;
+    flock(&file, FlockOperation::Unlock)?;
+    Ok(())
+}
+
 fn new_lease(users: &Path) -> std::io::Result<File> {
     for number in 0_u32.. {
         let file = OpenOptions::new()

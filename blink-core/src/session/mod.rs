@@ -139,6 +139,18 @@ pub struct SessionInfo {
 }
 
 impl Blink {
+    /// Makes a folder for a new session, with all that this process needs there to use it.
+    fn new_session_folder(&self) -> Result<SandboxFolder> {
+        let folder = self.home().new_sandbox(Lifetime::Session)?;
+        match lease::prepare(folder.path()) {
+            Ok(()) => Ok(folder),
+            Err(error) => {
+                folder.remove_or_later();
+                Err(Error::io("the session's folder could not be made", &error))
+            }
+        }
+    }
+
     /// Describes a session to open, or to make where there is none of that name.
     ///
     /// # Examples

@@ -97,7 +97,7 @@ async fn names_and_nonsense_are_refused() {
         fails(ErrorKind::InvalidArgument, sandbox.connect_tcp(host, 80)).await;
     }
     fails(
-        ErrorKind::InvalidArgument,
+        ErrorKind::NameTooLong,
         sandbox.connect_unix("/x".repeat(100)),
     )
     .await;

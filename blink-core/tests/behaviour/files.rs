@@ -399,7 +399,7 @@ async fn a_full_disk_is_said() {
     // The one place of a fixed size in every sandbox.
     let error = fails(
         ErrorKind::ResourceExhausted,
-        files.write("/dev/shm/large", vec![0; 100 << 20]),
+        files.write("/dev/shm/large", noise(100 << 20)),
     )
     .await;
     assert!(error.message().contains("space"), "{error:?}");

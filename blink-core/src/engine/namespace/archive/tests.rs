@@ -483,15 +483,15 @@ fn an_export_that_fails_leaves_nothing() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
     let layers = [scratch.at("layer")];
     let error = export(&layers, &folder, id_base()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert_eq!(error.kind(), ErrorKind::IsADirectory, "{error}");
     let error = export(&layers, &folder.join("no/archive"), id_base()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-    // What is there already is replaced, and a link to it is not followed.
-    fs::write(folder.join("other"), "kept").unwrap();
+    // What is there already is replaced, and a link to it is followed and stays.
+    fs::write(folder.join("other"), "replaced").unwrap();
     symlink("other", &archive).unwrap();
     export(&layers, &archive, id_base()).unwrap();
-    assert!(!archive.is_symlink());
-    assert_eq!(fs::read(folder.join("other")).unwrap(), b"kept");
+    assert!(archive.is_symlink());
+    assert_ne!(fs::read(folder.join("other")).unwrap(), b"replaced");
     assert_eq!(fs::metadata(&archive).unwrap().mode() & 0o777, 0o600);
     // A disk that no machine was booted from.
     fs::create_dir(scratch.at("new")).unwrap();
