@@ -160,7 +160,7 @@ impl Home {
                 let fork = ["--name", &name, "--snapshot", &checkpoint, "--as", "copy"];
                 self.succeeds(&[&["session", "fork"][..], &fork].concat());
                 self.succeeds(&["session", "run", "--name", "copy", "--", "sh", "-c", VERIFY]);
-                self.succeeds(&["session", "rm", "--name", "copy"]);
+                self.succeeds(&["session", "rm", "--force", "--name", "copy"]);
             }
         }
     }
@@ -172,7 +172,7 @@ impl Home {
     /// Removes all sessions; then nothing is left.
     fn clear(&self) {
         for name in self.sessions() {
-            self.succeeds(&["session", "rm", "--name", &name]);
+            self.succeeds(&["session", "rm", "--force", "--name", &name]);
         }
         self.succeeds(&["session", "prune"]);
         for folder in ["sandboxes", "layers"] {

@@ -719,7 +719,13 @@ fn bytes(path: &Path) -> blink_wire::PathBytes {
 fn archive_error(path: &Path, error: &blink_archive::ArchiveError) -> Error {
     match error.io_error() {
         Some(io) => Error::io(format!("{} ({error})", path.display()), io),
-        None => Error::new(ErrorKind::Corrupt, format!("{}: {error}", path.display())),
+        None => {
+            let kind = match error {
+                ArchiveError::Limit { .. } => ErrorKind::ResourceExhausted,
+                _ => ErrorKind::Corrupt,
+            };
+            Error::new(kind, format!("{}: {error}", path.display()))
+        }
     }
 }
 

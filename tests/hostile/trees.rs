@@ -7,7 +7,7 @@ use blink_core::{Command, ErrorKind, Files};
 use crate::support::{blink, fails, ok, within};
 
 /// More than a thread's stack has room for with a frame for each, and far more than descriptors.
-const LEVELS: u32 = 20_000;
+const LEVELS: u32 = 5_000;
 
 /// Folders inside each other, and a file of a megabyte in the last.
 fn build(top: &str) -> Command {
