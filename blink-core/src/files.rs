@@ -721,7 +721,7 @@ fn archive_error(path: &Path, error: &blink_archive::ArchiveError) -> Error {
         Some(io) => Error::io(format!("{} ({error})", path.display()), io),
         None => {
             let kind = match error {
-                ArchiveError::Limit { .. } => ErrorKind::ResourceExhausted,
+                blink_archive::ArchiveError::Limit { .. } => ErrorKind::ResourceExhausted,
                 _ => ErrorKind::Corrupt,
             };
             Error::new(kind, format!("{}: {error}", path.display()))
