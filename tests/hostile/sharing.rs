@@ -316,7 +316,8 @@ async fn busy_names_everybody_and_never_this_process_as_another() {
     assert_eq!(says(&again, "cat /data/kept").await, "kept");
     let mut first = Sharer::start("hold", blink.home());
     let mut second = Sharer::start("hold", blink.home());
-    (first.said(), second.said());
+    first.said();
+    second.said();
     drop((session, again));
     let session = ok(blink.take_session(NAME, NO_PATIENCE)).await;
     let named = |error: &Error| {

@@ -63,8 +63,11 @@ enum Form {
 
 /// A layer that is being written, as a tar.
 pub(crate) struct NewLayer {
-    plain: Hashed<Told<GzEncoder<Hashed<Roomy<BufWriter<File>>>>>>,
+    plain: Hashed<Told<GzEncoder<Stored>>>,
 }
+
+/// What a layer is stored as.
+type Stored = Hashed<Roomy<BufWriter<File>>>;
 
 /// A layer's name before its digest is known.
 const NEW: &str = "new";

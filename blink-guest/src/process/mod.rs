@@ -376,7 +376,7 @@ impl Processes {
             .min_by_key(|(id, _)| **id)
         {
             last = id;
-            if process.released || !(process.keep || !process.settled) {
+            if process.released || (!process.keep && process.settled) {
                 continue;
             }
             let info = process.info(ProcessId(id));
