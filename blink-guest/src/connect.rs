@@ -252,7 +252,7 @@ impl Connection {
         self.received.reserve(READ_BYTES);
         match read_into(&self.socket, &mut self.received) {
             Ok(0) => self.received_end = true,
-            Ok(_) | Err(Errno::INTR) => {}
+            Ok(_) => {}
             Err(Errno::AGAIN) => self.readable = false,
             Err(_) => self.received_end = true,
         }

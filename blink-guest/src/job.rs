@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use blink_wire::{
     Counted, ErrorBody, ErrorKind, FrameType, INITIAL_WINDOW, Limit, Message, Response, Trailer,
@@ -13,6 +14,7 @@ use bytes::{Buf, Bytes};
 
 use crate::failure::{errno_of, failed_as};
 use crate::link::{BULK_BODY, Caller};
+use crate::process::queue::{PATIENCE, RETRY};
 use crate::sources::Chunk;
 
 /// Jobs that run at once. Each is a thread with a small stack and at most two windows of data.
@@ -117,6 +119,8 @@ pub(crate) struct Jobs {
     table: HashMap<u64, Job>,
     waiting: VecDeque<(u64, Work)>,
     running: usize,
+    /// Since when there is no thread for the next one.
+    stalled: Option<Instant>,
     next_id: u64,
     wake: Arc<Wake>,
     /// The chunk that is being sent.
@@ -132,6 +136,7 @@ impl Jobs {
             table: HashMap::new(),
             waiting: VecDeque::new(),
             running: 0,
+            stalled: None,
             next_id: 1,
             wake: Arc::new(Wake {
                 eventfd,
@@ -184,33 +189,34 @@ impl Jobs {
         Ok(id)
     }
 
-    fn run_waiting(&mut self) {
+    /// When a job that there was no thread for is tried again.
+    pub(crate) fn next_start(&self) -> Option<Instant> {
+        let waits = self.stalled.is_some() && !self.waiting.is_empty();
+        (waits && self.running < RUNNING_LIMIT).then(|| Instant::now() + RETRY)
+    }
+
+    /// Starts the jobs that wait, as far as there is room.
+    pub(crate) fn run_waiting(&mut self) {
         while self.running < RUNNING_LIMIT
             && let Some((id, work)) = self.waiting.pop_front()
         {
             let Some(job) = self.table.get(&id) else {
                 continue;
             };
-            let shared = job.shared.clone();
             let caller = job.caller;
-            let started = std::thread::Builder::new()
-                .stack_size(STACK_BYTES)
-                .spawn(move || {
-                    let mut stream = JobStream {
-                        shared,
-                        sent: Counted::default(),
-                        received: Counted::default(),
-                        current: Bytes::new(),
-                    };
-                    let result = work(&mut stream);
-                    let mut state = stream.shared.lock();
-                    state.result = Some(result);
-                    drop(state);
-                    stream.shared.wake.tell(stream.shared.id);
-                });
-            match started {
-                Ok(_) => self.running += 1,
-                Err(error) => {
+            match run(work, job.shared.clone()) {
+                Ok(()) => {
+                    self.running += 1;
+                    self.stalled = None;
+                }
+                // Some thread or process may end soon.
+                Err((work, _))
+                    if self.stalled.get_or_insert_with(Instant::now).elapsed() < PATIENCE =>
+                {
+                    self.waiting.push_front((id, work));
+                    return;
+                }
+                Err((_, error)) => {
                     self.table.remove(&id);
                     let message = format!(
                         "no thread for a file operation ({error}); the sandbox is at its limit of processes or memory"
@@ -225,6 +231,9 @@ impl Jobs {
                     ));
                 }
             }
+        }
+        if self.waiting.is_empty() {
+            self.stalled = None;
         }
     }
 
@@ -334,6 +343,40 @@ impl Jobs {
             self.collect_one(id);
         }
     }
+}
+
+/// Runs a job on a thread of its own; gives the work back where there is none.
+fn run(work: Work, shared: Arc<Shared>) -> Result<(), (Work, io::Error)> {
+    let held = Arc::new(Mutex::new(Some(work)));
+    let taken = held.clone();
+    let started = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            let Some(work) = take(&taken) else { return };
+            let mut stream = JobStream {
+                shared,
+                sent: Counted::default(),
+                received: Counted::default(),
+                current: Bytes::new(),
+            };
+            let result = work(&mut stream);
+            let mut state = stream.shared.lock();
+            state.result = Some(result);
+            drop(state);
+            stream.shared.wake.tell(stream.shared.id);
+        });
+    match started {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // Nobody else could take it: the thread was never there.
+            let work = take(&held).expect("the work of a thread that did not start is still held");
+            Err((work, error))
+        }
+    }
+}
+
+fn take(held: &Mutex<Option<Work>>) -> Option<Work> {
+    held.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// A job's view of its stream: what it reads comes from the host, what it writes goes there.

@@ -3,13 +3,13 @@
 //! What goes out first is what was begun; then control frames; then one bulk frame of each stream that has something
 //! to send and the credit to send it, in turn. So a control frame waits for one bulk frame at most.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 
 use blink_wire::{
-    Decoder, ErrorBody, Frame, FrameType, HEADER_LEN, Header, LINK_BODY_LIMIT, Message,
+    Decoder, ErrorBody, Frame, FrameType, Header, LINK_BODY_LIMIT, Message, REQUEST_LIMIT,
 };
-use bytes::BufMut;
+use bytes::{BufMut, Bytes, BytesMut};
 use rustix::io::{self, Errno, IoSlice};
 
 use crate::sources::Sources;
@@ -28,6 +28,8 @@ const CONTROL_BACKLOG: usize = 1 << 20;
 /// What a request's stream belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
+    /// A program that is still to be started.
+    Waiting,
     Process(u64),
     /// Waits for a process's end, and carries nothing.
     End(u64),
@@ -43,6 +45,7 @@ pub(crate) struct Caller {
 }
 
 /// The link is over.
+#[derive(Debug)]
 pub(crate) struct Broken;
 
 /// Says to who connects that there are too many links; there is always room for so little.
@@ -70,8 +73,12 @@ pub(crate) struct Link {
     decoder: Decoder,
     pub(crate) greeted: bool,
     pub(crate) streams: HashMap<u64, Stream>,
-    /// Requests whose streams may have something to send.
+    /// Requests whose streams may have something to send, in turn.
     ready: VecDeque<u64>,
+    is_ready: HashSet<u64>,
+    /// Requests of which parts have come.
+    parts: HashMap<u64, BytesMut>,
+    parts_bytes: usize,
     control: Vec<u8>,
     pending: Vec<u8>,
     pending_sent: usize,
@@ -88,6 +95,9 @@ impl Link {
             greeted: false,
             streams: HashMap::new(),
             ready: VecDeque::new(),
+            is_ready: HashSet::new(),
+            parts: HashMap::new(),
+            parts_bytes: 0,
             control: Vec::new(),
             pending: Vec::new(),
             pending_sent: 0,
@@ -105,8 +115,14 @@ impl Link {
         self.writable |= writable;
     }
 
+    /// Whether there is something to take now. What was read already counts: no event announces it again.
     pub(crate) fn wants_read(&self) -> bool {
-        self.readable && self.control.len() < CONTROL_BACKLOG
+        self.takes_more() && (self.readable || self.decoder.has_frame())
+    }
+
+    /// Whether answers have room. It comes back when they are sent, which `wants_flush` is about.
+    fn takes_more(&self) -> bool {
+        self.control.len() < CONTROL_BACKLOG
     }
 
     /// Remembers what a request's stream belongs to; `false` where there are too many.
@@ -118,13 +134,16 @@ impl Link {
         room
     }
 
-    /// Reads once, then gives each whole frame to `handle`.
+    /// Reads once, unless there are frames left of an earlier read: they come first, so that memory stays bounded.
     pub(crate) fn read(&mut self) -> Result<(), Broken> {
+        if !self.readable || self.decoder.has_frame() {
+            return Ok(());
+        }
         self.decoder.reserve();
         let buffer = self.decoder.buffer_mut();
         match read_into(&self.socket, buffer) {
             Ok(0) => Err(Broken),
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(_) => Ok(()),
             Err(Errno::AGAIN) => {
                 self.readable = false;
                 Ok(())
@@ -133,8 +152,11 @@ impl Link {
         }
     }
 
-    /// The next whole frame that has arrived.
+    /// The next whole frame that has arrived, while its answer has room.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, Broken> {
+        if !self.takes_more() {
+            return Ok(None);
+        }
         match self.decoder.next_frame() {
             Ok(frame) => Ok(frame),
             Err(error) => {
@@ -145,6 +167,24 @@ impl Link {
                 Err(Broken)
             }
         }
+    }
+
+    /// Keeps a part of a request until the rest has come; `false` where it is more than a request may be.
+    pub(crate) fn push_part(&mut self, request: u64, part: &[u8]) -> bool {
+        self.parts_bytes += part.len();
+        self.parts.entry(request).or_default().put_slice(part);
+        // Empty parts take no bytes and must not take memory either.
+        self.parts_bytes <= REQUEST_LIMIT && self.parts.len() <= STREAMS_LIMIT
+    }
+
+    /// The parts of a request that have come, with the rest of it.
+    pub(crate) fn take_parts(&mut self, request: u64, rest: Bytes) -> Bytes {
+        let Some(mut body) = self.parts.remove(&request) else {
+            return rest;
+        };
+        self.parts_bytes -= body.len();
+        body.put_slice(&rest);
+        body.freeze()
     }
 
     /// Queues a control frame.
@@ -188,7 +228,7 @@ impl Link {
 
     /// The stream of a request may have something to send.
     pub(crate) fn mark_ready(&mut self, request: u64) {
-        if !self.ready.contains(&request) {
+        if self.is_ready.insert(request) {
             self.ready.push_back(request);
         }
     }
@@ -209,8 +249,9 @@ impl Link {
             return Ok(());
         }
         while let Some(request) = self.ready.pop_front() {
+            self.is_ready.remove(&request);
             if self.flush_stream(request, sources)? {
-                self.ready.push_back(request);
+                self.mark_ready(request);
                 break;
             }
         }
@@ -240,8 +281,11 @@ impl Link {
         let parts = [&header[..], chunk.first, chunk.second];
         let sent = match io::writev(&self.socket, &parts.map(IoSlice::new)) {
             Ok(count) => count,
-            Err(Errno::AGAIN) => 0,
             Err(Errno::INTR) => 0,
+            Err(Errno::AGAIN) => {
+                self.writable = false;
+                0
+            }
             Err(_) => return Err(Broken),
         };
         let mut skip = sent;
@@ -251,9 +295,6 @@ impl Link {
             skip -= from;
         }
         let frame_type = chunk.frame_type;
-        if sent < HEADER_LEN + length {
-            self.writable = false;
-        }
         sources.sent(stream, frame_type, length);
         Ok(true)
     }
@@ -286,8 +327,10 @@ pub(crate) fn read_into(
     buffer: &mut bytes::BytesMut,
 ) -> io::Result<usize> {
     let spare = buffer.spare_capacity_mut();
-    let (initialized, _) = io::read(fd, spare)?;
-    let count = initialized.len();
+    let count = io::retry_on_intr(|| {
+        let (initialized, _) = io::read(fd.as_fd(), &mut *spare)?;
+        Ok(initialized.len())
+    })?;
     // SAFETY: the kernel has just written these bytes.
     unsafe { buffer.advance_mut(count) };
     Ok(count)

@@ -27,7 +27,7 @@ impl Sources {
     pub(crate) fn next_chunk(&mut self, stream: Stream, limit: usize) -> Option<Chunk<'_>> {
         match stream {
             Stream::Process(id) => self.processes.next_chunk(id, limit),
-            Stream::End(_) => None,
+            Stream::Waiting | Stream::End(_) => None,
             Stream::Job(id) => self.jobs.next_chunk(id),
             Stream::Connection(id) => self.connections.next_chunk(id),
         }
@@ -37,7 +37,7 @@ impl Sources {
     pub(crate) fn sent(&mut self, stream: Stream, frame_type: FrameType, length: usize) {
         match stream {
             Stream::Process(id) => self.processes.sent(id, frame_type, length),
-            Stream::End(_) => {}
+            Stream::Waiting | Stream::End(_) => {}
             Stream::Job(id) => self.jobs.sent(id),
             Stream::Connection(id) => self.connections.sent(id, length),
         }

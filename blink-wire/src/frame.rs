@@ -192,6 +192,23 @@ impl Decoder {
         }))
     }
 
+    /// Whether [`next_frame`](Decoder::next_frame) would return a frame or an error now, without anything more being read.
+    ///
+    /// Whoever leaves frames for later has to ask: no event announces what has been read already.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        if self.failed.is_some() {
+            return true;
+        }
+        let Some(bytes) = self.buffer.first_chunk() else {
+            return false;
+        };
+        match Header::decode(bytes, self.body_limit) {
+            Ok(header) => self.buffer.len() - HEADER_LEN >= header.body_len as usize,
+            Err(_) => true,
+        }
+    }
+
     fn take_body(&mut self, len: usize) -> Bytes {
         if len >= self.block / SHARED_PART {
             return self.buffer.split_to(len).freeze();

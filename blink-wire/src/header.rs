@@ -62,6 +62,8 @@ frame_types! {
     RPC_RESPONSE = 0x11, "RpcResponse";
     /// A call's failure.
     RPC_ERROR = 0x12, "RpcError";
+    /// A part of a call that is longer than one frame; the call itself follows with the rest.
+    RPC_PART = 0x13, "RpcPart";
     /// Bytes of a stream that is not a process's.
     STREAM_DATA = 0x20, "StreamData";
     /// A terminal's new size.

@@ -8,6 +8,12 @@ use crate::header::HEADER_LEN;
 /// that carries 1 GB/s. It is also what one hostile guest can make the host hold for a frame that never ends.
 pub const LINK_BODY_LIMIT: u32 = 1 << 20;
 
+/// The longest request on a link, in bytes, where the agent takes it in parts: 8 MiB.
+///
+/// Linux gives a program's arguments and environment a quarter of the limit of its stack, and never more than 6 MiB. So
+/// whatever a program can be given fits, and the kernel is who refuses what is too long.
+pub const REQUEST_LIMIT: usize = 8 << 20;
+
 /// The longest body on a V-Hub connection, in bytes: 16 MiB.
 ///
 /// A call's argument or result is one frame there, so it has to hold what functions exchange (a document, an image).

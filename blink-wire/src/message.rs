@@ -90,6 +90,17 @@ pub struct Hello {
     pub boot_id: String,
 }
 
+impl Hello {
+    /// The capability of an agent that takes a request in several frames: [`FrameType::RPC_PART`](crate::FrameType::RPC_PART).
+    pub const REQUEST_PARTS: &str = "request-parts";
+
+    /// Whether the sender knows an optional feature.
+    #[must_use]
+    pub fn can(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|known| known == capability)
+    }
+}
+
 /// What a host asks of the agent (frame type RpcRequest).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[non_exhaustive]

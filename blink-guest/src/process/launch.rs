@@ -13,6 +13,7 @@ use blink_wire::{ErrorBody, ErrorKind, Spawn};
 use libc::{c_char, c_int, c_long, c_void};
 use rustix::io::Errno;
 
+use super::NotStarted;
 use super::user::User;
 use crate::confine::Confinement;
 use crate::failure::{errno_of, failed, failed_as};
@@ -83,7 +84,7 @@ pub(crate) fn launch(
     stdio: &Stdio<'_>,
     confinement: &Confinement,
     stack: &mut Stack,
-) -> Result<Launched, ErrorBody> {
+) -> Result<Launched, NotStarted> {
     let name = spawn
         .argv
         .first()
@@ -137,7 +138,9 @@ pub(crate) fn launch(
     // The child has ended by itself without executing anything; take it away.
     // SAFETY: waitpid with a null status only collects this child.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
-    explain(&plan, name, asked_dir)
+    explain(&plan, name, asked_dir, || {
+        too_long(&spawn.argv, &environment)
+    })
 }
 
 /// The child's stack, used again for each launch: the agent waits until the child has left it.
@@ -149,7 +152,7 @@ impl Stack {
     }
 }
 
-fn clone_child(plan: &mut Plan<'_>, stack: &mut Stack) -> Result<i32, ErrorBody> {
+fn clone_child(plan: &mut Plan<'_>, stack: &mut Stack) -> Result<i32, NotStarted> {
     let top = stack.0.as_mut_ptr_range().end.cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     let argument = std::ptr::from_mut(plan).cast::<c_void>();
@@ -162,11 +165,8 @@ fn clone_child(plan: &mut Plan<'_>, stack: &mut Stack) -> Result<i32, ErrorBody>
         let message = format!(
             "no process could be started ({error}); the sandbox may be at its limit of processes or memory"
         );
-        return Err(failed_as(
-            ErrorKind::ResourceExhausted,
-            errno_of(&error),
-            message,
-        ));
+        let error = failed_as(ErrorKind::ResourceExhausted, errno_of(&error), message);
+        return Err(NotStarted::NoRoom(error));
     }
     Ok(pid)
 }
@@ -300,7 +300,12 @@ fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-fn explain(plan: &Plan<'_>, name: &[u8], asked_dir: Option<&[u8]>) -> Result<Launched, ErrorBody> {
+fn explain(
+    plan: &Plan<'_>,
+    name: &[u8],
+    asked_dir: Option<&[u8]>,
+    too_long: impl FnOnce() -> String,
+) -> Result<Launched, NotStarted> {
     let error = Errno::from_raw_os_error(plan.errno);
     let shown = OsStr::from_bytes(name).to_string_lossy();
     let not_executed = |code, reason| Ok(Launched::NotExecuted { code, reason });
@@ -330,16 +335,13 @@ fn explain(plan: &Plan<'_>, name: &[u8], asked_dir: Option<&[u8]>) -> Result<Lau
                 126,
                 format!("{shown}: it is not a program for this machine, and has no #! line"),
             ),
-            Errno::TOOBIG => Err(failed(
-                error,
-                "the arguments and the environment are larger than the kernel takes (128 KiB for one string); pass large data through a file or standard input",
-            )),
-            Errno::NOMEM | Errno::AGAIN => Err(failed(
+            Errno::TOOBIG => Err(failed_as(ErrorKind::InvalidArgument, error, too_long()).into()),
+            Errno::NOMEM | Errno::AGAIN => Err(NotStarted::NoRoom(failed(
                 error,
                 format!(
                     "{shown}: there is too little memory, or no process left within the limit, to start it"
                 ),
-            )),
+            ))),
             error => not_executed(126, format!("{shown}: {error}")),
         },
         Step::CurrentDir => {
@@ -353,21 +355,57 @@ fn explain(plan: &Plan<'_>, name: &[u8], asked_dir: Option<&[u8]>) -> Result<Lau
                 }
                 error => format!("cannot be entered in the sandbox: {error}"),
             };
-            Err(failed(error, format!("the working directory {dir} {why}")))
+            Err(failed(error, format!("the working directory {dir} {why}")).into())
         }
         Step::Groups | Step::Group | Step::User => {
             let message = format!(
                 "this sandbox cannot run programs as user {} ({}): it has only the user root, because Blink itself runs as an ordinary user here",
                 plan.user.name, plan.user.uid
             );
-            Err(failed_as(ErrorKind::Unsupported, error, message))
+            Err(failed_as(ErrorKind::Unsupported, error, message).into())
         }
         step => Err(failed_as(
             ErrorKind::Internal,
             error,
             format!("{shown} could not be started: step {step:?} failed ({error})"),
-        )),
+        )
+        .into()),
     }
+}
+
+/// What it is that the kernel finds too long.
+fn too_long(argv: &[blink_wire::PathBytes], environment: &[Vec<u8>]) -> String {
+    /// Linux's `MAX_ARG_STRLEN`, less the byte that ends a string.
+    const LONGEST_STRING: usize = (128 << 10) - 1;
+    let advice = "pass large data through a file or standard input";
+    let limit = format!("the kernel takes {LONGEST_STRING}; {advice}");
+    if let Some((index, arg)) = argv
+        .iter()
+        .enumerate()
+        .find(|(_, arg)| arg.len() > LONGEST_STRING)
+    {
+        let length = arg.len();
+        return match index {
+            0 => format!("the program's name has {length} bytes, and {limit}"),
+            _ => format!("argument {index} has {length} bytes, and {limit}"),
+        };
+    }
+    if let Some(pair) = environment.iter().find(|pair| pair.len() > LONGEST_STRING) {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let shown: String = String::from_utf8_lossy(name).chars().take(100).collect();
+        let length = pair.len();
+        return format!(
+            "the environment variable {shown} has {length} bytes with its name, and {limit}"
+        );
+    }
+    let total = |strings: &mut dyn Iterator<Item = usize>| -> usize {
+        strings.map(|length| length + 1).sum()
+    };
+    let arguments = total(&mut argv.iter().map(|arg| arg.len()));
+    let variables = total(&mut environment.iter().map(Vec::len));
+    format!(
+        "the arguments have {arguments} bytes and the environment has {variables}, and the kernel takes about a quarter of the limit of a program's stack for both together (2 MiB where that is 8 MiB); {advice}"
+    )
 }
 
 fn invalid(message: &str) -> ErrorBody {

@@ -10,7 +10,9 @@ use blink_wire::{
 };
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, wait, waitid,
+};
 
 use crate::confine::Confinement;
 use crate::failure::exhausted;
@@ -20,7 +22,8 @@ use descriptors::Descriptors;
 use kept::Kept;
 use launch::{Launched, Stack, Stdio};
 use output::Output;
-use state::{Ended, Process};
+use queue::{Queue, YOUNG_LIMIT, YOUTH};
+use state::{Ended, Process, Reason};
 use stdin::Stdin;
 use tree::Proc;
 
@@ -28,6 +31,7 @@ mod descriptors;
 mod kept;
 mod launch;
 mod output;
+pub(crate) mod queue;
 mod state;
 mod stdin;
 mod streams;
@@ -58,8 +62,29 @@ pub(crate) enum Notice {
     Taken(Caller),
 }
 
+/// Why a program was not started.
+pub(crate) enum NotStarted {
+    /// It cannot be right, or something is broken.
+    Refused(ErrorBody),
+    /// There is no room for it now.
+    NoRoom(ErrorBody),
+}
+
+impl From<ErrorBody> for NotStarted {
+    fn from(error: ErrorBody) -> NotStarted {
+        NotStarted::Refused(error)
+    }
+}
+
+/// What became of a program that waited.
+pub(crate) struct Started {
+    pub(crate) caller: Caller,
+    pub(crate) result: Result<(u64, Attached), ErrorBody>,
+}
+
 /// The table.
 pub(crate) struct Processes {
+    pub(crate) queue: Queue,
     /// Those that run, and those of whom there is something left to read or to tell.
     table: BTreeMap<u64, Process>,
     /// Those that are over, for whoever comes back.
@@ -92,6 +117,7 @@ impl Processes {
         const NULL: &str = "/dev/null";
         let not_opened = |path: &str, error: io::Errno| format!("{path} cannot be opened: {error}");
         Ok(Processes {
+            queue: Queue::new(),
             table: BTreeMap::new(),
             kept: Kept::default(),
             by_pid: HashMap::new(),
@@ -105,13 +131,67 @@ impl Processes {
         })
     }
 
+    /// Starts the next program that waits, if one can be started now.
+    pub(crate) fn start_next(&mut self, poll: &Poll) -> Option<Started> {
+        let now = Instant::now();
+        if self.next_start(now).is_none_or(|start| start > now) {
+            return None;
+        }
+        let mut waiting = self.queue.pop()?;
+        let caller = waiting.caller;
+        let result = match self.spawn(&waiting.spawn, caller, poll) {
+            Ok((id, attached)) => {
+                for (bytes, end) in std::mem::take(&mut waiting.input) {
+                    self.push_stdin(id, bytes, end);
+                }
+                Ok((id, attached))
+            }
+            Err(NotStarted::Refused(error)) => Err(error),
+            Err(NotStarted::NoRoom(error)) if self.queue.is_given_up(&waiting, now) => {
+                return Some(Started {
+                    caller,
+                    result: Err(error),
+                });
+            }
+            Err(NotStarted::NoRoom(_)) => {
+                self.queue.put_back(waiting, now);
+                return None;
+            }
+        };
+        self.queue.progressed(now);
+        Some(Started { caller, result })
+    }
+
+    /// When the next program that waits can be started.
+    fn next_start(&self, now: Instant) -> Option<Instant> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        if let Some(retry) = self.queue.retry_at {
+            return Some(retry);
+        }
+        let mut young: Vec<Instant> = self
+            .by_pid
+            .values()
+            .filter_map(|id| self.table.get(id))
+            .map(|process| process.started + YOUTH)
+            .filter(|grown| *grown > now)
+            .collect();
+        if young.len() < YOUNG_LIMIT {
+            return Some(now);
+        }
+        // So many must have grown up, or ended, that less than the limit are left.
+        let enough = young.len() - YOUNG_LIMIT;
+        Some(*young.select_nth_unstable(enough).1)
+    }
+
     /// Starts a process whose output goes to `caller`, or attaches to the one with the same key.
-    pub(crate) fn spawn(
+    fn spawn(
         &mut self,
         spawn: &Spawn,
         caller: Caller,
         poll: &Poll,
-    ) -> Result<(u64, Attached), ErrorBody> {
+    ) -> Result<(u64, Attached), NotStarted> {
         if let Some(key) = &spawn.key
             && let Some(id) = self.with_key(key)
         {
@@ -122,20 +202,15 @@ impl Processes {
             };
             return Ok((id, self.attach(&attach, caller)?));
         }
-        if self
-            .table
-            .values()
-            .filter(|process| process.ended.is_none())
-            .count()
-            >= RUNNING_LIMIT
-        {
+        if self.by_pid.len() >= RUNNING_LIMIT {
             let message =
                 format!("{RUNNING_LIMIT} processes are running already; wait for some to end");
-            return Err(ErrorBody::new(ErrorKind::ResourceExhausted, message));
+            let error = ErrorBody::new(ErrorKind::ResourceExhausted, message);
+            return Err(NotStarted::NoRoom(error));
         }
         if spawn.key.as_ref().is_some_and(|key| key.len() > ARGV_SHOWN) {
             let message = format!("a process's key may have {ARGV_SHOWN} bytes");
-            return Err(ErrorBody::new(ErrorKind::InvalidArgument, message));
+            return Err(ErrorBody::new(ErrorKind::InvalidArgument, message).into());
         }
         let id = self.next_id;
         let process = self.start(spawn, id, poll)?;
@@ -169,12 +244,12 @@ impl Processes {
             .ok_or_else(|| unknown(id))
     }
 
-    fn start(&mut self, spawn: &Spawn, id: u64, poll: &Poll) -> Result<Process, ErrorBody> {
+    fn start(&mut self, spawn: &Spawn, id: u64, poll: &Poll) -> Result<Process, NotStarted> {
         let user = user::find(spawn.user.as_deref())?;
         let started = Instant::now();
         let marker = self.proc.mark_next_child();
         let ends = Descriptors::open(spawn, &self.dev_null)
-            .map_err(|error| exhausted("pipes for the program", error))?;
+            .map_err(|error| NotStarted::NoRoom(exhausted("pipes for the program", error)))?;
         let stdio = Stdio {
             stdin: ends.child[0].as_fd(),
             stdout: ends.child[1].as_fd(),
@@ -198,7 +273,7 @@ impl Processes {
         let watch = |fd: &Option<OwnedFd>, token| match fd {
             Some(fd) => poll
                 .add(fd, token)
-                .map_err(|error| exhausted("watching the program", error)),
+                .map_err(|error| NotStarted::NoRoom(exhausted("watching the program", error))),
             None => Ok(()),
         };
         watch(&ends.stdin, Token::Stdin(id))?;
@@ -231,9 +306,9 @@ impl Processes {
             deadline: spawn
                 .timeout_ms
                 .and_then(|timeout| started.checked_add(Duration::from_millis(timeout))),
-            timed_out: false,
-            limit: None,
+            killed_for: None,
             ended,
+            lingered: false,
             settled: false,
         })
     }
@@ -398,6 +473,7 @@ impl Processes {
             };
             if let Some(process) = self.table.get_mut(&id) {
                 process.end(status);
+                self.queue.retry_at = None;
                 if let Some(report) = process.report() {
                     let waiting = std::mem::take(&mut process.waiting).into_iter();
                     self.notices
@@ -414,11 +490,16 @@ impl Processes {
         let mut due = Vec::new();
         for (&id, process) in &mut self.table {
             if process.ended.is_none() && process.deadline.is_some_and(|deadline| deadline <= now) {
-                process.timed_out = true;
                 process.deadline = None;
-                self.proc.kill_tree(process.pid, process.marker.as_ref());
+                // One that has ended by itself, and was only not collected yet, was in time.
+                if !has_ended(process.pid) {
+                    process.killed_for = Some(Reason::Timeout);
+                    self.proc.kill_tree(process.pid, process.marker.as_ref());
+                }
             }
             if process.linger_ends().is_some_and(|end| end <= now) {
+                // Once: from now on only its reader is waited for, who is heard of.
+                process.lingered = true;
                 due.push(id);
             }
         }
@@ -431,14 +512,15 @@ impl Processes {
             None => process.deadline,
             Some(_) => process.linger_ends(),
         };
-        self.table.values().filter_map(due).min()
+        let due = self.table.values().filter_map(due).min();
+        due.into_iter().chain(self.next_start(Instant::now())).min()
     }
 
     /// Kills every tree, because the sandbox is over a limit.
     pub(crate) fn kill_all(&mut self, limit: Limit) {
         for process in self.table.values_mut() {
             if process.ended.is_none() {
-                process.limit = Some(limit);
+                process.killed_for = Some(Reason::Limit(limit));
                 self.proc.kill_tree(process.pid, process.marker.as_ref());
             }
         }
@@ -502,4 +584,10 @@ fn unknown(id: ProcessId) -> ErrorBody {
         id.0
     );
     ErrorBody::new(ErrorKind::NotFound, message)
+}
+
+/// Whether a child has ended and was not collected yet.
+fn has_ended(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Pid::from_raw(pid).is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
 }

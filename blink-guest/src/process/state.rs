@@ -32,11 +32,21 @@ pub(crate) struct Process {
     pub(crate) waiting: Vec<Caller>,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) timed_out: bool,
-    pub(crate) limit: Option<Limit>,
+    pub(crate) killed_for: Option<Reason>,
     pub(crate) ended: Option<Ended>,
+    /// What a child that it left behind may add was waited for.
+    pub(crate) lingered: bool,
     /// The end has been told, or nobody was there to hear it.
     pub(crate) settled: bool,
+}
+
+/// Why the agent has killed a process by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Its time was over.
+    Timeout,
+    /// The sandbox was over this limit.
+    Limit(Limit),
 }
 
 pub(crate) struct Ended {
@@ -49,6 +59,10 @@ pub(crate) struct Ended {
 impl Process {
     pub(crate) fn end(&mut self, status: WaitStatus) {
         self.deadline = None;
+        // One outcome: what has ended by itself while it was to be killed was not killed.
+        if status.terminating_signal() != Some(libc::SIGKILL) {
+            self.killed_for = None;
+        }
         self.ended = Some(Ended {
             at: Instant::now(),
             code: status.exit_status(),
@@ -61,7 +75,7 @@ impl Process {
 
     pub(crate) fn linger_ends(&self) -> Option<Instant> {
         match (&self.ended, self.settled) {
-            (Some(ended), false) if !self.outputs.iter().all(Output::ended) => {
+            (Some(ended), false) if !self.lingered && !self.outputs.iter().all(Output::ended) => {
                 Some(ended.at + LINGER)
             }
             _ => None,
@@ -100,8 +114,11 @@ impl Process {
         Some(ExitReport {
             code: ended.code,
             signal: ended.signal,
-            timed_out: self.timed_out,
-            limit: self.limit,
+            timed_out: self.killed_for == Some(Reason::Timeout),
+            limit: match self.killed_for {
+                Some(Reason::Limit(limit)) => Some(limit),
+                _ => None,
+            },
             reason: ended.reason.clone(),
             stdout_bytes: self.outputs[0].total(),
             stderr_bytes: self.outputs[1].total(),
