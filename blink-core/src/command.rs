@@ -288,12 +288,15 @@ impl ExitStatus {
 
     pub(crate) fn from_report(report: &ExitReport) -> ExitStatus {
         const SIGNALS: i32 = 128;
+        const KILL: i32 = 9;
         let signal = report.signal;
+        let by_signal = signal.map(|signal| SIGNALS.saturating_add(signal));
         ExitStatus {
-            code: report
-                .code
-                .or(signal.map(|signal| SIGNALS.saturating_add(signal)))
-                .unwrap_or(SIGNALS),
+            // One outcome: what was killed when its time was over has no code of its own, whatever an agent says.
+            code: match report.timed_out {
+                true => by_signal.unwrap_or(SIGNALS + KILL),
+                false => report.code.or(by_signal).unwrap_or(SIGNALS),
+            },
             signal,
             timed_out: report.timed_out,
             over_limit: report.limit.map(|limit| match limit {

@@ -36,7 +36,7 @@ pub struct Connection {
 
 impl Connection {
     pub(crate) async fn open(link: &Link, address: Address) -> Result<Connection> {
-        let stream = link.open(&Request::Connect(address))?;
+        let stream = link.open(&Request::Connect(address)).await?;
         stream.opened().await?;
         Ok(Connection {
             reading: Reading::new(stream.clone(), Channel::Data),

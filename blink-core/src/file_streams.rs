@@ -74,9 +74,9 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn open(link: &Link, request: &Request) -> Result<Incoming> {
+    pub(crate) async fn open(link: &Link, request: &Request) -> Result<Incoming> {
         Ok(Incoming {
-            stream: link.open(request)?,
+            stream: link.open(request).await?,
             counted: Counted::default(),
             whole: false,
             path: path_of(request).unwrap_or(Path::new("")).to_owned(),
@@ -109,9 +109,11 @@ impl Incoming {
     }
 }
 
-/// A stream to the guest.
+/// A stream to the guest. The agent hears of it with the first bytes, or with the end.
 pub(crate) struct Outgoing {
-    stream: Stream,
+    link: Link,
+    request: Request,
+    stream: Option<Stream>,
     counted: Counted,
     /// Everything that was counted was sent.
     whole: bool,
@@ -120,35 +122,47 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn open(link: &Link, request: &Request) -> Result<Outgoing> {
-        Ok(Outgoing {
-            stream: link.open(request)?,
+    pub(crate) fn new(link: &Link, request: Request) -> Outgoing {
+        Outgoing {
+            path: path_of(&request).unwrap_or(Path::new("")).to_owned(),
+            link: link.clone(),
+            request,
+            stream: None,
             counted: Counted::default(),
             whole: true,
-            path: path_of(request).unwrap_or(Path::new("")).to_owned(),
-        })
+        }
+    }
+
+    async fn stream(&mut self) -> Result<Stream> {
+        if let Some(stream) = &self.stream {
+            return Ok(stream.clone());
+        }
+        let stream = self.link.open(&self.request).await?;
+        Ok(self.stream.insert(stream).clone())
     }
 
     pub(crate) async fn send(&mut self, bytes: Bytes) -> Result<()> {
         self.check()?;
+        let stream = self.stream().await?;
         self.whole = false;
         self.counted.add(&bytes);
-        let sending = self.stream.send(FrameType::STREAM_DATA, bytes);
+        let sending = stream.send(FrameType::STREAM_DATA, bytes);
         self.unless_answered(sending).await?;
         self.whole = true;
         Ok(())
     }
 
-    pub(crate) async fn finish(self) -> Result<u64> {
+    pub(crate) async fn finish(mut self) -> Result<u64> {
         self.check()?;
+        let stream = self.stream().await?;
         let trailer = self.counted.trailer().to_body();
         let ending = async {
-            self.stream.send_end(FrameType::STREAM_DATA, trailer).await;
+            stream.send_end(FrameType::STREAM_DATA, trailer).await;
             std::future::pending::<std::convert::Infallible>().await
         };
         tokio::select! {
             biased;
-            response = self.stream.response() => match response {
+            response = stream.response() => match response {
                 Ok(_) => Ok(self.counted.bytes()),
                 Err(error) => Err(error.at(&self.path)),
             },
@@ -158,12 +172,13 @@ impl Outgoing {
 
     /// Does something, unless the agent answers before it has everything: then it has failed.
     pub(crate) async fn unless_answered<T>(
-        &self,
+        &mut self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        let stream = self.stream().await?;
         tokio::select! {
             biased;
-            response = self.stream.response() => Err(match response {
+            response = stream.response() => Err(match response {
                 Err(error) => error.at(&self.path),
                 Ok(_) => Error::new(
                     ErrorKind::Protocol,

@@ -194,7 +194,7 @@ impl Files {
             offset,
             length,
         });
-        FileReader::open(Incoming::open(&self.link, &request)?).await
+        FileReader::open(Incoming::open(&self.link, &request).await?).await
     }
 
     /// Opens a file to write it bit by bit. The file changes when that is finished, as [`write`](Files::write) does it.
@@ -216,7 +216,10 @@ impl Files {
     /// ```
     pub fn writer(&self, path: impl AsRef<Path>, options: &WriteOptions) -> Result<FileWriter> {
         let request = write_request(path.as_ref(), options);
-        Ok(FileWriter::new(Outgoing::open(&self.link, &request)?))
+        if let Some(error) = self.link.dead() {
+            return Err(error.clone());
+        }
+        Ok(FileWriter::new(Outgoing::new(&self.link, request)))
     }
 
     /// Writes a whole file: it has its old content or all of the new one, never less, whatever happens.
@@ -616,7 +619,7 @@ impl Files {
         request: &Request,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64> {
-        let mut incoming = Incoming::open(&self.link, request)?;
+        let mut incoming = Incoming::open(&self.link, request).await?;
         let failed = |error| Error::io("what was received could not be written", &error);
         while let Some(chunk) = incoming.chunk().await? {
             writer.write_all(&chunk).await.map_err(failed)?;
@@ -627,7 +630,7 @@ impl Files {
 
     /// Sends a request's stream; the agent compares before it believes.
     async fn send(&self, request: &Request, reader: &mut (impl AsyncRead + Unpin)) -> Result<u64> {
-        let mut outgoing = Outgoing::open(&self.link, request)?;
+        let mut outgoing = Outgoing::new(&self.link, request.clone());
         loop {
             let mut chunk = BytesMut::with_capacity(BULK_BODY);
             while chunk.len() < BULK_BODY / 2 {

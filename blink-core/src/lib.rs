@@ -69,6 +69,7 @@ pub use files::{DirEntry, FileType, Files, Metadata, WriteOptions};
 pub use hypervisor::Hypervisor;
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
+pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
 pub use sandbox::{

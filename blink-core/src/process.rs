@@ -13,10 +13,12 @@ use crate::command::{Command, ExitStatus, Output, Stdin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::link::Reading;
+use crate::link::deadline::TIMEOUT_GRACE;
 use crate::link::{Channel, Link, Stream};
 
-/// The agent kills a tree when its time is over. If nothing is heard of it for so much longer, the host gives up.
-const DEADLINE_GRACE: Duration = Duration::from_secs(5);
+/// The agent kills a tree when its time is over. Where it does not, the link ends the sandbox after [`TIMEOUT_GRACE`]; and
+/// where a program was started late, because so many were, the caller has waited for long enough a little later.
+const CALL_GRACE: Duration = TIMEOUT_GRACE.saturating_add(Duration::from_secs(5));
 
 /// A running program, from [`Sandbox::spawn`](crate::Sandbox::spawn).
 ///
@@ -41,7 +43,7 @@ impl Process {
         piped: bool,
         isolation: Isolation,
     ) -> Result<Process> {
-        let stream = link.open(&request)?;
+        let stream = link.open(&request).await?;
         let attached = match stream.opened().await? {
             Response::Attached(attached) => attached,
             _ => return Err(unexpected_answer()),
@@ -193,8 +195,8 @@ pub(crate) async fn run(
     request: Request,
     isolation: Isolation,
 ) -> Result<Output> {
-    let stream = link.open(&request)?;
     let work = async {
+        let stream = link.open(&request).await?;
         match stream.opened().await? {
             Response::Attached(_) => {}
             _ => return Err(unexpected_answer()),
@@ -213,11 +215,11 @@ pub(crate) async fn run(
     match command.timeout {
         None => work.await,
         Some(timeout) => {
-            match tokio::time::timeout(timeout.saturating_add(DEADLINE_GRACE), work).await {
+            match tokio::time::timeout(timeout.saturating_add(CALL_GRACE), work).await {
                 Ok(result) => result,
                 Err(_) => {
                     let message = format!(
-                        "the sandbox did not end the program within {DEADLINE_GRACE:?} of its timeout of {timeout:?}; remove the sandbox"
+                        "the program was not over within {CALL_GRACE:?} of its timeout of {timeout:?}, because the sandbox had so many others to start; run fewer at once"
                     );
                     Err(Error::new(ErrorKind::Timeout, message))
                 }

@@ -5,6 +5,7 @@
 //! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`.
 
 mod archives;
+mod bursts;
 mod chaos;
 mod descriptors;
 mod holes;

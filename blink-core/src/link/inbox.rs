@@ -8,6 +8,8 @@ use blink_wire::{ExitReport, INITIAL_WINDOW, Response};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
+use super::deadline::{Kind, Standing};
+use super::turns::Length;
 use crate::error::{Error, Result};
 use crate::lock;
 
@@ -23,6 +25,9 @@ pub(crate) const CHANNELS: usize = 2;
 /// What one request waits for.
 pub(crate) struct Inbox {
     pub(crate) id: u64,
+    kind: Kind,
+    /// The link's time when it was made.
+    sent: u64,
     state: Mutex<State>,
     answered: Notify,
     exited: Notify,
@@ -37,6 +42,10 @@ struct State {
     /// The body of the frame that ended the first channel.
     trailer: Option<Bytes>,
     failed: Option<Error>,
+    /// The link's time of the answer.
+    answered: Option<u64>,
+    /// What the request takes of the link until it is answered.
+    length: Option<Length>,
     /// What may still be sent to the guest on this request.
     send_window: u64,
 }
@@ -66,13 +75,16 @@ pub(crate) enum Taken {
 }
 
 impl Inbox {
-    pub(crate) fn new(id: u64) -> Inbox {
+    pub(crate) fn new(id: u64, kind: Kind, sent: u64, length: Option<Length>) -> Inbox {
         let state = State {
             send_window: u64::from(INITIAL_WINDOW),
+            length,
             ..State::default()
         };
         Inbox {
             id,
+            kind,
+            sent,
             state: Mutex::new(state),
             answered: Notify::new(),
             exited: Notify::new(),
@@ -159,8 +171,34 @@ impl Inbox {
         queue.consume(held)
     }
 
-    pub(crate) fn set_response(&self, response: Result<Response>) {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it stands; `None` where nothing is due any more.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        let state = lock(&self.state);
+        if self.id == 0 || state.exit.is_some() || state.failed.is_some() {
+            return None;
+        }
+        let unread = |queue: &Queue| !queue.chunks.is_empty() || !queue.tail.is_empty();
+        Some(Standing {
+            kind: self.kind,
+            sent: self.sent,
+            answered: state.answered,
+            unread: state.channels.iter().any(unread),
+        })
+    }
+
+    /// Takes what a request that is given up still holds of the link.
+    pub(crate) fn take_length(&self) -> Option<Length> {
+        lock(&self.state).length.take()
+    }
+
+    pub(crate) fn set_response(&self, response: Result<Response>, now: u64) {
         let mut state = lock(&self.state);
+        state.answered = Some(now);
+        state.length = None;
         if let Err(error) = &response
             && state.failed.is_none()
         {

@@ -10,7 +10,8 @@ use blink_wire::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Shared;
-use super::inbox::Violation;
+use super::deadline::Kind;
+use super::inbox::{Inbox, Violation};
 use super::outbox::{Next, Outbox};
 
 use crate::lock;
@@ -45,6 +46,7 @@ pub(crate) async fn read(
         let Some(shared) = shared.upgrade() else {
             return Ended::Dropped;
         };
+        shared.clock.heard();
         loop {
             match decoder.next_frame() {
                 Ok(Some(frame)) => {
@@ -102,8 +104,14 @@ impl Shared {
         };
         let broken = |Violation(what): Violation| format!("{what} (request {id})");
         match frame.frame_type {
-            FrameType::RPC_RESPONSE => inbox.set_response(Ok(parse::<Response>(&frame)?)),
-            FrameType::RPC_ERROR => inbox.set_response(Err(parse::<ErrorBody>(&frame)?.into())),
+            FrameType::RPC_RESPONSE => {
+                let response = parse::<Response>(&frame)?;
+                self.answered(&inbox, Ok(response));
+            }
+            FrameType::RPC_ERROR => {
+                let error = parse::<ErrorBody>(&frame)?;
+                self.answered(&inbox, Err(error.into()));
+            }
             FrameType::ERROR => inbox.fail(parse::<ErrorBody>(&frame)?.into()),
             FrameType::STDOUT | FrameType::STDERR => {
                 let channel = usize::from(frame.frame_type == FrameType::STDERR);
@@ -136,6 +144,7 @@ impl Shared {
 
     fn receive_for_connection(&self, frame: &Frame) -> Result<(), String> {
         match frame.frame_type {
+            FrameType::HEARTBEAT if self.clock.is_own_beat(&frame.body) => Ok(()),
             FrameType::HEARTBEAT => {
                 self.answer(FrameType::HEARTBEAT, 0, &frame.body);
                 Ok(())
@@ -175,9 +184,16 @@ impl Shared {
         }
         let _ = self.agent.set(hello);
         if let Some(greeting) = lock(&self.routes).remove(&0) {
-            greeting.set_response(Ok(Response::Done));
+            greeting.set_response(Ok(Response::Done), self.clock.now());
         }
         Ok(())
+    }
+
+    fn answered(&self, inbox: &Inbox, response: crate::Result<Response>) {
+        if matches!(inbox.kind(), Kind::Spawn(_)) {
+            self.clock.started();
+        }
+        inbox.set_response(response, self.clock.now());
     }
 
     /// A type that this host does not know is answered, not punished: the agent may be newer.
@@ -191,7 +207,7 @@ impl Shared {
 
     fn answer(&self, frame_type: FrameType, id: u64, body: &[u8]) {
         if self.outbox.backlog() < BACKLOG_BYTES {
-            self.outbox.control(frame_type, id, false, body);
+            self.outbox.control(frame_type, id, false, body, None);
         }
     }
 
@@ -202,6 +218,7 @@ impl Shared {
                 id,
                 false,
                 &WindowUpdate { channel, credit }.encode(),
+                None,
             );
         }
     }

@@ -4,10 +4,12 @@
 //! frames first, then bulk frames in the order in which they came. Everything from the guest is taken for hostile: a
 //! frame that breaks a rule ends the link, and whatever a guest sends, at most its windows' worth is held.
 
+pub(crate) mod deadline;
 mod inbox;
 mod io;
 mod outbox;
 mod stream;
+mod turns;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,9 +24,11 @@ use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
+use deadline::{Clock, Deadlines, Kind, Standing};
 use inbox::Inbox;
 use outbox::Outbox;
 pub(crate) use stream::{BULK_BODY, Channel, Reading, Stream};
+use turns::{REQUESTS_LIMIT, Turns};
 
 /// The two directions of a link, whatever carries them.
 pub(crate) struct LinkIo {
@@ -36,8 +40,28 @@ pub(crate) struct LinkIo {
 pub(crate) type Obituary =
     Box<dyn FnOnce(String) -> Pin<Box<dyn Future<Output = Error> + Send>> + Send>;
 
-/// Requests that one link may carry at once: the agent's own limit.
-const REQUESTS_LIMIT: usize = 4096;
+/// Ends the sandbox, because its agent does not do what it must.
+pub(crate) type EndSandbox = Box<dyn Fn() + Send + Sync>;
+
+/// What a link may be told beside its two directions.
+pub(crate) struct Options {
+    pub(crate) obituary: Obituary,
+    pub(crate) end_sandbox: EndSandbox,
+    pub(crate) deadlines: Deadlines,
+    /// Requests that are under way at once.
+    pub(crate) requests: usize,
+}
+
+impl Options {
+    pub(crate) fn new(obituary: Obituary, end_sandbox: EndSandbox) -> Options {
+        Options {
+            obituary,
+            end_sandbox,
+            deadlines: Deadlines::default(),
+            requests: REQUESTS_LIMIT,
+        }
+    }
+}
 
 /// A link to one agent. Cloning gives another handle of the same link.
 #[derive(Clone)]
@@ -47,8 +71,11 @@ pub(crate) struct Link {
 
 struct Shared {
     next_id: AtomicU64,
+    turns: Turns,
     routes: Mutex<HashMap<u64, Arc<Inbox>>>,
     outbox: Arc<Outbox>,
+    clock: Arc<Clock>,
+    end_sandbox: EndSandbox,
     /// Why the link has ended.
     dead: OnceLock<Error>,
     ended: Notify,
@@ -61,21 +88,20 @@ impl Link {
     ///
     /// # Errors
     /// `Timeout` where it does not answer in time, and whatever the obituary says where it ends before.
-    pub(crate) async fn connect(
-        io: LinkIo,
-        deadline: Duration,
-        obituary: Obituary,
-    ) -> Result<Link> {
+    pub(crate) async fn connect(io: LinkIo, deadline: Duration, options: Options) -> Result<Link> {
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(1),
+            turns: Turns::new(options.requests),
             routes: Mutex::new(HashMap::new()),
             outbox: Arc::new(Outbox::new()),
+            clock: Arc::new(Clock::new(options.deadlines)),
+            end_sandbox: options.end_sandbox,
             dead: OnceLock::new(),
             ended: Notify::new(),
             agent: OnceLock::new(),
             tasks: Mutex::new(Vec::new()),
         });
-        let greeting = Arc::new(Inbox::new(0));
+        let greeting = Arc::new(Inbox::new(0, Kind::Prompt("the handshake"), 0, None));
         lock(&shared.routes).insert(0, greeting.clone());
         let hello = Hello {
             protocol: VERSION,
@@ -85,9 +111,9 @@ impl Link {
         };
         shared
             .outbox
-            .control(FrameType::HANDSHAKE, 0, false, &hello.to_body());
+            .control(FrameType::HANDSHAKE, 0, false, &hello.to_body(), None);
         let link = Link { shared };
-        link.run(io, obituary);
+        link.run(io, options.obituary);
         match tokio::time::timeout(deadline, greeting.response()).await {
             Ok(greeted) => greeted.map(|_| link),
             Err(_) => {
@@ -111,49 +137,108 @@ impl Link {
             // The reader sees the same end, and knows more about it.
             let _ = io::write(io.writer, &outbox).await;
         });
-        lock(&self.shared.tasks).extend([reading.abort_handle(), writing.abort_handle()]);
+        let weak = Arc::downgrade(&self.shared);
+        let watching = tokio::spawn(deadline::watch(weak, self.shared.clock.clone()));
+        lock(&self.shared.tasks).extend([
+            reading.abort_handle(),
+            writing.abort_handle(),
+            watching.abort_handle(),
+        ]);
         // It may have ended before its tasks were known.
         if self.shared.dead.get().is_some() {
             writing.abort();
+            watching.abort();
         }
     }
 
     /// Asks for something that is answered in one frame.
     pub(crate) async fn call(&self, request: &Request) -> Result<Response> {
-        self.open(request)?.response().await
+        self.open(request).await?.response().await
     }
 
-    /// Asks for something that has a stream.
-    pub(crate) fn open(&self, request: &Request) -> Result<Stream> {
+    /// Asks for something that has a stream, when the request's turn has come.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a request that is too long, `Timeout` where its turn does not come within its own timeout, and
+    /// why the link has ended.
+    pub(crate) async fn open(&self, request: &Request) -> Result<Stream> {
         let body = request.to_body();
-        if body.len() > blink_wire::LINK_BODY_LIMIT as usize {
-            return Err(Error::invalid(format!(
-                "the request has {} bytes; arguments, environment and paths together may have {}",
-                body.len(),
-                blink_wire::LINK_BODY_LIMIT
-            )));
-        }
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let inbox = Arc::new(Inbox::new(id));
+        self.check_length(request, body.len())?;
+        let shared = &self.shared;
+        let kind = Kind::of(request);
+        let turn = shared
+            .turns
+            .take(kind.is_urgent(request), body.len(), kind.patience())
+            .await?;
+        let Some((place, length)) = turn else {
+            return Err(self.dead().cloned().unwrap_or_else(ended));
+        };
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let inbox = Arc::new(Inbox::new(id, kind, shared.clock.now(), length));
         {
-            let mut routes = lock(&self.shared.routes);
-            if let Some(error) = self.shared.dead.get() {
+            let mut routes = lock(&shared.routes);
+            if let Some(error) = shared.dead.get() {
                 return Err(error.clone());
-            }
-            if routes.len() >= REQUESTS_LIMIT {
-                let message =
-                    format!("{REQUESTS_LIMIT} requests are under way in this sandbox already");
-                return Err(Error::new(ErrorKind::ResourceExhausted, message));
             }
             routes.insert(id, inbox.clone());
         }
-        let outbox = &self.shared.outbox;
+        shared.clock.asked();
+        // From here on giving it up tells the agent.
+        let stream = Stream::new(self.clone(), inbox, place);
+        let outbox = &shared.outbox;
         match request {
             // Whoever attaches anew finds what was written to the process before.
-            Request::Attach(_) => outbox.behind_bulk(FrameType::RPC_REQUEST, id, &body),
-            _ => outbox.control(FrameType::RPC_REQUEST, id, false, &body),
+            Request::Attach(_) => outbox.behind_bulk(FrameType::RPC_REQUEST, id, &body, None),
+            _ if body.len() > blink_wire::LINK_BODY_LIMIT as usize => {
+                self.send_in_parts(id, body).await;
+            }
+            _ => outbox.control(FrameType::RPC_REQUEST, id, false, &body, None),
         }
-        Ok(Stream::new(self.clone(), inbox))
+        Ok(stream)
+    }
+
+    /// Sends a request that is longer than a frame. Control frames overtake its parts.
+    async fn send_in_parts(&self, id: u64, mut body: bytes::Bytes) {
+        let outbox = &self.shared.outbox;
+        while body.len() > BULK_BODY {
+            let part = body.split_to(BULK_BODY);
+            outbox.bulk(FrameType::RPC_PART, id, false, part).await;
+        }
+        outbox.bulk(FrameType::RPC_REQUEST, id, false, body).await;
+    }
+
+    fn check_length(&self, request: &Request, length: usize) -> Result<()> {
+        const FRAME: usize = blink_wire::LINK_BODY_LIMIT as usize;
+        if length <= FRAME {
+            return Ok(());
+        }
+        let Request::Spawn(spawn) = request else {
+            return Err(Error::invalid(format!(
+                "the request has {length} bytes; paths and names together may have {FRAME}"
+            )));
+        };
+        if !self
+            .agent()
+            .is_some_and(|agent| agent.can(Hello::REQUEST_PARTS))
+        {
+            return Err(Error::invalid(format!(
+                "the arguments and the environment have {length} bytes; this sandbox was started by an older version of Blink, and takes {FRAME}"
+            )));
+        }
+        // The kernel counts a pointer for each, and a byte that ends it.
+        const OVERHEAD: usize = 9;
+        let argv: usize = spawn.argv.iter().map(|arg| arg.len() + OVERHEAD).sum();
+        let env: usize = spawn
+            .env
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 1 + OVERHEAD)
+            .sum();
+        match argv + env > blink_wire::REQUEST_LIMIT || length > blink_wire::REQUEST_LIMIT {
+            false => Ok(()),
+            true => Err(Error::invalid(format!(
+                "the arguments take {argv} bytes and the environment {env}; no kernel gives a program more than 6 MiB for both together; pass large data through a file or standard input"
+            ))),
+        }
     }
 
     /// Why the link has ended, if it has.
@@ -190,6 +275,11 @@ impl Link {
     }
 }
 
+/// For the moment in which the link's end has no reason yet.
+fn ended() -> Error {
+    Error::new(ErrorKind::SandboxDied, "the link to the sandbox has ended")
+}
+
 impl Drop for Shared {
     /// Nobody uses the link any more: its tasks end, and the connection with them.
     fn drop(&mut self) {
@@ -201,6 +291,14 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// Where the requests stand that something is due for.
+    fn standings(&self) -> Vec<Standing> {
+        lock(&self.routes)
+            .values()
+            .filter_map(|inbox| inbox.standing())
+            .collect()
+    }
+
     fn fail(&self, error: Error) {
         let routes = {
             let mut routes = lock(&self.routes);
@@ -208,6 +306,7 @@ impl Shared {
             std::mem::take(&mut *routes)
         };
         self.ended.notify_waiters();
+        self.turns.close();
         self.outbox.close();
         // Also a writer that waits for a guest that does not read.
         for task in lock(&self.tasks).drain(..) {

@@ -7,11 +7,16 @@ use blink_wire::{FrameType, HEADER_LEN, Header};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::turns::{Length, Place};
 use crate::lock;
 
 /// Bulk frames that wait at once, over all streams; further senders wait for their turn, which is first come, first
 /// served. Few, so that memory stays bounded and a new stream is soon served; enough to keep the connection busy.
 const BULK_FRAMES: usize = 4;
+
+/// What a request that was given up holds until the agent is told: the next one is sent after that, so that the agent
+/// never counts more than there are.
+pub(crate) type Leaving = (Place, Option<Length>);
 
 /// Frames to send.
 pub(crate) struct Outbox {
@@ -24,6 +29,8 @@ pub(crate) struct Outbox {
 #[derive(Default)]
 struct State {
     control: BytesMut,
+    /// Of the requests whose last word is among the control frames.
+    leaving: Vec<Leaving>,
     bulk: VecDeque<Bulk>,
     /// Bulk frames that were ever queued, and that the writer has taken.
     queued: u64,
@@ -36,6 +43,7 @@ pub(crate) struct Bulk {
     pub(crate) header: [u8; HEADER_LEN],
     pub(crate) body: Bytes,
     _slot: Option<OwnedSemaphorePermit>,
+    _leaving: Option<Leaving>,
 }
 
 /// What to send next.
@@ -55,7 +63,14 @@ impl Outbox {
     }
 
     /// Queues a control frame: it overtakes all bulk frames.
-    pub(crate) fn control(&self, frame_type: FrameType, request_id: u64, end: bool, body: &[u8]) {
+    pub(crate) fn control(
+        &self,
+        frame_type: FrameType,
+        request_id: u64,
+        end: bool,
+        body: &[u8],
+        leaving: Option<Leaving>,
+    ) {
         let header = header(frame_type, request_id, end, body.len());
         let mut state = lock(&self.state);
         if state.closed {
@@ -63,22 +78,30 @@ impl Outbox {
         }
         state.control.extend_from_slice(&header);
         state.control.extend_from_slice(body);
+        state.leaving.extend(leaving);
         drop(state);
         self.filled.notify_one();
     }
 
     /// Queues a frame that may not overtake the bulk frames that wait: they are few.
-    pub(crate) fn behind_bulk(&self, frame_type: FrameType, request_id: u64, body: &[u8]) {
+    pub(crate) fn behind_bulk(
+        &self,
+        frame_type: FrameType,
+        request_id: u64,
+        body: &[u8],
+        leaving: Option<Leaving>,
+    ) {
         let mut state = lock(&self.state);
         if state.bulk.is_empty() || state.closed {
             drop(state);
-            return self.control(frame_type, request_id, false, body);
+            return self.control(frame_type, request_id, false, body, leaving);
         }
         state.queued += 1;
         state.bulk.push_back(Bulk {
             header: header(frame_type, request_id, false, body.len()),
             body: Bytes::copy_from_slice(body),
             _slot: None,
+            _leaving: leaving,
         });
         drop(state);
         self.filled.notify_one();
@@ -111,6 +134,7 @@ impl Outbox {
             header,
             body,
             _slot: Some(slot),
+            _leaving: None,
         });
         drop(state);
         self.filled.notify_one();
@@ -140,6 +164,7 @@ impl Outbox {
             {
                 let mut state = lock(&self.state);
                 if !state.control.is_empty() {
+                    state.leaving.clear();
                     return Some(Next::Control(state.control.split()));
                 }
                 if let Some(bulk) = state.bulk.pop_front() {
@@ -162,6 +187,7 @@ impl Outbox {
         state.closed = true;
         state.control = BytesMut::new();
         state.bulk.clear();
+        state.leaving.clear();
         drop(state);
         self.slots.close();
         self.filled.notify_one();

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Link;
 use super::inbox::{Inbox, Taken};
+use super::turns::Place;
 use crate::error::{Error, Result};
 
 /// Bodies of bulk frames: what a pipe or socket takes at once.
@@ -51,6 +52,7 @@ pub(crate) struct Stream {
 struct Guard {
     link: Link,
     inbox: Arc<Inbox>,
+    place: Option<Place>,
     answered: std::sync::atomic::AtomicBool,
 }
 
@@ -62,19 +64,24 @@ impl Drop for Guard {
         if !over {
             let error = ErrorBody::new(ErrorKind::Internal, "the caller has given the request up");
             // Behind what was sent on it: giving up a process is no reason to take back its input.
+            let leaving = self
+                .place
+                .take()
+                .map(|place| (place, self.inbox.take_length()));
             self.link
                 .outbox()
-                .behind_bulk(FrameType::ERROR, id, &error.to_body());
+                .behind_bulk(FrameType::ERROR, id, &error.to_body(), leaving);
         }
     }
 }
 
 impl Stream {
-    pub(crate) fn new(link: Link, inbox: Arc<Inbox>) -> Stream {
+    pub(crate) fn new(link: Link, inbox: Arc<Inbox>, place: Place) -> Stream {
         Stream {
             guard: Arc::new(Guard {
                 link,
                 inbox,
+                place: Some(place),
                 answered: false.into(),
             }),
         }
@@ -141,6 +148,7 @@ impl Stream {
                 self.inbox().id,
                 false,
                 &update.encode(),
+                None,
             );
         }
     }
@@ -177,7 +185,7 @@ impl Stream {
         self.guard
             .link
             .outbox()
-            .control(frame_type, self.inbox().id, false, body);
+            .control(frame_type, self.inbox().id, false, body, None);
     }
 
     /// The trailer that ended the data.

@@ -154,7 +154,9 @@ impl Sandbox {
         let io = tokio::time::timeout(left(), self.machine.open_link())
             .await
             .map_err(|_| late())??;
-        let obituary = Box::new(move |reason: String| {
+        let overdue = self.machine.clone();
+        let end_sandbox = Box::new(move || overdue.kill());
+        let obituary: crate::link::Obituary = Box::new(move |reason: String| {
             let words: std::pin::Pin<Box<dyn Future<Output = Error> + Send>> =
                 Box::pin(async move {
                     let message = match machine.last_words().await {
@@ -165,7 +167,8 @@ impl Sandbox {
                 });
             words
         });
-        let link = Link::connect(io, left(), obituary).await;
+        let options = crate::link::Options::new(obituary, end_sandbox);
+        let link = Link::connect(io, left(), options).await;
         self.link = Some(link.map_err(|error| match error.kind() {
             ErrorKind::Timeout => late(),
             _ => error,

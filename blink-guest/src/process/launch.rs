@@ -336,7 +336,8 @@ fn explain(
                 format!("{shown}: it is not a program for this machine, and has no #! line"),
             ),
             Errno::TOOBIG => Err(failed_as(ErrorKind::InvalidArgument, error, too_long()).into()),
-            Errno::NOMEM | Errno::AGAIN => Err(NotStarted::NoRoom(failed(
+            Errno::NOMEM | Errno::AGAIN => Err(NotStarted::NoRoom(failed_as(
+                ErrorKind::ResourceExhausted,
                 error,
                 format!(
                     "{shown}: there is too little memory, or no process left within the limit, to start it"

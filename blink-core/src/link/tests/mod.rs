@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::{Channel, Link, LinkIo, Obituary};
+use super::{Channel, Link, LinkIo, Options};
 use crate::command::{Command, Defaults};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Files;
@@ -26,8 +26,10 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("it hangs"))
 }
 
-fn obituary() -> Obituary {
-    Box::new(|reason| Box::pin(async move { Error::new(ErrorKind::SandboxDied, reason) }))
+fn options() -> Options {
+    let obituary: super::Obituary =
+        Box::new(|reason| Box::pin(async move { Error::new(ErrorKind::SandboxDied, reason) }));
+    Options::new(obituary, Box::new(|| {}))
 }
 
 /// The other end, which does what it is told to.
@@ -53,7 +55,7 @@ impl Agent {
 
     async fn connected() -> (Link, Agent) {
         let (io, mut agent) = Agent::pair();
-        let connecting = Link::connect(io, DEADLINE, obituary());
+        let connecting = Link::connect(io, DEADLINE, options());
         let greeting = async {
             assert_eq!(agent.next().await.unwrap().frame_type, FrameType::HANDSHAKE);
             agent.send(&hello(VERSION)).await;
@@ -166,7 +168,7 @@ async fn all_fail(
     };
     let command = Command::new("x").stdin_bytes(vec![0; 3 << 20]);
     let files = Files::new(link.clone());
-    let stream = link.open(&Request::Ping).unwrap();
+    let stream = link.open(&Request::Ping).await.unwrap();
     within(async {
         tokio::join!(
             async { check("a call", link.call(&Request::Ping).await.map(drop)) },
@@ -304,7 +306,7 @@ async fn data_after_the_end_ends_the_link() {
 #[tokio::test]
 async fn an_end_that_comes_twice_ends_the_link() {
     let (link, mut agent) = Agent::connected().await;
-    let stream = link.open(&Request::Ping).unwrap();
+    let stream = link.open(&Request::Ping).await.unwrap();
     let mut bytes = encoded(&exit(1, &report()));
     bytes.extend(encoded(&exit(1, &report())));
     agent.raw(&bytes).await;
@@ -320,7 +322,7 @@ async fn data_beyond_the_window_ends_the_link() {
     for frame_type in [FrameType::STDOUT, FrameType::STDERR, FrameType::STREAM_DATA] {
         let (link, mut agent) = Agent::connected().await;
         // Nobody reads it.
-        let stream = link.open(&Request::Ping).unwrap();
+        let stream = link.open(&Request::Ping).await.unwrap();
         let full = Frame::new(frame_type, 1, vec![0; INITIAL_WINDOW as usize / 2]);
         agent.send(&full).await;
         agent.send(&full).await;
@@ -360,7 +362,7 @@ const MEMORY_GROWTH: u64 = 80 << 20;
 #[tokio::test]
 async fn a_window_in_single_bytes_costs_little_more_than_a_window() {
     let (link, mut agent) = Agent::connected().await;
-    let stream = link.open(&Request::Ping).unwrap();
+    let stream = link.open(&Request::Ping).await.unwrap();
     let before = resident_bytes();
     let mut some = BytesMut::new();
     for _ in 0..4096 {
@@ -404,7 +406,7 @@ async fn floods_that_are_within_the_rules_cost_no_memory() {
         ),
     ] {
         let (link, mut agent) = Agent::connected().await;
-        let _stream = link.open(&Request::Ping).unwrap();
+        let _stream = link.open(&Request::Ping).await.unwrap();
         let before = resident_bytes();
         let mut some = BytesMut::new();
         for _ in 0..1000 {
@@ -448,7 +450,7 @@ async fn an_unknown_type_is_answered_and_the_link_goes_on() {
 #[tokio::test]
 async fn an_agent_that_never_answers_the_handshake_is_given_up() {
     let (io, mut agent) = Agent::pair();
-    let connecting = Link::connect(io, Duration::from_millis(50), obituary());
+    let connecting = Link::connect(io, Duration::from_millis(50), options());
     let error = within(connecting).await.err().expect("it cannot succeed");
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     // The connection is closed, not left to wait for ever.
@@ -476,7 +478,7 @@ async fn a_first_frame_that_is_no_handshake_is_a_broken_rule() {
     ] {
         let (io, mut agent) = Agent::pair();
         agent.send(&frame).await;
-        let error = within(Link::connect(io, DEADLINE, obituary()))
+        let error = within(Link::connect(io, DEADLINE, options()))
             .await
             .err()
             .expect("it cannot succeed");
@@ -493,7 +495,7 @@ async fn an_agent_that_closes_at_any_point_fails_everything() {
         let (io, mut agent) = Agent::pair();
         agent.raw(&greeting[..length]).await;
         drop(agent);
-        let error = within(Link::connect(io, DEADLINE, obituary()))
+        let error = within(Link::connect(io, DEADLINE, options()))
             .await
             .err()
             .expect("it cannot succeed");
@@ -535,7 +537,7 @@ async fn an_agent_that_reads_nothing_holds_up_nobody_for_ever() {
 #[tokio::test]
 async fn the_last_handle_closes_the_connection() {
     let (link, mut agent) = Agent::connected().await;
-    let stream = link.open(&Request::Ping).unwrap();
+    let stream = link.open(&Request::Ping).await.unwrap();
     drop(link);
     assert_eq!(
         within(agent.next()).await.unwrap().frame_type,
@@ -754,6 +756,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     })
 }
 
+mod load;
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -800,7 +804,7 @@ proptest! {
             }
             agent.raw(&bytes).await;
             agent.io.shutdown().await.unwrap();
-            if let Ok(link) = within(Link::connect(io, DEADLINE, obituary())).await {
+            if let Ok(link) = within(Link::connect(io, DEADLINE, options())).await {
                 let error = within(link.call(&Request::Ping)).await.unwrap_err();
                 prop_assert!([ErrorKind::Protocol, ErrorKind::SandboxDied].contains(&error.kind()));
             }
