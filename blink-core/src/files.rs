@@ -519,7 +519,7 @@ impl Files {
             offset: 0,
             length: None,
         });
-        let mut incoming = Incoming::open(&self.link, &request)?;
+        let mut incoming = Incoming::open(&self.link, &request).await?;
         let mut at = 0;
         // One chunk is written while the next one comes.
         let mut writing = tokio::task::spawn_blocking(|| Ok(()));
@@ -602,7 +602,7 @@ impl Files {
         limit: usize,
         too_long: impl Fn() -> String,
     ) -> Result<Vec<u8>> {
-        let mut incoming = Incoming::open(&self.link, request)?;
+        let mut incoming = Incoming::open(&self.link, request).await?;
         let mut whole = Vec::new();
         while let Some(chunk) = incoming.chunk().await? {
             if whole.len() + chunk.len() > limit {

@@ -3,6 +3,7 @@
 //! `bench/run` runs it; `bench/README.md` says how to read what it prints.
 
 mod bulk;
+mod bursts;
 mod codec;
 mod latency;
 #[path = "../shared/measure.rs"]
@@ -27,10 +28,10 @@ Usage: sandbox [--out DIR] [--folder DIR] [--quick] [--only PART]...
   --out DIR     write sandbox.json and sandbox.md into DIR; without it, a quick run that writes nothing
   --folder DIR  where Blink's home is meanwhile; the target folder unless told
   --quick       few rounds: to see that everything works
-  --only PART   memory, agent, exec, cold, rpc, stdout, files or codec";
+  --only PART   memory, agent, exec, bursts, cold, rpc, stdout, files or codec";
 
-const PARTS: [&str; 8] = [
-    "memory", "agent", "exec", "cold", "rpc", "stdout", "files", "codec",
+const PARTS: [&str; 9] = [
+    "memory", "agent", "exec", "bursts", "cold", "rpc", "stdout", "files", "codec",
 ];
 
 fn main() -> ExitCode {
@@ -82,6 +83,7 @@ async fn measure_all(options: Options) -> Result<Report> {
             "memory" => memory::of_an_unread_program(&setting).await,
             "agent" => memory::of_the_agent(&setting).await,
             "exec" => latency::exec(&setting).await,
+            "bursts" => bursts::bursts(&setting).await,
             "cold" => latency::cold(&setting).await,
             "rpc" => latency::rpc(&setting).await,
             "stdout" => bulk::stdout(&setting).await,

@@ -82,7 +82,7 @@ impl Kind {
     }
 
     /// Whether it must not wait behind others; only what has no stream.
-    pub(crate) fn is_urgent(self, request: &Request) -> bool {
+    pub(crate) fn is_urgent(request: &Request) -> bool {
         matches!(
             request,
             Request::Ping

@@ -5,6 +5,7 @@
 //! frame that breaks a rule ends the link, and whatever a guest sends, at most its windows' worth is held.
 
 pub(crate) mod deadline;
+pub(crate) mod fuzzing;
 mod inbox;
 mod io;
 mod outbox;
@@ -168,7 +169,7 @@ impl Link {
         let kind = Kind::of(request);
         let turn = shared
             .turns
-            .take(kind.is_urgent(request), body.len(), kind.patience())
+            .take(Kind::is_urgent(request), body.len(), kind.patience())
             .await?;
         let Some((place, length)) = turn else {
             return Err(self.dead().cloned().unwrap_or_else(ended));

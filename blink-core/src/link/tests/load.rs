@@ -241,6 +241,18 @@ proptest! {
     }
 }
 
+#[test]
+fn what_a_fuzzer_feeds_is_over() {
+    let mut bytes = Vec::new();
+    for frame in [attached(1), exit(1, &report()), done(2), done(3)] {
+        bytes.extend(encoded(&frame));
+    }
+    for length in [0, 1, 30, bytes.len() / 2, bytes.len()] {
+        crate::feed_link(&bytes[..length]);
+    }
+    crate::feed_link(&[0xff; 100]);
+}
+
 #[tokio::test]
 async fn a_long_command_goes_in_parts_that_others_overtake() {
     let (link, mut agent, _) = connected(Deadlines::default(), 9, &[Hello::REQUEST_PARTS]).await;
@@ -335,27 +347,39 @@ async fn beat(agent: &mut Agent) {
 #[tokio::test]
 async fn an_agent_that_says_nothing_to_a_request_is_ended() {
     let timeout = Some(Duration::from_millis(100));
-    is_ended(spawn(None), "starting a program", async |agent| {
-        agent.drain().await;
-    })
+    is_ended(
+        spawn(None),
+        "starting a program",
+        async |agent: &mut Agent| {
+            agent.drain().await;
+        },
+    )
     .await;
-    is_ended(spawn(timeout), "starting a program", async |agent| {
-        beat(agent).await
-    })
+    is_ended(
+        spawn(timeout),
+        "starting a program",
+        async |agent: &mut Agent| beat(agent).await,
+    )
     .await;
-    is_ended(spawn(None), "starting a program", async |agent| {
-        beat(agent).await
-    })
+    is_ended(
+        spawn(None),
+        "starting a program",
+        async |agent: &mut Agent| beat(agent).await,
+    )
     .await;
-    is_ended(Request::Processes, "listing processes", async |agent| {
-        beat(agent).await
-    })
+    is_ended(
+        Request::Processes,
+        "listing processes",
+        async |agent: &mut Agent| beat(agent).await,
+    )
     .await;
-    is_ended(Request::Freeze, "holding the disk still", async |agent| {
-        beat(agent).await
-    })
+    is_ended(
+        Request::Freeze,
+        "holding the disk still",
+        async |agent: &mut Agent| beat(agent).await,
+    )
     .await;
-    is_ended(stat(), "a file operation", async |agent| {
+    is_ended(stat(), "a file operation", async |agent: &mut Agent| {
         agent.drain().await
     })
     .await;
@@ -363,11 +387,11 @@ async fn an_agent_that_says_nothing_to_a_request_is_ended() {
 
 #[tokio::test]
 async fn an_agent_that_reads_nothing_is_ended() {
-    is_ended(spawn(None), "starting a program", async |_| {}).await;
+    is_ended(spawn(None), "starting a program", async |_: &mut Agent| {}).await;
     is_ended(
         Request::Wait(ProcessId(1)),
         "waiting for a process",
-        async |_| {},
+        async |_: &mut Agent| {},
     )
     .await;
 }
@@ -375,13 +399,17 @@ async fn an_agent_that_reads_nothing_is_ended() {
 #[tokio::test]
 async fn an_agent_that_ends_no_program_is_ended() {
     let timeout = Some(Duration::from_millis(100));
-    is_ended(spawn(timeout), "did not end a program", async |agent| {
-        let id = agent.next_request().await;
-        agent.send(&attached(id)).await;
-        beat(agent).await;
-    })
+    is_ended(
+        spawn(timeout),
+        "did not end a program",
+        async |agent: &mut Agent| {
+            let id = agent.next_request().await;
+            agent.send(&attached(id)).await;
+            beat(agent).await;
+        },
+    )
     .await;
-    is_ended(spawn(None), "no sign of life", async |agent| {
+    is_ended(spawn(None), "no sign of life", async |agent: &mut Agent| {
         let id = agent.next_request().await;
         agent.send(&attached(id)).await;
         agent.drain().await;
