@@ -135,7 +135,7 @@ async fn reach(
         Box::pin(async move { Error::new(ErrorKind::SandboxDied, message) })
     });
     Ok(SessionProcesses {
-        link: Link::connect(io, left, obituary).await?,
+        link: Link::connect(io, left, Options::new(obituary, Box::new(|| {}))).await?,
         isolation: row.isolation,
         _held: Held::Folder(folder),
     })

@@ -123,7 +123,8 @@ async fn what_is_urgent_does_not_wait_for_a_turn() {
 async fn the_links_end_wakes_those_who_wait_for_a_turn() {
     let (link, _agent, _) = connected(Deadlines::default(), 1, &[]).await;
     let _held = link.open(&spawn(None)).await.unwrap();
-    let calls = async { tokio::join!(link.call(&stat()), link.call(&stat())) };
+    let request = stat();
+    let calls = async { tokio::join!(link.call(&request), link.call(&request)) };
     let closing = async {
         tokio::task::yield_now().await;
         link.close(Error::new(ErrorKind::SandboxDied, "closed"));
@@ -182,7 +183,8 @@ proptest! {
                     tokio::task::yield_now().await;
                 }
                 waiting.spawn(async move {
-                    let call = link.call(&stat());
+                    let request = stat();
+                    let call = link.call(&request);
                     match give_up {
                         false => within(call).await.map(drop),
                         true => tokio::select! {
