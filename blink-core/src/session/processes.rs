@@ -14,7 +14,7 @@ use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
-use crate::link::{Link, LinkIo, Obituary};
+use crate::link::{Link, LinkIo, Obituary, Options};
 use crate::process::Process;
 use crate::sandbox::{ProcessInfo, Sandbox};
 
