@@ -98,7 +98,8 @@ async fn calls_beyond_the_limit_wait_for_their_turn_in_order() {
 async fn what_is_urgent_does_not_wait_for_a_turn() {
     let (link, mut agent, _) = connected(Deadlines::default(), 1, &[]).await;
     let _held = link.open(&spawn(None)).await.unwrap();
-    let waiting = link.call(&stat());
+    let request = stat();
+    let waiting = link.call(&request);
     let kill = Request::Signal(blink_wire::Signal {
         process: ProcessId(1),
         signal: 9,
