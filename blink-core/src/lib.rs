@@ -70,8 +70,6 @@ pub use hypervisor::Hypervisor;
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
 pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
-#[doc(hidden)]
-pub use link::fuzzing::feed_link;
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
 pub use sandbox::{

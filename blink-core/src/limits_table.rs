@@ -22,6 +22,8 @@ const INTERNAL: &[&str] = &[
     "ERRNO_LIMIT",
     "MOST_LINKS",
     "LONGEST_ARGUMENT",
+    "LONGEST_STRING",
+    "LONG_LIMIT",
     "LARGEST_SIZE",
     "blink-archive/src/error.rs LONGEST",
     "blink-archive/src/format/header.rs LONGEST_NAME",

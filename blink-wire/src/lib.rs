@@ -47,9 +47,7 @@ pub use launch::{
     LAUNCH_BODY_LIMIT, LAUNCH_DESCRIPTORS, LAUNCH_END, LAUNCH_EXECUTE, LAUNCH_RELEASE,
     LaunchFailure, LaunchPlan, LaunchReport, SandboxPlan, SandboxUsers, ShownMount,
 };
-pub use limits::{
-    INITIAL_WINDOW, LINK_BODY_LIMIT, REQUEST_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT,
-};
+pub use limits::{INITIAL_WINDOW, LINK_BODY_LIMIT, REQUEST_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT};
 pub use message::*;
 pub use trailer::{Counted, Trailer};
 pub use tty::TtySize;

@@ -15,7 +15,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::isolation::Isolation;
-use crate::link::{Link, LinkIo};
+use crate::link::{Link, LinkIo, Obituary, Options};
 use crate::process::{self, Process};
 
 /// More than any call needs once its link has ended.
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const INPUT_BYTES: usize = 3 << 20;
 
 const CALLS: u64 = 9;
+
+/// Fewer than there are calls: the rest wait for their turn.
+const FEW: usize = 4;
 
 const TYPES: [FrameType; 14] = [
     FrameType::RPC_RESPONSE,
@@ -109,7 +112,8 @@ impl<'a> Iterator for Script<'a> {
     }
 }
 
-/// Lets an agent follow a script, whose first byte says whether it reads what the host sends, and then be gone.
+/// Lets an agent follow a script, and then be gone. Of the script's first byte, bit 0 says that the agent does not read what
+/// the host sends, and bit 1 that calls wait for their turn.
 ///
 /// # Panics
 /// Where a call does not end with its link, or the link not with its agent; or by an error of another kind.
@@ -127,9 +131,17 @@ pub fn agent(script: &[u8]) {
 
 async fn follow(script: &[u8]) {
     let mut script = Script(script);
-    let reads = script.byte() & 1 == 0;
+    let settings = script.byte();
+    let reads = settings & 1 == 0;
+    let obituary: Obituary = Box::new(|reason| {
+        Box::pin(async move { Error::new(crate::ErrorKind::SandboxDied, reason) })
+    });
+    let mut options = Options::new(obituary, Box::new(|| {}));
+    if settings & 2 != 0 {
+        options.requests = FEW;
+    }
     let (host, agent) = tokio::io::duplex(1 << 16);
-    let (link, mut from_host, mut to_host) = greet(host, agent).await;
+    let (link, mut from_host, mut to_host) = greet(host, agent, options).await;
     let mut calls = JoinSet::new();
     let mut handles = Vec::new();
     for number in 0..CALLS {
@@ -184,6 +196,7 @@ fn check(error: &Error) {
 async fn greet(
     host: DuplexStream,
     agent: DuplexStream,
+    options: Options,
 ) -> (Link, ReadHalf<DuplexStream>, WriteHalf<DuplexStream>) {
     let (reader, writer) = tokio::io::split(host);
     let (mut from_host, mut to_host) = tokio::io::split(agent);
@@ -191,13 +204,7 @@ async fn greet(
         reader: Box::new(reader),
         writer: Box::new(writer),
     };
-    let connecting = Link::connect(
-        io,
-        PATIENCE,
-        Box::new(|reason| {
-            Box::pin(async move { Error::new(crate::ErrorKind::SandboxDied, reason) })
-        }),
-    );
+    let connecting = Link::connect(io, PATIENCE, options);
     let greeting = async {
         let mut decoder = Decoder::new(LINK_BODY_LIMIT);
         while !matches!(decoder.next_frame(), Ok(Some(_))) {

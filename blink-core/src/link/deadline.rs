@@ -196,11 +196,11 @@ impl Clock {
         };
         if let (Some(answered), Kind::Spawn(Some(timeout))) = (standing.answered, standing.kind) {
             let limit = timeout.saturating_add(grace);
-            return (is_over(answered, limit) && !standing.unread).then(|| {
-                format!(
+            if is_over(answered, limit) && !standing.unread {
+                return Some(format!(
                     "its agent did not end a program within {grace:?} of its timeout of {timeout:?}"
-                )
-            });
+                ));
+            }
         }
         if standing.answered.is_none() {
             let started = self.started.load(Ordering::Relaxed);

@@ -5,7 +5,6 @@
 //! frame that breaks a rule ends the link, and whatever a guest sends, at most its windows' worth is held.
 
 pub(crate) mod deadline;
-pub(crate) mod fuzzing;
 mod inbox;
 mod io;
 mod outbox;

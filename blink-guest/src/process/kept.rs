@@ -104,9 +104,9 @@ mod tests {
             waiting: Vec::new(),
             started: Instant::now(),
             deadline: None,
-            timed_out: false,
-            limit: None,
+            killed_for: None,
             ended: None,
+            lingered: false,
             settled: true,
         }
     }

@@ -466,11 +466,8 @@ async fn a_first_frame_that_is_no_handshake_is_a_broken_rule() {
         Frame::new(FrameType::STDOUT, 1, "x"),
         Frame::new(FrameType::HANDSHAKE, 0, "no message"),
         Frame::new(FrameType::HANDSHAKE, 0, ""),
-        Frame::new(
-            FrameType::ERROR,
-            0,
-            ErrorBody::new(blink_wire::ErrorKind::Busy, "go away").to_body(),
-        ),
+        Frame::new(FrameType::ERROR, 0, "no message"),
+        Frame::new(FrameType::ERROR, 1, refusal().to_body()),
         Frame::new(FrameType::RPC_RESPONSE, 0, Response::Done.to_body()),
         hello(VERSION + 1),
         hello(0),
@@ -485,6 +482,25 @@ async fn a_first_frame_that_is_no_handshake_is_a_broken_rule() {
         assert_eq!(error.kind(), ErrorKind::Protocol, "{frame:?}: {error:?}");
         within(agent.drain()).await;
     }
+}
+
+fn refusal() -> ErrorBody {
+    ErrorBody::new(blink_wire::ErrorKind::ResourceExhausted, "too many links")
+}
+
+#[tokio::test]
+async fn an_agent_that_refuses_a_link_says_why() {
+    let (io, mut agent) = Agent::pair();
+    agent
+        .send(&Frame::new(FrameType::ERROR, 0, refusal().to_body()))
+        .await;
+    let error = within(Link::connect(io, DEADLINE, options()))
+        .await
+        .err()
+        .expect("it cannot succeed");
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    assert!(error.message().contains("too many links"), "{error:?}");
+    within(agent.drain()).await;
 }
 
 #[tokio::test]
