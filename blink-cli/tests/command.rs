@@ -1,6 +1,6 @@
 //! The command as its users meet it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -186,6 +186,63 @@ fn a_timeout_kills_the_tree_and_says_so() {
     assert!(said(&output).contains("time was over"), "{}", said(&output));
     std::thread::sleep(Duration::from_secs(4));
     assert!(!shared.join("survived").exists());
+}
+
+/// The parent of a process, as long as there is that process.
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
+}
+
+/// The agent of the only sandbox that a command has.
+fn agent_of(command: &Child) -> u32 {
+    let is_agent = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"/.blink/blink-guest\0serve")
+            && std::iter::successors(Some(*pid), |pid| parent(*pid)).any(|pid| pid == command.id())
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .find(is_agent)
+        .expect("the agent runs")
+}
+
+#[test]
+fn a_timeout_holds_though_the_agent_says_nothing_any_more() {
+    let home = Home::new();
+    let begun = home.path().join("shared/begun");
+    let shared = begun.parent().unwrap();
+    std::fs::create_dir(shared).unwrap();
+    std::fs::set_permissions(shared, PermissionsExt::from_mode(0o777)).unwrap();
+    let mount = format!("{}:/shared", shared.display());
+    let mut command = home.blink();
+    command
+        .args(RUN)
+        .args(["--timeout", "3s", "--mount", &mount]);
+    command.args(["--", "sh", "-c", "touch /shared/begun; sleep 1000"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let since = Instant::now();
+    while !begun.exists() {
+        assert!(since.elapsed() < PATIENCE, "it does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let agent = agent_of(&child).to_string();
+    let stopped = Command::new("kill").args(["-STOP", &agent]).status();
+    assert!(stopped.unwrap().success());
+    let status = wait(&mut child);
+    let mut said = String::new();
+    let stderr = child.stderr.as_mut().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(!status.success() && status.code().is_some(), "{status:?}");
+    assert!(said.contains("did not end a program"), "{said}");
+    assert!(home.is_clean());
+    assert_eq!(
+        parent(agent.parse().unwrap()),
+        None,
+        "the agent is still there"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use blink_core::{Command, ErrorKind, Result, Sandbox};
 use tokio::task::JoinSet;
 
-use crate::support::{TestBlink, blink, fails, ok};
+use crate::support::{TestBlink, blink, fails, ok, within};
 
 /// More than the link, the agent and the sandbox take at once.
 const BURST: usize = 10_000;
@@ -144,19 +144,32 @@ async fn hundreds_of_programs_run_beside_each_other_and_are_killed_at_once() {
     }
 }
 
+/// Takes every process that there may be. A shell would end where it gets none, and leave room for one.
+const FILL: &str = "
+import os, time
+while True:
+    try:
+        if os.fork() == 0:
+            time.sleep(1000)
+            os._exit(0)
+    except OSError:
+        time.sleep(0.001)
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sandbox_that_is_full_says_so_and_goes_on_when_it_is_not() {
     let blink = blink().await;
     let sandbox = Arc::new(ok(blink.sandbox().processes(40).create()).await);
-    // It takes every process that there may be, and waits.
-    let script = "while sleep 1000 & do :; done 2>/dev/null; wait";
-    let full = ok(sandbox.spawn(Command::shell(script))).await;
-    let error = loop {
-        match sandbox.exec(Command::new("true")).await {
-            Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(error) => break error,
+    let full = ok(sandbox.spawn(Command::new("python3").args(["-c", FILL]))).await;
+    let error = within(async {
+        loop {
+            match sandbox.exec(Command::new("true")).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => break error,
+            }
         }
-    };
+    })
+    .await;
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
     ok(full.kill()).await;
     all_are_answered(&[sandbox], Call::Exec, 500).await;
@@ -173,7 +186,7 @@ async fn a_call_with_a_timeout_is_over_while_others_have_all_the_places() {
     }
     let command = Command::new("sleep").arg("1000");
     let late = sandbox.exec(command.timeout(Duration::from_millis(500)));
-    match crate::support::within(late).await {
+    match within(late).await {
         Ok(output) => assert!(output.status.timed_out),
         Err(error) => assert!(
             [ErrorKind::Timeout, ErrorKind::ResourceExhausted].contains(&error.kind()),

@@ -19,9 +19,6 @@ use super::terminal::{self, Terminal};
 use crate::arguments::ProgramOptions;
 use crate::failure::{EXIT_BROKEN_PIPE, Failure, warn};
 
-/// The agent kills a program when its time is over. If it has not by so much later, this command does.
-const DEADLINE_GRACE: Duration = Duration::from_secs(5);
-
 /// How long a killed program's last output may take to get out.
 const KILLED_GRACE: Duration = Duration::from_secs(2);
 
@@ -103,7 +100,7 @@ impl<'a> Holding<'a> {
         };
         // Restored when this function is left, before anything else is said.
         let _raw = self.terminal.map(Terminal::raw).transpose()?;
-        let mut held = self.hold(started.process, started.at, Some(sandbox), options.timeout);
+        let mut held = self.hold(started.process, started.at, Some(sandbox));
         let ending = held.stay(signals).await;
         if self.session.is_some() {
             held.release(started.script).await;
@@ -118,19 +115,13 @@ impl<'a> Holding<'a> {
         signals: &mut Signals,
     ) -> Result<Ending, Failure> {
         let _raw = self.terminal.map(Terminal::raw).transpose()?;
-        let mut held = self.hold(process, Instant::now(), None, None);
+        let mut held = self.hold(process, Instant::now(), None);
         let ending = held.stay(signals).await;
         held.feeding.end().await;
         ending
     }
 
-    fn hold(
-        self,
-        mut process: Process,
-        started: Instant,
-        own: Option<&'a Sandbox>,
-        timeout: Option<Duration>,
-    ) -> Held<'a> {
+    fn hold(self, mut process: Process, started: Instant, own: Option<&'a Sandbox>) -> Held<'a> {
         let may_leave = own.is_none();
         let leave_key = (may_leave && self.terminal.is_some()).then_some(LEAVE_KEY);
         Held {
@@ -138,8 +129,6 @@ impl<'a> Holding<'a> {
             taking: take(&mut process, self, started),
             holding: self,
             own,
-            started,
-            timeout,
             process,
             may_leave,
             interrupted: false,
@@ -216,8 +205,6 @@ struct Held<'a> {
     process: Process,
     feeding: Feeding,
     taking: Taking,
-    started: Instant,
-    timeout: Option<Duration>,
     may_leave: bool,
     interrupted: bool,
     killed: Option<Instant>,
@@ -227,7 +214,7 @@ impl Held<'_> {
     async fn stay(&mut self, signals: &mut Signals) -> Result<Ending, Failure> {
         let (mut taken, mut fed) = (None, false);
         loop {
-            let deadline = self.deadline();
+            let given_up = self.killed.map(|killed| killed + KILLED_GRACE);
             tokio::select! {
                 result = &mut self.taking, if taken.is_none() => match joined(result) {
                     Ok(captured) => taken = Some(captured),
@@ -247,9 +234,7 @@ impl Held<'_> {
                     }
                     signal => self.pass_on(signal).await?,
                 },
-                () = until(deadline) => if let Some(ending) = self.overdue().await {
-                    return Ok(ending);
-                },
+                () = until(given_up) => return Ok(Ending::GivenUp(EXIT_KILLED)),
             }
         }
     }
@@ -264,42 +249,6 @@ impl Held<'_> {
             // The program may have removed it.
             let _ = files.remove(script).await;
         }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let timeout = self.timeout.and_then(|timeout| {
-            self.started
-                .checked_add(timeout)
-                .and_then(|end| end.checked_add(DEADLINE_GRACE))
-        });
-        let killed = self.killed.map(|killed| killed + KILLED_GRACE);
-        [timeout, killed].into_iter().flatten().min()
-    }
-
-    /// Something should have ended by now.
-    async fn overdue(&mut self) -> Option<Ending> {
-        if self.killed.is_some() {
-            return Some(Ending::GivenUp(EXIT_KILLED));
-        }
-        // It may well have ended in time: then only its output still waits for whoever reads it here.
-        let asking = async { self.own?.processes().await.ok() };
-        let asked = tokio::time::timeout(DEADLINE_GRACE, asking).await;
-        let ended = asked.ok().flatten().is_some_and(|list| {
-            list.iter()
-                .any(|process| process.id == self.process.id() && process.status.is_some())
-        });
-        if ended {
-            self.timeout = None;
-            return None;
-        }
-        let then = match self.holding.session {
-            Some(_) => "it is killed now",
-            None => "it is removed now",
-        };
-        warn(format_args!(
-            "the sandbox did not end the program when its time was over; {then}"
-        ));
-        Some(Ending::GivenUp(EXIT_TIMED_OUT))
     }
 
     async fn pass_on(&mut self, signal: Caught) -> Result<(), Failure> {
