@@ -144,7 +144,7 @@ async fn hundreds_of_programs_run_beside_each_other_and_are_killed_at_once() {
     }
 }
 
-/// Takes every process that there may be. A shell would end where it gets none, and leave room for one.
+/// Takes every process that there may be, again and again. A shell would end where it gets none.
 const FILL: &str = "
 import os, time
 while True:
@@ -157,44 +157,54 @@ while True:
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sandbox_that_is_full_says_so_and_goes_on_when_it_is_not() {
+async fn a_burst_on_a_sandbox_whose_processes_are_used_up_is_answered() {
     let blink = blink().await;
     let sandbox = Arc::new(ok(blink.sandbox().processes(40).create()).await);
     let full = ok(sandbox.spawn(Command::new("python3").args(["-c", FILL]))).await;
-    let error = within(async {
-        loop {
-            match sandbox.exec(Command::new("true")).await {
-                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(error) => break error,
-            }
+    let mut calls = JoinSet::new();
+    for number in 0..500 {
+        let sandbox = sandbox.clone();
+        calls.spawn(async move { call(&sandbox, Call::Mixed, number).await });
+    }
+    while let Some(result) = within(calls.join_next()).await {
+        if let Err(error) = result.unwrap() {
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
         }
-    })
-    .await;
-    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    }
     ok(full.kill()).await;
     all_are_answered(&[sandbox], Call::Exec, 500).await;
 }
 
-#[tokio::test]
-async fn a_call_with_a_timeout_is_over_while_others_have_all_the_places() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sandbox_that_is_full_says_so_and_goes_on_when_it_is_not() {
     let blink = blink().await;
     let sandbox = sandbox(&blink).await;
-    let mut waiting = JoinSet::new();
-    for _ in 0..1_000 {
+    let mut running = JoinSet::new();
+    // More than the agent runs at once.
+    for _ in 0..1_100 {
         let sandbox = sandbox.clone();
-        waiting.spawn(async move { sandbox.exec(Command::new("sleep").arg("1000")).await });
+        running.spawn(async move { sandbox.exec(Command::new("sleep").arg("1000")).await });
     }
+    // One with a timeout is over, with or without its turn.
     let command = Command::new("sleep").arg("1000");
-    let late = sandbox.exec(command.timeout(Duration::from_millis(500)));
-    match within(late).await {
+    match within(sandbox.exec(command.timeout(Duration::from_millis(500)))).await {
         Ok(output) => assert!(output.status.timed_out),
         Err(error) => assert!(
             [ErrorKind::Timeout, ErrorKind::ResourceExhausted].contains(&error.kind()),
             "{error:?}"
         ),
     }
-    waiting.shutdown().await;
-    ok(sandbox.exec(Command::new("true"))).await;
+    let error = within(async {
+        loop {
+            if let Err(error) = sandbox.exec(Command::new("true")).await {
+                break error;
+            }
+        }
+    })
+    .await;
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
+    running.shutdown().await;
+    all_are_answered(&[sandbox], Call::Exec, 500).await;
 }
 
 /// It ended by itself, or when its time was over: never both.
