@@ -41,17 +41,22 @@ pub(crate) fn make_new_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Creates a file that only this user may use, or empties it. A link there is not followed.
-pub(crate) fn create_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
+/// Opens a file that only this user may use, as the options say. A link there is not followed.
+pub(crate) fn open_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
+}
+
+/// Creates a file that only this user may use, or empties it. A link there is not followed.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    open_file(
+        path,
+        File::options().write(true).create(true).truncate(true),
+    )
 }
 
 /// Writes a file that only this user may use. A link there is not followed.

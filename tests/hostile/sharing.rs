@@ -364,9 +364,13 @@ async fn who_uses_a_session_that_is_removed_by_force_is_told() {
     assert_eq!(sharer.said(), "ready");
     ok(session.remove_by_force()).await;
     drop(sharer.process.stdin.take());
-    for _ in 0..2 {
-        assert_eq!(sharer.said(), "NotFound");
-    }
+    // The end of the machine may be seen first.
+    let first = sharer.said();
+    assert!(
+        ["SandboxDied", "NotFound"].contains(&first.as_str()),
+        "{first}"
+    );
+    assert_eq!(sharer.said(), "NotFound");
     sharer.end();
     assert!(ok(blink.sessions()).await.is_empty());
     assert_eq!(

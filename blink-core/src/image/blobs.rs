@@ -86,13 +86,15 @@ impl BlobFolder {
             if self.has(blob) {
                 return Ok(Begun::Present);
             }
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&path)
-                .map_err(failed)?;
+            let file = crate::private::open_file(
+                &path,
+                File::options()
+                    .create(true)
+                    .truncate(false)
+                    .read(true)
+                    .write(true),
+            )
+            .map_err(failed)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::INTR) => continue,

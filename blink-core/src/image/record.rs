@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -100,12 +99,7 @@ impl Record {
         })?;
         // Always the same name, which the lock protects: what a crash leaves is overwritten.
         let new_path = self.folder.join("images.json.new");
-        let mut new = File::options()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new_path)?;
+        let mut new = crate::private::create_file(&new_path)?;
         new.write_all(&content)?;
         new.sync_all()?;
         fs::rename(&new_path, self.path())?;

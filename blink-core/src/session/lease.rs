@@ -6,7 +6,7 @@
 //! go of both when a process ends, however it ends.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind};
 use crate::home::SandboxFolder;
+use crate::private;
 
 /// The leases of a session, in its folder. They are used again by those who come later, and so are never more than there
 /// once were users at a time.
@@ -156,7 +157,7 @@ impl Lease {
     /// Takes a lease. Whoever may change the session meanwhile has the gate, and so must not be among those who come.
     pub(super) fn take(folder: SandboxFolder, ends_machine: bool) -> std::io::Result<Lease> {
         let users = folder.path().join(FOLDER);
-        match fs::create_dir(&users) {
+        match private::make_new_folder(&users, 0o700) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -236,7 +237,7 @@ impl Drop for Lease {
 /// anything is changed.
 pub(super) fn prepare(folder: &Path) -> std::io::Result<()> {
     let users = folder.join(FOLDER);
-    fs::create_dir(&users)?;
+    private::make_new_folder(&users, 0o700)?;
     let file = new_lease(&users)?;
     file.write_all_at(&[b' '; RECORD_BYTES], 0)?;
     flock(&file, FlockOperation::Unlock)?;
@@ -245,12 +246,10 @@ pub(super) fn prepare(folder: &Path) -> std::io::Result<()> {
 
 fn new_lease(users: &Path) -> std::io::Result<File> {
     for number in 0_u32.. {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(users.join(number.to_string()));
+        let file = private::open_file(
+            &users.join(number.to_string()),
+            OpenOptions::new().read(true).write(true).create_new(true),
+        );
         match file {
             // Between the two, one who looks for a free one may take it.
             Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() => {

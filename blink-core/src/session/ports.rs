@@ -1,7 +1,6 @@
 //! A session's published ports, which one of the processes that use it publishes.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Session;
 use crate::error::{Error, Result};
+use crate::file_lock;
 use crate::publish::{self, Bound, PublishedPort};
 use crate::sandbox::Sandbox;
 
@@ -26,12 +26,7 @@ impl Publisher {
     /// `None` while another has it.
     fn try_be(folder: &Path) -> Result<Option<Publisher>> {
         let failed = |error| Error::io("the session's ports cannot be locked", &error);
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(folder.join(LOCK))
-            .map_err(failed)?;
+        let file = file_lock::open(&folder.join(LOCK)).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Publisher(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

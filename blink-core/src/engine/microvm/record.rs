@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::engine::tree::Tree;
@@ -27,12 +26,7 @@ impl Record {
 
     pub(super) fn write(&self, folder: &Path) -> std::io::Result<()> {
         let new = folder.join(format!("{RECORD}.new"));
-        let mut file = fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = crate::private::create_file(&new)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         fs::rename(new, folder.join(RECORD))
     }

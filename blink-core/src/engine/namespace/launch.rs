@@ -1,10 +1,9 @@
 //! Booting: what the launcher and bubblewrap are told, and what they are given.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -59,12 +58,11 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     userns::open_to_sandboxes(&spec.folder, tools.id_base)
         .map_err(|error| failed("its folder", error))?;
     let (link, agent_link) = UnixStream::pair().map_err(|error| failed("its link", error))?;
-    let console = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(spec.folder.join(CONSOLE))
-        .map_err(|error| failed("its console", error))?;
+    let console = private::open_file(
+        &spec.folder.join(CONSOLE),
+        File::options().create(true).append(true),
+    )
+    .map_err(|error| failed("its console", error))?;
     let listener = (spec.detached || spec.shared)
         .then(|| listen(&spec.folder))
         .transpose()
