@@ -108,10 +108,6 @@ else:
 
 
 __all__ = [
-    "DirectoryNotEmpty",
-    "IsADirectory",
-    "NameTooLong",
-    "NotADirectory",
     "PIPE",
     "AlreadyExists",
     "AsyncBlink",
@@ -133,6 +129,7 @@ __all__ = [
     "Connection",
     "Corrupt",
     "DirEntry",
+    "DirectoryNotEmpty",
     "ExecTimeout",
     "ExitStatus",
     "FileInfo",
@@ -143,9 +140,12 @@ __all__ = [
     "ImageUnavailable",
     "Internal",
     "InvalidArgument",
+    "IsADirectory",
     "IsolationUnavailable",
     "Lineage",
     "Mount",
+    "NameTooLong",
+    "NotADirectory",
     "NotFound",
     "Output",
     "PermissionDenied",

@@ -243,9 +243,10 @@ class Sandbox(Machine):
 class Session(Machine):
     """A session: a named sandbox that outlives the process, from `Blink.session`.
 
-    Threads, tasks and, in a namespace, processes can have one open at once, and use the same machine. At the end of its
-    ``with`` block, or by `close`, the session is let go of, and its machine stopped, unless it is ``warm`` or somebody else
-    uses it; its disk stays until it is removed. All methods may be called from several threads at once. A change that is interrupted, as by Ctrl-C, comes to its end in the background.
+    Threads, tasks and, in a namespace, processes can have one open at once, and use the same machine. At the end of
+    its ``with`` block, or by `close`, the session is let go of, and its machine stopped, unless it is ``warm`` or
+    somebody else uses it; its disk stays until it is removed. All methods may be called from several threads at once.
+    A change that is interrupted, as by Ctrl-C, comes to its end in the background.
 
     Examples
     --------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import blink
 import pytest
@@ -49,7 +49,7 @@ def test_arguments_are_as_long_as_the_kernel_takes(sandbox: Sandbox) -> None:
     longest = 128 * 1024 - 1
     count = ["sh", "-c", 'printf %s "$*" | wc -c', "sh"]
     assert sandbox.exec([*count, "x" * longest]).text.strip() == str(longest)
-    env = {f"V{i}": "x" * 500 for i in range(2000)}
+    env: dict[Any, Any] = {f"V{i}": "x" * 500 for i in range(2000)}
     assert sandbox.exec(["sh", "-c", "env | wc -l"], env=env).ok
     assert sandbox.exec([*count, *(["x" * 100_000] * 19)]).ok
     for long in (["x" * (longest + 1)], ["x" * 100_000] * 42):

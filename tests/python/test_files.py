@@ -8,12 +8,14 @@ import os
 import pickle
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import blink
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from blink import Sandbox
 
 
@@ -139,7 +141,7 @@ def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
     files.write("/tmp/file", "x")
     files.make_dir("/tmp/full/inner")
     (tmp_path / "file").write_text("x")
-    looking = [
+    looking: list[Callable[[str], Any]] = [
         files.read,
         files.reader,
         files.stat,
@@ -149,13 +151,13 @@ def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
         lambda path: files.copy(path, "/tmp/copied"),
         lambda path: files.download(path, tmp_path / "out"),
     ]
-    writing = [
+    writing: list[Callable[[str], Any]] = [
         lambda path: files.write(path, "x"),
         lambda path: files.write(path, "x", append=True),
         lambda path: files.upload(tmp_path / "file", path),
     ]
     long = "/tmp/" + "n" * 300
-    for path, operations, kind, builtin, number in [
+    cases: list[tuple[str, Sequence[Callable[[str], Any]], type[blink.BlinkError], type[OSError], int]] = [
         ("/tmp/missing", looking, blink.NotFound, FileNotFoundError, errno.ENOENT),
         ("/no/such/file", writing, blink.NotFound, FileNotFoundError, errno.ENOENT),
         ("/tmp/file/inner", looking + writing, blink.NotADirectory, NotADirectoryError, errno.ENOTDIR),
@@ -166,12 +168,14 @@ def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
         (long, looking + writing, blink.NameTooLong, OSError, errno.ENAMETOOLONG),
         ("/usr/new", [files.make_dir, *writing], blink.ReadOnly, OSError, errno.EROFS),
         ("/proc/self/mem", writing[:2], blink.PermissionDenied, PermissionError, errno.EPERM),
-    ]:
+    ]
+    for path, operations, kind, builtin, number in cases:
         for operation in operations:
-            with pytest.raises(builtin) as raised:
+            with pytest.raises(kind) as raised:
                 operation(path)
-            error = raised.value
+            error: Any = raised.value
             assert type(error) is kind, path
+            assert isinstance(error, builtin), path
             assert (error.errno, error.filename) == (number, path)
             again = pickle.loads(pickle.dumps(error))
             assert (type(again), again.errno, again.filename) == (kind, number, path)
