@@ -177,7 +177,6 @@ BLOCKING = {
     "chunk": "sandbox.spawn(['sleep', '4321.7']).stdout.chunk()",
     "iteration": "list(sandbox.spawn(['sleep', '4321.7']).stdout)",
     "write": "sandbox.spawn(['sleep', '4321.7'], stdin=blink.PIPE).stdin.write(bytes(50 << 20))",
-    "session": "library.session('held', patience=600)",
     "upload": "sandbox.files.upload('/proc/self/fd/0', '/tmp/never')",
 }
 
@@ -187,7 +186,6 @@ def test_an_interrupt_ends_a_call(home: Path, library: Blink, call: str) -> None
     program = f"""
         import blink
         library = blink.Blink(home={str(home / "of-interrupts")!r}, isolation={ENGINE!r})
-        held = library.session("held") if "held" in {call!r} else None
         with library.sandbox() as sandbox:
             try:
                 print("ready", flush=True)
@@ -195,7 +193,6 @@ def test_an_interrupt_ends_a_call(home: Path, library: Blink, call: str) -> None
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
             print(sandbox.exec(["echo", "goes on"]).text, end="", flush=True)
-        if held: held.remove()
     """
     child = child_of(program, stdin=subprocess.PIPE)
     assert child.stdout.readline() == "ready\n"

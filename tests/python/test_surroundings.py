@@ -20,7 +20,7 @@ with blink.Blink(home=sys.argv[1], isolation={ENGINE!r}) as library:
         assert library.run(["sh", "-c", "echo fine; exit 3"]).exit_code == 3
     with library.session("one") as session:
         session.checkpoint("first")
-        assert session.exec(["umask"]).text == "0022\\n"
+        assert session.exec(["sh", "-c", "umask"]).text == "0022\\n"
         session.remove()
 """
 

@@ -179,11 +179,15 @@ fn refuse_foreign(home: &Path, path: &Path, found: &Metadata) -> Result<()> {
 /// Makes it private; says whether others could write to it. What is opened to sandboxes' own users, by their group, stays so.
 fn close(path: &Path, found: &Metadata) -> Result<bool> {
     let mode = found.permissions().mode() & 0o7777;
-    let passable = found.is_dir() && id_base() == Some(found.gid()) && mode == 0o710;
-    if passable || mode & OTHERS_MAY_DO_ANYTHING == 0 {
+    let private = match (found.is_dir(), id_base() == Some(found.gid())) {
+        // Another Blink may have sandboxes in there right now.
+        (true, true) => 0o710,
+        (true, false) => 0o700,
+        (false, _) => 0o600,
+    };
+    if mode & OTHERS_MAY_DO_ANYTHING & !private == 0 {
         return Ok(false);
     }
-    let private = if found.is_dir() { 0o700 } else { 0o600 };
     fs::set_permissions(path, Permissions::from_mode(private)).map_err(|error| {
         Error::io(
             format!(
