@@ -73,15 +73,21 @@ static void *make_blink_sandbox(void)
 RELEASE(blink_sandbox, blink_sandbox_free)
 USE(blink_sandbox, blink_sandbox_ping(handle, NULL, err))
 
-static void *make_blink_session(void)
+static int sessions_made;
+
+static blink_session *open_session(int number)
 {
-    static int number;
     char name[32];
-    snprintf(name, sizeof name, "handle-%d", number++);
+    snprintf(name, sizeof name, "handle-%d", number);
     blink_error *err = NULL;
     blink_session *out;
     OK(blink_session_open(all, name, NULL, NULL, &out, &err));
     return out;
+}
+
+static void *make_blink_session(void)
+{
+    return open_session(sessions_made++);
 }
 RELEASE(blink_session, blink_session_free)
 USE(blink_session, blink_session_ping(handle, NULL, err))
@@ -380,6 +386,11 @@ void test_handles(void)
     blink_processes_free(beside);
     OK(blink_session_remove(session, &err));
     blink_session_free(session);
+    while (sessions_made > 0) {
+        session = open_session(--sessions_made);
+        OK(blink_session_remove(session, &err));
+        blink_session_free(session);
+    }
     blink_files_free(files);
     blink_sandbox_free(sandbox);
     blink_close(all);
