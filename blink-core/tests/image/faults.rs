@@ -363,7 +363,7 @@ fn a_process_killed_at_any_moment_leaves_a_sound_store() {
         std::thread::sleep(whole * kill / KILLS);
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());
-        if arena.path("images/blobs").exists() {
+        if arena.path("images/blobs/sha256").exists() {
             assert_sound(&arena.path("images"));
         }
         // What is listed is there, whole.
