@@ -257,7 +257,7 @@ pub(super) async fn watch(weak: Weak<Shared>, clock: Arc<Clock>) {
         }
         let quiet = now.saturating_sub(clock.heard.load(Ordering::Relaxed));
         let every = clock.ticks_of(clock.deadlines.answer / 4).max(1);
-        if !standings.is_empty() && quiet > 0 && quiet % every == 0 {
+        if !standings.is_empty() && quiet > 0 && quiet.is_multiple_of(every) {
             clock.beat.store(now, Ordering::Relaxed);
             let body = now.to_le_bytes();
             shared
