@@ -85,7 +85,7 @@ impl Copier<'_> {
     fn enter(&mut self, name: &OsStr) -> Result<(), Errno> {
         let (from, former) = root::open_for_a_while(self.from.folder(), name)?;
         let to = self.to.folder();
-        rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+        root::make_folder(to, name)?;
         let below = rustix::fs::openat(to, name, REAL_FOLDER, Mode::empty())?;
         let copied = Copied {
             former,

@@ -11,7 +11,7 @@ use crate::attributes::{self, LARGEST, OPAQUE};
 use crate::error::ArchiveError;
 use crate::format::Attributes;
 use crate::overlay::{Merged, Visitor, visit};
-use crate::root::{Links, REAL_FOLDER, Root};
+use crate::root::{Links, REAL_FOLDER, Root, make_folder};
 use crate::way::Way;
 
 /// Makes in the empty folder `into` the one layer that shows over any other what the
@@ -71,7 +71,7 @@ impl Visitor for Merger {
         }
         let make = || {
             let parent = self.into.folder();
-            rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+            make_folder(parent, name)?;
             rustix::fs::openat(parent, name, REAL_FOLDER, Mode::empty())
         };
         make()

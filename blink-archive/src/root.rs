@@ -78,11 +78,10 @@ impl Root {
         flags: OFlags,
         links: Links,
     ) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        if path.as_os_str().is_empty() {
+            // The root itself, which there is no way out of.
+            return rustix::fs::openat(&self.folder, c".", flags | OFlags::CLOEXEC, Mode::empty());
+        }
         let resolve = ResolveFlags::NO_MAGICLINKS
             | match links {
                 Links::Refuse => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
@@ -97,6 +96,12 @@ impl Root {
         }
         Err(Errno::AGAIN)
     }
+}
+
+/// Makes a folder for this user to work in, whatever the mask of the process would make of its mode.
+pub(crate) fn make_folder(parent: impl AsFd, name: &OsStr) -> Result<(), Errno> {
+    rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+    rustix::fs::chmodat(&parent, name, Mode::RWXU, AtFlags::empty())
 }
 
 impl From<OwnedFd> for Root {

@@ -237,9 +237,7 @@ impl<'a> Unpacker<'a> {
         member: &Member,
         owner: Option<Owner>,
     ) -> Result<(), ArchiveError> {
-        let made = self.make(place, true, |folder, name| {
-            rustix::fs::mkdirat(folder, name, Mode::RWXU)
-        })?;
+        let made = self.make(place, true, |folder, name| root::make_folder(folder, name))?;
         if self.overlay && !member.attributes.is_empty() {
             rustix::fs::openat(&place.parent.folder, place.name, REAL_FOLDER, Mode::empty())
                 .map_err(|error| ArchiveError::io(place.path, "opened", error))

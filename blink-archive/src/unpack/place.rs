@@ -115,7 +115,7 @@ impl Unpacker<'_> {
         let Some(parent) = self.existing_parent(above, entry)? else {
             return Err(ArchiveError::io(above, "opened", Errno::NOENT));
         };
-        match rustix::fs::mkdirat(&parent.folder, name, Mode::RWXU) {
+        match root::make_folder(&parent.folder, name) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
                 return Err(ArchiveError::hostile(
