@@ -72,7 +72,7 @@ static void polling_loses_nothing(blink_sandbox *sandbox)
 {
     blink_error *err = NULL;
     blink_process *process;
-    blink_command command = shell("for i in 1 2 3 4 5; do head -c 100000 /dev/zero; sleep 0.05; done");
+    blink_command command = shell("for i in 1 2 3 4 5; do head -c 100000 /dev/zero; sleep 0.3; done");
     OK(blink_sandbox_spawn(sandbox, &command, NULL, &process, &err));
     OK(blink_process_discard(process, BLINK_STREAM_STDERR, &err));
     struct pollfd fd = {.events = POLLIN};
