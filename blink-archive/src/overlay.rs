@@ -27,7 +27,7 @@ pub(crate) struct Merged<'a> {
     pub(crate) is_top: bool,
 }
 
-/// Who is told what layers come to.
+/// Receives the merged contents of the layers.
 pub(crate) trait Visitor {
     /// A folder begins, whose name in the folder before is `name`.
     fn enter(&mut self, merged: &Merged<'_>, name: &OsStr, path: &Path)

@@ -60,7 +60,7 @@ fn open(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>, Errno> 
         Err(error) => return Err(error),
     };
     if !Mode::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode).contains(Mode::RWXU) {
-        // Who cannot is told by the removal that fails.
+        // If this is refused, the removal below fails and reports it.
         let _ = root::open_up(parent, name);
     }
     Ok(Some(folder))

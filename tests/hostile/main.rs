@@ -1,7 +1,7 @@
 //! What Blink must withstand: hostile programs, archives, images, registries and agents, bursts, kills at random moments,
 //! and odd surroundings of the host process.
 //!
-//! A module is one kind of adversary. Each test was seen to fail before the fault that it guards against was fixed.
+//! A module is one kind of adversary.
 //! `BLINK_TEST_ENGINE` names the engine; without, it is `namespace`.
 
 mod archives;

@@ -172,7 +172,7 @@ impl Given {
     ) -> Result<Vec<OsString>, Errno> {
         let mode = Mode::from_raw_mode(rustix::fs::fstat(folder)?.st_mode);
         if !mode.contains(Mode::RWXU) {
-            // Who cannot is told by the removal that fails.
+            // If this is refused, the removal below fails and reports it.
             let _ = rustix::fs::fchmod(folder, mode | Mode::RWXU);
         }
         let mut below = Vec::new();

@@ -306,7 +306,7 @@ fn disk_usage(path: &Path) -> u64 {
     if metadata.is_dir()
         && let Ok(folder) = fs::File::open(path)
     {
-        // What is lost of it is told as less; nobody else writes here.
+        // What cannot be read counts as nothing; nobody else writes here.
         let _ = blink_archive::walk_tree(folder.into(), |stat| {
             let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             let blocks = u64::try_from(stat.st_blocks).unwrap_or_default();

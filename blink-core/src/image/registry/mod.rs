@@ -4,7 +4,7 @@
 //! is believed but for its digest. (Clients that read a manifest whole, however large it is, are why this is Blink's
 //! own: docs/adr/0005-image-store.md.)
 //!
-//! Who is told credentials is decided in one place: [`origin::judge`].
+//! [`origin::judge`] alone decides which servers receive credentials.
 
 mod authorize;
 mod client;
