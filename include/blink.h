@@ -2107,6 +2107,24 @@ blink_status blink_files_download(const struct blink_files *files,
                                   struct blink_error **err);
 
 /**
+ * Takes a file or a whole folder out of the sandbox into a folder of the host that exists, where it keeps its name. Nothing in
+ * that folder is followed, as it may have come from a sandbox earlier. What has no name of its own, as "/", is merged into it.
+ *
+ * @param files   Borrowed. May be used from several threads at once.
+ * @param from    The sandbox's, absolute.
+ * @param folder  The host's.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return As blink_files_download(); NOT_FOUND where `folder` is missing too; INVALID_ARGUMENT where something of that name is
+ *         there that is neither a file nor a folder.
+ */
+blink_status blink_files_download_into(const struct blink_files *files,
+                                       const char *from,
+                                       const char *folder,
+                                       const struct blink_cancel *cancel,
+                                       struct blink_error **err);
+
+/**
  * Frees the handle. The files stay.
  *
  * @param files  Taken. NULL does nothing.
@@ -2999,6 +3017,18 @@ const char *blink_session_id(const struct blink_session *session);
 bool blink_session_was_created(const struct blink_session *session);
 
 /**
+ * What the archive that a session was imported from has asked for and was not given, each as "disk_mib 65536 (it is 2048)".
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param out      Set on success to a list, empty for a session that was opened; free with blink_strings_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0).
+ */
+blink_status blink_session_declined(const struct blink_session *session,
+                                    struct blink_strings **out,
+                                    struct blink_error **err);
+
+/**
  * Starts a session from its disk, or takes up the machine that still runs. Does nothing where it runs already. Whatever needs
  * it to run starts it by itself.
  *
@@ -3160,6 +3190,17 @@ blink_status blink_session_rename(const struct blink_session *session,
  */
 blink_status blink_session_remove(const struct blink_session *session,
                                   struct blink_error **err);
+
+/**
+ * As blink_session_remove(), also while other processes have the session open: their calls fail from then on.
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); BUSY while another process changes it; INTERNAL where something of it could not be removed, which
+ *         the message names.
+ */
+blink_status blink_session_remove_by_force(const struct blink_session *session,
+                                           struct blink_error **err);
 
 /**
  * Lets go of a session, which stays. Its machine ends with its last user, unless it is warm: for a micro-VM that is a power

@@ -32,7 +32,6 @@ mod engine;
 mod error;
 mod fault;
 mod file_lock;
-mod file_streams;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -64,8 +63,8 @@ pub use connection::Connection;
 pub use doctor::{Check, Report, doctor};
 pub use engine::Consistency;
 pub use error::{Error, ErrorKind, Result};
-pub use file_streams::{FileReader, FileWriter};
-pub use files::{DirEntry, FileType, Files, Metadata, WriteOptions};
+
+pub use files::{DirEntry, FileReader, FileType, FileWriter, Files, Metadata, WriteOptions};
 pub use hypervisor::Hypervisor;
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};

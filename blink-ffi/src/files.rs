@@ -372,6 +372,33 @@ pub unsafe extern "C" fn blink_files_download(
     })
 }
 
+/// Takes a file or a whole folder out of the sandbox into a folder of the host that exists, where it keeps its name. Nothing in
+/// that folder is followed, as it may have come from a sandbox earlier. What has no name of its own, as "/", is merged into it.
+///
+/// @param files   Borrowed. May be used from several threads at once.
+/// @param from    The sandbox's, absolute.
+/// @param folder  The host's.
+/// @param cancel  Borrowed. NULL: it cannot be cancelled.
+/// @param err     May be NULL. If set, free with blink_error_free().
+/// @return As blink_files_download(); NOT_FOUND where `folder` is missing too; INVALID_ARGUMENT where something of that name is
+///         there that is neither a file nor a folder.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_files_download_into(
+    files: *const blink_files,
+    from: *const c_char,
+    folder: *const c_char,
+    cancel: *const blink_cancel,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let files = handle::get(files)?;
+        let (from, folder) = two_paths(caller, from, folder)?;
+        files
+            .core()
+            .wait(cancel, files.files.download_into(from, folder))
+    })
+}
+
 /// Frees the handle. The files stay.
 ///
 /// @param files  Taken. NULL does nothing.

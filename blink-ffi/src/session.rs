@@ -153,6 +153,27 @@ pub extern "C" fn blink_session_was_created(session: *const blink_session) -> bo
     })
 }
 
+/// What the archive that a session was imported from has asked for and was not given, each as "disk_mib 65536 (it is 2048)".
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @param out      Set on success to a list, empty for a session that was opened; free with blink_strings_free(). NULL on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_declined(
+    session: *const blink_session,
+    out: *mut *mut blink_strings,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let session = handle::get(session)?;
+        let declined = session.session.declined().iter();
+        out.give(blink_strings::new(declined.map(ToString::to_string)));
+        Ok(())
+    })
+}
+
 /// Starts a session from its disk, or takes up the machine that still runs. Does nothing where it runs already. Whatever needs
 /// it to run starts it by itself.
 ///
@@ -437,6 +458,26 @@ pub unsafe extern "C" fn blink_session_remove(
             std::ptr::null(),
             async move { session.session.remove().await },
         )
+    })
+}
+
+/// As blink_session_remove(), also while other processes have the session open: their calls fail from then on.
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); BUSY while another process changes it; INTERNAL where something of it could not be removed, which
+///         the message names.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_remove_by_force(
+    session: *const blink_session,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |_caller| {
+        let session = handle::get(session)?;
+        let core = session.core();
+        core.finish(std::ptr::null(), async move {
+            session.session.remove_by_force().await
+        })
     })
 }
 

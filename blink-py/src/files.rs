@@ -162,4 +162,9 @@ impl Files {
         let (from, to) = (path(from_)?, path(to)?);
         self.done(move |files| async move { files.download(from, to).await })
     }
+
+    fn download_into(&self, from_: &Bound<'_, PyAny>, folder: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (from, folder) = (path(from_)?, path(folder)?);
+        self.done(move |files| async move { files.download_into(from, folder).await })
+    }
 }

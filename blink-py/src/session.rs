@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use blink_core::{CheckpointOptions, ExportOptions, Session as CoreSession, TransferProgress};
+use blink_core::{
+    CheckpointOptions, Declined, ExportOptions, Session as CoreSession, TransferProgress,
+};
 use pyo3::prelude::*;
 
 use crate::arguments::{self, path};
@@ -22,6 +24,7 @@ pub(crate) struct Session {
     id: String,
     #[pyo3(get)]
     was_created: bool,
+    declined: Vec<Declined>,
 }
 
 impl Session {
@@ -29,6 +32,7 @@ impl Session {
         Session {
             id: session.id().to_owned(),
             was_created: session.was_created(),
+            declined: session.declined().to_vec(),
             slot: Slot::new("session", session, end),
         }
     }
@@ -80,6 +84,11 @@ impl Session {
     #[getter]
     fn closed(&self) -> bool {
         self.slot.is_closed()
+    }
+
+    #[getter]
+    fn declined<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        values::list(py, &self.declined, values::declined)
     }
 
     fn machine(&self) -> Machine {
@@ -192,11 +201,18 @@ impl Session {
         Ok(exporting.reporting(progress, latest))
     }
 
-    fn remove(&self) -> Call {
+    #[pyo3(signature = (force=false))]
+    fn remove(&self, force: bool) -> Call {
         let slot = self.slot.clone();
         Call::of_nothing(to_its_end(async move {
-            slot.close_with(|session| async move { Ok(session.remove().await?) })
-                .await
+            slot.close_with(move |session| async move {
+                match force {
+                    true => session.remove_by_force().await?,
+                    false => session.remove().await?,
+                }
+                Ok(())
+            })
+            .await
         }))
     }
 

@@ -2,8 +2,8 @@
 
 use blink_core::image::{Progress, Removed, Step, StoredImage};
 use blink_core::{
-    Check, Checkpoint, DirEntry, ExitStatus, FileType, Hypervisor, Isolation, Lineage, Metadata,
-    Mount, Network, Output, ProcessInfo, ProcessLogs, PublishedPort, Report, SessionInfo,
+    Check, Checkpoint, Declined, DirEntry, ExitStatus, FileType, Hypervisor, Isolation, Lineage,
+    Metadata, Mount, Network, Output, ProcessInfo, ProcessLogs, PublishedPort, Report, SessionInfo,
     TransferProgress,
 };
 use pyo3::IntoPyObjectExt;
@@ -138,6 +138,10 @@ pub(crate) fn checkpoint(py: Python<'_>, checkpoint: Checkpoint) -> Object<'_> {
         checkpoint.parent,
         checkpoint.created_at,
     ))
+}
+
+pub(crate) fn declined<'py>(py: Python<'py>, declined: &Declined) -> Object<'py> {
+    class!(py, "Declined").call1((declined.option, &declined.asked, &declined.given))
 }
 
 pub(crate) fn lineage(py: Python<'_>, lineage: Lineage) -> Object<'_> {

@@ -35,6 +35,7 @@ from ._processes import SessionProcesses
 from ._values import (
     Check,
     Checkpoint,
+    Declined,
     DirEntry,
     ExitStatus,
     FileInfo,
@@ -128,6 +129,7 @@ __all__ = [
     "CommandOptions",
     "Connection",
     "Corrupt",
+    "Declined",
     "DirEntry",
     "DirectoryNotEmpty",
     "ExecTimeout",

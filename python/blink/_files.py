@@ -204,12 +204,33 @@ class Files:
     def download(self, path: Text, destination: Text) -> None:
         """Take a file or a whole folder out of the sandbox to the host, where it is called `destination`.
 
-        Nothing outside `destination` is touched, whatever the sandbox sends.
+        Nothing outside `destination` is touched, whatever the sandbox sends. A folder that exists is merged into. A
+        symbolic link that `destination` itself names is followed; beneath it none is. To take something into a folder in
+        which things from a sandbox may lie already, use `download_into`.
 
         Raises
         ------
         NotFound
+        InvalidArgument
+            `destination` is a socket.
+        IsADirectoryError, NotADirectoryError
+            One is a folder and the other is not.
+        ResourceExhausted
+            The host's disk has no room for it.
         Corrupt
             A folder holds what may not leave a sandbox.
         """
         self._native.download(path, destination).wait()
+
+    def download_into(self, path: Text, folder: Text) -> None:
+        """Take a file or a whole folder out of the sandbox into a folder of the host, where it keeps its name.
+
+        Nothing in `folder` is followed, as it may have come from a sandbox earlier. What has no name of its own, as ``/``,
+        is merged into `folder`.
+
+        Raises
+        ------
+        InvalidArgument
+            Something of that name is there that is neither a file nor a folder; otherwise as for `download`.
+        """
+        self._native.download_into(path, folder).wait()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._options import Argv, CommandOptions, Text
     from ._values import (
         Checkpoint,
+        Declined,
         Isolation,
         Lineage,
         Output,
@@ -279,6 +280,11 @@ class Session(Machine):
         return self._native.was_created
 
     @property
+    def declined(self) -> list[Declined]:
+        """What the archive that it was imported from has asked for and was not given; empty for any other session."""
+        return self._native.declined
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed or removed."""
         return self._native.closed
@@ -440,15 +446,17 @@ class Session(Machine):
         """
         self._native.close().wait()
 
-    def remove(self) -> None:
+    def remove(self, *, force: bool = False) -> None:
         """End it and remove its disk, its checkpoints and its name. Forks of it stay whole. No-op once it is closed.
+
+        With `force` also while other processes have it open: their calls fail from then on.
 
         Raises
         ------
         Busy
-            Other processes have it open, whom the message names.
+            Other processes have it open, whom the message names; with `force`, another process changes it.
         """
-        self._native.remove().wait()
+        self._native.remove(force).wait()
 
     def __enter__(self) -> Self:
         return self

@@ -262,6 +262,25 @@ class DirEntry:
 
 
 @dataclass(frozen=True)
+class Declined:
+    """What an archive has asked for and the session that was imported from it was not given.
+
+    Attributes
+    ----------
+    option : str
+        The option, as `blink.Blink.session` takes it, such as ``"disk_mib"``.
+    asked : str
+        What the archive has asked for.
+    given : str
+        What the session has instead.
+    """
+
+    option: str
+    asked: str
+    given: str
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A named state of a session's disk, which never changes.
 

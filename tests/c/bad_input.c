@@ -94,6 +94,8 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_file_writer_write(NULL, buffer, 1, NULL, &err));
     INVALID(blink_file_writer_finish(NULL, NULL, &err));
     INVALID(blink_session_remove(NULL, &err));
+    INVALID(blink_session_remove_by_force(NULL, &err));
+    INVALID(blink_session_declined(NULL, &strings, &err));
     INVALID(blink_session_list_of(NULL, &sessions, &err));
     INVALID(blink_session_agent(NULL, &strings, &err));
     INVALID(blink_session_ping(NULL, NULL, &err));
@@ -131,6 +133,7 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_files_copy(NULL, "/x", "/y", NULL, &err));
     INVALID(blink_files_upload(NULL, "/x", "/y", NULL, &err));
     INVALID(blink_files_download(NULL, "/x", "/y", NULL, &err));
+    INVALID(blink_files_download_into(NULL, "/x", "/y", NULL, &err));
     INVALID(blink_image_pull(NULL, "x", NULL, NULL, NULL, &images, &err));
     INVALID(blink_image_pull(all, NULL, NULL, NULL, NULL, &images, &err));
     INVALID(blink_image_list_all(NULL, &images, &err));

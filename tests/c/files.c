@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void test_transfer(void)
 {
@@ -18,6 +19,15 @@ void test_transfer(void)
     char text[16] = {0};
     CHECK(fread(text, 1, sizeof text, file) == 6 && strcmp(text, "onetwo") == 0);
     fclose(file);
+    OK(blink_files_download_into(files, "/tmp/a/small", scratch("a/b"), NULL, &err));
+    file = fopen(scratch("a/b/small"), "rb");
+    CHECK(file != NULL);
+    fclose(file);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_files_download_into(files, "/tmp/a/small", scratch("missing"), NULL, &err));
+    CHECK(symlink("elsewhere", scratch("a/b/link")) == 0);
+    OK(blink_files_write(files, "/tmp/a/link", (const uint8_t *)"onetwo", 6, NULL, NULL, &err));
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_files_download_into(files, "/tmp/a/link", scratch("a/b"), NULL, &err));
+    CHECK(access(scratch("a/b/elsewhere"), F_OK) != 0 && unlink(scratch("a/b/link")) == 0);
     OK(blink_files_remove(files, "/tmp/a", true, &err));
     OK(blink_files_upload(files, scratch("a"), "/tmp/again", NULL, &err));
     bool there;

@@ -175,6 +175,27 @@ static void archives(blink *all)
     OK(blink_session_import(all, "unpacked", archive, &imported, NULL, &copy, &err));
     CHECK(told.times >= 2 && told.bytes > 0);
     run(copy, "cat /var/blink/memory/notes", "kept\n");
+    blink_strings *declined;
+    OK(blink_session_declined(copy, &declined, &err));
+    CHECK(blink_strings_count(declined) == 0);
+    blink_strings_free(declined);
+    remove_and_free(copy);
+    /* An archive may ask for less than the importer's limits, and is told what it did not get. */
+    blink_sandbox_options large;
+    blink_sandbox_options_init(&large, sizeof large);
+    large.processes = 2000;
+    imported.sandbox = &large;
+    imported.transfer = NULL;
+    OK(blink_session_open(all, "large", &imported, NULL, &copy, &err));
+    OK(blink_session_export(copy, scratch("large"), NULL, NULL, &err));
+    OK(blink_session_remove_by_force(copy, &err));
+    OK(blink_session_remove_by_force(copy, &err));
+    blink_session_free(copy);
+    OK(blink_session_import(all, "large", scratch("large"), NULL, NULL, &copy, &err));
+    OK(blink_session_declined(copy, &declined, &err));
+    CHECK(blink_strings_count(declined) == 1);
+    CHECK(strncmp(blink_strings_get(declined, 0), "processes 2000 (it is ", 22) == 0);
+    blink_strings_free(declined);
     remove_and_free(copy);
     FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_import(all, "packed", archive, NULL, NULL, &copy, &err));
     FILE *file = fopen(archive, "r+b");

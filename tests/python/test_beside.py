@@ -247,4 +247,14 @@ def test_processes_threads_and_tasks_use_one_machine(library: Blink, home: Path)
             sharer.communicate("\n", timeout=100)
             assert sharer.returncode == 0
         assert session.exec(["sh", "-c", "wc -l </tmp/lines"]).text == "80\n"
-        session.remove()
+        with subprocess.Popen(
+            [sys.executable, "-c", SHARER, home], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as sharer:
+            assert sharer.stdout is not None
+            assert sharer.stdout.readline() == "mark\n"
+            with pytest.raises(blink.Busy, match=f"pid {sharer.pid}: "):
+                library.take_session("shared", patience=0).remove()
+            library.take_session("shared", patience=0).remove(force=True)
+            assert [each.name for each in library.sessions()] == []
+            sharer.communicate("\n", timeout=100)
+            assert sharer.returncode != 0

@@ -74,6 +74,18 @@ def test_folders_go_in_and_out(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "taken" / "new").read_text() == "new\n"
     sandbox.files.download("/tmp/brought/new", tmp_path / "one")
     assert (tmp_path / "one").read_text() == "new\n"
+    (tmp_path / "theirs").mkdir()
+    planted = tmp_path / "folder" / "new"
+    planted.parent.mkdir()
+    planted.symlink_to(tmp_path / "theirs" / "file")
+    with pytest.raises(blink.InvalidArgument, match="new"):
+        sandbox.files.download_into("/tmp/brought/new", planted.parent)
+    assert not list((tmp_path / "theirs").iterdir())
+    planted.unlink()
+    sandbox.files.download_into("/tmp/brought/new", planted.parent)
+    sandbox.files.download_into("/tmp/brought", planted.parent)
+    assert planted.read_text() == "new\n"
+    assert (planted.parent / "brought" / "deep" / "file").read_bytes() == b"\x00\xff"
 
 
 def test_files_bit_by_bit(sandbox: Sandbox) -> None:

@@ -96,8 +96,23 @@ def test_archives(library: Blink, tmp_path: Path) -> None:
         assert told[-1].bytes_done > 9 << 20
         assert images == []
         assert session.files.read_text(NOTES) == "carried"
+        assert session.declined == []
         with pytest.raises(blink.AlreadyExists):
             library.import_session("imported", archive)
+        session.remove()
+
+
+def test_what_an_archive_asks_for_and_does_not_get_is_told(library: Blink, tmp_path: Path) -> None:
+    with library.session("asking", processes=2000) as session:
+        session.export(tmp_path / "archive")
+        assert session.declined == []
+        session.remove()
+    with library.import_session("given", tmp_path / "archive", processes=100) as session:
+        session.remove()
+    with library.import_session("given", tmp_path / "archive") as session:
+        (declined,) = session.declined
+        assert declined == blink.Declined("processes", "2000", declined.given)
+        assert 0 < int(declined.given) < 2000
         session.remove()
 
 

@@ -80,3 +80,7 @@ class AsyncFiles:
     async def download(self, path: Text, destination: Text) -> None:
         """As `blink.Files.download`."""
         await result(self._native.download(path, destination))
+
+    async def download_into(self, path: Text, folder: Text) -> None:
+        """As `blink.Files.download_into`."""
+        await result(self._native.download_into(path, folder))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._options import Argv, CommandOptions, Text
     from .._values import (
         Checkpoint,
+        Declined,
         Isolation,
         Lineage,
         Output,
@@ -153,6 +154,11 @@ class AsyncSession(AsyncMachine):
         return self._native.was_created
 
     @property
+    def declined(self) -> list[Declined]:
+        """As `blink.Session.declined`."""
+        return self._native.declined
+
+    @property
     def closed(self) -> bool:
         """As `blink.Session.closed`."""
         return self._native.closed
@@ -225,9 +231,9 @@ class AsyncSession(AsyncMachine):
         """As `blink.Session.close`."""
         await result(self._native.close())
 
-    async def remove(self) -> None:
+    async def remove(self, *, force: bool = False) -> None:
         """As `blink.Session.remove`."""
-        await result(self._native.remove())
+        await result(self._native.remove(force))
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use blink_wire::{Counted, FrameType, Message, Request};
 use bytes::Bytes;
 
+use super::path_of;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::path_of;
 use crate::link::{Channel, Link, Stream};
 
 /// A file that is read bit by bit, from [`Files::reader`](crate::Files::reader). Dropping it gives up the rest.
