@@ -324,7 +324,7 @@ fn late(deadline: Duration, console: &str) -> Error {
         console => console,
     };
     let message = format!(
-        "the micro-VM did not boot within {deadline:.1?}, and was ended; its console: {told}"
+        "the micro-VM did not boot within {deadline:?}, and was ended; its console: {told}"
     );
     Error::new(ErrorKind::Timeout, message)
 }

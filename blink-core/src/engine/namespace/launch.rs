@@ -136,7 +136,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
             launched.end();
             if error.kind() == io::ErrorKind::TimedOut {
                 let message = format!(
-                    "the sandbox did not boot within {:.1?}, and was ended; give it a longer boot timeout",
+                    "the sandbox did not boot within {:?}, and was ended; give it a longer boot timeout",
                     spec.boot_timeout
                 );
                 return Err(Error::new(ErrorKind::Timeout, message));
