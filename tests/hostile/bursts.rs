@@ -144,6 +144,21 @@ async fn hundreds_of_programs_run_beside_each_other_and_are_killed_at_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_that_are_given_up_at_once_are_all_gone() {
+    let blink = blink().await;
+    let sandbox = sandbox(&blink).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..900 {
+        let sandbox = sandbox.clone();
+        calls.spawn(async move { sandbox.exec(Command::new("sleep").arg("1000")).await });
+    }
+    let count = Command::shell("grep -lsx sleep /proc/[0-9]*/comm | wc -l");
+    while ok(sandbox.exec(count.clone())).await.text() != "900\n" {}
+    calls.abort_all();
+    while ok(sandbox.exec(count.clone())).await.text() != "0\n" {}
+}
+
 /// Takes every process that there may be, again and again. A shell would end where it gets none.
 const FILL: &str = "
 import os, time

@@ -228,6 +228,7 @@ impl Agent {
         }
         let due = self.sources.processes.expire(Instant::now());
         self.pumpable.extend(due);
+        self.sources.processes.kill_doomed();
         self.sources.jobs.run_waiting();
         self.start_programs();
         for id in std::mem::take(&mut self.pumpable) {
@@ -239,6 +240,8 @@ impl Agent {
         for id in &ids {
             self.flush_link(*id);
         }
+        // A link that has broken meanwhile.
+        self.sources.processes.kill_doomed();
         self.deliver_notices();
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use blink_wire::{
@@ -25,7 +26,7 @@ use output::Output;
 use queue::{Queue, YOUNG_LIMIT, YOUTH};
 use state::{Ended, Process, Reason};
 use stdin::Stdin;
-use tree::Proc;
+use tree::{Proc, Trees};
 
 mod descriptors;
 mod kept;
@@ -92,6 +93,8 @@ pub(crate) struct Processes {
     by_pid: HashMap<i32, u64>,
     next_id: u64,
     proc: Proc,
+    /// What is to be killed before anything is answered.
+    doomed: Trees,
     confinement: Confinement,
     stack: Stack,
     dev_null: OwnedFd,
@@ -123,6 +126,7 @@ impl Processes {
             by_pid: HashMap::new(),
             next_id: first_id(),
             proc: Proc::open().map_err(|error| not_opened("/proc", error))?,
+            doomed: Trees::default(),
             confinement,
             stack: Stack::new(),
             dev_null: fs::open(NULL, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -247,9 +251,19 @@ impl Processes {
     fn start(&mut self, spawn: &Spawn, id: u64, poll: &Poll) -> Result<Process, NotStarted> {
         let user = user::find(spawn.user.as_deref())?;
         let started = Instant::now();
-        let marker = self.proc.mark_next_child();
+        let marker = self.proc.mark_next_child().map(Rc::new);
         let ends = Descriptors::open(spawn, &self.dev_null)
             .map_err(|error| NotStarted::NoRoom(exhausted("pipes for the program", error)))?;
+        // Before the program runs: what cannot be followed is not started.
+        let watch = |fd: &Option<OwnedFd>, token| match fd {
+            Some(fd) => poll
+                .add(fd, token)
+                .map_err(|error| NotStarted::NoRoom(exhausted("watching the program", error))),
+            None => Ok(()),
+        };
+        watch(&ends.stdin, Token::Stdin(id))?;
+        watch(&ends.stdout, Token::Stdout(id))?;
+        watch(&ends.stderr, Token::Stderr(id))?;
         let stdio = Stdio {
             stdin: ends.child[0].as_fd(),
             stdout: ends.child[1].as_fd(),
@@ -270,15 +284,6 @@ impl Processes {
             ),
         };
         drop(ends.child);
-        let watch = |fd: &Option<OwnedFd>, token| match fd {
-            Some(fd) => poll
-                .add(fd, token)
-                .map_err(|error| NotStarted::NoRoom(exhausted("watching the program", error))),
-            None => Ok(()),
-        };
-        watch(&ends.stdin, Token::Stdin(id))?;
-        watch(&ends.stdout, Token::Stdout(id))?;
-        watch(&ends.stderr, Token::Stderr(id))?;
         let mut shown = 0;
         Ok(Process {
             pid,
@@ -387,7 +392,7 @@ impl Processes {
         process.reader = None;
         process.outputs.iter_mut().for_each(Output::detach);
         if !process.keep && process.ended.is_none() {
-            self.proc.kill_tree(process.pid, process.marker.as_ref());
+            self.doomed.add(process.pid, process.marker.as_ref());
         }
     }
 
@@ -408,10 +413,8 @@ impl Processes {
         // SAFETY: the number is one of Linux's signals; realtime ones are as good here, where it is only sent.
         let number = unsafe { Signal::from_raw_unchecked(number) };
         match (signal.tree, number) {
-            (true, Signal::KILL) => self.proc.kill_tree(process.pid, process.marker.as_ref()),
-            (true, _) => self
-                .proc
-                .signal_tree(process.pid, process.marker.as_ref(), number),
+            (true, Signal::KILL) => self.doomed.add(process.pid, process.marker.as_ref()),
+            (true, _) => self.proc.signal(&process.tree(), number),
             (false, _) => {
                 if let (None, Some(group)) = (&process.ended, Pid::from_raw(process.pid)) {
                     // It may be ending right now.
@@ -434,7 +437,7 @@ impl Processes {
         process.keep = false;
         process.released = true;
         if process.ended.is_none() {
-            self.proc.kill_tree(process.pid, process.marker.as_ref());
+            self.doomed.add(process.pid, process.marker.as_ref());
         }
         self.settle(id.0);
         Ok(())
@@ -485,6 +488,15 @@ impl Processes {
         ended
     }
 
+    /// Kills what was found to be over since the last call, all at once: a walk through all processes takes as long for one
+    /// tree as for a thousand. No answer says that a tree was killed before it was.
+    pub(crate) fn kill_doomed(&mut self) {
+        let doomed = std::mem::take(&mut self.doomed);
+        if !doomed.is_empty() {
+            self.proc.kill(&doomed);
+        }
+    }
+
     /// Does what is due; returns the processes that it did it for.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<u64> {
         let mut due = Vec::new();
@@ -494,7 +506,7 @@ impl Processes {
                 // One that has ended by itself, and was only not collected yet, was in time.
                 if !has_ended(process.pid) {
                     process.killed_for = Some(Reason::Timeout);
-                    self.proc.kill_tree(process.pid, process.marker.as_ref());
+                    self.doomed.add(process.pid, process.marker.as_ref());
                 }
             }
             if process.linger_ends().is_some_and(|end| end <= now) {
@@ -521,9 +533,10 @@ impl Processes {
         for process in self.table.values_mut() {
             if process.ended.is_none() {
                 process.killed_for = Some(Reason::Limit(limit));
-                self.proc.kill_tree(process.pid, process.marker.as_ref());
+                self.doomed.add(process.pid, process.marker.as_ref());
             }
         }
+        self.kill_doomed();
         // What is left are children of programs that have ended.
         for pid in self.proc.pids() {
             if let Some(pid) = Pid::from_raw(pid) {

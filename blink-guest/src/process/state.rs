@@ -1,6 +1,7 @@
 //! What the agent knows of one process, from its start to its end.
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use blink_wire::{ExitReport, Limit, ProcessId, ProcessInfo};
@@ -8,7 +9,7 @@ use rustix::process::WaitStatus;
 
 use super::output::Output;
 use super::stdin::Stdin;
-use super::tree::Marker;
+use super::tree::{Marker, Trees};
 use crate::link::Caller;
 
 /// After a program has ended, how long a child that still holds its output may add to it. Long enough for what a shell
@@ -17,7 +18,7 @@ const LINGER: Duration = Duration::from_millis(50);
 
 pub(crate) struct Process {
     pub(crate) pid: i32,
-    pub(crate) marker: Option<Marker>,
+    pub(crate) marker: Option<Rc<Marker>>,
     pub(crate) argv: Vec<Vec<u8>>,
     pub(crate) key: Option<String>,
     pub(crate) keep: bool,
@@ -57,6 +58,11 @@ pub(crate) struct Ended {
 }
 
 impl Process {
+    /// The process with all that it has started.
+    pub(crate) fn tree(&self) -> Trees {
+        Trees::of(self.pid, self.marker.as_ref())
+    }
+
     pub(crate) fn end(&mut self, status: WaitStatus) {
         self.deadline = None;
         // One outcome: what has ended by itself while it was to be killed was not killed.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::{self, Errno};
@@ -30,6 +31,10 @@ struct Entry {
     parent: i32,
     session: i32,
     dead: bool,
+    /// Of a tree that is looked for.
+    member: bool,
+    /// Its namespace says whether it is a member, and its ancestry nothing.
+    is_seen: bool,
 }
 
 impl Proc {
@@ -95,75 +100,92 @@ impl Proc {
         parse_stat(&self.read(pid, "stat")?)
     }
 
-    /// Whether the process is in the marked tree; an error where that cannot be seen.
-    fn is_marked(&self, pid: i32, marker: &Marker) -> io::Result<bool> {
-        let stat = fs::statat(&self.root, format!("{pid}/ns/uts"), AtFlags::empty())?;
-        Ok(stat.st_ino == marker.inode)
-    }
-
-    /// The living members of a tree, `root` among them if it lives.
-    pub(crate) fn tree(&self, root: i32, marker: Option<&Marker>) -> Vec<i32> {
-        let entries: BTreeMap<i32, Entry> = self
+    /// The living members of trees in the order of their numbers, their first processes among them if those live.
+    fn members(&self, trees: &Trees) -> Vec<i32> {
+        let mut entries: BTreeMap<i32, Entry> = self
             .pids()
             .into_iter()
             .filter_map(|pid| Some((pid, self.entry(pid)?)))
             .filter(|(_, entry)| !entry.dead)
             .collect();
-        let Some(marker) = marker else {
-            return descendants(&entries, root);
-        };
-        let mut members: Vec<i32> = Vec::new();
-        for (&pid, entry) in &entries {
-            let member = match self.is_marked(pid, marker) {
-                Ok(marked) => marked,
-                Err(Errno::NOENT | Errno::SRCH) => false,
-                // A program that hides from the agent is taken for a member where its ancestry does not say otherwise.
-                Err(_) => entry.parent == 1 || members.contains(&entry.parent),
-            };
-            if member {
-                members.push(pid);
+        // Where every tree has a marker, what has none of them descends from none.
+        let all_are_marked = trees.roots.is_empty();
+        for (pid, entry) in &mut entries {
+            entry.member = trees.roots.contains(pid) || trees.roots.contains(&entry.session);
+            if !trees.markers.is_empty() {
+                let namespace = fs::statat(&self.root, format!("{pid}/ns/uts"), AtFlags::empty());
+                match namespace {
+                    Ok(namespace) => {
+                        entry.member |= trees.markers.contains_key(&namespace.st_ino);
+                        entry.is_seen = all_are_marked;
+                    }
+                    Err(Errno::NOENT | Errno::SRCH) => entry.is_seen = all_are_marked,
+                    // A program that hides from the agent is taken for a member where its ancestry does not say otherwise.
+                    Err(_) => entry.member |= entry.parent == 1,
+                }
             }
         }
-        members
+        descendants(entries)
     }
 
     /// Sends a signal to every member.
-    pub(crate) fn signal_tree(&self, root: i32, marker: Option<&Marker>, signal: Signal) {
-        for pid in self.tree(root, marker) {
+    pub(crate) fn signal(&self, trees: &Trees, signal: Signal) {
+        for pid in self.members(trees) {
             send(pid, signal);
         }
     }
 
     /// Kills every member, also those that are being born meanwhile.
-    pub(crate) fn kill_tree(&self, root: i32, marker: Option<&Marker>) {
+    pub(crate) fn kill(&self, trees: &Trees) {
         // Stopped first: a stopped process has no children, and still counts towards the limit of processes, so
         // that even a fork bomb comes to rest. What is continued by a sibling in between is met again below.
-        let mut seen = Vec::new();
-        self.until_no_new_member(root, marker, &mut seen, Signal::STOP);
-        seen.clear();
-        self.until_no_new_member(root, marker, &mut seen, Signal::KILL);
+        self.until_no_new_member(trees, Signal::STOP);
+        self.until_no_new_member(trees, Signal::KILL);
     }
 
-    fn until_no_new_member(
-        &self,
-        root: i32,
-        marker: Option<&Marker>,
-        seen: &mut Vec<i32>,
-        signal: Signal,
-    ) {
+    fn until_no_new_member(&self, trees: &Trees, signal: Signal) {
+        let mut seen = Vec::new();
         // Each round that goes on has met a process that was not there before; the limit of processes bounds their
         // number for programs that behave, this one the rounds for those that do not.
         for _ in 0..1000 {
-            let members = self.tree(root, marker);
-            let fresh = members.iter().any(|pid| !seen.contains(pid));
+            let members = self.members(trees);
             for &pid in &members {
                 send(pid, signal);
             }
-            if !fresh {
+            if members.iter().all(|pid| seen.binary_search(pid).is_ok()) {
                 return;
             }
-            *seen = members;
+            seen = members;
         }
+    }
+}
+
+/// Any number of trees. Looking for the members of one takes as long as for those of all.
+#[derive(Default)]
+pub(crate) struct Trees {
+    /// The first processes of those that are not marked.
+    roots: Vec<i32>,
+    /// By their numbers.
+    markers: BTreeMap<u64, Rc<Marker>>,
+}
+
+impl Trees {
+    /// The tree of one process.
+    pub(crate) fn of(root: i32, marker: Option<&Rc<Marker>>) -> Trees {
+        let mut trees = Trees::default();
+        trees.add(root, marker);
+        trees
+    }
+
+    pub(crate) fn add(&mut self, root: i32, marker: Option<&Rc<Marker>>) {
+        match marker {
+            Some(marker) => drop(self.markers.insert(marker.inode, marker.clone())),
+            None => self.roots.push(root),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.roots.is_empty() && self.markers.is_empty()
     }
 }
 
@@ -174,21 +196,33 @@ fn send(pid: i32, signal: Signal) {
     }
 }
 
-fn descendants(entries: &BTreeMap<i32, Entry>, root: i32) -> Vec<i32> {
-    let mut members = vec![root];
+/// The members with what descends from them, but for those that are seen to be in no tree.
+fn descendants(mut entries: BTreeMap<i32, Entry>) -> Vec<i32> {
     loop {
-        let before = members.len();
-        for (&pid, entry) in entries {
-            let related = members.contains(&entry.parent) || entry.session == root;
-            if related && !members.contains(&pid) {
-                members.push(pid);
+        let related = |entry: &Entry| {
+            !entry.member
+                && !entry.is_seen
+                && entries
+                    .get(&entry.parent)
+                    .is_some_and(|parent| parent.member)
+        };
+        let fresh: Vec<i32> = entries
+            .iter()
+            .filter_map(|(&pid, entry)| related(entry).then_some(pid))
+            .collect();
+        if fresh.is_empty() {
+            break;
+        }
+        for pid in fresh {
+            if let Some(entry) = entries.get_mut(&pid) {
+                entry.member = true;
             }
         }
-        if members.len() == before {
-            members.retain(|pid| entries.contains_key(pid));
-            return members;
-        }
     }
+    entries
+        .into_iter()
+        .filter_map(|(pid, entry)| entry.member.then_some(pid))
+        .collect()
 }
 
 /// `pid (name) state parent group session …`, where the name may hold anything.
@@ -201,6 +235,8 @@ fn parse_stat(text: &str) -> Option<Entry> {
         parent,
         session,
         dead: matches!(state, "Z" | "X" | "x"),
+        member: false,
+        is_seen: false,
     })
 }
 
@@ -211,35 +247,27 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
         let entry = parse_stat("17 (a) R 1 (b) S 3 17 12 0 -1 4194304").unwrap();
-        assert_eq!(
-            entry,
-            Entry {
-                parent: 3,
-                session: 12,
-                dead: false
-            }
-        );
+        assert_eq!((entry.parent, entry.session, entry.dead), (3, 12, false));
         assert_eq!(parse_stat("17 (x"), None);
     }
 
     #[test]
-    fn descendants_follow_parents_and_sessions() {
-        let entry = |parent, session| Entry {
+    fn descendants_follow_parents_and_not_where_they_are_seen_elsewhere() {
+        let entry = |parent, member, is_seen| Entry {
             parent,
-            session,
+            session: 1,
             dead: false,
+            member,
+            is_seen,
         };
         let entries = BTreeMap::from([
-            (10, entry(1, 10)),
-            (11, entry(10, 10)),
-            (12, entry(11, 12)),
-            (13, entry(1, 10)),
-            (20, entry(1, 20)),
+            (10, entry(1, true, false)),
+            (11, entry(12, false, false)),
+            (12, entry(10, false, false)),
+            (13, entry(10, false, true)),
+            (20, entry(1, false, false)),
         ]);
-        let mut members = descendants(&entries, 10);
-        members.sort_unstable();
-        assert_eq!(members, [10, 11, 12, 13]);
-        assert!(descendants(&entries, 99).is_empty());
+        assert_eq!(descendants(entries), [10, 11, 12]);
     }
 
     #[test]
@@ -255,6 +283,7 @@ mod tests {
             return;
         };
         assert_ne!(marker.inode, 0);
-        assert!(proc.tree(1, Some(&marker)).is_empty());
+        let trees = Trees::of(1, Some(&Rc::new(marker)));
+        assert!(proc.members(&trees).is_empty());
     }
 }
