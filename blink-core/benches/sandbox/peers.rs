@@ -43,7 +43,10 @@ pub(crate) struct Bubblewrap {
 impl Bubblewrap {
     /// Reads from the sandbox that runs what Blink has started, and with which root.
     pub(crate) fn of(setting: &Setting) -> Result<Bubblewrap> {
-        let monitor = setting.process("monitor")?;
+        let launcher = setting.process("monitor")?;
+        let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"))?;
+        let bubblewrap = children.split_whitespace().next();
+        let monitor = bubblewrap.ok_or("Blink's launcher has started nothing")?;
         let words = fs::read(format!("/proc/{monitor}/cmdline"))?;
         let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
         let lower = words
