@@ -9,7 +9,7 @@ use std::path::Path;
 use blink_core::{Command, ErrorKind};
 use tokio::task::JoinSet;
 
-use crate::support::{fails, noise, ok, sandbox, shown, within};
+use crate::support::{fails, noise, ok, rounds, sandbox, shown, within};
 
 fn make_tree(root: &Path) {
     fs::create_dir_all(root.join("sub/empty")).unwrap();
@@ -195,7 +195,7 @@ async fn a_folder_that_changes_meanwhile_ends_in_an_answer() {
 async fn many_transfers_at_once_do_not_mix() {
     let sandbox = sandbox().await;
     let mut tasks = JoinSet::new();
-    for number in 0..100_u8 {
+    for number in 0..u8::try_from(rounds(100)).unwrap() {
         let files = sandbox.files();
         tasks.spawn(async move {
             let path = format!("/tmp/{number}");
