@@ -105,9 +105,6 @@ impl FromStr for Reference {
         if name.is_empty() {
             return refused("its name is empty");
         }
-        if name.len() > LONGEST_NAME {
-            return refused("its name is longer than 255 characters");
-        }
         let (registry, repository) = match name.split_once('/') {
             Some(("docker.io" | "index.docker.io", rest)) if !rest.contains('/') => {
                 (DEFAULT_REGISTRY, format!("library/{rest}"))
@@ -116,6 +113,9 @@ impl FromStr for Reference {
             Some(_) => (DEFAULT_REGISTRY, name.to_owned()),
             None => (DEFAULT_REGISTRY, format!("library/{name}")),
         };
+        if registry.len() + 1 + repository.len() > LONGEST_NAME {
+            return refused("its name, with its registry, is longer than 255 characters");
+        }
         if !is_registry(registry) {
             return refused("its registry is not a host name with an optional port");
         }
@@ -273,6 +273,14 @@ mod tests {
             );
         }
         assert!("a/".repeat(200).parse::<Reference>().is_err());
+        // With the registry that it stands for.
+        let (fits, too_long) = ("a".repeat(237), "a".repeat(238));
+        let reference = fits.parse::<Reference>().unwrap();
+        assert_eq!(
+            reference.to_string().parse::<Reference>().unwrap(),
+            reference
+        );
+        assert!(too_long.parse::<Reference>().is_err());
         assert!(
             format!("a:{}", "t".repeat(129))
                 .parse::<Reference>()
