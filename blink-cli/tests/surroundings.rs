@@ -92,7 +92,7 @@ fn what_a_shell_has_left_makes_no_difference() {
 }
 
 #[test]
-fn closed_output_is_no_reason_to_hang_or_to_write_elsewhere() {
+fn closed_output_is_no_reason_to_hang() {
     for closed in [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"] {
         let output = run(&format!("$blink {RUN} {PROGRAM} {closed}"));
         let code = output.status.code();
