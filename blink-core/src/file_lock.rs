@@ -1,7 +1,7 @@
 //! Locks between processes, and who holds one.
 //!
-//! The kernel releases a lock when its holder ends, however it ends. What Blink starts does not inherit one; a process that
-//! the embedding program forks may, which is why the holder is looked for, and not believed.
+//! The kernel releases a lock when its holder ends, however it ends. Neither what Blink starts inherits one nor a child that
+//! the embedding program forks.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::engine::tree::Tree;
 use crate::error::{Error, ErrorKind};
+use crate::withheld::Withheld;
 
 /// How long others are waited for that hold a lock for a moment: one that is stopped meanwhile is not waited for longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ impl Share {
 /// A lock on a file or folder, held while this lives.
 #[derive(Debug)]
 pub(crate) struct FileLock {
-    file: File,
+    file: Withheld,
     share: Share,
     signed: bool,
 }
@@ -85,24 +86,29 @@ impl FileLock {
         patience: Duration,
     ) -> Result<FileLock, NotLocked> {
         let deadline = Instant::now() + patience;
-        loop {
-            match rustix::fs::flock(&file, share.operation()) {
-                Ok(()) => {
-                    return Ok(FileLock {
-                        file,
-                        share,
-                        signed: false,
-                    });
-                }
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(error) => return Err(NotLocked::Failed(error.into())),
-            }
+        let file = Withheld::new(file);
+        while !lock(file.file(), share).map_err(NotLocked::Failed)? {
             if Instant::now() >= deadline {
-                let holder = Holder::of(&file);
+                let holder = Holder::of(file.file());
                 return Err(NotLocked::Held(Held { holder }));
             }
             std::thread::sleep(LOOK_EVERY);
         }
+        Ok(FileLock {
+            file,
+            share,
+            signed: false,
+        })
+    }
+
+    /// Takes the lock of an open file where nobody has it.
+    pub(crate) fn try_take(file: File, share: Share) -> io::Result<Option<FileLock>> {
+        let file = Withheld::new(file);
+        Ok(lock(file.file(), share)?.then_some(FileLock {
+            file,
+            share,
+            signed: false,
+        }))
     }
 
     /// Says in the file who holds it, for those who may not look into this process. On a full disk they are not told, and
@@ -113,29 +119,46 @@ impl FileLock {
         }
         let text = Signature::of_this_process();
         self.signed = self
-            .file
+            .file()
             .set_len(0)
-            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0))
+            .and_then(|()| self.file().write_all_at(text.as_bytes(), 0))
             .is_ok();
     }
 
     /// Whether it is this process's alone from now on, where others could share it.
     pub(crate) fn try_alone(&self) -> bool {
-        rustix::fs::flock(&self.file, Share::Alone.operation()).is_ok()
+        self.is_here() && lock(self.file(), Share::Alone).unwrap_or(false)
+    }
+
+    /// Whether this is still the process that took it, and not a child that was forked since.
+    pub(crate) fn is_here(&self) -> bool {
+        self.file.is_here()
     }
 
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        self.file.file()
+    }
+}
+
+/// `false` while others have it.
+fn lock(file: &File, share: Share) -> io::Result<bool> {
+    loop {
+        match rustix::fs::flock(file, share.operation()) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
         if self.signed {
-            let _ = self.file.set_len(0);
+            let _ = self.file().set_len(0);
         }
         // Said, not left to the closing: a child that is just being started has the same open file for a moment longer.
-        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(self.file(), FlockOperation::Unlock);
     }
 }
 

@@ -54,6 +54,7 @@ mod sandbox;
 mod session;
 pub mod terminal;
 mod transfer;
+mod withheld;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -4,13 +4,11 @@
 //! one rename makes it a blob. What a killed process leaves is taken up where it ends; the lock is free then.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-
+use crate::file_lock::{FileLock, Share};
 use crate::image::contents::{Blob, Blobs, Contents};
 use crate::image::digest::{Digest, Hasher};
 use crate::image::error::ImageError;
@@ -34,7 +32,7 @@ pub(crate) enum Begun {
     /// Somebody else writes it, and has got so far.
     Elsewhere(u64),
     /// This one writes it now.
-    Mine(Partial),
+    Mine(Box<Partial>),
 }
 
 impl BlobFolder {
@@ -95,19 +93,14 @@ impl BlobFolder {
                     .write(true),
             )
             .map_err(failed)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::INTR) => continue,
-                Err(Errno::WOULDBLOCK) => {
-                    let size = file.metadata().map_err(failed)?.len();
-                    return Ok(Begun::Elsewhere(size));
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
+            let size = file.metadata().map_err(failed)?.len();
+            let Some(lock) = FileLock::try_take(file, Share::Alone).map_err(failed)? else {
+                return Ok(Begun::Elsewhere(size));
+            };
             // Between the opening and the locking, it may have become a blob, or been thrown away.
-            if is_at(&file, &path) && !self.has(blob) {
-                return Partial::take_up(self, blob, path, file)
-                    .map(Begun::Mine)
+            if is_at(lock.file(), &path) && !self.has(blob) {
+                return Partial::take_up(self, blob, path, lock)
+                    .map(|partial| Begun::Mine(Box::new(partial)))
                     .map_err(failed);
             }
         }
@@ -139,11 +132,8 @@ impl BlobFolder {
     /// Removes what there is of a blob, whole or not, where nobody writes to it.
     pub(crate) fn remove(&self, digest: &Digest) {
         let path = self.downloads.join(digest.hex());
-        if let Ok(file) = File::open(&path)
-            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
+        if let Some(_lock) = nobodys(&path) {
             let _ = fs::remove_file(&path);
-            let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
         }
         let _ = fs::remove_file(self.path(digest));
     }
@@ -156,18 +146,16 @@ impl BlobFolder {
             .flatten()
             .flatten()
         {
-            let Ok(file) = File::open(entry.path()) else {
+            // The lock is held while the file goes: whoever opened it meanwhile sees that it went.
+            let Some(lock) = nobodys(&entry.path()) else {
                 continue;
             };
-            // The lock is held while the file goes: whoever opened it meanwhile sees that it went.
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                let size = file
-                    .metadata()
-                    .map_or(0, |metadata| metadata.blocks() * 512);
-                if fs::remove_file(entry.path()).is_ok() {
-                    freed += size;
-                }
-                let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+            let size = lock
+                .file()
+                .metadata()
+                .map_or(0, |metadata| metadata.blocks() * 512);
+            if fs::remove_file(entry.path()).is_ok() {
+                freed += size;
             }
         }
         freed
@@ -183,7 +171,7 @@ impl BlobFolder {
         let mut partial = loop {
             match self.begin(blob)? {
                 Begun::Present => return Ok(()),
-                Begun::Mine(partial) => break partial,
+                Begun::Mine(partial) => break *partial,
                 Begun::Elsewhere(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
             }
         };
@@ -214,7 +202,7 @@ pub(crate) struct Partial {
     blob: Blob,
     path: PathBuf,
     goal: PathBuf,
-    file: File,
+    lock: FileLock,
     hasher: Hasher,
     length: u64,
     /// Whether some of its bytes were written by an earlier process.
@@ -222,7 +210,7 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
-    fn take_up(folder: &BlobFolder, blob: Blob, path: PathBuf, file: File) -> io::Result<Self> {
+    fn take_up(folder: &BlobFolder, blob: Blob, path: PathBuf, lock: FileLock) -> io::Result<Self> {
         let mut partial = Self {
             blob,
             path,
@@ -230,11 +218,11 @@ impl Partial {
             hasher: Hasher::default(),
             length: 0,
             resumed: false,
-            file,
+            lock,
         };
         let mut buffer = vec![0; BUFFER];
         loop {
-            let read = partial.file.read_at(&mut buffer, partial.length)?;
+            let read = partial.file().read_at(&mut buffer, partial.length)?;
             if read == 0 {
                 break;
             }
@@ -246,6 +234,10 @@ impl Partial {
             partial.truncate()?;
         }
         Ok(partial)
+    }
+
+    fn file(&self) -> &File {
+        self.lock.file()
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -269,9 +261,8 @@ impl Partial {
         if content.len() as u64 > self.blob.size - self.length {
             return Err(self.wrong_size(what, "more"));
         }
-        room::require(&self.file, content.len() as u64)
-            .and_then(|()| self.file.seek(SeekFrom::Start(self.length)))
-            .and_then(|_| self.file.write_all(content))
+        room::require(self.file(), content.len() as u64)
+            .and_then(|()| self.file().write_all_at(content, self.length))
             .map_err(|error| ImageError::io(format!("write {what} to the image store"), error))?;
         self.hasher.update(content);
         self.length += content.len() as u64;
@@ -297,7 +288,7 @@ impl Partial {
     }
 
     fn truncate(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
+        self.file().set_len(0)?;
         self.hasher = Hasher::default();
         self.length = 0;
         self.resumed = false;
@@ -316,9 +307,9 @@ impl Partial {
             )));
         }
         let failed = |error| ImageError::io(format!("write {what} to the image store"), error);
-        self.file
+        self.file()
             .set_permissions(Permissions::from_mode(0o444))
-            .and_then(|()| self.file.sync_all())
+            .and_then(|()| self.file().sync_all())
             .and_then(|()| fs::rename(&self.path, &self.goal))
             .map_err(failed)
     }
@@ -337,10 +328,10 @@ impl Partial {
     }
 }
 
-impl Drop for Partial {
-    fn drop(&mut self) {
-        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
-    }
+/// What there is of a download, where nobody goes on with it.
+fn nobodys(path: &Path) -> Option<FileLock> {
+    let file = File::open(path).ok()?;
+    FileLock::try_take(file, Share::Alone).ok().flatten()
 }
 
 fn is_at(file: &File, path: &Path) -> bool {

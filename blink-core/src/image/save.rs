@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use blink_archive::{Links, Root};
@@ -102,8 +102,8 @@ impl NewImage {
             sweep_named(PREFIX, &parent)?;
             fault::before(Step::ImageExport)?;
             let folder = TemporaryFolder::named(PREFIX, parent)?;
-            let layout = make_folder(folder.folder(), LAYOUT)?;
-            let blobs = make_folder(&make_folder(&layout, "blobs")?, "sha256")?;
+            let layout = make_folder(folder.folder().as_fd(), LAYOUT)?;
+            let blobs = make_folder(make_folder(layout.as_fd(), "blobs")?.as_fd(), "sha256")?;
             Ok((folder, layout, blobs))
         };
         let (folder, layout, blobs) = make().map_err(failed)?;
@@ -287,7 +287,7 @@ fn name_tar(layout: &OwnedFd, blobs: &OwnedFd, mut file: NewFile) -> io::Result<
     file.finish()
 }
 
-fn make_folder(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+fn make_folder(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o777))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)

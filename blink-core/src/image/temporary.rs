@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::file_lock::{FileLock, Share};
 use crate::image::error::{ImageError, shown};
 
 const PREFIX: &str = "tmp-";
@@ -22,7 +23,7 @@ const MOST_TRIES: usize = 16;
 pub(crate) struct TemporaryFolder {
     path: PathBuf,
     parent: OwnedFd,
-    folder: OwnedFd,
+    lock: FileLock,
 }
 
 impl TemporaryFolder {
@@ -45,15 +46,12 @@ impl TemporaryFolder {
                 .keep();
             match lock(&path) {
                 // Between the making and the locking, a sweep may have removed it.
-                Ok(Some(folder)) if is_at(&folder, &path) => {
-                    return Ok(Self {
-                        path,
-                        parent,
-                        folder,
-                    });
+                Ok(Some(lock)) if is_at(lock.file(), &path) => {
+                    return Ok(Self { path, parent, lock });
                 }
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Err(Errno::AGAIN.into())
@@ -64,13 +62,16 @@ impl TemporaryFolder {
     }
 
     /// The folder itself, whatever has its path meanwhile.
-    pub(crate) fn folder(&self) -> &OwnedFd {
-        &self.folder
+    pub(crate) fn folder(&self) -> &File {
+        self.lock.file()
     }
 }
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
+        if !self.lock.is_here() {
+            return;
+        }
         let name = self.path.file_name().unwrap_or_default();
         if let Err(error) = blink_archive::remove_tree(self.parent.as_fd(), name) {
             tracing::warn!(path = %shown(&self.path), %error, "a temporary folder could not be removed");
@@ -109,17 +110,13 @@ fn sweep_those(prefix: &str, parent: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<Option<OwnedFd>, Errno> {
+fn lock(path: &Path) -> io::Result<Option<FileLock>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(path, flags, Mode::empty())?;
-    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(folder)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error),
-    }
+    FileLock::try_take(folder.into(), Share::Alone)
 }
 
-fn is_at(folder: &OwnedFd, path: &Path) -> bool {
+fn is_at(folder: &File, path: &Path) -> bool {
     let Ok(here) = rustix::fs::fstat(folder) else {
         return false;
     };

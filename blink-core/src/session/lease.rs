@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind};
+use crate::file_lock::{FileLock, Share};
 use crate::home::SandboxFolder;
 use crate::private;
 
@@ -147,7 +148,7 @@ pub(super) fn busy(name: &str, users: &[User]) -> Error {
 #[derive(Debug)]
 pub(super) struct Lease {
     folder: SandboxFolder,
-    file: File,
+    lock: FileLock,
     record: Mutex<Record>,
     /// Whether the machine ends with the last user.
     ends_machine: bool,
@@ -163,20 +164,20 @@ impl Lease {
         }
         let mut free = None;
         for file in leases(folder.path()) {
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                free = Some(file);
+            free = FileLock::try_take(file, Share::Alone).unwrap_or(None);
+            if free.is_some() {
                 break;
             }
         }
-        let file = match free {
-            Some(file) => file,
+        let lock = match free {
+            Some(lock) => lock,
             None => new_lease(&users)?,
         };
         let record = Record::of_this_process();
-        record.write(&file);
+        record.write(lock.file());
         let lease = Lease {
             folder,
-            file,
+            lock,
             record: Mutex::new(record),
             ends_machine,
         };
@@ -191,7 +192,7 @@ impl Lease {
             last_access: at(UTIME_OMIT),
             last_modification: at(UTIME_NOW),
         };
-        let _ = futimens(&self.file, &times);
+        let _ = futimens(self.file(), &times);
     }
 
     /// Says what this process changes, as "has been starting it".
@@ -207,18 +208,22 @@ impl Lease {
     fn say(&self, doing: Option<(String, u64)>) {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         record.doing = doing;
-        let used_at = self.file.metadata().and_then(|found| found.modified());
-        record.write(&self.file);
+        let used_at = self.file().metadata().and_then(|found| found.modified());
+        record.write(self.file());
         // Only a use is one.
         if let Ok(used_at) = used_at {
-            let _ = self.file.set_modified(used_at);
+            let _ = self.file().set_modified(used_at);
         }
     }
 
     /// All other users.
     pub(super) fn others(&self) -> Vec<User> {
-        let own = self.file.metadata().map(|found| found.ino()).unwrap_or(0);
+        let own = self.file().metadata().map(|found| found.ino()).unwrap_or(0);
         users(self.folder.path(), own)
+    }
+
+    fn file(&self) -> &File {
+        self.lock.file()
     }
 }
 
@@ -228,8 +233,6 @@ impl Drop for Lease {
             // Its agent sees that nobody is left, too, but might be one that does not look.
             engines::kill_overdue(self.folder.path());
         }
-        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
-        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -238,25 +241,23 @@ impl Drop for Lease {
 pub(super) fn prepare(folder: &Path) -> std::io::Result<()> {
     let users = folder.join(FOLDER);
     private::make_new_folder(&users, 0o700)?;
-    let file = new_lease(&users)?;
-    file.write_all_at(&[b' '; RECORD_BYTES], 0)?;
-    flock(&file, FlockOperation::Unlock)?;
-    Ok(())
+    new_lease(&users)?
+        .file()
+        .write_all_at(&[b' '; RECORD_BYTES], 0)
 }
 
-fn new_lease(users: &Path) -> std::io::Result<File> {
+fn new_lease(users: &Path) -> std::io::Result<FileLock> {
     for number in 0_u32.. {
         let file = private::open_file(
             &users.join(number.to_string()),
             OpenOptions::new().read(true).write(true).create_new(true),
         );
-        match file {
-            // Between the two, one who looks for a free one may take it.
-            Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() => {
-                return Ok(file);
-            }
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        match file.and_then(|file| FileLock::try_take(file, Share::Alone)) {
+            Ok(Some(lock)) => return Ok(lock),
+            // Between the making and the locking, one who looked for a free one has taken it.
+            Ok(None) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
     }
     Err(std::io::ErrorKind::StorageFull.into())
@@ -283,14 +284,18 @@ fn users(folder: &Path, own: u64) -> Vec<User> {
     for file in leases(folder) {
         let Ok(found) = file.metadata() else { continue };
         // Shared, so that those who look do not see each other.
-        if found.ino() == own || flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-            let _ = flock(&file, FlockOperation::Unlock);
+        if found.ino() == own {
             continue;
         }
-        users.push(User {
-            record: Record::read(&file),
-            used_at: found.modified().unwrap_or(UNIX_EPOCH),
-        });
+        let lock = file
+            .try_clone()
+            .and_then(|file| FileLock::try_take(file, Share::Shared));
+        if !matches!(lock, Ok(Some(_))) {
+            users.push(User {
+                record: Record::read(&file),
+                used_at: found.modified().unwrap_or(UNIX_EPOCH),
+            });
+        }
     }
     users
 }
@@ -298,7 +303,7 @@ fn users(folder: &Path, own: u64) -> Vec<User> {
 /// The right to change a session.
 #[derive(Debug)]
 pub(super) struct Gate {
-    folder: File,
+    _lock: FileLock,
 }
 
 impl Gate {
@@ -307,7 +312,7 @@ impl Gate {
     /// # Errors
     /// `NotFound` where the folder was removed.
     pub(super) fn try_have(folder: &Path) -> std::io::Result<Option<Gate>> {
-        Gate::lock(folder, FlockOperation::NonBlockingLockExclusive)
+        Gate::lock(folder, Share::Alone)
     }
 
     /// For one who comes; `None` while somebody changes it.
@@ -315,29 +320,18 @@ impl Gate {
     /// # Errors
     /// `NotFound` where the folder was removed.
     pub(super) fn try_pass(folder: &Path) -> std::io::Result<Option<Gate>> {
-        Gate::lock(folder, FlockOperation::NonBlockingLockShared)
+        Gate::lock(folder, Share::Shared)
     }
 
-    fn lock(path: &Path, operation: FlockOperation) -> std::io::Result<Option<Gate>> {
-        let folder = File::open(path)?;
-        match flock(&folder, operation) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        let gate = Gate { folder };
+    fn lock(path: &Path, share: Share) -> std::io::Result<Option<Gate>> {
+        let Some(lock) = FileLock::try_take(File::open(path)?, share)? else {
+            return Ok(None);
+        };
         // It may have been removed while it was opened.
-        let (held, there) = (gate.folder.metadata()?, fs::metadata(path)?);
+        let (held, there) = (lock.file().metadata()?, fs::metadata(path)?);
         match (held.dev(), held.ino()) == (there.dev(), there.ino()) {
-            true => Ok(Some(gate)),
+            true => Ok(Some(Gate { _lock: lock })),
             false => Err(std::io::ErrorKind::NotFound.into()),
         }
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        // Said, as for the lease.
-        let _ = flock(&self.folder, FlockOperation::Unlock);
     }
 }

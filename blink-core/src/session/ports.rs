@@ -1,14 +1,11 @@
 //! A session's published ports, which one of the processes that use it publishes.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::Session;
 use crate::error::{Error, Result};
-use crate::file_lock;
+use crate::file_lock::{self, FileLock, Share};
 use crate::publish::{self, Bound, PublishedPort};
 use crate::sandbox::Sandbox;
 
@@ -20,18 +17,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The right to publish a session's ports.
 #[derive(Debug)]
-pub(super) struct Publisher(File);
+pub(super) struct Publisher {
+    _lock: FileLock,
+}
 
 impl Publisher {
     /// `None` while another has it.
     fn try_be(folder: &Path) -> Result<Option<Publisher>> {
-        let failed = |error| Error::io("the session's ports cannot be locked", &error);
-        let file = file_lock::open(&folder.join(LOCK)).map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Publisher(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(failed(error.into())),
-        }
+        let lock = file_lock::open(&folder.join(LOCK))
+            .and_then(|file| FileLock::try_take(file, Share::Alone))
+            .map_err(|error| Error::io("the session's ports cannot be locked", &error))?;
+        Ok(lock.map(|_lock| Publisher { _lock }))
     }
 
     /// Keeps the right until the link to the machine ends.
@@ -42,13 +38,6 @@ impl Publisher {
             drop(self);
         });
         Ok(())
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        // Said, not left to the closing: a child that is just being forked has the same open file for a moment longer.
-        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

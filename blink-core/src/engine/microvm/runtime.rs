@@ -18,10 +18,13 @@ use super::owner::{Owner, PATIENCE};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file_lock::Holder;
 use crate::home::Home;
-use crate::lock;
+use crate::{lock, withheld};
 
 /// BoxLite lets a home have one runtime, so all users in this process share it.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Arc<Slot>>>> = LazyLock::new(Mutex::default);
+
+/// In the engine's folder.
+const BOXLITE_LOCK: &str = ".lock";
 
 /// One opens it, the others wait for it.
 type Slot = tokio::sync::Mutex<Weak<Runtime>>;
@@ -32,6 +35,8 @@ const THREADS: usize = 2;
 /// BoxLite with the tasks that belong to it. They outlive whichever runtime asked for them first.
 pub(super) struct Runtime {
     folder: PathBuf,
+    /// Of BoxLite's own lock.
+    withheld: Option<withheld::Number>,
     boxlite: Option<Arc<BoxliteRuntime>>,
     tasks: Tasks,
     /// Let go of last.
@@ -75,6 +80,7 @@ impl Runtime {
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
         Ok(Runtime {
+            withheld: withheld::Number::of(&folder.join(BOXLITE_LOCK)),
             folder,
             boxlite: Some(Arc::new(boxlite)),
             tasks,
@@ -207,7 +213,7 @@ fn check_programs(is_there: impl Fn(&str) -> bool) -> Result<()> {
     ))
 }
 
-/// BoxLite has a lock of its own beneath the owner's. A process that has ended, or a child that it was just forking, holds
+/// BoxLite has a lock of its own beneath the owner's. A process that has ended, or a child that it was just starting, holds
 /// it for a moment longer; so does a program that uses BoxLite there without Blink.
 fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
     const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -229,7 +235,7 @@ fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
             return Err(translate(WHAT, &error));
         }
         if Instant::now() >= deadline {
-            let holder = std::fs::File::open(folder.join(".lock")).map_or_else(
+            let holder = std::fs::File::open(folder.join(BOXLITE_LOCK)).map_or_else(
                 |_| "another program".into(),
                 |lock| Holder::of(&lock).to_string(),
             );
@@ -268,6 +274,8 @@ fn ended() -> Error {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        // Before its number is free.
+        drop(self.withheld.take());
         // It ends machines that are still there, which takes a moment and needs its tasks.
         drop(self.boxlite.take());
     }

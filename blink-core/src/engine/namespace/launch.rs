@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::home::new_id;
 use crate::sandbox::{Mount, Network};
+use crate::withheld::Withheld;
 use crate::{file_lock, private};
 
 /// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
@@ -82,7 +83,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         agent.extend(["--listen-fd".to_owned(), LISTENER.to_string()]);
     }
     if let Some(held) = &held {
-        descriptors.push(held.as_fd());
+        descriptors.push(held.file().as_fd());
         numbers.push(HELD);
         agent.extend(["--hold-fd".to_owned(), HELD.to_string()]);
     }
@@ -210,7 +211,7 @@ fn listen(folder: &Path) -> std::io::Result<UnixListener> {
 
 /// A lock that the agent has from the fork on: whoever boots in this folder next, because the process that has booted the
 /// machine was killed before it could write it down, sees by it whether that has ended.
-fn hold_folder(folder: &Path) -> Result<File> {
+fn hold_folder(folder: &Path) -> Result<Withheld> {
     const PATIENCE: Duration = Duration::from_secs(10);
     const LOOK_EVERY: Duration = Duration::from_millis(2);
     let failed = |error| Error::io("the sandbox could not be booted: its lock", &error);
@@ -218,9 +219,10 @@ fn hold_folder(folder: &Path) -> Result<File> {
     // The agent gets no file of the host's to write to.
     let lock = file_lock::open(&path)
         .and_then(|_| File::open(&path))
+        .map(Withheld::new)
         .map_err(failed)?;
     let begun = Instant::now();
-    while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+    while rustix::fs::flock(lock.file(), FlockOperation::NonBlockingLockExclusive).is_err() {
         if begun.elapsed() > PATIENCE {
             return Err(Error::new(
                 ErrorKind::Busy,

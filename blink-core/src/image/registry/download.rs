@@ -57,7 +57,7 @@ impl Download {
                     self.done.store(size.min(self.blob.size), Ordering::Relaxed);
                     tokio::time::sleep(WATCH_PAUSE).await;
                 }
-                Begun::Mine(partial) => break partial,
+                Begun::Mine(partial) => break *partial,
             }
         };
         let mut partial = partial;
