@@ -566,6 +566,7 @@ async fn the_last_handle_closes_the_connection() {
 #[tokio::test]
 async fn numbers_at_their_ends_are_taken_as_they_are() {
     for (code, signal) in [
+        (Some(0), None),
         (Some(i32::MIN), None),
         (None, Some(i32::MAX)),
         (None, Some(i32::MIN)),
@@ -590,6 +591,7 @@ async fn numbers_at_their_ends_are_taken_as_they_are() {
         let (output, ()) = within(async { tokio::join!(exec(&link, &command), serving) }).await;
         let output = output.unwrap();
         assert!(!output.status.success() && output.truncated());
+        assert_ne!(output.status.code, 0, "it did not end by itself");
         assert!(!output.check_limits().unwrap_err().message().is_empty());
     }
     let (link, mut agent) = Agent::connected().await;
