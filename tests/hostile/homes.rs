@@ -157,9 +157,17 @@ async fn what_others_could_have_put_into_a_home_is_looked_at() {
     let home = folder.path().join("home");
     drop(ok(open(&home)).await);
     set_mode(&home.join("sandboxes"), 0o777);
-    symlink("/etc", home.join("sandboxes/0123456789ab")).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    set_mode(&elsewhere, 0o755);
+    symlink(&elsewhere, home.join("sandboxes/0123456789ab")).unwrap();
     let error = fails(ErrorKind::InvalidArgument, open(&home)).await;
     assert!(error.message().contains("0123456789ab"), "{error}");
+    assert_eq!(
+        fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o7777,
+        0o755
+    );
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
 }
 
 /// A process that holds the lock of a file or folder, and does nothing else.
