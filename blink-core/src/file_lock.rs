@@ -1,7 +1,7 @@
 //! Locks between processes, and who holds one.
 //!
-//! The kernel releases a lock when its holder ends, however it ends. Neither what Blink starts inherits one nor a child that
-//! the embedding program forks.
+//! The kernel releases a lock when its holder ends, however it ends. Neither the programs that Blink starts
+//! nor the children that the embedding program forks inherit it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -104,7 +104,7 @@ impl FileLock {
     /// Takes the lock of an open file where nobody has it.
     pub(crate) fn try_take(file: File, share: Share) -> io::Result<Option<FileLock>> {
         let file = Withheld::new(file);
-        Ok(lock(file.file(), share)?.then_some(FileLock {
+        Ok(lock(file.file(), share)?.then(|| FileLock {
             file,
             share,
             signed: false,

@@ -5,15 +5,13 @@
 //! by an empty one in the child, before `fork` returns there: the descriptor's number stays taken, and what the child does
 //! with it, or lets go of, changes nothing here. A child that is made without the C library's `fork` is not seen.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// As many descriptors as the kernel lets a process have unless it was told otherwise (`fs.nr_open`). The pages of what is not
-/// used are never touched.
+/// The kernel's default limit for a process (`fs.nr_open`). A descriptor beyond it is not withheld.
 const DESCRIPTORS: usize = 1 << 20;
 const BITS: usize = u64::BITS as usize;
 
@@ -23,12 +21,12 @@ static WITHHELD: [AtomicU64; DESCRIPTORS / BITS] =
 /// How many words of it were ever used.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// The number of a descriptor, which a forked child has another file under while this lives.
+/// The number of a descriptor that is withheld while this lives.
 #[derive(Debug)]
 pub(crate) struct Number(RawFd);
 
 impl Number {
-    /// To be dropped before the descriptor is closed, when the number is free for something of the embedding program's.
+    /// Drop it before the descriptor is closed: the embedding program may get the same number next.
     fn new(number: RawFd) -> Number {
         static WATCH: Once = Once::new();
         WATCH.call_once(|| {
@@ -43,15 +41,14 @@ impl Number {
         Number(number)
     }
 
-    /// That under which this process has a file open whose owner does not tell, and which is closed after this is dropped.
+    /// The descriptor of a file that a library has opened in this process, by the file's canonical path. The names are
+    /// compared and no file is asked: others of the embedding program may be on a server that does not answer.
     pub(crate) fn of(path: &Path) -> Option<Number> {
-        let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        let wanted = fs::metadata(path).ok()?;
-        let descriptors = fs::read_dir("/proc/self/fd").ok()?.flatten();
-        let found = descriptors
-            .filter(|entry| fs::metadata(entry.path()).is_ok_and(|found| same(&found, &wanted)))
-            .find_map(|entry| entry.file_name().to_str()?.parse().ok());
-        found.map(Number::new)
+        let mut descriptors = fs::read_dir("/proc/self/fd").ok()?.flatten();
+        descriptors
+            .find(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path))
+            .and_then(|entry| entry.file_name().to_str()?.parse().ok())
+            .map(Number::new)
     }
 
     fn is_here(&self) -> bool {
@@ -170,6 +167,11 @@ mod tests {
                 .into_owned()
         };
         let (there, other) = (target(withheld.file()), target(&kept));
+        let found = Number::of(&path).unwrap();
+        assert!(
+            fs::read_link(format!("/proc/self/fd/{}", found.0)).unwrap() == path,
+            "{found:?}"
+        );
         // SAFETY: the child is this test's.
         unsafe {
             libc::kill(child, libc::SIGKILL);

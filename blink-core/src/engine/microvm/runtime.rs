@@ -35,7 +35,7 @@ const THREADS: usize = 2;
 /// BoxLite with the tasks that belong to it. They outlive whichever runtime asked for them first.
 pub(super) struct Runtime {
     folder: PathBuf,
-    /// Of BoxLite's own lock.
+    /// The descriptor of BoxLite's own lock.
     withheld: Option<withheld::Number>,
     boxlite: Option<Arc<BoxliteRuntime>>,
     tasks: Tasks,
@@ -274,7 +274,7 @@ fn ended() -> Error {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // Before its number is free.
+        // Before BoxLite closes it.
         drop(self.withheld.take());
         // It ends machines that are still there, which takes a moment and needs its tasks.
         drop(self.boxlite.take());
