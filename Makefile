@@ -44,9 +44,9 @@ install: setup ## Install libblink for C below PREFIX (/usr/local): header, libr
 	cargo build --release --package blink-ffi
 	@$(MAKE) --no-print-directory install-files
 
-# A release build of the library carries the micro-VMs' runtime; what namespaces need lies beside it.
+# A release build of the library carries all that sandboxes are made with.
 install-files:
-	@scripts/install "$(DESTDIR)" "$(PREFIX)" "target/$(PROFILE)" "$(VERSION)" "$(BLINK_RUNTIME_DIR)"
+	@scripts/install "$(DESTDIR)" "$(PREFIX)" "target/$(PROFILE)" "$(VERSION)"
 
 test: setup ## Run every test
 	@scripts/setup test

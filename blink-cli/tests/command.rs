@@ -587,14 +587,17 @@ fn doctor_tells_what_works() {
         Some(hypervisor["problem"].is_null()),
         "{report}"
     );
+    // In a user namespace in which no further ones may be made.
+    let forbidden = "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$0\" doctor";
     let output = finish(
-        home.blink()
-            .env("BLINK_BWRAP", "/nowhere/bwrap")
-            .arg("doctor"),
+        Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", forbidden])
+            .arg(env!("CARGO_BIN_EXE_blink"))
+            .env("BLINK_HOME", home.path().join("none")),
         b"",
     );
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("/nowhere/bwrap"));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("max_user_namespaces"));
 }
 
 #[test]

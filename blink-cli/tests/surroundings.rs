@@ -62,7 +62,7 @@ fn what_a_shell_has_left_makes_no_difference() {
             "",
         ),
         (
-            "env --ignore-environment PATH=\"$PATH\" BLINK_HOME=\"$BLINK_HOME\" ${BLINK_RUNTIME_DIR+BLINK_RUNTIME_DIR=\"$BLINK_RUNTIME_DIR\"} ${BLINK_BWRAP+BLINK_BWRAP=\"$BLINK_BWRAP\"} HOME=\"$HOME\"",
+            "env --ignore-environment PATH=\"$PATH\" BLINK_HOME=\"$BLINK_HOME\" HOME=\"$HOME\"",
             "",
         ),
         ("setsid --wait", ""),

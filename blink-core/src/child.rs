@@ -18,8 +18,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use blink_wire::{
-    LAUNCH_BODY_LIMIT, LAUNCH_END, LAUNCH_EXECUTE, LAUNCH_RELEASE, LaunchFailure, LaunchPlan,
-    LaunchReport, Message,
+    LAUNCH_BODY_LIMIT, LAUNCH_END, LAUNCH_RELEASE, LaunchFailure, LaunchPlan, LaunchReport, Message,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -43,8 +42,8 @@ const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
 pub(crate) struct LaunchError {
     what: String,
     source: io::Error,
-    /// The program itself is not there, or cannot be executed.
-    of_program: bool,
+    /// What the launcher could not do.
+    step: Option<String>,
 }
 
 impl LaunchError {
@@ -52,7 +51,7 @@ impl LaunchError {
         move |source| LaunchError {
             what: what.to_string(),
             source,
-            of_program: false,
+            step: None,
         }
     }
 
@@ -61,7 +60,7 @@ impl LaunchError {
         LaunchError {
             what: format!("{} {}", path.display(), failure.step),
             source: io::Error::from_raw_os_error(failure.errno),
-            of_program: failure.step == LAUNCH_EXECUTE,
+            step: Some(failure.step.clone()),
         }
     }
 
@@ -69,7 +68,7 @@ impl LaunchError {
         LaunchError {
             what: "Blink's launcher has ended before its program".into(),
             source: io::ErrorKind::BrokenPipe.into(),
-            of_program: false,
+            step: None,
         }
     }
 
@@ -77,9 +76,14 @@ impl LaunchError {
         self.source.kind()
     }
 
-    /// Whether nothing is wrong but the program: it is not there, or cannot be executed.
-    pub(crate) fn is_of_program(&self) -> bool {
-        self.of_program
+    /// What could not be done, without the system's reason.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What the launcher could not do, as the end of a sentence.
+    pub(crate) fn step(&self) -> &str {
+        self.step.as_deref().unwrap_or_default()
     }
 
     /// The failure of what it was started for.
@@ -136,7 +140,7 @@ impl Launcher {
                 _ => format!("{} cannot be executed", program.display()),
             },
             source: error,
-            of_program: false,
+            step: None,
         })?;
         // Where it has failed, it says so itself.
         match launched.send_plan(plan, descriptors) {

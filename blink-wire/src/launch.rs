@@ -23,6 +23,27 @@ pub const LAUNCH_END: u8 = b'e';
 /// The step of a failure that is the program's own: it is not there, or no program.
 pub const LAUNCH_EXECUTE: &str = "cannot be executed";
 
+/// The step of a failure that the image is to blame for: where the sandbox's own folders are, it has something else.
+pub const LAUNCH_IN_THE_WAY: &str =
+    "is no folder in the image, and the sandbox needs one there; use an image without it";
+
+/// The step of a failure that the host's files are to blame for: a mount's source is not what it was.
+pub const LAUNCH_REPLACED: &str =
+    "is not what it was when it was mounted first: another file or folder is there now";
+
+/// The step of a failure that the mounts are to blame for: one is to be seen where another's folder has nothing.
+pub const LAUNCH_NO_PLACE: &str = "is in a mounted folder that has no such file or folder; make it there, or mount somewhere else";
+
+/// The step of a failure that the mounts are to blame for: one leads into what belongs to the sandbox.
+pub const LAUNCH_RESERVED: &str =
+    "leads into what belongs to the sandbox itself; mount somewhere else";
+
+/// The step in which the kernel makes no user namespace.
+pub const LAUNCH_NAMESPACES: &str = "cannot be made";
+
+/// The step in which the kernel or the file system takes no overlay.
+pub const LAUNCH_OVERLAY: &str = "cannot be made an overlay";
+
 /// A program for the launcher to start.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -50,22 +71,52 @@ pub struct LaunchPlan {
     pub sandbox: Option<SandboxPlan>,
 }
 
-/// What is made ready for the program that makes a sandbox.
+/// A sandbox, whose first process is the program. Paths are the host's, but for those that say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SandboxPlan {
-    /// The number of the descriptor on which the program tells which process is the sandbox's first.
-    #[n(0)]
-    pub info_number: u32,
     /// The control group to join, where there is one.
-    #[n(1)]
+    #[n(0)]
     pub group: Option<PathBytes>,
-    /// The sandbox's own users, where the launcher may map them.
-    #[n(2)]
+    /// The sandbox's own users, where the launcher may map them; one user otherwise, who is the launcher's.
+    #[n(1)]
     pub users: Option<SandboxUsers>,
+    /// The name of the host that programs see.
+    #[n(2)]
+    pub host_name: String,
+    /// Whether there is a network of its own, with nothing but a loopback.
+    #[n(3)]
+    pub own_network: bool,
+    /// The folders that the root is made of, the lowest first.
+    #[n(4)]
+    pub layers: Vec<PathBytes>,
+    /// The folder that takes what is changed of them.
+    #[n(5)]
+    pub upper: PathBytes,
+    /// The folder that the overlay needs for itself.
+    #[n(6)]
+    pub work: PathBytes,
+    /// Folders that are seen as they are on the host, at the same place.
+    #[n(7)]
+    pub shown: Vec<PathBytes>,
+    /// What is seen as `/etc/resolv.conf`.
+    #[n(8)]
+    pub resolver: Option<PathBytes>,
+    /// The agent's folder, which is seen as `/.blink`, with the upper folder in it as `disk`.
+    #[n(9)]
+    pub agent: PathBytes,
+    /// The size of `/dev/shm`.
+    #[n(10)]
+    pub shared_memory_bytes: u64,
+    /// The size of `/run`.
+    #[n(11)]
+    pub run_bytes: u64,
+    /// What of the host's is seen besides.
+    #[n(12)]
+    pub mounts: Vec<MountPlan>,
 }
 
-/// Users that nobody else on the host has, and what must be shown to them.
+/// Users that nobody else on the host has.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SandboxUsers {
@@ -75,24 +126,35 @@ pub struct SandboxUsers {
     /// How many there are.
     #[n(1)]
     pub count: u32,
-    /// Blink's home, which they must be able to reach.
-    #[n(2)]
-    pub home: PathBytes,
-    /// What is shown elsewhere, with its owners mapped.
-    #[n(3)]
-    pub mounts: Vec<ShownMount>,
 }
 
-/// A file or folder of the host that is shown at another path.
+/// A file or folder of the host that is seen in a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct ShownMount {
+pub struct MountPlan {
     /// Where it is.
     #[n(0)]
     pub host: PathBytes,
-    /// Where it is shown.
+    /// What it must be: what was there when the mount was asked for.
     #[n(1)]
-    pub target: PathBytes,
+    pub identity: Option<FileIdentity>,
+    /// Where the sandbox sees it.
+    #[n(2)]
+    pub guest: PathBytes,
+    /// Whether nothing of it can be changed there.
+    #[n(3)]
+    pub read_only: bool,
+}
+
+/// What tells one file or folder from all others of the host that are there at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct FileIdentity {
+    /// Its file system.
+    #[n(0)]
+    pub device: u64,
+    /// Its number there.
+    #[n(1)]
+    pub inode: u64,
 }
 
 /// What the launcher reports.

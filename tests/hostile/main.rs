@@ -20,3 +20,4 @@ mod surroundings;
 mod texts;
 mod transfers;
 mod trees;
+mod walls;

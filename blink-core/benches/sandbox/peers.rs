@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -33,34 +32,40 @@ fn silent(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The bubblewrap that Blink uses, with an overlay over the same root, and every namespace unshared.
-pub(crate) struct Bubblewrap {
+/// A program that makes the same namespaces and mounts as a sandbox has, and runs another in them: the least that can be.
+pub(crate) struct Bare {
     program: PathBuf,
-    lower: OsString,
+    lower: PathBuf,
     folder: PathBuf,
 }
 
-impl Bubblewrap {
-    /// Reads from the sandbox that runs what Blink has started, and with which root.
-    pub(crate) fn of(setting: &Setting) -> Result<Bubblewrap> {
-        let launcher = setting.process("monitor")?;
-        let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"))?;
-        let bubblewrap = children.split_whitespace().next();
-        let monitor = bubblewrap.ok_or("Blink's launcher has started nothing")?;
-        let words = fs::read(format!("/proc/{monitor}/cmdline"))?;
-        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
-        let lower = words
-            .iter()
-            .position(|word| *word == b"--overlay-src")
-            .and_then(|at| words.get(at + 1))
-            .ok_or("Blink's bubblewrap has no overlay")?;
-        let bubblewrap = Bubblewrap {
-            program: fs::read_link(format!("/proc/{monitor}/exe"))?,
-            lower: OsString::from_vec(lower.to_vec()),
-            folder: setting.scratch("bubblewrap")?,
-        };
-        make_disk(&bubblewrap.folder)?;
-        Ok(bubblewrap)
+impl Bare {
+    /// Builds it, over the root of Blink's own sandboxes.
+    pub(crate) fn build(setting: &Setting) -> Result<Bare> {
+        let folder = setting.scratch("bare")?;
+        let (source, program) = (folder.join("bare.c"), folder.join("bare"));
+        fs::write(&source, include_str!("bare.c"))?;
+        let built = Command::new("cc")
+            .args(["-O2", "-static", "-o"])
+            .args([&program, &source])
+            .status()?;
+        if !built.success() {
+            return Err("the bare program cannot be built".into());
+        }
+        let roots = fs::read_dir(setting.home())?.flatten();
+        let lower = roots
+            .map(|entry| entry.path())
+            .find(|path| {
+                let name = path.file_name().unwrap_or_default();
+                name.to_string_lossy().starts_with("host-")
+            })
+            .ok_or("Blink's home has no root for sandboxes")?;
+        make_disk(&folder)?;
+        Ok(Bare {
+            program,
+            lower,
+            folder,
+        })
     }
 
     /// Runs a program in folders that are there already.
@@ -78,19 +83,13 @@ impl Bubblewrap {
 
     fn run_in(&self, folder: &Path, program: &str) -> Result<()> {
         let status = silent(&self.program)
-            .args(["--unshare-user", "--unshare-ipc", "--unshare-pid"])
-            .args(["--unshare-net", "--unshare-uts", "--unshare-cgroup-try"])
-            .args(["--clearenv", "--as-pid-1", "--new-session"])
-            .arg("--overlay-src")
             .arg(&self.lower)
-            .arg("--overlay")
-            .args([folder.join("upper"), folder.join("work"), "/".into()])
-            .args(["--ro-bind", "/usr", "/usr", "--proc", "/proc"])
-            .args(["--dev", "/dev", "--cap-drop", "ALL", "--", program])
+            .args([folder.join("upper"), folder.join("work")])
+            .arg(program)
             .status()?;
         match status.success() {
             true => Ok(()),
-            false => Err(format!("bubblewrap by itself failed: {status}").into()),
+            false => Err(format!("the bare program failed: {status}").into()),
         }
     }
 }

@@ -89,6 +89,16 @@ pub struct Mount {
     pub guest: PathBuf,
     /// Whether it may not change it.
     pub read_only: bool,
+    /// What was there when it was asked for: a start that finds another is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pinned: Option<Pinned>,
+}
+
+/// What tells a file or folder of the host from all others that are there at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Pinned {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 impl Mount {
@@ -98,6 +108,7 @@ impl Mount {
             host: host.into(),
             guest: guest.into(),
             read_only: false,
+            pinned: None,
         }
     }
 
@@ -105,6 +116,17 @@ impl Mount {
     pub fn read_only(mut self) -> Mount {
         self.read_only = true;
         self
+    }
+
+    /// Holds on to what is there now, unless it does already. What is not there at all is refused later.
+    fn pin(&mut self) {
+        use std::os::unix::fs::MetadataExt;
+        if let (None, Ok(found)) = (self.pinned, std::fs::metadata(&self.host)) {
+            self.pinned = Some(Pinned {
+                device: found.dev(),
+                inode: found.ino(),
+            });
+        }
     }
 }
 
@@ -214,7 +236,8 @@ impl SandboxBuilder {
     }
 
     /// Lets it see a file or folder of the host.
-    pub fn mount(mut self, mount: Mount) -> SandboxBuilder {
+    pub fn mount(mut self, mut mount: Mount) -> SandboxBuilder {
+        mount.pin();
         self.mounts.push(mount);
         self
     }
@@ -544,7 +567,7 @@ fn check_mount(mount: &Mount) -> Result<()> {
             format!("the mount {host} does not exist on this machine"),
         ));
     }
-    const RESERVED: [&str; 4] = ["/proc", "/dev", "/sys", "/.blink"];
+    const RESERVED: [&str; 5] = ["/proc", "/dev", "/sys", "/.blink", "/run/blink"];
     let unclear = mount
         .guest
         .components()

@@ -72,9 +72,14 @@ impl Asked {
     pub(crate) fn differences(&self, stored: &Asked, defaults: &Asked) -> Vec<String> {
         let flat = |asked: &Asked| {
             let mut values = BTreeMap::new();
+            let mut asked = asked.clone();
+            // Whether that is still what it was is seen when it is started.
+            for mount in &mut asked.mounts {
+                mount.pinned = None;
+            }
             flatten(
                 "",
-                &serde_json::to_value(asked).unwrap_or_default(),
+                &serde_json::to_value(&asked).unwrap_or_default(),
                 &mut values,
             );
             values

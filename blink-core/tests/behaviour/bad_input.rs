@@ -149,7 +149,7 @@ async fn a_user_or_folder_that_is_missing_is_told_by_the_first_command() {
 
 #[tokio::test]
 async fn microvms_are_refused_with_the_way_to_less() {
-    if !has(Capability::Bubblewrap) {
+    if !has(Capability::Namespaces) {
         return;
     }
     let blink = blink().await;
@@ -204,75 +204,8 @@ fn one_shot(home: &Path, prepare: impl FnOnce(&mut HostCommand)) -> String {
 }
 
 #[tokio::test]
-async fn without_bubblewrap_it_says_so() {
-    if !has(Capability::Bubblewrap) {
-        return;
-    }
-    let blink = blink().await;
-    assert_eq!(one_shot(blink.home(), |_| {}), "ok");
-    let report = one_shot(blink.home(), |command| {
-        command.env("BLINK_BWRAP", "/nonexistent/bwrap");
-    });
-    assert!(
-        report.starts_with("IsolationUnavailable") && report.contains("/nonexistent/bwrap"),
-        "{report}"
-    );
-    let report = one_shot(blink.home(), |command| {
-        command.env("BLINK_BWRAP", "/bin/true");
-    });
-    assert!(
-        report.starts_with("IsolationUnavailable") && report.contains("/bin/true"),
-        "{report}"
-    );
-    let old = blink.home().join("old-bwrap");
-    fs::write(&old, "#!/bin/sh\necho bubblewrap 0.8.0\n").unwrap();
-    fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let report = one_shot(blink.home(), |command| {
-        command.env("BLINK_BWRAP", &old);
-    });
-    assert!(
-        report.starts_with("IsolationUnavailable")
-            && report.contains("0.8")
-            && report.contains("0.11"),
-        "{report}"
-    );
-    let report = one_shot(blink.home(), |command| {
-        command
-            .env_clear()
-            .env("PATH", "/nonexistent")
-            .env("HOME", "/nonexistent")
-            // Where it would find the one of the runtime that was built with it.
-            .env("BOXLITE_RUNTIME_DIR", "/nonexistent");
-        command
-            .env("BLINK_TEST_TASK", "one shot")
-            .env("BLINK_TEST_HOME", blink.home());
-    });
-    assert!(
-        report.starts_with("IsolationUnavailable") && report.contains("bubblewrap"),
-        "{report}"
-    );
-    assert!(blink.folders().is_empty());
-}
-
-#[tokio::test]
-async fn a_bubblewrap_that_fails_is_told_with_its_words() {
-    if !has(Capability::Bubblewrap) {
-        return;
-    }
-    let blink = blink().await;
-    let broken = blink.home().join("broken-bwrap");
-    fs::write(&broken, "#!/bin/sh\n[ \"$1\" = --version ] && echo bubblewrap 0.11.0 && exit\necho 'bwrap: the walls fell down' >&2\nexit 1\n").unwrap();
-    fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let report = one_shot(blink.home(), |command| {
-        command.env("BLINK_BWRAP", &broken);
-    });
-    assert!(report.contains("the walls fell down"), "{report}");
-    assert!(blink.folders().is_empty());
-}
-
-#[tokio::test]
 async fn where_user_namespaces_are_forbidden_it_says_so() {
-    if !has(Capability::HostMounts) || !has(Capability::Bubblewrap) {
+    if !has(Capability::HostMounts) || !has(Capability::Namespaces) {
         return;
     }
     let blink = blink().await;

@@ -76,8 +76,8 @@ pub(crate) enum Capability {
     HostMounts,
     /// A process may have mounts that nobody else sees.
     PrivateMounts,
-    /// Sandboxes are made by bubblewrap, with what it needs of the host.
-    Bubblewrap,
+    /// Sandboxes are made of namespaces, which the host may forbid.
+    Namespaces,
     /// Several processes use one home at once.
     SharedHome,
     /// Sandboxes start in milliseconds, so that a test may start some hundred; or none is started.
@@ -97,7 +97,7 @@ impl Capability {
                 .arg("true")
                 .status()
                 .is_ok_and(|status| status.success()),
-            (engine, Capability::Bubblewrap | Capability::SharedHome | Capability::HostKernel) => {
+            (engine, Capability::Namespaces | Capability::SharedHome | Capability::HostKernel) => {
                 engine == Engine::Namespace
             }
             (engine, Capability::ManyStarts) => {

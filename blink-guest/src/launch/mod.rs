@@ -7,9 +7,9 @@
 //! process ends, by whatever means and at whatever moment, the program ends with all that it has started.
 
 mod channel;
-mod enter;
+mod program;
+mod sandbox;
 mod surroundings;
-mod users;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ fn launch(control: &Control) -> Result<(), Failure> {
         // Signals of the terminal are the host program's, which passes on what it wants to.
         let _ = rustix::process::setsid();
     }
-    let child = start(control, &plan, descriptors)?;
+    let child = start(control, &plan, &descriptors)?;
     child.follow(control, &parent, plan.sandbox.is_some());
     Ok(())
 }
@@ -96,50 +96,37 @@ fn watch_parent(parent: i32) -> Option<OwnedFd> {
     (getppid() == Some(parent)).then_some(handle)
 }
 
-fn start(
-    control: &Control,
-    plan: &LaunchPlan,
-    descriptors: Vec<OwnedFd>,
-) -> Result<Child, Failure> {
-    let users = plan.sandbox.as_ref().and_then(|plan| plan.users.as_ref());
-    let namespace = users.map(users::make_namespace).transpose()?;
-    let (info, info_writer) = match plan.sandbox {
-        Some(_) => {
-            let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-                .map_err(Failure::at("a pipe", "cannot be made"))?;
-            (Some(pipe.0), Some(pipe.1))
+fn start(control: &Control, plan: &LaunchPlan, descriptors: &[OwnedFd]) -> Result<Child, Failure> {
+    let (pid, info) = match &plan.sandbox {
+        Some(sandbox) => {
+            let first = sandbox::start(control, plan, sandbox, descriptors)?;
+            (first.pid, Some(first.socket))
         }
-        None => (None, None),
+        None => (fork(control, plan, descriptors)?, None),
     };
-    let entry = enter::Entry {
-        plan,
-        descriptors,
-        info: info_writer,
-        namespace,
-    };
+    // The child is not waited for yet, so the number is its own.
+    let handle = pidfd_open(pid, PidfdFlags::empty());
+    let handle = handle.map_err(Failure::at("a process's handle", "cannot be opened"))?;
+    Ok(Child { pid, handle, info })
+}
+
+/// Starts a program of the host's.
+fn fork(control: &Control, plan: &LaunchPlan, descriptors: &[OwnedFd]) -> Result<Pid, Failure> {
     let launcher = rustix::process::getpid();
     // SAFETY: this program has one thread, so that its child may do everything that it may.
     match unsafe { libc::fork() } {
         0 => {
-            control.report(&entry.run(launcher).report());
+            control.report(&program::run(plan, descriptors, launcher).report());
             // SAFETY: takes a number; nothing of this process's is to be run at its end.
             unsafe { libc::_exit(127) }
         }
-        number => {
-            let failed =
-                || Failure::at("a process", "cannot be made")(std::io::Error::last_os_error());
-            let pid = Pid::from_raw(number)
-                .filter(|_| number > 0)
-                .ok_or_else(failed)?;
-            // The child is not waited for yet, so the number is its own.
-            let handle = pidfd_open(pid, PidfdFlags::empty());
-            let handle = handle.map_err(Failure::at("a process's handle", "cannot be opened"))?;
-            Ok(Child { pid, handle, info })
-        }
+        number => Pid::from_raw(number).filter(|_| number > 0).ok_or_else(|| {
+            Failure::at("a process", "cannot be made")(std::io::Error::last_os_error())
+        }),
     }
 }
 
-/// The program, and what it tells of its sandbox.
+/// The program, and the socket to a sandbox's first process, which is open until that has become the agent.
 struct Child {
     pid: Pid,
     handle: OwnedFd,
@@ -149,7 +136,6 @@ struct Child {
 impl Child {
     /// Until its end, which comes with the host process's unless it was released.
     fn follow(mut self, control: &Control, parent: &OwnedFd, is_sandbox: bool) {
-        let mut told = Vec::new();
         let (mut leashed, mut hears) = (true, true);
         loop {
             let [ended, has_told, asked, orphaned] = wait_for([
@@ -170,11 +156,11 @@ impl Child {
                     None => hears = false,
                 }
             }
-            if has_told && !self.read_info(&mut told) {
-                self.info = None;
-                if let Some(pid) = first_process(&told) {
-                    control.report(&LaunchReport::Inside(pid));
+            if has_told {
+                if self.has_begun() {
+                    control.report(&LaunchReport::Inside(self.pid.as_raw_nonzero().get()));
                 }
+                self.info = None;
             } else if ended && self.info.is_none() {
                 control.report(&LaunchReport::Ended(self.code()));
                 // What a program of the host's has left running was meant to go on.
@@ -185,20 +171,14 @@ impl Child {
         }
     }
 
-    /// Whether there is more to come.
-    fn read_info(&self, told: &mut Vec<u8>) -> bool {
-        /// It tells a few numbers.
-        const LONGEST: usize = 4096;
-        let mut some = [0; 512];
-        let Some(info) = &self.info else { return false };
-        match rustix::io::read(info, &mut some) {
-            Ok(length) if length > 0 && told.len() < LONGEST => {
-                told.extend_from_slice(&some[..length]);
-                true
-            }
-            Err(Errno::INTR | Errno::AGAIN) => true,
-            _ => false,
-        }
+    /// Whether the first process has become the agent: otherwise it has said that it failed.
+    fn has_begun(&self) -> bool {
+        let mut byte = [0];
+        let said = self
+            .info
+            .as_ref()
+            .map(|info| rustix::io::read(info, &mut byte));
+        !matches!(said, Some(Ok(1)) if byte == [sandbox::FAILED])
     }
 
     fn code(&self) -> i32 {
@@ -225,15 +205,6 @@ fn wait_for<const N: usize>(descriptors: [Option<BorrowedFd<'_>>; N]) -> [bool; 
     watched.map(|one| one.revents != 0)
 }
 
-/// The number of a sandbox's first process, in the JSON that bubblewrap tells it in.
-fn first_process(told: &[u8]) -> Option<i32> {
-    let text = std::str::from_utf8(told).ok()?;
-    let (_, rest) = text.split_once("\"child-pid\"")?;
-    let digits = rest.trim_start_matches([':', ' ']);
-    let end = digits.find(|letter: char| !letter.is_ascii_digit());
-    digits[..end.unwrap_or(digits.len())].parse().ok()
-}
-
 /// Ends all that this process has started: who loses its parent becomes this process's own child, so that the last has ended
 /// when there is none.
 fn end_all() {
@@ -254,19 +225,4 @@ fn children() -> Vec<Pid> {
     let numbers = listed.unwrap_or_default();
     let numbers = numbers.split_ascii_whitespace().map(str::parse);
     numbers.flatten().filter_map(Pid::from_raw).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_process_is_read_out_of_what_bubblewrap_tells() {
-        let told = b"{\n    \"child-pid\": 4711,\n    \"mnt-namespace\": 4026532000\n}\n";
-        assert_eq!(first_process(told), Some(4711));
-        assert_eq!(first_process(b"{\"child-pid\":12"), Some(12));
-        for other in [&b""[..], b"{}", b"\"child-pid\": x", b"\xff"] {
-            assert_eq!(first_process(other), None);
-        }
-    }
 }

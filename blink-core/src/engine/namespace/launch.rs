@@ -1,6 +1,5 @@
-//! Booting: what the launcher and bubblewrap are told, and what they are given.
+//! Booting: what the launcher is told, and what it is given.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,7 +7,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use blink_wire::{LaunchPlan, SandboxPlan, SandboxUsers, ShownMount};
+use blink_wire::{
+    FileIdentity, LAUNCH_IN_THE_WAY, LAUNCH_NAMESPACES, LAUNCH_NO_PLACE, LAUNCH_OVERLAY,
+    LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchPlan, MountPlan, SandboxPlan, SandboxUsers,
+};
 use rustix::fs::FlockOperation;
 
 use super::cgroup::ControlGroup;
@@ -19,32 +21,13 @@ use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::home::new_id;
-use crate::sandbox::{Mount, Network};
+use crate::sandbox::Network;
 use crate::withheld::Withheld;
 use crate::{file_lock, private};
-
-/// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
-/// each program its user and its marker, to see and end all of them, and to write files for any of them. No program
-/// gets any.
-const AGENT_CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_PTRACE",
-];
 
 /// Files in memory: for programs that share memory, and sockets. Large ones belong on the disk.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const RUN_BYTES: u64 = 16 << 20;
-
-/// Names of what mounts are put at, in the sandbox's folder.
-const MOUNT_PREFIX: &str = "mount-";
 
 const CONSOLE: &str = "console.log";
 pub(crate) const SOCKET: &str = "agent.sock";
@@ -71,7 +54,6 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let held = spec.shared.then(|| hold_folder(&spec.folder)).transpose()?;
     let leased = spec.shared && !spec.detached;
 
-    let shown = targets_of_mounts(tools, spec)?;
     // Each boot has one of its own: whoever hears late of an earlier machine's end ends that alone.
     let group = ControlGroup::create(&format!("{}-{}", spec.id, new_id()?), &spec.resources);
     let mut descriptors = vec![console.as_fd(), console.as_fd(), agent_link.as_fd()];
@@ -91,38 +73,17 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         agent.push("--leased".to_owned());
     }
     agent.extend(agent_limits(spec, group.is_some()));
-    let mut arguments = arguments(tools, spec, &shown);
-    arguments.extend(["--info-fd".into(), INFO.to_string().into()]);
-    arguments.extend(["--".into(), "/.blink/blink-guest".into(), "serve".into()]);
-    arguments.extend(agent.into_iter().map(OsString::from));
-
     let mut plan = LaunchPlan {
         parent: 0,
-        program: child::bytes(&tools.bubblewrap),
-        arguments: arguments.into_iter().map(child::bytes).collect(),
+        program: child::bytes("/.blink/blink-guest"),
+        arguments: std::iter::once("serve".to_owned())
+            .chain(agent)
+            .map(child::bytes)
+            .collect(),
         environment: Vec::new(),
         search: child::bytes(""),
         numbers,
-        sandbox: Some(SandboxPlan {
-            info_number: INFO,
-            group: group
-                .as_ref()
-                .map(|group| child::bytes(group.path().join("cgroup.procs"))),
-            users: tools.id_base.map(|base| SandboxUsers {
-                base,
-                count: userns::ID_COUNT,
-                home: child::bytes(&tools.home),
-                mounts: spec
-                    .mounts
-                    .iter()
-                    .zip(&shown)
-                    .map(|(mount, target)| ShownMount {
-                        host: child::bytes(&mount.host),
-                        target: child::bytes(target),
-                    })
-                    .collect(),
-            }),
-        }),
+        sandbox: Some(sandbox_plan(tools, spec, group.as_ref())),
     };
     fault::before(Step::NamespaceBoot).map_err(|error| failed("its launcher", error))?;
     let launched = tools
@@ -161,43 +122,79 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     ))
 }
 
-/// The numbers of bubblewrap's descriptors, and the agent's.
+/// The numbers of the agent's descriptors.
 const LINK: u32 = 3;
 const LISTENER: u32 = 4;
 const HELD: u32 = 5;
-const INFO: u32 = 6;
 
 fn not_launched(error: LaunchError) -> Error {
-    let text = error.to_string();
-    if text.contains("user namespace") {
-        let message = format!(
-            "this machine lets nobody make user namespaces ({text}); allow them (sysctl user.max_user_namespaces), or use \
-             another isolation"
-        );
-        return Error::new(ErrorKind::IsolationUnavailable, message);
+    const TASK: &str = "the sandbox could not be booted";
+    let refused = |kind, advice: &str| Error::new(kind, format!("{TASK}: {error}{advice}"));
+    match (error.step(), error.kind()) {
+        (LAUNCH_NAMESPACES, _) => refused(
+            ErrorKind::IsolationUnavailable,
+            "; allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, or the AppArmor \
+             profile of what embeds Blink), or use another isolation",
+        ),
+        (LAUNCH_OVERLAY, io::ErrorKind::StorageFull) => error.into_error(TASK),
+        (LAUNCH_OVERLAY, io::ErrorKind::PermissionDenied) => refused(
+            ErrorKind::IsolationUnavailable,
+            "; its kernel makes no overlays for users: it must be Linux 5.11 or later",
+        ),
+        (LAUNCH_OVERLAY, _) => refused(
+            ErrorKind::IsolationUnavailable,
+            "; the file system that holds Blink's home takes no overlays (it may be an overlay itself, as in a container): \
+             name a home on ext4, xfs, btrfs or tmpfs with BLINK_HOME",
+        ),
+        (LAUNCH_IN_THE_WAY | LAUNCH_REPLACED | LAUNCH_NO_PLACE | LAUNCH_RESERVED, _) => {
+            let message = format!("{TASK}: {}", error.what());
+            Error::new(ErrorKind::InvalidArgument, message)
+        }
+        _ => error.into_error(TASK),
     }
-    error.into_error("the sandbox could not be booted")
 }
 
-/// Where bubblewrap finds what is to be mounted.
-///
-/// Where the sandbox has users of its own, they could not reach it where it is, and it would belong to nobody that they
-/// know. So the launcher shows it in the sandbox's folder, in its mount namespace alone, in a way in which what root owns
-/// outside belongs to the sandbox's root; where the file system cannot map owners, it belongs to nobody inside.
-fn targets_of_mounts(tools: &Tools, spec: &MachineSpec) -> Result<Vec<PathBuf>> {
-    let target = |(index, mount): (usize, &Mount)| {
-        if tools.id_base.is_none() {
-            return Ok(mount.host.clone());
-        }
-        let target = spec.folder.join(format!("{MOUNT_PREFIX}{index}"));
-        let made = match mount.host.is_dir() {
-            true => private::make_new_folder(&target, 0o755),
-            false => private::create_file(&target).map(drop),
-        };
-        made.map_err(|error| Error::io(format!("the mount {}", mount.host.display()), &error))?;
-        Ok(target)
+/// What the sandbox is made of.
+fn sandbox_plan(tools: &Tools, spec: &MachineSpec, group: Option<&ControlGroup>) -> SandboxPlan {
+    let lowest = spec.rootfs.as_deref().unwrap_or(&tools.host_root.path);
+    let layers = spec.layers.iter().map(|layer| layer.join(disk::UPPER));
+    let layers = std::iter::once(lowest.to_owned()).chain(layers);
+    let shown = match spec.rootfs {
+        None => &tools.host_root.shown[..],
+        Some(_) => &[],
     };
-    spec.mounts.iter().enumerate().map(target).collect()
+    let mounts = spec.mounts.iter().map(|mount| MountPlan {
+        host: child::bytes(&mount.host),
+        identity: mount.pinned.map(|pinned| FileIdentity {
+            device: pinned.device,
+            inode: pinned.inode,
+        }),
+        guest: child::bytes(&mount.guest),
+        read_only: mount.read_only,
+    });
+    // The machine's resolver, wherever its link leads.
+    let resolver = match spec.network {
+        Network::Host => fs::canonicalize("/etc/resolv.conf").ok(),
+        _ => None,
+    };
+    SandboxPlan {
+        group: group.map(|group| child::bytes(group.path().join("cgroup.procs"))),
+        users: tools.id_base.map(|base| SandboxUsers {
+            base,
+            count: userns::ID_COUNT,
+        }),
+        host_name: spec.host_name.clone(),
+        own_network: spec.network == Network::None,
+        layers: layers.map(child::bytes).collect(),
+        upper: child::bytes(spec.disk.join(disk::UPPER)),
+        work: child::bytes(spec.disk.join(disk::WORK)),
+        shown: shown.iter().map(child::bytes).collect(),
+        resolver: resolver.map(child::bytes),
+        agent: child::bytes(tools.guest.parent().unwrap_or(&tools.guest)),
+        shared_memory_bytes: SHARED_MEMORY_BYTES,
+        run_bytes: RUN_BYTES,
+        mounts: mounts.collect(),
+    }
 }
 
 /// The socket for further links. A path of any length works: it is bound through its folder's descriptor.
@@ -258,136 +255,11 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     limits
 }
 
-/// Whether an overlay of these layers can be mounted, with a disk over them and an image beneath: for the kernel, the options
-/// of a mount are one page.
-pub(super) fn fit_in_options(layers: &[PathBuf]) -> bool {
-    const PAGE: usize = 4096;
-    /// Their names, and what an image's path is longer than a layer's.
-    const REST: usize = 256;
-    const AROUND: usize = "/oldroot:".len();
-    let written = |layer: &PathBuf| {
-        let path = layer.join(disk::UPPER);
-        let bytes = path.as_os_str().as_encoded_bytes();
-        let escaped = bytes.iter().filter(|byte| b"\\,:".contains(byte));
-        bytes.len() + escaped.count() + AROUND
-    };
-    let sizes: Vec<usize> = layers.iter().map(written).collect();
-    // The disk has two folders.
-    let others = 3 * sizes.iter().max().unwrap_or(&0);
-    sizes.iter().sum::<usize>() + others + REST < PAGE
-}
-
-fn arguments(tools: &Tools, spec: &MachineSpec, shown: &[PathBuf]) -> Vec<OsString> {
-    let mut list: Vec<OsString> = Vec::with_capacity(128);
-    let mut add = |words: &[&OsStr]| list.extend(words.iter().map(|word| (*word).to_owned()));
-    let os = OsStr::new;
-    if tools.id_base.is_none() {
-        add(&[
-            os("--unshare-user"),
-            os("--uid"),
-            os("0"),
-            os("--gid"),
-            os("0"),
-        ]);
-    }
-    add(&[
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-    ]
-    .map(os));
-    if spec.network == Network::None {
-        add(&[os("--unshare-net")]);
-    }
-    add(&[
-        os("--hostname"),
-        os(&spec.host_name),
-        os("--clearenv"),
-        os("--as-pid-1"),
-        os("--die-with-parent"),
-        os("--new-session"),
-    ]);
-    let lower = spec.rootfs.as_deref().unwrap_or(&tools.host_root.path);
-    add(&[os("--overlay-src"), lower.as_os_str()]);
-    for layer in &spec.layers {
-        add(&[os("--overlay-src"), layer.join(disk::UPPER).as_os_str()]);
-    }
-    let (upper, work) = (spec.disk.join(disk::UPPER), spec.disk.join(disk::WORK));
-    add(&[
-        os("--overlay"),
-        upper.as_os_str(),
-        work.as_os_str(),
-        os("/"),
-    ]);
-    if spec.rootfs.is_none() {
-        for path in &tools.host_root.shown {
-            add(&[os("--ro-bind"), path.as_os_str(), path.as_os_str()]);
-        }
-    }
-    if spec.network == Network::Host {
-        // The machine's resolver, wherever its link leads.
-        if let Ok(resolver) = fs::canonicalize("/etc/resolv.conf") {
-            add(&[
-                os("--ro-bind"),
-                resolver.as_os_str(),
-                os("/etc/resolv.conf"),
-            ]);
-        }
-    }
-    add(&["--proc", "/proc", "--dev", "/dev"].map(os));
-    let (shared_memory, run) = (SHARED_MEMORY_BYTES.to_string(), RUN_BYTES.to_string());
-    add(&[
-        "--perms",
-        "1777",
-        "--size",
-        &shared_memory,
-        "--tmpfs",
-        "/dev/shm",
-        "--remount-ro",
-        "/dev",
-    ]
-    .map(os));
-    add(&["--size", &run, "--tmpfs", "/run"].map(os));
-    let agent = tools.guest.parent().unwrap_or(&tools.guest);
-    add(&[os("--ro-bind"), agent.as_os_str(), os("/.blink")]);
-    add(&[os("--ro-bind"), upper.as_os_str(), os("/.blink/disk")]);
-    for (mount, shown) in spec.mounts.iter().zip(shown) {
-        // Folders that the mount is in are everybody's to pass; bubblewrap would make them for root alone.
-        let above: Vec<&Path> = mount
-            .guest
-            .ancestors()
-            .skip(1)
-            .filter(|path| path.parent().is_some())
-            .collect();
-        for folder in above.into_iter().rev() {
-            add(&[os("--perms"), os("0755"), os("--dir"), folder.as_os_str()]);
-        }
-        let option = if mount.read_only {
-            "--ro-bind"
-        } else {
-            "--bind"
-        };
-        add(&[os(option), shown.as_os_str(), mount.guest.as_os_str()]);
-    }
-    add(&["--cap-drop", "ALL"].map(os));
-    for capability in AGENT_CAPABILITIES {
-        add(&[os("--cap-add"), os(capability)]);
-    }
-    list
-}
-
 /// Removes what a boot has left in a sandbox's folder, so that it can boot again.
 pub(super) fn tidy(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (name, path) = (entry.file_name(), entry.path());
-        match name.to_str() {
-            Some(SOCKET | CONSOLE | machine::RECORD) => drop(fs::remove_file(path)),
-            // Only a name to put a mount at: a folder with something in it is not removed.
-            Some(name) if name.starts_with(MOUNT_PREFIX) => {
-                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(path));
-            }
-            _ => {}
+        if let Some(SOCKET | CONSOLE | machine::RECORD) = entry.file_name().to_str() {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sandboxes in Linux namespaces, made by bubblewrap: for machines without a usable hypervisor, and for tests.
+//! Sandboxes in Linux namespaces, made by Blink's own launcher: for machines without a usable hypervisor, and for tests.
 //!
 //! The sandbox's root is an overlay: below the image, above the sandbox's own disk, a folder in its home. The agent is
 //! process 1 in it. Everything is unshared; programs have no capability, cannot gain a privilege, and pass through a
@@ -8,7 +8,6 @@
 //! none of whom is anybody outside: root is never root.
 
 mod archive;
-mod bubblewrap;
 mod cgroup;
 mod disk;
 mod launch;
@@ -44,8 +43,6 @@ pub(crate) struct NamespaceEngine {
 
 /// What every boot needs, found or made once.
 pub(crate) struct Tools {
-    home: PathBuf,
-    bubblewrap: PathBuf,
     guest: PathBuf,
     launcher: Launcher,
     host_root: HostRoot,
@@ -56,7 +53,6 @@ pub(crate) struct Tools {
 impl NamespaceEngine {
     pub(crate) fn open(home: &Home) -> Result<NamespaceEngine> {
         let launcher = Launcher::in_home(home.path());
-        let bubblewrap = bubblewrap::find(&launcher)?;
         let guest = guest_binary::install(home.path()).map_err(|error| {
             let message = format!(
                 "the guest agent could not be put into Blink's home {}",
@@ -68,11 +64,6 @@ impl NamespaceEngine {
         let disk = guest.with_file_name("disk");
         private::make_open_folder(&disk).map_err(|error| Error::io(disk.display(), &error))?;
         let id_base = id_base();
-        let bubblewrap = match id_base {
-            // The sandbox's own users start it, and the home is the one place that is shown to them.
-            Some(_) => bubblewrap::copy_into(home.path(), &bubblewrap)?,
-            None => bubblewrap,
-        };
         for folder in [
             home.path(),
             &home.sandboxes(),
@@ -89,8 +80,6 @@ impl NamespaceEngine {
         }
         let host_root = host_root::prepare(home, id_base)?;
         let tools = Tools {
-            home: home.path().to_owned(),
-            bubblewrap,
             guest,
             launcher,
             host_root,
@@ -137,7 +126,7 @@ impl Engine for NamespaceEngine {
     }
 
     fn is_deep(&self, layers: &[PathBuf]) -> bool {
-        layers.len() > disk::DEEPEST || !launch::fit_in_options(layers)
+        layers.len() > disk::DEEPEST
     }
 
     async fn merge(&self, _beneath: &[PathBuf], layers: &[PathBuf], into: &Path) -> Result<()> {

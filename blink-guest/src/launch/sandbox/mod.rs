@@ -1,0 +1,185 @@
+//! A sandbox: a process with namespaces of its own, whose root is made of what was opened before.
+//!
+//! The launcher opens what the sandbox is made of, makes the first process with all of its namespaces at once, says who
+//! its users are, and lets it go on: it puts the root together, leaves the host's behind, and becomes the agent. Where the
+//! launcher has no rights over the host's mounts, the first process opens everything itself: it has such rights in its own
+//! namespaces, and reaches what its user reaches.
+
+mod mounts;
+mod privileges;
+mod root;
+mod sources;
+mod users;
+mod way;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use blink_wire::{LaunchPlan, SandboxPlan};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
+
+use super::channel::Control;
+use super::{Failure, program};
+use sources::{Sources, path};
+
+/// Says that a start has failed, which was reported.
+pub(super) const FAILED: u8 = b'f';
+
+/// Lets the first process go on.
+const GO: u8 = b'g';
+
+/// The first process, and the socket to it, which is open until it has become the agent.
+pub(super) struct First {
+    pub(super) pid: Pid,
+    pub(super) socket: OwnedFd,
+}
+
+pub(super) fn start(
+    control: &Control,
+    plan: &LaunchPlan,
+    sandbox: &SandboxPlan,
+    descriptors: &[OwnedFd],
+) -> Result<First, Failure> {
+    let sources = open_as_root(sandbox)?;
+    let pair = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let (ours, theirs) = pair.map_err(Failure::at("a socket", "cannot be made"))?;
+    let mut flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+        | libc::SIGCHLD;
+    if sandbox.own_network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    // SAFETY: without memory or a stack of its own it is a fork, of a program that has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        drop(ours);
+        let failure = become_first(plan, sandbox, descriptors, sources, &theirs);
+        control.report(&failure.report());
+        let _ = rustix::io::write(&theirs, &[FAILED]);
+        // SAFETY: takes a number; nothing of this process's is to be run at its end.
+        unsafe { libc::_exit(127) }
+    }
+    let error = io::Error::last_os_error();
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0);
+    let pid = pid
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| users::not_made()(error))?;
+    drop(theirs);
+    let first = First { pid, socket: ours };
+    if let Some(group) = &sandbox.group {
+        let number = pid.as_raw_nonzero().to_string();
+        std::fs::write(path(group), number)
+            .map_err(Failure::at(path(group), "cannot be joined"))?;
+    }
+    users::map(pid, sandbox.users.as_ref())?;
+    if let (Some(sources), true) = (&sources, sandbox.users.is_some()) {
+        let namespace = users::namespace(pid)?;
+        for mount in &sources.mounts {
+            mounts::map_owners(mount, &namespace);
+        }
+    }
+    rustix::io::write(&first.socket, &[GO])
+        .map_err(Failure::at("the sandbox's first process", "has ended"))?;
+    Ok(first)
+}
+
+/// What the sandbox is made of, where this process may open it for users of the sandbox's own.
+fn open_as_root(sandbox: &SandboxPlan) -> Result<Option<Sources>, Failure> {
+    if sandbox.users.is_none() {
+        return Ok(None);
+    }
+    match Sources::open(sandbox) {
+        Ok(sources) => Ok(Some(sources)),
+        // Root of a container, say.
+        Err(failure) if failure.errno == libc::EPERM => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Becomes the agent; returns where that fails.
+fn become_first(
+    plan: &LaunchPlan,
+    sandbox: &SandboxPlan,
+    descriptors: &[OwnedFd],
+    sources: Option<Sources>,
+    launcher: &OwnedFd,
+) -> Failure {
+    let enter = || -> Result<(), Failure> {
+        end_with(launcher)?;
+        users::become_root(sandbox.users.as_ref())?;
+        // A change of user takes it back.
+        end_with_parent();
+        let _ = rustix::process::setsid();
+        privileges::leave_keyring()?;
+        let sources = match sources {
+            Some(sources) => sources,
+            None => Sources::open(sandbox)?,
+        };
+        root::enter(sandbox, sources)?;
+        rustix::system::sethostname(sandbox.host_name.as_bytes())
+            .map_err(Failure::at("the sandbox's host name", "cannot be set"))?;
+        if sandbox.own_network {
+            start_loopback().map_err(Failure::at("the sandbox's network", "cannot be started"))?;
+        }
+        privileges::bound()?;
+        program::place_descriptors(descriptors, &plan.numbers)
+    };
+    match enter() {
+        Ok(()) => program::execute(plan),
+        Err(failure) => failure,
+    }
+}
+
+/// Ends this process when the launcher ends, also where that was a moment ago: it says once that it is there.
+fn end_with(launcher: &OwnedFd) -> Result<(), Failure> {
+    end_with_parent();
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(launcher, &mut byte) {
+            Ok(1) => return Ok(()),
+            Err(Errno::INTR) => {}
+            // SAFETY: takes a number.
+            _ => unsafe { libc::_exit(1) },
+        }
+    }
+}
+
+fn end_with_parent() {
+    // SAFETY: a system call on numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+}
+
+/// A network of one's own begins with a loopback that is down.
+fn start_loopback() -> io::Result<()> {
+    /// `IFF_UP` and `IFF_RUNNING`.
+    const UP: libc::c_short = 0x41;
+    let socket = rustix::net::socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: the request is plain data, for which zeros are valid; its name is shorter than its room.
+    unsafe {
+        let mut request = std::mem::zeroed::<libc::ifreq>();
+        for (place, letter) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+            *place = letter.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = UP;
+        match libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a sandbox is made of, opened once.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use blink_wire::{
+    FileIdentity, LAUNCH_OVERLAY, LAUNCH_REPLACED, MountPlan, PathBytes, SandboxPlan,
+};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen,
+};
+
+use super::super::Failure;
+use super::mounts::{self, HARMLESS, READ_ONLY};
+
+/// Devices of the host that every sandbox has.
+pub(super) const DEVICES: [&str; 6] = ["null", "full", "random", "tty", "urandom", "zero"];
+
+/// The first of them.
+pub(super) const NULL: usize = 0;
+
+pub(super) struct Sources {
+    /// The root: an overlay.
+    pub(super) root: OwnedFd,
+    /// The agent's folder, and the disk beneath the overlay that is seen in it.
+    pub(super) agent: OwnedFd,
+    pub(super) disk: OwnedFd,
+    /// In the order of the plan.
+    pub(super) shown: Vec<OwnedFd>,
+    pub(super) resolver: Option<OwnedFd>,
+    pub(super) mounts: Vec<OwnedFd>,
+    /// In the order of [`DEVICES`].
+    pub(super) devices: Vec<OwnedFd>,
+}
+
+impl Sources {
+    /// Opens them in the mount namespace that this process is in.
+    pub(super) fn open(plan: &SandboxPlan) -> Result<Sources, Failure> {
+        let read_only = |path: &Path| {
+            let mount = mounts::copy(path)?;
+            mounts::restrict(&mount, READ_ONLY, path)?;
+            Ok(mount)
+        };
+        let devices = DEVICES.iter().map(|name| {
+            let path = Path::new("/dev").join(name);
+            mounts::copy(&path)
+        });
+        Ok(Sources {
+            root: overlay(plan)?,
+            agent: read_only(path(&plan.agent))?,
+            disk: read_only(path(&plan.upper))?,
+            shown: plan
+                .shown
+                .iter()
+                .map(|shown| read_only(path(shown)))
+                .collect::<Result<_, Failure>>()?,
+            resolver: plan
+                .resolver
+                .as_ref()
+                .map(|resolver| read_only(path(resolver)))
+                .transpose()?,
+            mounts: plan
+                .mounts
+                .iter()
+                .map(open_mount)
+                .collect::<Result<_, Failure>>()?,
+            devices: devices.collect::<Result<_, Failure>>()?,
+        })
+    }
+}
+
+/// What was there when the mount was asked for, or nothing.
+fn open_mount(plan: &MountPlan) -> Result<OwnedFd, Failure> {
+    let host = path(&plan.host);
+    let source = openat(CWD, host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Failure::at(host, "cannot be opened"))?;
+    let found = fstat(&source).map_err(Failure::at(host, "cannot be looked at"))?;
+    let found = FileIdentity {
+        device: found.st_dev,
+        inode: found.st_ino,
+    };
+    if plan.identity.is_some_and(|expected| expected != found) {
+        return Err(Failure::at(host, LAUNCH_REPLACED)(Errno::STALE));
+    }
+    let mount = mounts::copy_all_of(&source, host)?;
+    let attributes = match plan.read_only {
+        true => READ_ONLY,
+        false => HARMLESS,
+    };
+    mounts::restrict(&mount, attributes, host)?;
+    Ok(mount)
+}
+
+/// The layers with the disk over them. The kernel is told their descriptors' numbers, so that it matters neither how long
+/// their paths are nor who may pass through the folders above them.
+fn overlay(plan: &SandboxPlan) -> Result<OwnedFd, Failure> {
+    const DESCRIPTORS: &str = "/proc/self/fd";
+    let folder = |bytes: &PathBytes| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(CWD, path(bytes), flags, Mode::empty())
+            .map_err(Failure::at(path(bytes), "cannot be opened"))
+    };
+    let number = |folder: &OwnedFd| folder.as_raw_fd().to_string();
+    let layers = plan.layers.iter().map(folder);
+    let layers = layers.collect::<Result<Vec<_>, Failure>>()?;
+    let (upper, work) = (folder(&plan.upper)?, folder(&plan.work)?);
+    // The kernel has the highest first.
+    let lower: Vec<_> = layers.iter().rev().map(number).collect();
+    rustix::process::chdir(DESCRIPTORS).map_err(Failure::at(DESCRIPTORS, "cannot be entered"))?;
+    let mut context = None;
+    let mut made = || -> rustix::io::Result<OwnedFd> {
+        let context = context.insert(fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?);
+        fsconfig_set_string(context.as_fd(), "lowerdir", lower.join(":").as_str())?;
+        fsconfig_set_string(context.as_fd(), "upperdir", number(&upper).as_str())?;
+        fsconfig_set_string(context.as_fd(), "workdir", number(&work).as_str())?;
+        fsconfig_set_flag(context.as_fd(), "userxattr")?;
+        fsconfig_create(context.as_fd())?;
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, HARMLESS)
+    };
+    let made = made();
+    let _ = rustix::process::chdir("/");
+    made.map_err(|error| {
+        let said = context.map(said).unwrap_or_default();
+        if !said.is_empty() {
+            eprintln!("overlay: {said}");
+        }
+        Failure::at(path(&plan.upper), LAUNCH_OVERLAY)(error)
+    })
+}
+
+/// What the kernel has to say of a mount that it refuses.
+fn said(context: OwnedFd) -> String {
+    use std::io::Read;
+    let mut said = String::new();
+    let _ = File::from(context).take(4096).read_to_string(&mut said);
+    said.trim().to_owned()
+}
+
+pub(super) fn path(bytes: &PathBytes) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
