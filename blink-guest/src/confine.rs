@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) file_bytes: Option<u64>,
     /// Processors that all programs together may use, where no control group divides their time.
     pub(crate) cpus: Option<usize>,
+    /// No file may run as its owner, because the host sees some of them.
+    pub(crate) keep_owners: bool,
 }
 
 /// A prepared confinement, applied by each child to itself.
@@ -62,8 +64,12 @@ impl Confinement {
         if settings.confine {
             drop_bounding_set();
             give_up_new_privileges()?;
-            seccompiler::apply_filter(&unknown_calls_do_not_exist()?)?;
-            seccompiler::apply_filter(&refused_calls_are_not_permitted(settings.cpus.is_some())?)?;
+            keep_to_own_sockets();
+            let keeps_owners = settings.keep_owners;
+            seccompiler::apply_filter(&unknown_calls_do_not_exist(keeps_owners)?)?;
+            let pin_processors = settings.cpus.is_some();
+            let refused = refused_calls_are_not_permitted(pin_processors, keeps_owners)?;
+            seccompiler::apply_filter(&refused)?;
         }
         Ok(Confinement {
             resource_limits,
@@ -201,10 +207,12 @@ pub(crate) const NEW_NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP) as u64;
 
 /// A call that is neither known good nor known bad does not exist, so that libraries fall back to an older one.
-fn unknown_calls_do_not_exist() -> Result<BpfProgram, seccompiler::BackendError> {
+fn unknown_calls_do_not_exist(keeps_owners: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let known = syscalls::ALLOWED
         .iter()
         .chain(syscalls::REFUSED)
+        // A filter cannot read the mode that it is told.
+        .filter(|call| !keeps_owners || **call != libc::SYS_openat2)
         .map(|&call| (call, Vec::new()))
         .collect();
     let missing = SeccompAction::Errno(errno(libc::ENOSYS));
@@ -214,64 +222,71 @@ fn unknown_calls_do_not_exist() -> Result<BpfProgram, seccompiler::BackendError>
 /// Calls that could reach out of a sandbox are not permitted, as for any user without privileges.
 fn refused_calls_are_not_permitted(
     pin_processors: bool,
+    keeps_owners: bool,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut refused: std::collections::BTreeMap<i64, Vec<SeccompRule>> = syscalls::REFUSED
         .iter()
         .map(|&call| (call, Vec::new()))
         .collect();
     // The agent marks each tree with a namespace of this one kind; a program has no privilege to.
-    let other_namespaces = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Qword,
-        SeccompCmpOp::Ne,
-        u64::from(libc::CLONE_NEWUTS.cast_unsigned()),
-    )?;
-    refused.insert(
-        libc::SYS_unshare,
-        vec![SeccompRule::new(vec![other_namespaces])?],
-    );
+    let marker = u64::from(libc::CLONE_NEWUTS.cast_unsigned());
+    let others = (0, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, marker);
+    refused.insert(libc::SYS_unshare, vec![rule(&[others])?]);
     if pin_processors {
         refused.insert(libc::SYS_sched_setaffinity, Vec::new());
     }
-    let new_namespace = namespace_bits(NEW_NAMESPACES)
-        .map(|bit| {
-            SeccompRule::new(vec![SeccompCondition::new(
-                0,
-                SeccompCmpArgLen::Qword,
-                SeccompCmpOp::MaskedEq(bit),
-                bit,
-            )?])
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    refused.insert(libc::SYS_clone, new_namespace);
+    let new_namespaces = namespace_bits(NEW_NAMESPACES)
+        .map(|bit| rule(&[(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), bit)]));
+    refused.insert(libc::SYS_clone, new_namespaces.collect::<Result<_, _>>()?);
     // Bytes typed into somebody else's terminal: two ioctls, compared as the kernel does, by their lower 32 bits.
-    let typing = [0x5412_u64, 0x541c]
-        .into_iter()
-        .map(|request| {
-            SeccompRule::new(vec![SeccompCondition::new(
-                1,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Eq,
-                request,
-            )?])
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    refused.insert(libc::SYS_ioctl, typing);
+    refused.insert(libc::SYS_ioctl, one_of(1, &[0x5412, 0x541c])?);
     // Socket families that only reach the kernel or hardware: packet, netlink beyond routes, vsock, Bluetooth, CAN, …
-    let families = syscalls::REFUSED_SOCKET_FAMILIES
-        .iter()
-        .map(|&family| {
-            SeccompRule::new(vec![SeccompCondition::new(
-                0,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Eq,
-                family,
-            )?])
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    refused.insert(libc::SYS_socket, families);
+    refused.insert(
+        libc::SYS_socket,
+        one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)?,
+    );
+    let local = u64::from(libc::AF_UNIX.cast_unsigned());
+    refused.insert(libc::SYS_socketpair, none_of(0, &[local])?);
+    refused.insert(libc::SYS_personality, none_of(0, syscalls::PERSONALITIES)?);
+    // Limits of other processes, which may be the agent.
+    refused.insert(libc::SYS_prlimit64, none_of(0, &[0])?);
+    if keeps_owners {
+        for &(call, argument) in syscalls::MODES {
+            let bits = [libc::S_ISUID, libc::S_ISGID].map(u64::from);
+            let rules = bits.map(|bit| {
+                let op = SeccompCmpOp::MaskedEq(bit);
+                rule(&[(argument, SeccompCmpArgLen::Dword, op, bit)])
+            });
+            refused.insert(call, rules.into_iter().collect::<Result<_, _>>()?);
+        }
+    }
     let not_permitted = SeccompAction::Errno(errno(libc::EPERM));
     SeccompFilter::new(refused, SeccompAction::Allow, not_permitted, arch())?.try_into()
+}
+
+/// An argument's number, how much of it counts, and what it is compared with.
+type Comparison = (u8, SeccompCmpArgLen, SeccompCmpOp, u64);
+
+/// Where all comparisons hold.
+fn rule(comparisons: &[Comparison]) -> Result<SeccompRule, seccompiler::BackendError> {
+    let conditions = comparisons.iter().map(|(argument, length, op, value)| {
+        SeccompCondition::new(*argument, length.clone(), op.clone(), *value)
+    });
+    SeccompRule::new(conditions.collect::<Result<_, _>>()?)
+}
+
+/// Where an argument, by its lower 32 bits, is one of some values.
+fn one_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let equal =
+        |value: &u64| rule(&[(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)]);
+    values.iter().map(equal).collect()
+}
+
+/// Where it is none of them.
+fn none_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let differs = |value: &u64| (argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *value);
+    let all: Vec<_> = values.iter().map(differs).collect();
+    Ok(vec![rule(&all)?])
 }
 
 fn namespace_bits(mask: u64) -> impl Iterator<Item = u64> {
@@ -292,6 +307,27 @@ pub(crate) fn arch() -> TargetArch {
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn arch() -> TargetArch {
     TargetArch::aarch64
+}
+
+/// Abstract sockets are in no folder, and belong to the network's namespace, which may be the host's: those of others cannot be
+/// connected to from here on, where the kernel can see to it (Linux 6.12).
+fn keep_to_own_sockets() {
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    // The kernel's `struct landlock_ruleset_attr`: file system, network, scope.
+    let attributes = [0_u64, 0, SCOPE_ABSTRACT_UNIX_SOCKET];
+    // SAFETY: system calls on numbers, and on an array with its size.
+    unsafe {
+        let ruleset = libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+            0,
+        );
+        if ruleset >= 0 {
+            libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0);
+            libc::syscall(libc::SYS_close, ruleset);
+        }
+    }
 }
 
 /// Nothing that is started from here on gains a privilege by its file's owner or capabilities.
@@ -342,8 +378,8 @@ mod tests {
     #[test]
     fn the_filters_fit_into_the_kernels_limit() {
         for filter in [
-            unknown_calls_do_not_exist().unwrap(),
-            refused_calls_are_not_permitted(true).unwrap(),
+            unknown_calls_do_not_exist(true).unwrap(),
+            refused_calls_are_not_permitted(true, true).unwrap(),
         ] {
             assert!(filter.len() < 4096, "{}", filter.len());
         }

@@ -77,6 +77,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--secret" => secret = Some(arguments.value(&option)?),
             "--machine" => host_name = Some(arguments.value(&option)?),
             "--confine" => settings.confine = true,
+            "--keep-owners" => settings.keep_owners = true,
             "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
             "--processes" => settings.processes = Some(arguments.number(&option)?),
             "--process-memory-bytes" => settings.memory_bytes = Some(arguments.number(&option)?),

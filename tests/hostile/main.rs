@@ -6,6 +6,7 @@
 
 mod archives;
 mod bursts;
+mod calls;
 mod chaos;
 mod descriptors;
 mod holes;

@@ -29,7 +29,7 @@ pub(super) const ALLOWED: &[i64] = with_legacy!([
     libc::SYS_fchownat, libc::SYS_fcntl, libc::SYS_fdatasync, libc::SYS_fgetxattr, libc::SYS_flistxattr,
     libc::SYS_flock, libc::SYS_fremovexattr, libc::SYS_fsetxattr, libc::SYS_fstat, libc::SYS_fstatfs,
     libc::SYS_fsync, libc::SYS_ftruncate, libc::SYS_futex,
-    libc::SYS_futex_waitv, libc::SYS_get_mempolicy, libc::SYS_get_robust_list,
+    libc::SYS_futex_waitv, libc::SYS_get_robust_list,
     libc::SYS_getcpu, libc::SYS_getcwd, libc::SYS_getdents64, libc::SYS_getegid, libc::SYS_geteuid, libc::SYS_getgid,
     libc::SYS_getgroups, libc::SYS_getitimer, libc::SYS_getpeername, libc::SYS_getpgid, libc::SYS_getpid,
     libc::SYS_getppid, libc::SYS_getpriority, libc::SYS_getrandom, libc::SYS_getresgid, libc::SYS_getresuid,
@@ -40,15 +40,15 @@ pub(super) const ALLOWED: &[i64] = with_legacy!([
     libc::SYS_ioprio_get, libc::SYS_ioprio_set, libc::SYS_kill, libc::SYS_landlock_add_rule,
     libc::SYS_landlock_create_ruleset, libc::SYS_landlock_restrict_self, libc::SYS_lgetxattr, libc::SYS_linkat,
     libc::SYS_listen, libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_lremovexattr, libc::SYS_lseek,
-    libc::SYS_lsetxattr, libc::SYS_madvise, libc::SYS_mbind, libc::SYS_membarrier, libc::SYS_memfd_create,
+    libc::SYS_lsetxattr, libc::SYS_madvise, libc::SYS_membarrier, libc::SYS_memfd_create,
     libc::SYS_mincore, libc::SYS_mkdirat, libc::SYS_mknodat, libc::SYS_mlock, libc::SYS_mlock2, libc::SYS_mlockall,
     libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_mq_getsetattr, libc::SYS_mq_notify, libc::SYS_mq_open,
     libc::SYS_mq_timedreceive, libc::SYS_mq_timedsend, libc::SYS_mq_unlink, libc::SYS_mremap, libc::SYS_msgctl,
     libc::SYS_msgget, libc::SYS_msgrcv, libc::SYS_msgsnd, libc::SYS_msync, libc::SYS_munlock, libc::SYS_munlockall,
     libc::SYS_munmap, libc::SYS_nanosleep, libc::SYS_newfstatat, libc::SYS_openat, libc::SYS_openat2,
-    libc::SYS_personality, libc::SYS_pidfd_getfd, libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal, libc::SYS_pipe2,
+    libc::SYS_personality, libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal, libc::SYS_pipe2,
     libc::SYS_pkey_alloc, libc::SYS_pkey_free, libc::SYS_pkey_mprotect, libc::SYS_ppoll, libc::SYS_prctl,
-    libc::SYS_pread64, libc::SYS_preadv, libc::SYS_preadv2, libc::SYS_prlimit64, libc::SYS_process_madvise,
+    libc::SYS_pread64, libc::SYS_preadv, libc::SYS_preadv2, libc::SYS_prlimit64,
     libc::SYS_process_mrelease, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pselect6,
     libc::SYS_ptrace, libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_pwritev2, libc::SYS_read, libc::SYS_readahead,
     libc::SYS_readlinkat, libc::SYS_readv, libc::SYS_recvfrom, libc::SYS_recvmmsg, libc::SYS_recvmsg,
@@ -60,8 +60,8 @@ pub(super) const ALLOWED: &[i64] = with_legacy!([
     libc::SYS_sched_getscheduler, libc::SYS_sched_rr_get_interval, libc::SYS_sched_setaffinity,
     libc::SYS_sched_setattr, libc::SYS_sched_setparam, libc::SYS_sched_setscheduler, libc::SYS_sched_yield,
     libc::SYS_seccomp, libc::SYS_semctl, libc::SYS_semget, libc::SYS_semop, libc::SYS_semtimedop, libc::SYS_sendfile,
-    libc::SYS_sendmmsg, libc::SYS_sendmsg, libc::SYS_sendto, libc::SYS_set_mempolicy,
-    libc::SYS_set_mempolicy_home_node, libc::SYS_set_robust_list, libc::SYS_set_tid_address, libc::SYS_setfsgid,
+    libc::SYS_sendmmsg, libc::SYS_sendmsg, libc::SYS_sendto,
+    libc::SYS_set_robust_list, libc::SYS_set_tid_address, libc::SYS_setfsgid,
     libc::SYS_setfsuid, libc::SYS_setgid, libc::SYS_setgroups, libc::SYS_setitimer, libc::SYS_setpgid,
     libc::SYS_setpriority, libc::SYS_setregid, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_setreuid,
     libc::SYS_setsid, libc::SYS_setsockopt, libc::SYS_setuid, libc::SYS_setxattr, libc::SYS_shmat, libc::SYS_shmctl,
@@ -131,17 +131,28 @@ pub(crate) const HYPERVISOR: &[i64] = with_legacy!([
 pub(super) const REFUSED: &[i64] = with_legacy!([
     libc::SYS_acct, libc::SYS_add_key, libc::SYS_bpf, libc::SYS_chroot, libc::SYS_clock_settime,
     libc::SYS_delete_module, libc::SYS_fanotify_init, libc::SYS_fanotify_mark, libc::SYS_finit_module,
-    libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fsopen, libc::SYS_fspick, libc::SYS_init_module,
+    libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fsopen, libc::SYS_fspick, libc::SYS_get_mempolicy, libc::SYS_init_module,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_uring_setup, libc::SYS_kcmp,
-    libc::SYS_kexec_load, libc::SYS_keyctl, libc::SYS_migrate_pages, libc::SYS_mount, libc::SYS_mount_setattr,
+    libc::SYS_kexec_load, libc::SYS_keyctl, libc::SYS_mbind, libc::SYS_migrate_pages, libc::SYS_mount, libc::SYS_mount_setattr,
     libc::SYS_move_mount, libc::SYS_move_pages, libc::SYS_name_to_handle_at, libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree, libc::SYS_perf_event_open, libc::SYS_pivot_root, libc::SYS_quotactl, libc::SYS_quotactl_fd,
-    libc::SYS_reboot, libc::SYS_request_key, libc::SYS_setdomainname, libc::SYS_sethostname, libc::SYS_setns,
+    libc::SYS_open_tree, libc::SYS_perf_event_open, libc::SYS_pidfd_getfd, libc::SYS_pivot_root, libc::SYS_process_madvise, libc::SYS_quotactl, libc::SYS_quotactl_fd,
+    libc::SYS_reboot, libc::SYS_request_key, libc::SYS_set_mempolicy, libc::SYS_set_mempolicy_home_node, libc::SYS_setdomainname, libc::SYS_sethostname, libc::SYS_setns,
     libc::SYS_settimeofday, libc::SYS_swapoff, libc::SYS_swapon, libc::SYS_syslog, libc::SYS_umount2,
     libc::SYS_unshare, libc::SYS_userfaultfd, libc::SYS_vhangup,
 ], [
     libc::SYS__sysctl, libc::SYS_iopl, libc::SYS_ioperm,
     libc::SYS_sysfs, libc::SYS_uselib, libc::SYS_ustat, libc::SYS_kexec_file_load,
+]);
+
+/// What `personality` may be told: as Docker's filter has it. Others turn off what makes the kernel hard to attack.
+pub(super) const PERSONALITIES: &[u64] = &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// Calls that give a file its mode, and which of their arguments it is.
+#[rustfmt::skip]
+pub(super) const MODES: &[(i64, u8)] = with_legacy!([
+    (libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (libc::SYS_openat, 3), (libc::SYS_mknodat, 2),
+], [
+    (libc::SYS_chmod, 1), (libc::SYS_creat, 1), (libc::SYS_fchmodat2, 2), (libc::SYS_mknod, 1), (libc::SYS_open, 2),
 ]);
 
 /// Socket families that programs do not need and that open parts of the kernel to them: AX.25, IPX, AppleTalk, X.25,

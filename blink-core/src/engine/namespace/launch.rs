@@ -235,6 +235,9 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     let resources = &spec.resources;
     let disk_bytes = resources.disk_mib.saturating_mul(1 << 20);
     let mut limits = vec!["--confine".to_owned()];
+    if spec.mounts.iter().any(|mount| !mount.read_only) {
+        limits.push("--keep-owners".to_owned());
+    }
     let mut add = |name: &str, value: String| limits.extend([name.to_owned(), value]);
     add("--processes", resources.processes.to_string());
     add("--file-bytes", disk_bytes.to_string());

@@ -27,6 +27,9 @@ use sources::{Sources, path};
 /// Says that a start has failed, which was reported.
 pub(super) const FAILED: u8 = b'f';
 
+/// What is added to a sandbox's part of the host's memory, in thousandths, when the kernel looks for what to end.
+const OUT_OF_MEMORY_SCORE: &str = "200";
+
 /// Lets the first process go on.
 const GO: u8 = b'g';
 
@@ -121,6 +124,8 @@ fn become_first(
         // A change of user takes it back.
         end_with_parent();
         let _ = rustix::process::setsid();
+        // Where the host has too little memory, sandboxes come first. Not every kernel keeps such a score.
+        let _ = std::fs::write("/proc/self/oom_score_adj", OUT_OF_MEMORY_SCORE);
         privileges::leave_keyring()?;
         let sources = match sources {
             Some(sources) => sources,
