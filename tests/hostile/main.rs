@@ -9,6 +9,7 @@ mod bursts;
 mod calls;
 mod chaos;
 mod descriptors;
+mod freezing;
 mod holes;
 mod homes;
 mod images;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// How long threads are waited for that have been told to stop: one that the kernel holds longer does not write.
-const STOPS_WITHIN: Duration = Duration::from_secs(1);
+/// How long threads are told to stop: one that the kernel holds longer waits for something that is no disk.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A process with its start: numbers are used again.
@@ -58,28 +58,45 @@ impl Tree {
     }
 
     /// Stops the process and all that it has started, until what is returned is dropped.
+    ///
+    /// Programs can let each other go on for as long as one of them runs, so they are told to stop until two looks in a row
+    /// have found nobody that moves: then there is nobody left to let others go on.
     pub(crate) fn pause(self) -> Paused {
-        let mut paused = Paused { all: Vec::new() };
+        let mut paused = Paused {
+            root: self,
+            stopped: Vec::new(),
+            is_still: false,
+        };
         let deadline = Instant::now() + STOPS_WITHIN;
-        loop {
-            // Some may have started others before they stopped. What was stopped by somebody else stays so.
-            let moving: Vec<Tree> = self
-                .all()
-                .into_iter()
-                .filter(|process| !process.is_stopped())
-                .collect();
-            if moving.is_empty() || Instant::now() >= deadline {
-                return paused;
+        let mut seen_still = false;
+        while Instant::now() < deadline {
+            let moving = self.moving();
+            if moving.is_empty() {
+                if seen_still {
+                    paused.is_still = true;
+                    return paused;
+                }
+                seen_still = true;
+                continue;
             }
+            seen_still = false;
             for process in moving {
-                if !paused.all.contains(&process) {
-                    process.signal(Signal::STOP);
-                    paused.all.push(process);
+                process.signal(Signal::STOP);
+                // What was stopped by somebody else stays so.
+                if !paused.stopped.contains(&process) {
+                    paused.stopped.push(process);
                 }
             }
             // A thread stops once it is back from what it does in the kernel, which may be running a machine.
             thread::sleep(LOOK_EVERY);
         }
+        paused
+    }
+
+    /// Those that have not stopped.
+    fn moving(self) -> Vec<Tree> {
+        let all = self.all().into_iter();
+        all.filter(|process| !process.is_stopped()).collect()
     }
 
     /// Lets the process and all that it has started go on, where whoever has stopped them is gone.
@@ -131,12 +148,22 @@ impl Tree {
 
 /// Processes that go on when this is dropped.
 pub(crate) struct Paused {
-    all: Vec<Tree>,
+    root: Tree,
+    stopped: Vec<Tree>,
+    is_still: bool,
+}
+
+impl Paused {
+    /// Whether all of them have stopped, and are stopped now: nobody inside can have let another go on in between, as
+    /// nobody ran.
+    pub(crate) fn is_still(&self) -> bool {
+        self.is_still && self.root.moving().is_empty()
+    }
 }
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        for process in self.all.iter().rev() {
+        for process in self.stopped.iter().rev() {
             process.signal(Signal::CONT);
         }
     }

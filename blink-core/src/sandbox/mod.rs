@@ -133,7 +133,14 @@ impl Sandbox {
         if frozen {
             link.call(&Request::Thaw).await?;
         }
-        copied
+        match copied? {
+            Consistency::Crash if must_freeze => Err(Error::new(
+                ErrorKind::Busy,
+                "the sandbox's programs could not be stopped while its disk was copied: they let each other go on; stop the \
+                 session first, or accept a checkpoint that is not frozen",
+            )),
+            consistency => Ok(consistency),
+        }
     }
 
     /// Opens the link; a machine that does not answer is ended by the drop that follows.

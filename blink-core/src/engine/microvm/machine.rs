@@ -372,20 +372,26 @@ impl Machine for MicrovmMachine {
         let (disk, layer) = (self.disk.clone(), Disk::of(layer));
         let copying = self.runtime.run(async move {
             let copying = tokio::task::spawn_blocking(move || {
-                let _paused = process.pause();
-                disk.copy_to(&layer)
+                let paused = process.pause();
+                disk.copy_to(&layer)?;
+                Ok::<_, std::io::Error>(paused.is_still())
             });
             copying
                 .await
                 .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
         });
-        copying
+        let was_still = copying
             .await?
             .map_err(|error| Error::io("the sandbox's disk could not be kept", &error))?;
-        Ok(match frozen {
-            true => Consistency::Frozen,
-            false => Consistency::Crash,
-        })
+        match (frozen, was_still) {
+            (true, _) => Ok(Consistency::Frozen),
+            (false, true) => Ok(Consistency::Crash),
+            // Not even what a power cut leaves: parts of it are of different moments.
+            (false, false) => Err(Error::new(
+                ErrorKind::Busy,
+                "the micro-VM could not be stopped while its disk was copied; try again, or stop the session first",
+            )),
+        }
     }
 
     fn kill(&self) {

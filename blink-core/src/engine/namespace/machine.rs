@@ -309,14 +309,17 @@ impl Machine for NamespaceMachine {
         };
         let (disk, layer) = (self.disk.clone(), layer.to_owned());
         let copying = tokio::task::spawn_blocking(move || {
-            let _paused = agent.pause();
-            disk::copy(&disk, &layer)
+            let paused = agent.pause();
+            disk::copy(&disk, &layer)?;
+            // The programs' kernel is this one: what they have written is what is read.
+            Ok(match paused.is_still() {
+                true => Consistency::Frozen,
+                false => Consistency::Crash,
+            })
         });
         copying
             .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))??;
-        // The programs' kernel is this one: what they have written is what is read.
-        Ok(Consistency::Frozen)
+            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
     fn kill(&self) {
