@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use libc::{c_long, c_ulong};
@@ -20,7 +21,7 @@ pub(crate) mod syscalls;
 const OPEN_FILES: u64 = 65536;
 
 /// What `serve` was told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) confine: bool,
     pub(crate) processes: Option<u64>,
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) cpus: Option<usize>,
     /// No file may run as its owner, because the host sees some of them.
     pub(crate) keep_owners: bool,
+    /// The user namespace of the programs, where they have one of their own.
+    pub(crate) programs: Option<OwnedFd>,
 }
 
 /// A prepared confinement, applied by each child to itself.
@@ -39,11 +42,12 @@ pub(crate) struct Confinement {
     /// Resource and limit, soft and hard alike.
     pub(crate) resource_limits: Vec<(c_int, u64)>,
     confine: bool,
+    programs: Option<OwnedFd>,
 }
 
 impl Confinement {
     /// Prepares a confinement, and gives the agent itself what its children inherit.
-    pub(crate) fn prepare(settings: &Settings) -> Result<Confinement, Box<dyn std::error::Error>> {
+    pub(crate) fn prepare(settings: Settings) -> Result<Confinement, Box<dyn std::error::Error>> {
         let mut resource_limits = vec![
             (resource(libc::RLIMIT_CORE), 0),
             (resource(libc::RLIMIT_NOFILE), open_files()),
@@ -62,7 +66,9 @@ impl Confinement {
             limit_processors(cpus);
         }
         if settings.confine {
-            drop_bounding_set();
+            if settings.programs.is_none() {
+                drop_bounding_set();
+            }
             give_up_new_privileges()?;
             keep_to_own_sockets();
             let keeps_owners = settings.keep_owners;
@@ -74,23 +80,42 @@ impl Confinement {
         Ok(Confinement {
             resource_limits,
             confine: settings.confine,
+            programs: settings.programs,
         })
     }
 
-    /// Gives up every capability; negative with `errno` set on failure.
+    /// Whether programs have users of which the agent is none, so that each is given one.
+    pub(crate) fn has_own_users(&self) -> bool {
+        self.programs.is_some() && !rustix::process::getuid().is_root()
+    }
+
+    /// Enters the programs' user namespace; negative with `errno` set on failure.
     ///
     /// # Safety
     /// Only for a child that shares its parent's memory: it makes system calls and touches nothing else.
-    pub(crate) unsafe fn apply_in_child(&self) -> c_long {
+    pub(crate) unsafe fn enter_in_child(&self) -> c_long {
+        match &self.programs {
+            // SAFETY: a system call on an open descriptor.
+            Some(programs) => unsafe {
+                libc::syscall(libc::SYS_setns, programs.as_raw_fd(), libc::CLONE_NEWUSER)
+            },
+            None => 0,
+        }
+    }
+
+    /// Gives up every capability, or what root of a container does not have; negative with `errno` set on failure.
+    ///
+    /// # Safety
+    /// Only for a child that shares its parent's memory: it makes system calls and touches nothing else.
+    pub(crate) unsafe fn apply_in_child(&self, is_root: bool) -> c_long {
         if !self.confine {
             return 0;
         }
-        let header = CapabilityHeader {
-            version: CAPABILITY_VERSION_3,
-            pid: 0,
+        let own = match (is_root, &self.programs) {
+            (true, Some(_)) => ROOT,
+            _ => 0,
         };
-        let nothing = [CapabilitySets::default(); 2];
-        // SAFETY: system calls on numbers and on pointers to values that live until they return.
+        // SAFETY: system calls on numbers.
         unsafe {
             libc::prctl(
                 libc::PR_CAP_AMBIENT,
@@ -99,8 +124,54 @@ impl Confinement {
                 0,
                 0,
             );
-            libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr())
+            if self.programs.is_some() {
+                // A new namespace is entered with all of them.
+                for capability in (0..CAPABILITIES).filter(|number| ROOT & (1 << number) == 0) {
+                    libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+                }
+            }
         }
+        match set_capabilities(own, 0) {
+            Ok(()) => 0,
+            Err(_) => -1,
+        }
+    }
+}
+
+/// What root of a container has, over the sandbox's own users and nothing else: as Docker's, less raw sockets and devices.
+/// Of its network, see the launcher.
+const ROOT: u64 = 1 << 0 // chown
+    | 1 << 1 // dac_override
+    | 1 << 3 // fowner
+    | 1 << 4 // fsetid
+    | 1 << 5 // kill
+    | 1 << 6 // setgid
+    | 1 << 7 // setuid
+    | 1 << 8 // setpcap
+    | 1 << 10 // net_bind_service
+    | 1 << 18 // sys_chroot
+    | 1 << 29 // audit_write
+    | 1 << 31; // setfcap
+
+/// Capabilities that this version knows of, and more than there are.
+const CAPABILITIES: u32 = 64;
+
+/// Sets the effective and permitted capabilities of this thread, and the inheritable ones. It makes one system call.
+pub(crate) fn set_capabilities(permitted: u64, inheritable: u64) -> io::Result<()> {
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let half = |set: u64, shift: u32| u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0);
+    let sets = [0, 32].map(|shift| CapabilitySets {
+        effective: half(permitted, shift),
+        permitted: half(permitted, shift),
+        inheritable: half(inheritable, shift),
+    });
+    // SAFETY: a system call on pointers to values that live until it returns.
+    match unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -232,6 +303,9 @@ fn refused_calls_are_not_permitted(
     let marker = u64::from(libc::CLONE_NEWUTS.cast_unsigned());
     let others = (0, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, marker);
     refused.insert(libc::SYS_unshare, vec![rule(&[others])?]);
+    // Each program enters the programs' own; nobody else can enter any, as that takes a privilege over it.
+    let programs = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+    refused.insert(libc::SYS_setns, none_of(1, &[programs])?);
     if pin_processors {
         refused.insert(libc::SYS_sched_setaffinity, Vec::new());
     }
@@ -360,6 +434,26 @@ pub(crate) fn hide_argument(secret: &str) -> io::Result<()> {
         memory.write_all_at(&vec![b'x'; secret.len()], begin + offset as u64)?;
     }
     Ok(())
+}
+
+/// Files that the agent makes belong to the sandbox's root, though the agent has a user of its own. That takes back that it ends
+/// with the launcher, whose end `life` tells of.
+pub(crate) fn write_files_as_root(life: &OwnedFd) -> io::Result<()> {
+    // SAFETY: system calls on numbers, and on a struct that is written to.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, 0);
+        libc::syscall(libc::SYS_setfsuid, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        let mut watched = libc::pollfd {
+            fd: life.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        match libc::poll(&raw mut watched, 1, 0) {
+            0 => Ok(()),
+            _ => Err(io::Error::other("the launcher has ended")),
+        }
+    }
 }
 
 /// Makes the agent itself opaque to the programs of the sandbox.

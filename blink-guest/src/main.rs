@@ -66,6 +66,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         held: None,
     };
     let (mut host_name, mut port, mut secret) = (None, None, None);
+    let mut life = None;
     let mut arguments = Arguments(arguments);
     while let Some(option) = arguments.0.next() {
         match option.as_str() {
@@ -78,6 +79,8 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--machine" => host_name = Some(arguments.value(&option)?),
             "--confine" => settings.confine = true,
             "--keep-owners" => settings.keep_owners = true,
+            "--programs-fd" => settings.programs = Some(arguments.descriptor(&option)?),
+            "--life-fd" => life = Some(arguments.descriptor(&option)?),
             "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
             "--processes" => settings.processes = Some(arguments.number(&option)?),
             "--process-memory-bytes" => settings.memory_bytes = Some(arguments.number(&option)?),
@@ -104,7 +107,10 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         };
         machine.set_up()?;
     }
-    let confinement = confine::Confinement::prepare(&settings)?;
+    if let Some(life) = life {
+        confine::write_files_as_root(&life)?;
+    }
+    let confinement = confine::Confinement::prepare(settings)?;
     agent::Agent::new(endpoints, confinement, limits)?.run()?;
     Ok(())
 }

@@ -114,6 +114,15 @@ pub struct SandboxPlan {
     /// What of the host's is seen besides.
     #[n(12)]
     pub mounts: Vec<MountPlan>,
+    /// The number of the descriptor by which the agent has the user namespace of its programs.
+    #[n(13)]
+    pub programs_number: u32,
+    /// The number of the descriptor whose other end is open for as long as the launcher lives.
+    #[n(14)]
+    pub life_number: u32,
+    /// How many processes all programs together may have.
+    #[n(15)]
+    pub processes: u64,
 }
 
 /// Users that nobody else on the host has.
@@ -126,6 +135,9 @@ pub struct SandboxUsers {
     /// How many there are.
     #[n(1)]
     pub count: u32,
+    /// The id, on the host, of the agent, which is none of them: inside, its number is the count.
+    #[n(2)]
+    pub agent: u32,
 }
 
 /// A file or folder of the host that is seen in a sandbox.

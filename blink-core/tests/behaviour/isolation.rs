@@ -20,22 +20,111 @@ async fn it_says_what_isolation_it_has() {
     assert!(sandbox.death().is_none());
 }
 
+/// Over the sandbox's own users: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service, sys_chroot,
+/// audit_write, setfcap.
+const ROOTS_CAPABILITIES: u64 = 0xa004_05fb;
+
 #[tokio::test]
-async fn programs_have_no_capability_and_can_gain_none() {
+async fn roots_programs_have_a_containers_capabilities_and_others_none() {
     if !has(Capability::HostKernel) {
         return;
     }
     let sandbox = sandbox().await;
-    let status = sandbox.says("cat /proc/self/status").await;
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().to_owned()
-    };
-    for name in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        assert_eq!(u64::from_str_radix(&field(name), 16).unwrap(), 0, "{name}");
+    let mut users = vec![("0", ROOTS_CAPABILITIES)];
+    if has(Capability::Users) {
+        users.push(("1000", 0));
     }
-    assert_eq!(field("NoNewPrivs:"), "1");
-    assert_eq!(field("Seccomp:"), "2");
+    for (user, own) in users {
+        let output = sandbox
+            .run(Command::new("cat").arg("/proc/self/status").user(user))
+            .await;
+        let status = output.text();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_ascii_whitespace().nth(1).unwrap().to_owned()
+        };
+        for (name, expected) in [
+            ("CapInh:", 0),
+            ("CapPrm:", own),
+            ("CapEff:", own),
+            ("CapBnd:", ROOTS_CAPABILITIES),
+            ("CapAmb:", 0),
+        ] {
+            let found = u64::from_str_radix(&field(name), 16).unwrap();
+            assert_eq!(found, expected, "{user} {name} {found:x}");
+        }
+        assert_eq!(field("NoNewPrivs:"), "1");
+        assert_eq!(field("Seccomp:"), "2");
+    }
+}
+
+#[tokio::test]
+async fn root_of_a_sandbox_is_a_containers_root() {
+    if !has(Capability::Users) || !has(Capability::HostKernel) {
+        return;
+    }
+    let sandbox = sandbox().await;
+    for (script, expected) in [
+        (
+            "touch /tmp/a && chown 1000:100 /tmp/a && stat -c %u:%g /tmp/a",
+            "1000:100",
+        ),
+        (
+            "setpriv --reuid 1000 --regid 100 --clear-groups id -u",
+            "1000",
+        ),
+        (
+            "setpriv --reuid 1000 --regid 100 --groups 4,5 id -G",
+            "100 4 5",
+        ),
+        (
+            "mkdir -m 700 /tmp/theirs && chown 1000 /tmp/theirs && touch /tmp/theirs/x && ls /tmp/theirs",
+            "x",
+        ),
+        (
+            "setpriv --reuid 1000 --regid 100 --clear-groups sleep 1000 & sleep 0.2; kill $! && wait $!; echo $?",
+            "143",
+        ),
+        (
+            "mkdir -p /tmp/t/d && touch /tmp/t/d/f && chown -R 7:8 /tmp/t && tar -C /tmp -cf /tmp/t.tar t && rm -r /tmp/t && \
+          tar -C /tmp -xf /tmp/t.tar && stat -c %u:%g /tmp/t/d/f",
+            "7:8",
+        ),
+        (
+            "mkdir -p /tmp/jail/usr && python3 -c 'import os; os.chroot(\"/tmp/jail\"); print(os.listdir(\"/\"))'",
+            "['usr']",
+        ),
+        (
+            "python3 -c 'import socket; print(socket.create_server((\"127.0.0.1\", 80)).getsockname()[1])'",
+            "80",
+        ),
+        (
+            "setpriv --reuid 1000 --regid 100 --clear-groups python3 -c 'import socket; print(socket.create_server((\"127.0.0.1\", 81)).getsockname()[1])'",
+            "81",
+        ),
+    ] {
+        assert_eq!(sandbox.says(script).await, expected, "{script}");
+    }
+    // None of it reaches what is the agent's: mounts, the host's name, devices, other namespaces.
+    for script in [
+        "mount -t tmpfs none /mnt",
+        "mount -o remount,rw /usr",
+        "umount /dev/shm",
+        "hostname other",
+        "mknod /tmp/disk b 8 0",
+        "ip link add dummy7 type dummy",
+        "nice -n -5 true 2>&1 | grep -q . && false",
+        "renice -n 5 -p 1",
+        "kill -9 1 && sleep 0.1 && kill -0 1 && false",
+        "ls /proc/1/root/",
+        "nsenter --target 1 --mount true",
+        "unshare --mount true",
+        "chroot / mount -t proc proc /mnt",
+    ] {
+        let output = sandbox.sh(script).await;
+        assert!(!output.status.success(), "{script}: {}", shown(&output));
+    }
+    ok(sandbox.ping()).await;
 }
 
 #[tokio::test]
@@ -197,7 +286,6 @@ async fn calls_that_reach_out_are_refused() {
                    refused('clone user', 56, 0x10000000 | 17, 0, 0, 0, 0)\n\
                    refused('clone3', 435, 0, 0)\n\
                    refused('setns', 308, 0, 0)\n\
-                   refused('chroot', 161, b'/tmp')\n\
                    refused('pivot_root', 155, b'/', b'/')\n\
                    refused('bpf', 321, 0, 0, 0)\n\
                    refused('keyctl', 250, 0, -3, 0)\n\

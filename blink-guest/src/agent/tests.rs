@@ -66,7 +66,7 @@ impl Host {
             leased: false,
             held: None,
         };
-        let confinement = Confinement::prepare(&Settings::default()).unwrap();
+        let confinement = Confinement::prepare(Settings::default()).unwrap();
         let agent = Agent::new(endpoints, confinement, guard::Limits::default()).unwrap();
         let mut host = Host {
             socket,

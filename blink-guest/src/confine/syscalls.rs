@@ -20,7 +20,7 @@ macro_rules! with_legacy {
 #[rustfmt::skip]
 pub(super) const ALLOWED: &[i64] = with_legacy!([
     libc::SYS_accept, libc::SYS_accept4, libc::SYS_adjtimex, libc::SYS_bind, libc::SYS_brk, libc::SYS_capget,
-    libc::SYS_capset, libc::SYS_chdir, libc::SYS_clock_adjtime, libc::SYS_clock_getres, libc::SYS_clock_gettime,
+    libc::SYS_capset, libc::SYS_chroot, libc::SYS_chdir, libc::SYS_clock_adjtime, libc::SYS_clock_getres, libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep, libc::SYS_clone, libc::SYS_close, libc::SYS_close_range, libc::SYS_connect,
     libc::SYS_copy_file_range, libc::SYS_dup, libc::SYS_dup3, libc::SYS_epoll_create1, libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_eventfd2, libc::SYS_execve, libc::SYS_execveat,
@@ -129,7 +129,7 @@ pub(crate) const HYPERVISOR: &[i64] = with_legacy!([
 /// Calls that fail with "operation not permitted".
 #[rustfmt::skip]
 pub(super) const REFUSED: &[i64] = with_legacy!([
-    libc::SYS_acct, libc::SYS_add_key, libc::SYS_bpf, libc::SYS_chroot, libc::SYS_clock_settime,
+    libc::SYS_acct, libc::SYS_add_key, libc::SYS_bpf, libc::SYS_clock_settime,
     libc::SYS_delete_module, libc::SYS_fanotify_init, libc::SYS_fanotify_mark, libc::SYS_finit_module,
     libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_fsopen, libc::SYS_fspick, libc::SYS_get_mempolicy, libc::SYS_init_module,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_uring_setup, libc::SYS_kcmp,

@@ -97,17 +97,22 @@ fn watch_parent(parent: i32) -> Option<OwnedFd> {
 }
 
 fn start(control: &Control, plan: &LaunchPlan, descriptors: &[OwnedFd]) -> Result<Child, Failure> {
-    let (pid, info) = match &plan.sandbox {
+    let (pid, info, life) = match &plan.sandbox {
         Some(sandbox) => {
             let first = sandbox::start(control, plan, sandbox, descriptors)?;
-            (first.pid, Some(first.socket))
+            (first.pid, Some(first.socket), Some(first.life))
         }
-        None => (fork(control, plan, descriptors)?, None),
+        None => (fork(control, plan, descriptors)?, None, None),
     };
     // The child is not waited for yet, so the number is its own.
     let handle = pidfd_open(pid, PidfdFlags::empty());
     let handle = handle.map_err(Failure::at("a process's handle", "cannot be opened"))?;
-    Ok(Child { pid, handle, info })
+    Ok(Child {
+        pid,
+        handle,
+        info,
+        _life: life,
+    })
 }
 
 /// Starts a program of the host's.
@@ -131,6 +136,8 @@ struct Child {
     pid: Pid,
     handle: OwnedFd,
     info: Option<OwnedFd>,
+    /// By its end, the sandbox's first process knows of this one's.
+    _life: Option<OwnedFd>,
 }
 
 impl Child {

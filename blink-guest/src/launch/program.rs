@@ -25,14 +25,15 @@ fn die_with(parent: Pid) {
 /// Becomes a program of the host's; returns where that fails.
 pub(super) fn run(plan: &LaunchPlan, descriptors: &[OwnedFd], launcher: Pid) -> Failure {
     die_with(launcher);
-    match place_descriptors(descriptors, &plan.numbers) {
+    let descriptors: Vec<_> = descriptors.iter().collect();
+    match place_descriptors(&descriptors, &plan.numbers) {
         Ok(()) => execute(plan),
         Err(failure) => failure,
     }
 }
 
 /// Gives the program its descriptors under their numbers, and nothing else.
-pub(super) fn place_descriptors(descriptors: &[OwnedFd], numbers: &[u32]) -> Result<(), Failure> {
+pub(super) fn place_descriptors(descriptors: &[&OwnedFd], numbers: &[u32]) -> Result<(), Failure> {
     const WHAT: (&str, &str) = ("a descriptor", "cannot be passed on");
     let highest = numbers.iter().copied().max().unwrap_or(0);
     let out_of_the_way = i32::try_from(highest.max(2) + 1).unwrap_or(i32::MAX);

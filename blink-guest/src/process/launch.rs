@@ -50,6 +50,7 @@ enum Step {
     Terminal,
     Descriptors,
     Limits,
+    Enter,
     Groups,
     Group,
     User,
@@ -120,7 +121,10 @@ pub(crate) fn launch(
         may_fall_back: asked_dir.is_none(),
         groups: &user.groups,
         user,
-        change_user: user.uid != 0 || user.gid != 0 || !user.groups.is_empty(),
+        change_user: confinement.has_own_users()
+            || user.uid != 0
+            || user.gid != 0
+            || !user.groups.is_empty(),
         stdio: [
             stdio.stdin.as_raw_fd(),
             stdio.stdout.as_raw_fd(),
@@ -231,6 +235,7 @@ unsafe fn run_child(plan: &mut Plan<'_>) -> c_int {
             )
         );
     }
+    check!(Step::Enter, plan.confinement.enter_in_child());
     if plan.change_user {
         check!(
             Step::Groups,
@@ -257,7 +262,7 @@ unsafe fn run_child(plan: &mut Plan<'_>) -> c_int {
     }
     plan.step = Step::Confine;
     // SAFETY: as for this function.
-    if unsafe { plan.confinement.apply_in_child() } < 0 {
+    if unsafe { plan.confinement.apply_in_child(plan.user.uid == 0) } < 0 {
         return errno();
     }
     plan.step = Step::Execute;

@@ -72,6 +72,8 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     if leased {
         agent.push("--leased".to_owned());
     }
+    agent.extend(["--programs-fd".to_owned(), PROGRAMS.to_string()]);
+    agent.extend(["--life-fd".to_owned(), LIFE.to_string()]);
     agent.extend(agent_limits(spec, group.is_some()));
     let mut plan = LaunchPlan {
         parent: 0,
@@ -126,6 +128,8 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
 const LINK: u32 = 3;
 const LISTENER: u32 = 4;
 const HELD: u32 = 5;
+const PROGRAMS: u32 = 6;
+const LIFE: u32 = 7;
 
 fn not_launched(error: LaunchError) -> Error {
     const TASK: &str = "the sandbox could not be booted";
@@ -182,6 +186,7 @@ fn sandbox_plan(tools: &Tools, spec: &MachineSpec, group: Option<&ControlGroup>)
         users: tools.id_base.map(|base| SandboxUsers {
             base,
             count: userns::ID_COUNT,
+            agent: userns::agent_id(base),
         }),
         host_name: spec.host_name.clone(),
         own_network: spec.network == Network::None,
@@ -194,6 +199,9 @@ fn sandbox_plan(tools: &Tools, spec: &MachineSpec, group: Option<&ControlGroup>)
         shared_memory_bytes: SHARED_MEMORY_BYTES,
         run_bytes: RUN_BYTES,
         mounts: mounts.collect(),
+        programs_number: PROGRAMS,
+        life_number: LIFE,
+        processes: spec.resources.processes,
     }
 }
 

@@ -19,8 +19,7 @@ pub(crate) fn id_base() -> Option<u32> {
                 let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
                 match (numbers.next(), numbers.next(), numbers.next()) {
                     (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) => {
-                        first <= u64::from(ID_BASE)
-                            && first + count >= u64::from(ID_BASE) + u64::from(ID_COUNT)
+                        first <= u64::from(ID_BASE) && first + count > u64::from(agent_id(ID_BASE))
                     }
                     _ => false,
                 }
@@ -28,6 +27,11 @@ pub(crate) fn id_base() -> Option<u32> {
         })
     };
     (root && mapped("/proc/self/uid_map") && mapped("/proc/self/gid_map")).then_some(ID_BASE)
+}
+
+/// The host id of the agent of a sandbox, which is none of its users: the one behind them.
+pub(crate) fn agent_id(base: u32) -> u32 {
+    base + ID_COUNT
 }
 
 /// Lets the sandboxes' users, and nobody else, pass through a folder.

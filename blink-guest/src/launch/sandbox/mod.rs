@@ -18,6 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use blink_wire::{LaunchPlan, SandboxPlan};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::channel::Control;
@@ -37,6 +38,8 @@ const GO: u8 = b'g';
 pub(super) struct First {
     pub(super) pid: Pid,
     pub(super) socket: OwnedFd,
+    /// Open for as long as the launcher lives.
+    pub(super) life: OwnedFd,
 }
 
 pub(super) fn start(
@@ -53,6 +56,8 @@ pub(super) fn start(
         None,
     );
     let (ours, theirs) = pair.map_err(Failure::at("a socket", "cannot be made"))?;
+    let (life, held) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(Failure::at("a pipe", "cannot be made"))?;
     let mut flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
@@ -66,8 +71,8 @@ pub(super) fn start(
     // SAFETY: without memory or a stack of its own it is a fork, of a program that has one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if pid == 0 {
-        drop(ours);
-        let failure = become_first(plan, sandbox, descriptors, sources, &theirs);
+        drop((ours, held));
+        let failure = become_first(plan, sandbox, descriptors, sources, &theirs, &life);
         control.report(&failure.report());
         let _ = rustix::io::write(&theirs, &[FAILED]);
         // SAFETY: takes a number; nothing of this process's is to be run at its end.
@@ -78,8 +83,12 @@ pub(super) fn start(
     let pid = pid
         .and_then(Pid::from_raw)
         .ok_or_else(|| users::not_made()(error))?;
-    drop(theirs);
-    let first = First { pid, socket: ours };
+    drop((theirs, life));
+    let first = First {
+        pid,
+        socket: ours,
+        life: held,
+    };
     if let Some(group) = &sandbox.group {
         let number = pid.as_raw_nonzero().to_string();
         std::fs::write(path(group), number)
@@ -117,6 +126,7 @@ fn become_first(
     descriptors: &[OwnedFd],
     sources: Option<Sources>,
     launcher: &OwnedFd,
+    life: &OwnedFd,
 ) -> Failure {
     let enter = || -> Result<(), Failure> {
         end_with(launcher)?;
@@ -137,8 +147,20 @@ fn become_first(
         if sandbox.own_network {
             start_loopback().map_err(Failure::at("the sandbox's network", "cannot be started"))?;
         }
+        let users = sandbox.users.as_ref();
+        let programs = users::programs(users, sandbox.processes)?;
         privileges::bound()?;
-        program::place_descriptors(descriptors, &plan.numbers)
+        users::become_agent(users)?;
+        if users.is_some() {
+            privileges::keep_for_agent()?;
+        }
+        // A change of user takes it back.
+        end_with_parent();
+        let own = [&programs, life];
+        let numbers = [sandbox.programs_number, sandbox.life_number];
+        let all: Vec<_> = descriptors.iter().chain(own).collect();
+        let numbers: Vec<_> = plan.numbers.iter().copied().chain(numbers).collect();
+        program::place_descriptors(&all, &numbers)
     };
     match enter() {
         Ok(()) => program::execute(plan),

@@ -6,8 +6,7 @@ use std::io;
 use super::super::Failure;
 
 /// What the agent keeps of the capabilities that it has over the sandbox's own users, and over nobody else: to give
-/// each program its user and its marker, to see and end all of them, and to write files for any of them. No program
-/// gets any.
+/// each program its user, its namespace and its marker, to see and end all of them, and to write files for any of them.
 const AGENT: &[c_int] = &[
     CAP_CHOWN,
     CAP_DAC_OVERRIDE,
@@ -48,13 +47,30 @@ pub(super) fn bound() -> Result<(), Failure> {
             return Err(Failure::at("a capability", "cannot be given up")(error));
         }
     }
-    // SAFETY: a system call on numbers.
-    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(Failure::at("new privileges", "cannot be given up")(
-            io::Error::last_os_error(),
-        )),
+    Ok(())
+}
+
+/// Keeps what the agent needs when it is executed, though its user is not root. Root gets it by being root.
+pub(super) fn keep_for_agent() -> Result<(), Failure> {
+    let failed = || Failure::at("the agent's capabilities", "cannot be kept");
+    let agent = AGENT.iter().fold(0_u64, |set, number| set | 1 << number);
+    crate::confine::set_capabilities(agent, agent).map_err(failed())?;
+    for capability in AGENT {
+        // SAFETY: a system call on numbers.
+        let raised = unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_RAISE,
+                *capability,
+                0,
+                0,
+            )
+        };
+        if raised < 0 {
+            return Err(failed()(io::Error::last_os_error()));
+        }
     }
+    Ok(())
 }
 
 /// A keyring of the sandbox's own: the one that it has come with is that of whoever started it.

@@ -48,6 +48,15 @@ const HIDDEN: &[&str] = &[
 /// Of `/proc`, what is of the whole kernel and nobody's to change.
 const UNCHANGEABLE: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
+/// What the sandbox's namespaces are set to, below `/proc`. The network belongs to no program, so that any may listen at any
+/// port and send pings; and messages and memory of System V, which nothing counts, have an end: 4 MiB and 64 MiB.
+const SETTINGS: &[(&str, &str)] = &[
+    ("sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("sys/net/ipv4/ping_group_range", "0 65535"),
+    ("sys/kernel/msgmni", "256"),
+    ("sys/kernel/shmall", "16384"),
+];
+
 /// Makes the root of this process, in a mount namespace of its own.
 pub(super) fn enter(plan: &SandboxPlan, sources: Sources) -> Result<(), Failure> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -122,6 +131,13 @@ fn make_proc(place: OwnedFd, null: &OwnedFd) -> Result<(), Failure> {
     let attributes = HARMLESS | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = mounts::new(c"proc", &[], attributes)?;
     mounts::put(&proc, place, "/proc")?;
+    for (name, value) in SETTINGS {
+        // A kernel that has no such setting for a namespace of its own has another limit.
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Ok(setting) = openat(&proc, *name, flags, Mode::empty()) {
+            let _ = rustix::io::write(setting, value.as_bytes());
+        }
+    }
     for entry in UNCHANGEABLE {
         if let Some(place) = open_if_there(&proc, entry)? {
             let same = mounts::copy_of(&place, entry)?;

@@ -1,4 +1,8 @@
-//! The users of a sandbox, as its user namespace maps them.
+//! The users of a sandbox, as its two user namespaces map them.
+//!
+//! The agent, the mounts, the network and the host's name belong to the outer one. Programs are in the inner one, with the same
+//! ids: they can have a container root's capabilities there, and none over what belongs to the outer one. Where the launcher
+//! may map ids, the agent's own is none of theirs.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +22,8 @@ pub(super) fn map(child: Pid, users: Option<&SandboxUsers>) -> Result<(), Failur
     };
     match users {
         Some(users) => {
-            let map = format!("0 {} {}\n", users.base, users.count);
+            let SandboxUsers { base, count, agent } = users;
+            let map = format!("0 {base} {count}\n{count} {agent} 1\n");
             write("uid_map", &map)?;
             write("gid_map", &map)
         }
@@ -36,6 +41,86 @@ pub(super) fn namespace(child: Pid) -> Result<OwnedFd, Failure> {
     let path = format!("/proc/{}/ns/user", child.as_raw_nonzero());
     let file = File::open(&path).map_err(Failure::at(path, "cannot be opened"))?;
     Ok(file.into())
+}
+
+/// Makes the programs' namespace; it lives as long as its descriptor or a process in it. `processes` is what all of its users
+/// together may have.
+pub(super) fn programs(users: Option<&SandboxUsers>, processes: u64) -> Result<OwnedFd, Failure> {
+    let failed = || Failure::at("the programs' user namespace", LAUNCH_NAMESPACES);
+    // A change of user has made what `/proc` has of this process, and of the one that comes of it, the host's root's.
+    // SAFETY: a system call on numbers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+    let before = limit_processes(processes).map_err(failed())?;
+    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+    // SAFETY: without memory or a stack of its own it is a fork, of a program that has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        loop {
+            // SAFETY: it waits for the signal that ends it, which its parent or the parent's end sends.
+            unsafe { libc::pause() };
+        }
+    }
+    let error = io::Error::last_os_error();
+    let holder = i32::try_from(pid).ok().filter(|pid| *pid > 0);
+    let holder = holder
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| failed()(error))?;
+    let map = format!("0 0 {}\n", users.map_or(1, |users| users.count));
+    let folder = format!("/proc/{}", holder.as_raw_nonzero());
+    let write = |name: &str| {
+        let path = format!("{folder}/{name}");
+        std::fs::write(&path, &map).map_err(Failure::at(path, "cannot be written"))
+    };
+    let made = write("uid_map")
+        .and_then(|()| write("gid_map"))
+        .and_then(|()| namespace(holder));
+    // SAFETY: ends and collects the child that was just made; a null status is not written to.
+    unsafe {
+        libc::kill(holder.as_raw_nonzero().get(), libc::SIGKILL);
+        libc::waitpid(holder.as_raw_nonzero().get(), std::ptr::null_mut(), 0);
+        libc::setrlimit(libc::RLIMIT_NPROC, &raw const before);
+    }
+    made
+}
+
+/// Sets the limit that a user namespace keeps for all that is in it, and returns what it was.
+fn limit_processes(processes: u64) -> io::Result<libc::rlimit> {
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: writes to a local value, and reads one.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NPROC, &raw mut before) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let limit = libc::rlimit {
+            rlim_cur: processes.min(before.rlim_max),
+            rlim_max: before.rlim_max,
+        };
+        match libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) {
+            0 => Ok(before),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Becomes the agent's user, whose capabilities stay; without users of the sandbox's own, that is its root.
+pub(super) fn become_agent(users: Option<&SandboxUsers>) -> Result<(), Failure> {
+    let Some(users) = users else { return Ok(()) };
+    let id = users.count;
+    // SAFETY: system calls on numbers.
+    let failed = unsafe {
+        libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0
+            || libc::syscall(libc::SYS_setresgid, id, id, id) < 0
+            || libc::syscall(libc::SYS_setresuid, id, id, id) < 0
+    };
+    match failed {
+        true => Err(Failure::at("the agent's user", "cannot be become")(
+            io::Error::last_os_error(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Becomes root among the sandbox's users, and nobody else.
