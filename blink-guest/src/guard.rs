@@ -15,7 +15,7 @@ use blink_wire::Limit;
 use rustix::fs::{self, AtFlags, FileType, MemfdFlags, Mode, OFlags, Stat};
 
 use crate::job::Wake;
-use crate::process::tree::Proc;
+use crate::process::tree::{Proc, must_see, must_see_one};
 
 const MEMORY_EVERY: Duration = Duration::from_millis(100);
 const DISK_EVERY: Duration = Duration::from_millis(500);
@@ -123,9 +123,7 @@ impl Guard {
         let folder = match &self.disk {
             Disk::Folder(folder) => folder,
             Disk::Root { used_before } => {
-                return root_bytes()
-                    .unwrap_or_default()
-                    .saturating_sub(*used_before);
+                return must_see(root_bytes()).saturating_sub(*used_before);
             }
         };
         let mut seen = HashSet::new();
@@ -140,10 +138,11 @@ impl Guard {
 
     /// Files without a name are still on the disk while a process has them open.
     fn unlinked_bytes(&self, pid: i32, seen: &mut HashSet<(u64, u64)>) -> u64 {
-        let Ok(folder) = open_folder(self.proc.as_fd(), format!("{pid}/fd")) else {
+        let folder = open_folder(self.proc.as_fd(), format!("{pid}/fd"));
+        let Some(folder) = must_see_one(folder) else {
             return 0;
         };
-        let Ok(entries) = fs::Dir::read_from(&folder) else {
+        let Some(entries) = must_see_one(fs::Dir::read_from(&folder)) else {
             return 0;
         };
         let counted = |name: &CStr| -> Option<u64> {
@@ -166,9 +165,7 @@ fn folder_bytes(folder: BorrowedFd<'_>, seen: &mut HashSet<(u64, u64)>) -> u64 {
     for _ in 0..MOST_WALKS {
         let mut found = HashSet::new();
         let mut bytes = 0;
-        let Ok(top) = open_folder(folder, ".") else {
-            break;
-        };
+        let top = must_see(open_folder(folder, "."));
         let walked = blink_archive::walk_tree(top, |stat| {
             let is_shared = stat.st_nlink > 1 && is_regular(stat);
             if !is_shared || found.insert((stat.st_dev, stat.st_ino)) {

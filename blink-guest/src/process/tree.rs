@@ -72,27 +72,24 @@ impl Proc {
     /// The numbers of all processes but this one.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let own = getpid().as_raw_nonzero().get();
-        let Ok(entries) = fs::Dir::read_from(&self.root) else {
-            return Vec::new();
-        };
+        let entries = must_see(fs::Dir::read_from(&self.root));
         let pids = entries
-            .flatten()
+            .map(must_see)
             .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok());
         pids.filter(|pid| *pid != own).collect()
     }
 
-    /// Reads a small file of a process.
+    /// Reads a small file of a process; `None` where it has ended.
     pub(crate) fn read(&self, pid: i32, name: &str) -> Option<String> {
         let path = format!("{pid}/{name}");
-        let file = fs::openat(
+        let file = must_see_one(fs::openat(
             &self.root,
             path,
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
-        )
-        .ok()?;
+        ))?;
         let mut bytes = [0; 1024];
-        let length = io::read(file, &mut bytes).ok()?;
+        let length = must_see_one(io::read(file, &mut bytes))?;
         Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
     }
 
@@ -115,6 +112,9 @@ impl Proc {
             if !trees.markers.is_empty() {
                 let namespace = fs::statat(&self.root, format!("{pid}/ns/uts"), AtFlags::empty());
                 match namespace {
+                    Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                        must_see(Err(error))
+                    }
                     Ok(namespace) => {
                         entry.member |= trees.markers.contains_key(&namespace.st_ino);
                         entry.is_seen = all_are_marked;
@@ -186,6 +186,24 @@ impl Trees {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.roots.is_empty() && self.markers.is_empty()
+    }
+}
+
+/// What must be seen. Without it no limit and no timeout holds, so that the sandbox ends where it is not.
+pub(crate) fn must_see<T>(result: io::Result<T>) -> T {
+    result.unwrap_or_else(|error| {
+        eprintln!(
+            "blink-guest: the sandbox's processes cannot be seen any more ({error}), so that no limit and no timeout would hold"
+        );
+        std::process::exit(1)
+    })
+}
+
+/// The same of one process, which may have ended, or run a program of the host's that nobody may look into.
+pub(crate) fn must_see_one<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => None,
+        result => Some(must_see(result)),
     }
 }
 
