@@ -643,7 +643,7 @@ typedef struct blink_sandbox_options {
    */
   double cpus;
   /**
-   * Memory that it may use, in MiB. 0: no limit for namespaces, 2048 for a micro-VM.
+   * Memory that it may use, in MiB. 0: half of the host's for namespaces, 2048 for a micro-VM.
    */
   uint64_t memory_mib;
   /**

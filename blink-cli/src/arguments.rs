@@ -285,7 +285,7 @@ pub(crate) struct SandboxOptions {
     /// Processors it may use, for example 2 or 0.5 [default: all]
     #[arg(long, value_parser = values::cpus, allow_negative_numbers = true)]
     pub(crate) cpus: Option<f64>,
-    /// Memory it may use, in MiB [default: no limit]
+    /// Memory it may use, in MiB [default: half of the host's; micro-VM: 2048]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) memory_mib: Option<u64>,
     /// What it may write to its disk, in MiB [default: 10240]

@@ -82,7 +82,7 @@ pub struct blink_sandbox_options {
     pub hosts_count: usize,
     /// Processors that it may use. 0: all of the host's for namespaces; two, or half of the host's, for a micro-VM.
     pub cpus: f64,
-    /// Memory that it may use, in MiB. 0: no limit for namespaces, 2048 for a micro-VM.
+    /// Memory that it may use, in MiB. 0: half of the host's for namespaces, 2048 for a micro-VM.
     pub memory_mib: u64,
     /// What it may write, in MiB. 0: 10 GiB.
     pub disk_mib: u64,

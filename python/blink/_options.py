@@ -87,7 +87,7 @@ class SandboxOptions(_MachineOptions, total=False):
     cpus : float
         Processors; by default all of the host's for namespaces, and two for a micro-VM or half of the host's.
     memory_mib : int
-        Memory in MiB; by default there is no limit for namespaces, and 2048 for a micro-VM.
+        Memory in MiB; by default half of the host's for namespaces, and 2048 for a micro-VM.
     disk_mib : int
         What it may write, in MiB; 10 GiB by default.
     processes : int

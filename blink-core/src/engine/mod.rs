@@ -96,6 +96,13 @@ pub(crate) fn given_up() -> Error {
     Error::new(ErrorKind::Timeout, "the boot was given up")
 }
 
+/// The memory of this host.
+pub(crate) fn host_memory_mib() -> u64 {
+    let info = rustix::system::sysinfo();
+    let bytes = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
+    bytes >> 20
+}
+
 /// Boots machines of one kind.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync {

@@ -9,7 +9,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// How long threads are told to stop: one that the kernel holds longer waits for something that is no disk.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Between two looks, at first and at last: what goes on for a moment needs longer on a busy machine.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
 
 /// A process with its start: numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -69,6 +70,7 @@ impl Tree {
         };
         let deadline = Instant::now() + STOPS_WITHIN;
         let mut seen_still = false;
+        let [mut interval, longest] = LOOK_EVERY;
         while Instant::now() < deadline {
             let moving = self.moving();
             if moving.is_empty() {
@@ -81,6 +83,12 @@ impl Tree {
             }
             seen_still = false;
             for process in moving {
+                // A parent that waits in the kernel for its child to run a program stops only after that.
+                if process.waits_in_the_kernel() {
+                    let children = children(process.pid).into_iter();
+                    let stopped = children.filter(|child| paused.stopped.contains(child));
+                    stopped.for_each(|child| child.signal(Signal::CONT));
+                }
                 process.signal(Signal::STOP);
                 // What was stopped by somebody else stays so.
                 if !paused.stopped.contains(&process) {
@@ -88,7 +96,8 @@ impl Tree {
                 }
             }
             // A thread stops once it is back from what it does in the kernel, which may be running a machine.
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(interval);
+            interval = longest.min(interval * 2);
         }
         paused
     }
@@ -116,16 +125,25 @@ impl Tree {
     }
 
     pub(crate) fn is_stopped(self) -> bool {
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
-            return true;
-        };
-        threads.flatten().all(|thread| {
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            let state = stat
-                .rsplit_once(')')
-                .and_then(|(_, rest)| rest.trim_start().chars().next());
-            !matches!(state, Some('R' | 'S' | 'D'))
-        })
+        !(self.thread_states()).any(|state| matches!(state, 'R' | 'S' | 'D'))
+    }
+
+    /// Whether one of its threads is where no signal reaches it.
+    fn waits_in_the_kernel(self) -> bool {
+        self.thread_states().any(|state| state == 'D')
+    }
+
+    /// The letters that the kernel has for what they do.
+    fn thread_states(self) -> impl Iterator<Item = char> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+        threads
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+                stat.rsplit_once(')')?.1.trim_start().chars().next()
+            })
     }
 
     fn signal(self, signal: Signal) {

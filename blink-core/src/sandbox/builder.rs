@@ -39,7 +39,7 @@ pub struct Resources {
     /// Processors; where there is none, all of the host's for namespaces, and two for a micro-VM, or half of the host's
     /// where that is less. A part of one is possible where control groups divide time.
     pub cpus: Option<f64>,
-    /// Memory in MiB; where there is none, no limit for namespaces, and 2048 for a micro-VM.
+    /// Memory in MiB; where there is none, half of the host's for namespaces, and 2048 for a micro-VM.
     pub memory_mib: Option<u64>,
     /// What it may write, in MiB.
     pub disk_mib: u64,
@@ -209,7 +209,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Memory that it may use, in MiB; by default there is no limit for namespaces, and a micro-VM has 2048.
+    /// Memory that it may use, in MiB; by default half of the host's for namespaces, and 2048 for a micro-VM.
     pub fn memory_mib(mut self, memory_mib: u64) -> SandboxBuilder {
         self.resources.memory_mib = Some(memory_mib);
         self

@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::options::SessionOptions;
+use crate::engine::namespace::default_memory_mib;
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::sandbox::{Resources, SandboxBuilder};
@@ -188,7 +189,7 @@ impl Carried {
         if let Some(asked) = memory_mib {
             let most = resources.memory_mib.unwrap_or(match isolation {
                 Isolation::Microvm => MICROVM_MEMORY_MIB,
-                _ => u64::MAX,
+                _ => default_memory_mib(),
             });
             let is_given = resources.memory_mib.is_none() && asked <= most;
             match is_given {

@@ -6,6 +6,8 @@
 //! process or shares its session.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -91,6 +93,26 @@ impl Proc {
         let mut bytes = [0; 1024];
         let length = must_see_one(io::read(file, &mut bytes))?;
         Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    }
+
+    /// Reads a file of a process that may be as long as the process makes it; `None` where it has ended.
+    pub(crate) fn read_whole(&self, pid: i32, name: &str) -> Option<String> {
+        must_see_one(self.read_to_end(&format!("{pid}/{name}")))
+    }
+
+    /// Reads a file of the whole sandbox; `None` where the kernel has none.
+    pub(crate) fn read_table(&self, name: &str) -> Option<String> {
+        must_see_one(self.read_to_end(name))
+    }
+
+    fn read_to_end(&self, path: &str) -> io::Result<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut file = File::from(fs::openat(&self.root, path, flags, Mode::empty())?);
+        let mut bytes = Vec::new();
+        match file.read_to_end(&mut bytes) {
+            Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
     }
 
     fn entry(&self, pid: i32) -> Option<Entry> {

@@ -9,7 +9,7 @@ use boxlite::{
 
 use super::failure::translate;
 use super::link::PORT;
-use crate::engine::MachineSpec;
+use crate::engine::{MachineSpec, host_memory_mib};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::{Network, Resources};
 
@@ -206,12 +206,6 @@ fn memory_mib(resources: &Resources) -> u32 {
     });
     let most = host_memory_mib().max(MACHINE_MEMORY_MIB);
     u32::try_from(wanted.min(most)).unwrap_or(u32::MAX)
-}
-
-fn host_memory_mib() -> u64 {
-    let info = rustix::system::sysinfo();
-    let bytes = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
-    bytes >> 20
 }
 
 /// The engine counts in GiB; the agent holds the exact limit. No larger than the host's own, which it could never fill: a

@@ -2,11 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::engine::host_memory_mib;
 use crate::sandbox::Resources;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const FREEZE: &str = "cgroup.freeze";
+
+/// How long the kernel may take to stop everything: what waits for something that is no disk may hold it longer.
+const FREEZES_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A sandbox's control group, which goes when nothing is in it any more.
 #[derive(Debug)]
@@ -44,15 +52,35 @@ impl ControlGroup {
         const PERIOD_US: f64 = 100_000.0;
         let write = |file: &str, value: String| fs::write(self.path.join(file), value);
         write("pids.max", resources.processes.to_string())?;
-        if let Some(memory) = resources.memory_mib {
-            write("memory.max", memory.saturating_mul(1 << 20).to_string())?;
-            // Swap would let a sandbox have more than its memory. Hosts without swap have no such file.
-            let _ = write("memory.swap.max", "0".into());
-        }
+        write("memory.max", memory_bytes(resources).to_string())?;
+        // Swap would let a sandbox have more than its memory. Hosts without swap have no such file.
+        let _ = write("memory.swap.max", "0".into());
         if let Some(cpus) = resources.cpus {
             write("cpu.max", format!("{:.0} {PERIOD_US:.0}", cpus * PERIOD_US))?;
         }
         Ok(())
+    }
+
+    /// Stops everything in it until what is returned is dropped; `None` where the kernel cannot.
+    pub(super) fn freeze(&self) -> Option<Frozen> {
+        fs::write(self.path.join(FREEZE), "1").ok()?;
+        let frozen = Frozen(ControlGroup::from_path(self.path.clone()));
+        let deadline = Instant::now() + FREEZES_WITHIN;
+        while !self.is_frozen() && Instant::now() < deadline {
+            thread::sleep(LOOK_EVERY);
+        }
+        Some(frozen)
+    }
+
+    /// Whether everything in it stands still.
+    pub(super) fn is_frozen(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+    }
+
+    /// Lets everything in it go on.
+    pub(super) fn thaw(&self) {
+        let _ = fs::write(self.path.join(FREEZE), "0");
     }
 
     /// Ends everything in it.
@@ -65,6 +93,36 @@ impl Drop for ControlGroup {
     /// Removes it where nothing is in it.
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The part of the host's memory that a sandbox has for which nothing else was said.
+const DEFAULT_MEMORY_SHARE: u64 = 2;
+
+/// The memory in MiB of a sandbox for which nothing else was said.
+pub(crate) fn default_memory_mib() -> u64 {
+    host_memory_mib() / DEFAULT_MEMORY_SHARE
+}
+
+/// The memory of a sandbox.
+pub(super) fn memory_bytes(resources: &Resources) -> u64 {
+    let memory = resources.memory_mib.unwrap_or_else(default_memory_mib);
+    memory.saturating_mul(1 << 20)
+}
+
+/// Everything in a group, which goes on when this is dropped.
+pub(super) struct Frozen(ControlGroup);
+
+impl Frozen {
+    /// Whether the kernel says that all of it stands still. It says otherwise from the moment in which somebody lets it go on.
+    pub(super) fn is_still(&self) -> bool {
+        self.0.is_frozen()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.thaw();
     }
 }
 

@@ -13,7 +13,7 @@ use blink_wire::{
 };
 use rustix::fs::FlockOperation;
 
-use super::cgroup::ControlGroup;
+use super::cgroup::{self, ControlGroup};
 use super::machine::{NamespaceMachine, Record};
 use super::{Tools, disk, machine, userns};
 use crate::child::{self, LaunchError};
@@ -252,10 +252,11 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     add("--disk-bytes", disk_bytes.to_string());
     add("--disk-folder", "/.blink/disk".into());
     if !grouped {
-        if let Some(memory) = resources.memory_mib {
-            let bytes = memory.saturating_mul(1 << 20).to_string();
-            add("--memory-bytes", bytes.clone());
-            add("--process-memory-bytes", bytes);
+        let memory = cgroup::memory_bytes(resources).to_string();
+        add("--memory-bytes", memory.clone());
+        // Programs that reserve much more than they use are left alone where nobody has said what they may use.
+        if resources.memory_mib.is_some() {
+            add("--process-memory-bytes", memory);
         }
         if let Some(cpus) = resources.cpus {
             // No machine has as many; a larger number would not be one for the agent.

@@ -76,6 +76,6 @@ impl Leftovers {
         if tokio::time::timeout(END_WAIT, ending).await.is_err() {
             tracing::warn!(folder = %folder.display(), "a left-over sandbox does not end");
         }
-        record.remove_group();
+        drop(record.group());
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::cgroup::ControlGroup;
+use super::cgroup::{ControlGroup, Frozen};
 use super::disk;
 use super::launch::{SOCKET, console};
 use crate::child::Launched;
-use crate::engine::tree::Tree;
+use crate::engine::tree::{Paused, Tree};
 use crate::engine::{Consistency, Machine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
@@ -85,12 +85,29 @@ impl Record {
 
     /// Whether somebody has stopped the agent.
     pub(super) fn is_held_still(&self) -> bool {
+        let is_frozen = || self.group().is_some_and(|group| group.is_frozen());
         self.agent
-            .is_some_and(|agent| agent.is_alive() && agent.is_stopped())
+            .is_some_and(|agent| agent.is_alive() && (agent.is_stopped() || is_frozen()))
+    }
+
+    /// Its control group, which goes with what is returned if it is empty.
+    pub(super) fn group(&self) -> Option<ControlGroup> {
+        self.group.clone().map(ControlGroup::from_path)
+    }
+
+    /// Stops it and its programs until what is returned is dropped.
+    fn stop(&self, agent: Tree) -> Stopped {
+        match self.group().and_then(|group| group.freeze()) {
+            Some(frozen) => Stopped::ByGroup(frozen),
+            None => Stopped::BySignals(agent.pause()),
+        }
     }
 
     /// Lets it and its programs go on.
     pub(super) fn resume(&self) {
+        if let Some(group) = self.group() {
+            group.thaw();
+        }
         self.agent.into_iter().for_each(Tree::resume);
     }
 
@@ -107,14 +124,24 @@ impl Record {
             Some(agent) => agent.kill_alone(),
             None => self.monitor.into_iter().for_each(Tree::kill_alone),
         }
-        if let Some(group) = &self.group {
-            ControlGroup::from_path(group.clone()).kill();
+        if let Some(group) = self.group() {
+            group.kill();
         }
     }
+}
 
-    pub(crate) fn remove_group(&self) {
-        if let Some(group) = &self.group {
-            drop(ControlGroup::from_path(group.clone()));
+/// Programs that go on when this is dropped.
+enum Stopped {
+    ByGroup(Frozen),
+    BySignals(Paused),
+}
+
+impl Stopped {
+    /// Whether they have all stood still until now.
+    fn are_still(&self) -> bool {
+        match self {
+            Stopped::ByGroup(frozen) => frozen.is_still(),
+            Stopped::BySignals(paused) => paused.is_still(),
         }
     }
 }
@@ -204,7 +231,7 @@ impl NamespaceMachine {
             while watched.is_alive() && !sender.is_closed() {
                 tokio::time::sleep(WATCH_EVERY).await;
             }
-            watched.remove_group();
+            drop(watched.group());
             let _ = sender.send(true);
         });
         Some(NamespaceMachine {
@@ -308,11 +335,12 @@ impl Machine for NamespaceMachine {
             return Err(Error::new(ErrorKind::SandboxDied, "the sandbox has ended"));
         };
         let (disk, layer) = (self.disk.clone(), layer.to_owned());
+        let record = self.record.clone();
         let copying = tokio::task::spawn_blocking(move || {
-            let paused = agent.pause();
+            let stopped = record.stop(agent);
             disk::copy(&disk, &layer)?;
             // The programs' kernel is this one: what they have written is what is read.
-            Ok(match paused.is_still() {
+            Ok(match stopped.are_still() {
                 true => Consistency::Frozen,
                 false => Consistency::Crash,
             })

@@ -208,6 +208,8 @@ impl Archive for NamespaceArchive {
     }
 }
 
+pub(crate) use cgroup::default_memory_mib;
+
 /// Whether this process may make control groups for its sandboxes.
 pub(crate) fn has_control_groups() -> bool {
     cgroup::parent().is_some()

@@ -4,24 +4,30 @@
 //! Between two measurements a program can exceed a limit by what it can write or touch in that time. What one process
 //! may have and what one file may hold is bounded by resource limits besides.
 
+mod nameless;
+
 use std::collections::HashSet;
-use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blink_wire::Limit;
-use rustix::fs::{self, AtFlags, FileType, MemfdFlags, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use crate::job::Wake;
-use crate::process::tree::{Proc, must_see, must_see_one};
+use crate::process::tree::{Proc, must_see};
+use nameless::{Looker, Nameless};
 
 const MEMORY_EVERY: Duration = Duration::from_millis(100);
 const DISK_EVERY: Duration = Duration::from_millis(500);
 
-/// A disk of very many files takes long to measure; measuring takes at most this part of the time.
-const DISK_SHARE: u32 = 10;
+/// Very many files and processes take long to measure; measuring takes at most this part of the time.
+const SHARE: u32 = 10;
+
+/// How many files a disk may have for its size: as many as a file system of that size would, and enough for a small one.
+const DISK_BYTES_PER_FILE: u64 = 16 << 10;
+const LEAST_FILES: u64 = 65536;
 
 /// How often a walk is begun anew in which a program has moved a folder that was deep inside others: what the fullest one
 /// has seen counts, as no program hits each of them at its beginning.
@@ -50,7 +56,8 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
     let mut guard = Guard {
         proc: Proc::open()?,
         disk,
-        memory_device: memory_device()?,
+        looker: Looker::new()?,
+        nameless: Nameless::default(),
         limits,
     };
     std::thread::Builder::new()
@@ -71,17 +78,23 @@ enum Disk {
 struct Guard {
     proc: Proc,
     disk: Disk,
-    /// Files in memory that were never on a disk.
-    memory_device: u64,
+    looker: Looker,
+    /// What they had at the last look.
+    nameless: Nameless,
     limits: Limits,
 }
 
 impl Guard {
     fn watch(&mut self, wake: &Wake) {
-        let mut next_disk = Instant::now();
+        let (mut next_look, mut next_disk) = (Instant::now(), Instant::now());
         let mut over_disk = false;
         loop {
             std::thread::sleep(MEMORY_EVERY);
+            if Instant::now() >= next_look {
+                let begun = Instant::now();
+                self.nameless = self.looker.look(&self.proc);
+                next_look = Instant::now() + begun.elapsed() * SHARE;
+            }
             let over_memory = self
                 .limits
                 .memory_bytes
@@ -90,8 +103,8 @@ impl Guard {
                 && Instant::now() >= next_disk
             {
                 let begun = Instant::now();
-                over_disk = self.disk_bytes() > limit;
-                next_disk = Instant::now() + DISK_EVERY.max(begun.elapsed() * DISK_SHARE);
+                over_disk = self.is_over_disk(limit);
+                next_disk = Instant::now() + DISK_EVERY.max(begun.elapsed() * SHARE);
             }
             wake.set_over_limit(match (over_memory, over_disk) {
                 (true, _) => Some(Limit::Memory),
@@ -101,7 +114,7 @@ impl Guard {
         }
     }
 
-    /// What all processes hold that is not a file's.
+    /// What all processes hold that is on no disk.
     fn memory_bytes(&self) -> u64 {
         let page = rustix::param::page_size() as u64;
         let own_pages = |pid: i32| -> Option<u64> {
@@ -116,66 +129,49 @@ impl Guard {
             .iter()
             .filter_map(|path| memory_files(path))
             .sum();
-        pages * page + temporary
+        pages * page + temporary + self.nameless.memory_bytes
     }
 
-    fn disk_bytes(&self) -> u64 {
-        let folder = match &self.disk {
-            Disk::Folder(folder) => folder,
-            Disk::Root { used_before } => {
-                return must_see(root_bytes()).saturating_sub(*used_before);
+    fn is_over_disk(&self, limit: u64) -> bool {
+        match &self.disk {
+            Disk::Folder(folder) => {
+                let used = measure(folder.as_fd());
+                used.bytes + self.nameless.disk_bytes > limit
+                    || used.files > LEAST_FILES.max(limit / DISK_BYTES_PER_FILE)
             }
-        };
-        let mut seen = HashSet::new();
-        let kept = folder_bytes(folder.as_fd(), &mut seen);
-        kept + self
-            .proc
-            .pids()
-            .into_iter()
-            .map(|pid| self.unlinked_bytes(pid, &mut seen))
-            .sum::<u64>()
-    }
-
-    /// Files without a name are still on the disk while a process has them open.
-    fn unlinked_bytes(&self, pid: i32, seen: &mut HashSet<(u64, u64)>) -> u64 {
-        let folder = open_folder(self.proc.as_fd(), format!("{pid}/fd"));
-        let Some(folder) = must_see_one(folder) else {
-            return 0;
-        };
-        let Some(entries) = must_see_one(fs::Dir::read_from(&folder)) else {
-            return 0;
-        };
-        let counted = |name: &CStr| -> Option<u64> {
-            let stat = fs::statat(&folder, name, AtFlags::empty()).ok()?;
-            let on_disk =
-                is_regular(&stat) && stat.st_nlink == 0 && stat.st_dev != self.memory_device;
-            (on_disk && seen.insert((stat.st_dev, stat.st_ino))).then(|| allocated(&stat))
-        };
-        let mut counted = counted;
-        entries
-            .flatten()
-            .filter_map(|entry| counted(entry.file_name()))
-            .sum()
+            Disk::Root { used_before } => {
+                must_see(root_bytes()).saturating_sub(*used_before) > limit
+            }
+        }
     }
 }
 
-/// What the files beneath a folder occupy, however deep they are.
-fn folder_bytes(folder: BorrowedFd<'_>, seen: &mut HashSet<(u64, u64)>) -> u64 {
-    let mut most = 0;
+/// What is on a disk.
+#[derive(Debug, Default, Clone, Copy)]
+struct Used {
+    bytes: u64,
+    files: u64,
+}
+
+/// What the files beneath a folder occupy, and how many there are, however deep they are.
+fn measure(folder: BorrowedFd<'_>) -> Used {
+    let mut most = Used::default();
     for _ in 0..MOST_WALKS {
-        let mut found = HashSet::new();
-        let mut bytes = 0;
+        let mut seen = HashSet::new();
+        let mut used = Used::default();
         let top = must_see(open_folder(folder, "."));
         let walked = blink_archive::walk_tree(top, |stat| {
             let is_shared = stat.st_nlink > 1 && is_regular(stat);
-            if !is_shared || found.insert((stat.st_dev, stat.st_ino)) {
-                bytes += allocated(stat);
+            if !is_shared || seen.insert((stat.st_dev, stat.st_ino)) {
+                used.bytes += allocated(stat);
             }
+            // Another name is another entry in a folder.
+            used.files += 1;
         });
-        if bytes >= most {
-            most = bytes;
-            *seen = found;
-        }
+        most = Used {
+            bytes: used.bytes.max(most.bytes),
+            files: used.files.max(most.files),
+        };
         if walked.is_ok() {
             break;
         }
@@ -192,11 +188,6 @@ fn open_folder(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::R
 fn root_bytes() -> rustix::io::Result<u64> {
     let stat = fs::statvfs("/")?;
     Ok(stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize)
-}
-
-fn memory_device() -> rustix::io::Result<u64> {
-    let file = fs::memfd_create("blink", MemfdFlags::CLOEXEC)?;
-    Ok(fs::fstat(file)?.st_dev)
 }
 
 fn memory_files(path: &str) -> Option<u64> {
@@ -228,32 +219,12 @@ mod tests {
         std::fs::hard_link(folder.path().join("a/b/data"), folder.path().join("again")).unwrap();
         std::os::unix::fs::symlink("/", folder.path().join("root")).unwrap();
         let opened = open_folder(fs::CWD, folder.path()).unwrap();
-        let bytes = folder_bytes(opened.as_fd(), &mut HashSet::new());
+        let Used { bytes, files } = measure(opened.as_fd());
         assert!(
             (1 << 20..(1 << 20) + (128 << 10)).contains(&bytes),
             "{bytes}"
         );
-    }
-
-    #[test]
-    fn an_unlinked_file_that_is_open_counts_and_one_in_memory_does_not() {
-        let guard = Guard {
-            proc: Proc::open().unwrap(),
-            disk: Disk::Root { used_before: 0 },
-            memory_device: memory_device().unwrap(),
-            limits: Limits::default(),
-        };
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let before = guard.unlinked_bytes(pid, &mut HashSet::new());
-        let mut file = tempfile::tempfile_in(std::env::current_dir().unwrap()).unwrap();
-        std::io::Write::write_all(&mut file, &vec![1; 4 << 20]).unwrap();
-        file.sync_all().unwrap();
-        let memory = fs::memfd_create("m", MemfdFlags::CLOEXEC).unwrap();
-        rustix::io::write(&memory, &vec![1; 4 << 20]).unwrap();
-        let after = guard.unlinked_bytes(pid, &mut HashSet::new());
-        assert!(
-            (4 << 20..5 << 20).contains(&(after - before)),
-            "{before} {after}"
-        );
+        // The folder, two in it, two names of the file and the link.
+        assert!((5..=6).contains(&files), "{files}");
     }
 }
