@@ -8,15 +8,7 @@ use std::time::Duration;
 
 use blink_core::{Command, Mount, Network, Sandbox};
 
-use crate::support::{blink, isolation, ok};
-
-fn is_namespace() -> bool {
-    let is = isolation() == blink_core::IsolationChoice::Namespace;
-    if !is {
-        eprintln!("skipped: programs of a micro-VM have a kernel of their own");
-    }
-    is
-}
+use crate::support::{blink, is_namespace, ok};
 
 async fn python(sandbox: &Sandbox, script: &str) -> String {
     let output = ok(sandbox.exec(Command::new("python3").args(["-c", script]))).await;

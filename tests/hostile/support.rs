@@ -70,6 +70,11 @@ pub(crate) fn isolation() -> IsolationChoice {
     }
 }
 
+/// Whether the programs of the sandboxes share the host's kernel. A micro-VM's are held by one of their own.
+pub(crate) fn is_namespace() -> bool {
+    isolation() == IsolationChoice::Namespace
+}
+
 /// Blink in a home that lasts as long as what is returned.
 pub(crate) async fn blink() -> TestBlink {
     let home = tempfile::Builder::new()

@@ -9,15 +9,7 @@ use blink_core::{Blink, Command, ErrorKind, Mount, Network, Session};
 use tempfile::TempDir;
 
 use crate::server::{Image, Layer};
-use crate::support::{fails, isolation, ok};
-
-fn is_namespace() -> bool {
-    let is = isolation() == blink_core::IsolationChoice::Namespace;
-    if !is {
-        eprintln!("skipped: a micro-VM's root is put together by its own kernel");
-    }
-    is
-}
+use crate::support::{fails, is_namespace, isolation, ok};
 
 struct Place {
     folder: TempDir,
