@@ -86,6 +86,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--process-memory-bytes" => settings.memory_bytes = Some(arguments.number(&option)?),
             "--file-bytes" => settings.file_bytes = Some(arguments.number(&option)?),
             "--memory-bytes" => limits.memory_bytes = Some(arguments.number(&option)?),
+            "--own-network" => limits.own_network = true,
             "--disk-bytes" => limits.disk_bytes = Some(arguments.number(&option)?),
             "--disk-folder" => limits.disk_folder = Some(arguments.value(&option)?.into()),
             _ => return Err(format!("unknown option {option}").into()),

@@ -1,7 +1,7 @@
 //! Programs that want the host's memory and disk: by what they make, which is read by whoever embeds Blink, and by what they keep
 //! where it is hard to see.
 
-use blink_core::{Command, ErrorKind, Output, SandboxBuilder};
+use blink_core::{Command, ErrorKind, Network, Output, SandboxBuilder};
 
 use crate::support::{blink, fails, is_namespace, ok};
 
@@ -74,6 +74,25 @@ for number in range(64):
     libc.memset(at, 1, 16 * MIB); time.sleep(0.05)
     libc.munmap(at + MIB, 15 * MIB)";
     was_over("memory", &hoard(script, |builder| builder).await);
+}
+
+#[tokio::test]
+async fn what_is_sent_and_not_received_counts() {
+    let script = "
+import socket
+kept = []
+for number in range(8000):
+    pair = socket.socketpair(); kept.append(pair)
+    pair[0].setblocking(False)
+    try:
+        while True: pair[0].send(b'x' * 65536)
+    except BlockingIOError: pass";
+    let own = |builder: SandboxBuilder| builder.network(Network::None);
+    was_over("memory", &hoard(script, own).await);
+    if is_namespace() {
+        let shared = |builder: SandboxBuilder| builder.network(Network::Host);
+        was_over("memory", &hoard(script, shared).await);
+    }
 }
 
 /// What nothing counted was 1 GiB of segments and half of messages.

@@ -5,6 +5,7 @@
 //! may have and what one file may hold is bounded by resource limits besides.
 
 mod nameless;
+mod sockets;
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use crate::job::Wake;
 use crate::process::tree::{Proc, must_see};
 use nameless::{Looker, Nameless};
+use sockets::Which;
 
 const MEMORY_EVERY: Duration = Duration::from_millis(100);
 const DISK_EVERY: Duration = Duration::from_millis(500);
@@ -38,6 +40,8 @@ const MOST_WALKS: usize = 8;
 pub(crate) struct Limits {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) disk_bytes: Option<u64>,
+    /// Whether all sockets of the network are the sandbox's.
+    pub(crate) own_network: bool,
     /// The folder that holds what the sandbox has written. Where it is the whole root file system, none.
     pub(crate) disk_folder: Option<PathBuf>,
 }
@@ -58,6 +62,7 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
         disk,
         looker: Looker::new()?,
         nameless: Nameless::default(),
+        socket_bytes: 0,
         limits,
     };
     std::thread::Builder::new()
@@ -81,6 +86,7 @@ struct Guard {
     looker: Looker,
     /// What they had at the last look.
     nameless: Nameless,
+    socket_bytes: u64,
     limits: Limits,
 }
 
@@ -88,11 +94,13 @@ impl Guard {
     fn watch(&mut self, wake: &Wake) {
         let (mut next_look, mut next_disk) = (Instant::now(), Instant::now());
         let mut over_disk = false;
+        // What a file system or a kernel of its own counts is not looked for.
+        let is_looking = self.limits.memory_bytes.is_some() || matches!(self.disk, Disk::Folder(_));
         loop {
             std::thread::sleep(MEMORY_EVERY);
-            if Instant::now() >= next_look {
+            if is_looking && Instant::now() >= next_look {
                 let begun = Instant::now();
-                self.nameless = self.looker.look(&self.proc);
+                self.look();
                 next_look = Instant::now() + begun.elapsed() * SHARE;
             }
             let over_memory = self
@@ -114,6 +122,18 @@ impl Guard {
         }
     }
 
+    /// Looks at what is held by descriptors and mappings.
+    fn look(&mut self) {
+        let mut sockets = HashSet::new();
+        self.nameless = self.looker.look(&self.proc, &mut sockets);
+        if self.limits.memory_bytes.is_some() {
+            self.socket_bytes = match self.limits.own_network {
+                true => sockets::bytes(&Which::All),
+                false => sockets::bytes(&Which::Open(&sockets)),
+            };
+        }
+    }
+
     /// What all processes hold that is on no disk.
     fn memory_bytes(&self) -> u64 {
         let page = rustix::param::page_size() as u64;
@@ -129,7 +149,7 @@ impl Guard {
             .iter()
             .filter_map(|path| memory_files(path))
             .sum();
-        pages * page + temporary + self.nameless.memory_bytes
+        pages * page + temporary + self.nameless.memory_bytes + self.socket_bytes
     }
 
     fn is_over_disk(&self, limit: u64) -> bool {

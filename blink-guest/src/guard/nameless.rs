@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 
-use rustix::fs::{self, AtFlags, MemfdFlags};
+use rustix::fs::{self, AtFlags, FileType, MemfdFlags};
 
 use super::{allocated, is_regular, open_folder};
 use crate::process::tree::{Proc, must_see_one};
@@ -41,16 +41,17 @@ impl Looker {
         })
     }
 
-    pub(super) fn look(&mut self, proc: &Proc) -> Nameless {
-        self.look_at(proc, proc.pids())
+    /// Looks at all processes. The inodes of the sockets that they have open come with it.
+    pub(super) fn look(&mut self, proc: &Proc, sockets: &mut HashSet<u64>) -> Nameless {
+        self.look_at(proc, proc.pids(), sockets)
     }
 
-    fn look_at(&mut self, proc: &Proc, pids: Vec<i32>) -> Nameless {
+    fn look_at(&mut self, proc: &Proc, pids: Vec<i32>, sockets: &mut HashSet<u64>) -> Nameless {
         let mut open = HashSet::new();
         let mut mapped = HashMap::new();
         let mut found = Nameless::default();
         for pid in pids {
-            self.look_at_descriptors(proc, pid, &mut open, &mut found);
+            self.look_at_descriptors(proc, pid, &mut open, sockets, &mut found);
             // As long as a program makes it, and one of its lines after the other: `begin-end rights offset device inode name`.
             let maps = proc.read_whole(pid, "maps").unwrap_or_default();
             for (file, end) in maps.lines().filter_map(|line| self.mapping(line)) {
@@ -77,6 +78,7 @@ impl Looker {
         proc: &Proc,
         pid: i32,
         open: &mut HashSet<(Place, u64)>,
+        sockets: &mut HashSet<u64>,
         found: &mut Nameless,
     ) -> Option<()> {
         let folder = must_see_one(open_folder(proc.as_fd(), format!("{pid}/fd")))?;
@@ -86,7 +88,9 @@ impl Looker {
             .flatten()
             .filter_map(|entry| stat(entry.file_name()))
         {
-            if is_regular(&stat) && stat.st_nlink == 0 {
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+                sockets.insert(stat.st_ino);
+            } else if is_regular(&stat) && stat.st_nlink == 0 {
                 let place = match stat.st_dev == self.memory_device {
                     true => Place::Memory,
                     false => Place::Disk,
@@ -204,7 +208,7 @@ mod tests {
     fn what_is_open_or_mapped_counts_once_and_for_as_long() {
         let proc = Proc::open().unwrap();
         let mut looker = Looker::new().unwrap();
-        let mut look = || looker.look_at(&proc, vec![own(), own()]);
+        let mut look = || looker.look_at(&proc, vec![own(), own()], &mut HashSet::new());
         let size = SIZE as u64;
         let disk = |disk_bytes| Nameless {
             disk_bytes,

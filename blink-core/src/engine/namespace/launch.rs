@@ -246,6 +246,9 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     if spec.mounts.iter().any(|mount| !mount.read_only) {
         limits.push("--keep-owners".to_owned());
     }
+    if spec.network == Network::None {
+        limits.push("--own-network".to_owned());
+    }
     let mut add = |name: &str, value: String| limits.extend([name.to_owned(), value]);
     add("--processes", resources.processes.to_string());
     add("--file-bytes", disk_bytes.to_string());
