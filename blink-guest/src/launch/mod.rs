@@ -8,7 +8,7 @@
 
 mod channel;
 mod program;
-mod sandbox;
+pub(crate) mod sandbox;
 mod surroundings;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -10,7 +10,7 @@ mod privileges;
 mod root;
 mod sources;
 mod users;
-mod way;
+pub(crate) mod way;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -20,13 +20,13 @@ type Identity = (u64, u64);
 
 /// What there must be at the end of a way, and is made where nothing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Folder,
     File,
 }
 
 /// The new root.
-pub(super) struct NewRoot {
+pub(crate) struct NewRoot {
     root: OwnedFd,
     /// Folders into which nothing leads.
     reserved: Vec<Identity>,
@@ -41,7 +41,7 @@ impl AsFd for NewRoot {
 }
 
 impl NewRoot {
-    pub(super) fn new(root: OwnedFd) -> NewRoot {
+    pub(crate) fn new(root: OwnedFd) -> NewRoot {
         NewRoot {
             root,
             reserved: Vec::new(),
@@ -50,7 +50,7 @@ impl NewRoot {
     }
 
     /// A folder of the root's own, to which no link may lead, and into which no other way leads from now on.
-    pub(super) fn own(&mut self, name: &str) -> Result<OwnedFd, Failure> {
+    pub(crate) fn own(&mut self, name: &str) -> Result<OwnedFd, Failure> {
         let shown = Path::new("/").join(name);
         let folder = self.step(&self.root, name.as_bytes(), Some(End::Folder), &shown)?;
         match folder {
@@ -63,7 +63,7 @@ impl NewRoot {
     }
 
     /// The same of a folder in one of the root's own.
-    pub(super) fn own_in(&mut self, folder: &OwnedFd, name: &str) -> Result<(), Failure> {
+    pub(crate) fn own_in(&mut self, folder: &OwnedFd, name: &str) -> Result<(), Failure> {
         let shown = Path::new(name);
         match self.step(folder, name.as_bytes(), Some(End::Folder), shown)? {
             Step::Into(folder) => self.reserved.push(identity(&folder, shown)?),
@@ -73,13 +73,13 @@ impl NewRoot {
     }
 
     /// What a mount shows of the host.
-    pub(super) fn is_hosts(&mut self, mount: impl AsFd, shown: &Path) -> Result<(), Failure> {
+    pub(crate) fn is_hosts(&mut self, mount: impl AsFd, shown: &Path) -> Result<(), Failure> {
         self.hosts.push(identity(mount, shown)?);
         Ok(())
     }
 
     /// What is at a path, or is made there.
-    pub(super) fn place(&self, path: &Path, end: End) -> Result<OwnedFd, Failure> {
+    pub(crate) fn place(&self, path: &Path, end: End) -> Result<OwnedFd, Failure> {
         let mut left: Vec<Vec<u8>> = Vec::new();
         push(&mut left, path);
         let mut folders: Vec<OwnedFd> = Vec::new();
