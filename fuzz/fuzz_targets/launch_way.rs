@@ -42,7 +42,8 @@ impl Bytes<'_> {
         for _ in 0..=begin / 3 % 4 {
             path.push(NAMES[self.next() % NAMES.len()]);
         }
-        path
+        // As the library takes paths: what is at `file/.` is the file.
+        path.components().collect()
     }
 }
 
@@ -120,7 +121,8 @@ fn ask(
     match (&placed, before) {
         (Some(file), _) => {
             let found = look_at(file);
-            let seen = find(root, path).expect("what was placed is there");
+            let seen =
+                find(root, path).unwrap_or_else(|| panic!("{path:?} is at {:?}", found.path));
             assert_eq!(found.identity, seen.identity, "{path:?} is elsewhere");
             assert_eq!(found.is_folder, is_folder, "{path:?} is something else");
             let inside = look_at(root).path;

@@ -25,6 +25,19 @@ pub(crate) enum End {
     File,
 }
 
+/// What a name must be, and whether it is made where nothing is.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    end: End,
+    is_made: bool,
+}
+
+impl Wanted {
+    fn made(end: End) -> Wanted {
+        Wanted { end, is_made: true }
+    }
+}
+
 /// The new root.
 pub(crate) struct NewRoot {
     root: OwnedFd,
@@ -52,7 +65,12 @@ impl NewRoot {
     /// A folder of the root's own, to which no link may lead, and into which no other way leads from now on.
     pub(crate) fn own(&mut self, name: &str) -> Result<OwnedFd, Failure> {
         let shown = Path::new("/").join(name);
-        let folder = self.step(&self.root, name.as_bytes(), Some(End::Folder), &shown)?;
+        let folder = self.step(
+            &self.root,
+            name.as_bytes(),
+            Wanted::made(End::Folder),
+            &shown,
+        )?;
         match folder {
             Step::Into(folder) => {
                 self.reserved.push(identity(&folder, &shown)?);
@@ -65,7 +83,7 @@ impl NewRoot {
     /// The same of a folder in one of the root's own.
     pub(crate) fn own_in(&mut self, folder: &OwnedFd, name: &str) -> Result<(), Failure> {
         let shown = Path::new(name);
-        match self.step(folder, name.as_bytes(), Some(End::Folder), shown)? {
+        match self.step(folder, name.as_bytes(), Wanted::made(End::Folder), shown)? {
             Step::Into(folder) => self.reserved.push(identity(&folder, shown)?),
             Step::Link(_) => return Err(in_the_way(shown)),
         }
@@ -90,12 +108,14 @@ impl NewRoot {
                 continue;
             }
             let here = folders.last().unwrap_or(&self.root);
-            let make = match left.is_empty() {
-                true => end,
-                false => End::Folder,
+            let wanted = Wanted {
+                end: match left.is_empty() {
+                    true => end,
+                    false => End::Folder,
+                },
+                is_made: !folders.iter().any(|folder| self.is_of_host(folder)),
             };
-            let may_make = !folders.iter().any(|folder| self.is_of_host(folder));
-            match self.step(here, &name, may_make.then_some(make), path)? {
+            match self.step(here, &name, wanted, path)? {
                 Step::Into(next) => {
                     if self.reserved.contains(&identity(&next, path)?) {
                         return Err(failure(path, LAUNCH_RESERVED, Errno::ACCESS));
@@ -114,33 +134,38 @@ impl NewRoot {
                 }
             }
         }
-        folders
+        let found = folders
             .pop()
-            .ok_or_else(|| failure(path, LAUNCH_RESERVED, Errno::ACCESS))
+            .ok_or_else(|| failure(path, LAUNCH_RESERVED, Errno::ACCESS))?;
+        // A way that ends with `..` has not been asked what is there.
+        match is_folder(&found, path)? == (end == End::Folder) {
+            true => Ok(found),
+            false => Err(in_the_way(path)),
+        }
     }
 
     fn is_of_host(&self, folder: &OwnedFd) -> bool {
         identity(folder, Path::new("")).is_ok_and(|found| self.hosts.contains(&found))
     }
 
-    /// One name further; with `make`, what is missing is made, and what is there must be that.
+    /// One name further.
     fn step(
         &self,
         here: &OwnedFd,
         name: &[u8],
-        make: Option<End>,
+        wanted: Wanted,
         shown: &Path,
     ) -> Result<Step, Failure> {
         let c_name = CString::new(name).map_err(|_| failure(shown, "holds a NUL", Errno::INVAL))?;
         let failed = |step| Failure::at(shown, step);
         let found = match statat(here, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => FileType::from_raw_mode(found.st_mode),
-            Err(Errno::NOENT) => {
-                let make = make.ok_or_else(|| failure(shown, LAUNCH_NO_PLACE, Errno::NOENT))?;
-                return make_in(here, &c_name, make)
+            Err(Errno::NOENT) if wanted.is_made => {
+                return make_in(here, &c_name, wanted.end)
                     .map(Step::Into)
                     .map_err(failed("cannot be made in the sandbox"));
             }
+            Err(Errno::NOENT) => return Err(failure(shown, LAUNCH_NO_PLACE, Errno::NOENT)),
             Err(error) => return Err(failed("cannot be looked at in the sandbox")(error)),
         };
         if found == FileType::Symlink {
@@ -148,8 +173,7 @@ impl NewRoot {
                 .map_err(failed("cannot be read in the sandbox"))?;
             return Ok(Step::Link(OsStr::from_bytes(target.as_bytes()).into()));
         }
-        let is_folder = found == FileType::Directory;
-        if make.is_some_and(|make| (make == End::Folder) != is_folder) {
+        if (wanted.end == End::Folder) != (found == FileType::Directory) {
             return Err(in_the_way(shown));
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -192,6 +216,11 @@ fn make_in(here: &OwnedFd, name: &CString, make: End) -> rustix::io::Result<Owne
 fn identity(file: impl AsFd, shown: &Path) -> Result<Identity, Failure> {
     let found = fstat(file).map_err(Failure::at(shown, "cannot be looked at in the sandbox"))?;
     Ok((found.st_dev, found.st_ino))
+}
+
+fn is_folder(file: &OwnedFd, shown: &Path) -> Result<bool, Failure> {
+    let found = fstat(file).map_err(Failure::at(shown, "cannot be looked at in the sandbox"))?;
+    Ok(FileType::from_raw_mode(found.st_mode) == FileType::Directory)
 }
 
 fn in_the_way(shown: &Path) -> Failure {
