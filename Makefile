@@ -74,12 +74,14 @@ bench: setup ## Run the benchmarks
 	cargo bench --package blink-wire
 	@if [[ -x bench/run ]]; then bench/run; fi
 
-lint: setup ## Check formatting, lints, documentation and scripts
+lint: setup ## Check formatting, lints, documentation, scripts and dependencies
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	@scripts/lint-scripts
+	@scripts/setup lint
+	@scripts/lint-dependencies
 	@scripts/header --check
 
 fuzz: setup ## Fuzz each target for FUZZ_SECONDS (30), as many at once as there are processors
