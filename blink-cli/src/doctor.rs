@@ -87,8 +87,9 @@ fn page(report: &Report) -> String {
     let limits = match report.control_groups {
         true => "Control groups hold the limits of a sandbox as a whole.",
         false => {
-            "Control groups are not delegated to Blink: limits of resources hold instead, which are coarser for memory \
-             and processors."
+            "Control groups are not delegated to Blink: limits of resources hold for each process, and memory and disk are \
+             measured several times a second. A program can exceed them for that long; files in memory whose descriptors are \
+             in flight between sockets are not counted (docs/SECURITY.md)."
         }
     };
     let _ = writeln!(page, "\nHypervisor: {hypervisor}\n\n{users}\n{limits}");

@@ -459,6 +459,7 @@ impl Program {
             search: bytes(search),
             numbers: vec![0, 1],
             sandbox: None,
+            kept: 0,
         }
     }
 }

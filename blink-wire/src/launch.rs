@@ -69,6 +69,9 @@ pub struct LaunchPlan {
     /// What a sandbox's program needs besides.
     #[n(6)]
     pub sandbox: Option<SandboxPlan>,
+    /// How many descriptors follow that the launcher has open until it ends, and no program gets.
+    #[n(7)]
+    pub kept: u32,
 }
 
 /// A sandbox, whose first process is the program. Paths are the host's, but for those that say otherwise.
@@ -90,10 +93,13 @@ pub struct SandboxPlan {
     /// The folders that the root is made of, the lowest first.
     #[n(4)]
     pub layers: Vec<PathBytes>,
-    /// The folder that takes what is changed of them.
+    /// The folder of the disk.
+    #[n(16)]
+    pub disk: PathBytes,
+    /// The folder in it that takes what is changed of the layers.
     #[n(5)]
     pub upper: PathBytes,
-    /// The folder that the overlay needs for itself.
+    /// The folder in it that the overlay needs for itself.
     #[n(6)]
     pub work: PathBytes,
     /// Folders that are seen as they are on the host, at the same place.
@@ -138,6 +144,9 @@ pub struct SandboxUsers {
     /// The id, on the host, of the agent, which is none of them: inside, its number is the count.
     #[n(2)]
     pub agent: u32,
+    /// The first id by which they own files of layers and disks, whichever sandbox these are in.
+    #[n(3)]
+    pub stored: u32,
 }
 
 /// A file or folder of the host that is seen in a sandbox.

@@ -1,7 +1,7 @@
 //! What a program in a sandbox cannot do.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use blink_core::{Command, Isolation, Mount, Network};
 
@@ -478,6 +478,95 @@ async fn a_mount_is_shared_with_the_host() {
     // What is removed with the sandbox is the sandbox's alone.
     sandbox.remove().await;
     assert!(shared.join("out").exists());
+}
+
+#[tokio::test]
+async fn root_stands_for_the_owner_of_what_is_mounted() {
+    const OWNER: u32 = 1234;
+    let is_root = has(Capability::HostKernel) && has(Capability::Users);
+    if !is_root {
+        return;
+    }
+    let host = mountable();
+    let shared = host.path().join("shared");
+    for path in [&shared, &shared.join("in")] {
+        std::os::unix::fs::chown(path, Some(OWNER), Some(OWNER + 1)).unwrap();
+    }
+    // The host's root is not who is root inside.
+    fs::write(shared.join("secret"), "the host's root's").unwrap();
+    fs::set_permissions(shared.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mount = Mount::new(&shared, "/work");
+    let sandbox = sandbox_with(|builder| builder.mount(mount)).await;
+    let script = "cd /work && stat -c '%u %g' . in secret && echo new >new && mkdir folder && \
+                  chown 0:0 in && ! cat secret 2>/dev/null && ! chown 0:0 secret 2>/dev/null && ! chmod 644 secret 2>/dev/null";
+    assert_eq!(sandbox.says(script).await, "0 0\n0 0\n65534 65534");
+    ok(sandbox.files().write("/work/file", "by the agent")).await;
+    for name in ["in", "new", "folder", "file"] {
+        let found = fs::metadata(shared.join(name)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (OWNER, OWNER + 1), "{name}");
+    }
+    let secret = fs::metadata(shared.join("secret")).unwrap();
+    assert_eq!((secret.uid(), secret.mode() & 0o777), (0, 0o600));
+    // Others keep their numbers.
+    if fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).is_ok() {
+        let output = sandbox
+            .run(Command::shell("echo x >/work/other").user("77:88"))
+            .await;
+        assert!(output.status.success(), "{}", shown(&output));
+        let found = fs::metadata(shared.join("other")).unwrap();
+        assert_eq!((found.uid(), found.gid()), (77, 88));
+    }
+}
+
+/// The host's user that a program of a sandbox is.
+fn user_on_host(argument: &str) -> u32 {
+    let is_it = |folder: &std::path::Path| {
+        fs::read(folder.join("cmdline"))
+            .is_ok_and(|line| line == format!("sleep\0{argument}\0").as_bytes())
+    };
+    let folders = fs::read_dir("/proc").unwrap().flatten();
+    let folder = folders.map(|entry| entry.path()).find(|path| is_it(path));
+    fs::metadata(folder.unwrap()).unwrap().uid()
+}
+
+#[tokio::test]
+async fn sandboxes_of_root_share_no_user_and_no_quota() {
+    let is_root = has(Capability::HostKernel) && has(Capability::Users);
+    if !is_root {
+        return;
+    }
+    let (first, second) = (sandbox().await, sandbox().await);
+    let mut users = Vec::new();
+    for (number, sandbox) in [&first, &second].into_iter().enumerate() {
+        let argument = format!("8640{number}.{}", std::process::id());
+        let script = format!(
+            "sleep {argument} >/dev/null 2>&1 & while ! grep -qa {argument} /proc/$!/cmdline; do :; done"
+        );
+        sandbox.says(&script).await;
+        users.push(user_on_host(&argument));
+        // What is stored belongs to the same user in any sandbox.
+        sandbox
+            .says(
+                "echo stored >/stored; chown 5:6 /stored; stat -c '%u %g' /stored | grep -x '5 6'",
+            )
+            .await;
+    }
+    assert!(users.iter().all(|user| *user >= 65536), "{users:?}");
+    assert!(users[0].abs_diff(users[1]) >= 65536, "{users:?}");
+    // Pipes get less where one user has many.
+    let pipes = "import fcntl, os, time\nkept = [os.pipe() for number in range(1500)]\n\
+                 print(fcntl.fcntl(os.pipe()[0], 1032), flush=True)\n";
+    let all = format!("{pipes}open('/full', 'w')\ntime.sleep(100)");
+    let filler = ok(first.spawn(python(&all))).await;
+    first
+        .says("while ! [ -e /full ]; do sleep 0.01; done")
+        .await;
+    let one = "import fcntl, os\nprint(fcntl.fcntl(os.pipe()[0], 1032))";
+    let size = |text: String| text.trim().parse::<u32>().unwrap();
+    let of_first = size(first.run(python(one)).await.text().into_owned());
+    let of_second = size(second.run(python(one)).await.text().into_owned());
+    assert!(of_first < of_second, "{of_first} {of_second}");
+    drop(filler);
 }
 
 #[tokio::test]

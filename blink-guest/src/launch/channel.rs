@@ -40,7 +40,7 @@ impl Control {
     }
 
     /// The plan; `None` where it does not come whole.
-    pub(crate) fn receive(&self) -> Option<(LaunchPlan, Vec<OwnedFd>)> {
+    pub(crate) fn receive(&self) -> Option<Received> {
         let mut length = [0; LENGTH_BYTES];
         let mut descriptors = Vec::new();
         let mut read = 0;
@@ -67,7 +67,13 @@ impl Control {
             };
         }
         let plan = LaunchPlan::from_body(&body).ok()?;
-        (plan.numbers.len() == descriptors.len()).then_some((plan, descriptors))
+        let all = plan.numbers.len() + usize::try_from(plan.kept).ok()?;
+        let kept = (all == descriptors.len()).then(|| descriptors.split_off(plan.numbers.len()))?;
+        Some(Received {
+            plan,
+            descriptors,
+            kept,
+        })
     }
 
     fn receive_some(
@@ -120,6 +126,15 @@ impl Control {
             }
         }
     }
+}
+
+/// A plan with its descriptors.
+pub(crate) struct Received {
+    pub(crate) plan: LaunchPlan,
+    /// The program's.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// The launcher's, which are open until it ends.
+    pub(crate) kept: Vec<OwnedFd>,
 }
 
 /// The socket was all three of them.

@@ -21,7 +21,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getppid, kill_process, pidfd_open, wait, waitpid,
 };
 
-use channel::Control;
+use channel::{Control, Received};
 
 /// The step of a start that failed, and what it was done to.
 #[derive(Debug)]
@@ -72,9 +72,14 @@ fn launch(control: &Control) -> Result<(), Failure> {
     channel::replace_standard_descriptors()?;
     surroundings::reset();
     // Nobody waits for what was not said to its end.
-    let Some((plan, descriptors)) = control.receive() else {
+    let Some(received) = control.receive() else {
         return Ok(());
     };
+    let Received {
+        plan,
+        descriptors,
+        kept: _kept,
+    } = received;
     let Some(parent) = watch_parent(plan.parent) else {
         return Ok(());
     };

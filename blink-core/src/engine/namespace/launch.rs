@@ -15,6 +15,7 @@ use rustix::fs::FlockOperation;
 
 use super::cgroup::{self, ControlGroup};
 use super::machine::{NamespaceMachine, Record};
+use super::ranges::Range;
 use super::{Tools, disk, machine, userns};
 use crate::child::{self, LaunchError};
 use crate::engine::MachineSpec;
@@ -72,6 +73,11 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     if leased {
         agent.push("--leased".to_owned());
     }
+    let range = tools.id_base.and_then(|_| tools.span.take());
+    if let Some(range) = &range {
+        // The launcher's, and so in use for as long as the sandbox is there.
+        descriptors.push(range.file().as_fd());
+    }
     agent.extend(["--programs-fd".to_owned(), PROGRAMS.to_string()]);
     agent.extend(["--life-fd".to_owned(), LIFE.to_string()]);
     agent.extend(agent_limits(spec, group.is_some()));
@@ -85,7 +91,8 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         environment: Vec::new(),
         search: child::bytes(""),
         numbers,
-        sandbox: Some(sandbox_plan(tools, spec, group.as_ref())),
+        sandbox: Some(sandbox_plan(tools, spec, group.as_ref(), range.as_ref())),
+        kept: u32::from(range.is_some()),
     };
     fault::before(Step::NamespaceBoot).map_err(|error| failed("its launcher", error))?;
     let launched = tools
@@ -93,7 +100,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         .start(&mut plan, &descriptors)
         .map_err(not_launched)?;
     // The other ends must see it end.
-    drop((agent_link, listener, held));
+    drop((agent_link, listener, held, range));
     let first = match launched.first_process(spec.boot_timeout) {
         Ok(first) => first,
         Err(error) => {
@@ -159,7 +166,12 @@ fn not_launched(error: LaunchError) -> Error {
 }
 
 /// What the sandbox is made of.
-fn sandbox_plan(tools: &Tools, spec: &MachineSpec, group: Option<&ControlGroup>) -> SandboxPlan {
+fn sandbox_plan(
+    tools: &Tools,
+    spec: &MachineSpec,
+    group: Option<&ControlGroup>,
+    range: Option<&Range>,
+) -> SandboxPlan {
     let lowest = spec.rootfs.as_deref().unwrap_or(&tools.host_root.path);
     let layers = spec.layers.iter().map(|layer| layer.join(disk::UPPER));
     let layers = std::iter::once(lowest.to_owned()).chain(layers);
@@ -183,16 +195,18 @@ fn sandbox_plan(tools: &Tools, spec: &MachineSpec, group: Option<&ControlGroup>)
     };
     SandboxPlan {
         group: group.map(|group| child::bytes(group.path().join("cgroup.procs"))),
-        users: tools.id_base.map(|base| SandboxUsers {
-            base,
+        users: tools.id_base.map(|stored| SandboxUsers {
+            base: range.map_or(stored, |range| range.base),
             count: userns::ID_COUNT,
-            agent: userns::agent_id(base),
+            agent: range.map_or(userns::agent_id(stored), |range| range.agent),
+            stored,
         }),
         host_name: spec.host_name.clone(),
         own_network: spec.network == Network::None,
         layers: layers.map(child::bytes).collect(),
-        upper: child::bytes(spec.disk.join(disk::UPPER)),
-        work: child::bytes(spec.disk.join(disk::WORK)),
+        disk: child::bytes(&spec.disk),
+        upper: child::bytes(disk::UPPER),
+        work: child::bytes(disk::WORK),
         shown: shown.iter().map(child::bytes).collect(),
         resolver: resolver.map(child::bytes),
         agent: child::bytes(tools.guest.parent().unwrap_or(&tools.guest)),

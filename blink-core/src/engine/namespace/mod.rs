@@ -13,6 +13,7 @@ mod disk;
 mod launch;
 mod leftovers;
 mod machine;
+mod ranges;
 mod userns;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use crate::transfer::Tell;
 #[cfg(feature = "fuzzing")]
 pub(crate) use archive::fuzzing as archive_fuzzing;
 pub(crate) use leftovers::Leftovers;
+use ranges::Span;
 pub(crate) use userns::id_base;
 
 /// The engine, opened once.
@@ -48,6 +50,8 @@ pub(crate) struct Tools {
     host_root: HostRoot,
     /// The first host id of the sandboxes' users, where Blink is root.
     id_base: Option<u32>,
+    /// Of which each of root's sandboxes has a range of its own.
+    span: Span,
 }
 
 impl NamespaceEngine {
@@ -84,6 +88,7 @@ impl NamespaceEngine {
             launcher,
             host_root,
             id_base,
+            span: Span::from_environment()?,
         };
         Ok(NamespaceEngine {
             tools: Arc::new(tools),

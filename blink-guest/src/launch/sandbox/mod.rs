@@ -15,7 +15,7 @@ pub(crate) mod way;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use blink_wire::{LaunchPlan, SandboxPlan};
+use blink_wire::{LAUNCH_OVERLAY, LaunchPlan, SandboxPlan, SandboxUsers};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -23,7 +23,7 @@ use rustix::process::Pid;
 
 use super::channel::Control;
 use super::{Failure, program};
-use sources::{Sources, path};
+use sources::{LAUNCH_OWNERS, Sources, path};
 
 /// Says that a start has failed, which was reported.
 pub(super) const FAILED: u8 = b'f';
@@ -48,7 +48,11 @@ pub(super) fn start(
     sandbox: &SandboxPlan,
     descriptors: &[OwnedFd],
 ) -> Result<First, Failure> {
-    let sources = open_as_root(sandbox)?;
+    let (sources, users) = open_as_root(sandbox)?;
+    let sandbox = &SandboxPlan {
+        users,
+        ..sandbox.clone()
+    };
     let pair = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -95,28 +99,47 @@ pub(super) fn start(
             .map_err(Failure::at(path(group), "cannot be joined"))?;
     }
     users::map(pid, sandbox.users.as_ref())?;
-    if let (Some(sources), true) = (&sources, sandbox.users.is_some()) {
-        let namespace = users::namespace(pid)?;
-        for mount in &sources.mounts {
-            mounts::map_owners(mount, &namespace);
-        }
-    }
     rustix::io::write(&first.socket, &[GO])
         .map_err(Failure::at("the sandbox's first process", "has ended"))?;
     Ok(first)
 }
 
-/// What the sandbox is made of, where this process may open it for users of the sandbox's own.
-fn open_as_root(sandbox: &SandboxPlan) -> Result<Option<Sources>, Failure> {
-    if sandbox.users.is_none() {
-        return Ok(None);
+/// What the sandbox is made of, where this process may open it for users of the sandbox's own, and who these are.
+fn open_as_root(sandbox: &SandboxPlan) -> Result<(Option<Sources>, Option<SandboxUsers>), Failure> {
+    let Some(users) = &sandbox.users else {
+        return Ok((None, None));
+    };
+    // By whom everything is stored already.
+    let shared = SandboxUsers {
+        base: users.stored,
+        ..users.clone()
+    };
+    if users.base != users.stored {
+        match Sources::open(sandbox, Some(&users::of_stored(users)?)) {
+            Ok(sources) => return with_owners(sources, users),
+            // Before Linux 6.15, and on file systems that cannot.
+            Err(failure) if matches!(failure.step, LAUNCH_OWNERS | LAUNCH_OVERLAY) => {}
+            Err(failure) if failure.errno == libc::EPERM => {}
+            Err(failure) => return Err(failure),
+        }
     }
-    match Sources::open(sandbox) {
-        Ok(sources) => Ok(Some(sources)),
+    match Sources::open(sandbox, None) {
+        Ok(sources) => with_owners(sources, &shared),
         // Root of a container, say.
-        Err(failure) if failure.errno == libc::EPERM => Ok(None),
+        Err(failure) if failure.errno == libc::EPERM => Ok((None, Some(shared))),
         Err(failure) => Err(failure),
     }
+}
+
+/// Lets the owners of mounts be the sandbox's root, where their file systems can.
+fn with_owners(
+    sources: Sources,
+    users: &SandboxUsers,
+) -> Result<(Option<Sources>, Option<SandboxUsers>), Failure> {
+    for mount in &sources.mounts {
+        let _ = mounts::map_owners(mount, &users::of_owner(mount, users)?);
+    }
+    Ok((Some(sources), Some(users.clone())))
 }
 
 /// Becomes the agent; returns where that fails.
@@ -139,7 +162,7 @@ fn become_first(
         privileges::leave_keyring()?;
         let sources = match sources {
             Some(sources) => sources,
-            None => Sources::open(sandbox)?,
+            None => Sources::open(sandbox, None)?,
         };
         root::enter(sandbox, sources)?;
         rustix::system::sethostname(sandbox.host_name.as_bytes())

@@ -40,11 +40,11 @@ pub(super) fn copy_all_of(place: impl AsFd, shown: &Path) -> Result<OwnedFd, Fai
 }
 
 /// The same without what is mounted beneath.
-pub(super) fn copy_of(place: impl AsFd, shown: &str) -> Result<OwnedFd, Failure> {
+pub(super) fn copy_of(place: impl AsFd, shown: impl AsRef<Path>) -> Result<OwnedFd, Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(place, c"", flags).map_err(Failure::at(shown, CANNOT_BE_MOUNTED))
+    open_tree(place, c"", flags).map_err(Failure::at(shown.as_ref(), CANNOT_BE_MOUNTED))
 }
 
 /// A file system of its own.
@@ -116,15 +116,15 @@ fn set_attributes(
     set(mount, &wanted, depth).map_err(Failure::at(shown, "cannot be restricted"))
 }
 
-/// Lets a mount's owners be a user namespace's, where its file system can.
-pub(super) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd) {
+/// Lets a mount's owners be a user namespace's. Not every file system can.
+pub(super) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
     let wanted = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: u64::try_from(namespace.as_raw_fd()).unwrap_or_default(),
     };
-    let _ = set(mount.as_fd(), &wanted, 0);
+    set(mount.as_fd(), &wanted, 0)
 }
 
 fn set(mount: BorrowedFd<'_>, wanted: &libc::mount_attr, flags: i32) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -22,6 +22,9 @@ use super::mounts::{self, HARMLESS, READ_ONLY};
 /// Devices of the host that every sandbox has.
 pub(super) const DEVICES: [&str; 6] = ["null", "full", "random", "tty", "urandom", "zero"];
 
+/// The step in which the kernel or a file system lets files have no other owners than they have.
+pub(super) const LAUNCH_OWNERS: &str = "cannot have a sandbox's own users";
+
 /// The first of them.
 pub(super) const NULL: usize = 0;
 
@@ -40,8 +43,9 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Opens them in the mount namespace that this process is in.
-    pub(super) fn open(plan: &SandboxPlan) -> Result<Sources, Failure> {
+    /// Opens them in the mount namespace that this process is in. With users of the sandbox's own, the files of its layers and
+    /// its disk are theirs.
+    pub(super) fn open(plan: &SandboxPlan, users: Option<&OwnedFd>) -> Result<Sources, Failure> {
         let read_only = |path: &Path| {
             let mount = mounts::copy(path)?;
             mounts::restrict(&mount, READ_ONLY, path)?;
@@ -51,10 +55,11 @@ impl Sources {
             let path = Path::new("/dev").join(name);
             mounts::copy(&path)
         });
+        let (root, disk) = overlay(plan, users)?;
         Ok(Sources {
-            root: overlay(plan)?,
+            root,
             agent: read_only(path(&plan.agent))?,
-            disk: read_only(path(&plan.upper))?,
+            disk,
             shown: plan
                 .shown
                 .iter()
@@ -97,19 +102,33 @@ fn open_mount(plan: &MountPlan) -> Result<OwnedFd, Failure> {
     Ok(mount)
 }
 
-/// The layers with the disk over them. The kernel is told their descriptors' numbers, so that it matters neither how long
+/// The layers with the disk over them, and what is written on the disk. The kernel is told their descriptors' numbers, so that it matters neither how long
 /// their paths are nor who may pass through the folders above them.
-fn overlay(plan: &SandboxPlan) -> Result<OwnedFd, Failure> {
+fn overlay(plan: &SandboxPlan, users: Option<&OwnedFd>) -> Result<(OwnedFd, OwnedFd), Failure> {
     const DESCRIPTORS: &str = "/proc/self/fd";
-    let folder = |bytes: &PathBytes| {
+    let open = |parent: BorrowedFd<'_>, name: &Path, shown: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(CWD, path(bytes), flags, Mode::empty())
-            .map_err(Failure::at(path(bytes), "cannot be opened"))
+        openat(parent, name, flags, Mode::empty()).map_err(Failure::at(shown, "cannot be opened"))
+    };
+    let folder = |path: &Path| {
+        let folder = open(CWD, path, path)?;
+        let Some(users) = users else {
+            return Ok(folder);
+        };
+        let mount = mounts::copy_of(&folder, path)?;
+        mounts::map_owners(&mount, users).map_err(Failure::at(path, LAUNCH_OWNERS))?;
+        Ok(mount)
     };
     let number = |folder: &OwnedFd| folder.as_raw_fd().to_string();
-    let layers = plan.layers.iter().map(folder);
+    let layers = plan.layers.iter().map(|layer| folder(path(layer)));
     let layers = layers.collect::<Result<Vec<_>, Failure>>()?;
-    let (upper, work) = (folder(&plan.upper)?, folder(&plan.work)?);
+    // Both are of one mount.
+    let disk = folder(path(&plan.disk))?;
+    let (upper, work) = (path(&plan.upper), path(&plan.work));
+    let (upper, work) = (
+        open(disk.as_fd(), upper, upper)?,
+        open(disk.as_fd(), work, work)?,
+    );
     // The kernel has the highest first.
     let lower: Vec<_> = layers.iter().rev().map(number).collect();
     rustix::process::chdir(DESCRIPTORS).map_err(Failure::at(DESCRIPTORS, "cannot be entered"))?;
@@ -125,13 +144,16 @@ fn overlay(plan: &SandboxPlan) -> Result<OwnedFd, Failure> {
     };
     let made = made();
     let _ = rustix::process::chdir("/");
-    made.map_err(|error| {
+    let made = made.map_err(|error| {
         let said = context.map(said).unwrap_or_default();
         if !said.is_empty() {
             eprintln!("overlay: {said}");
         }
-        Failure::at(path(&plan.upper), LAUNCH_OVERLAY)(error)
-    })
+        Failure::at(path(&plan.disk), LAUNCH_OVERLAY)(error)
+    })?;
+    let written = mounts::copy_of(&upper, path(&plan.disk))?;
+    mounts::restrict(&written, READ_ONLY, path(&plan.disk))?;
+    Ok((made, written))
 }
 
 /// What the kernel has to say of a mount that it refuses.

@@ -22,7 +22,9 @@ pub(super) fn map(child: Pid, users: Option<&SandboxUsers>) -> Result<(), Failur
     };
     match users {
         Some(users) => {
-            let SandboxUsers { base, count, agent } = users;
+            let SandboxUsers {
+                base, count, agent, ..
+            } = users;
             let map = format!("0 {base} {count}\n{count} {agent} 1\n");
             write("uid_map", &map)?;
             write("gid_map", &map)
@@ -51,6 +53,55 @@ pub(super) fn programs(users: Option<&SandboxUsers>, processes: u64) -> Result<O
     // SAFETY: a system call on numbers.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     let before = limit_processes(processes).map_err(failed())?;
+    let map = format!("0 0 {}\n", users.map_or(1, |users| users.count));
+    let made = make(&map, &map);
+    // SAFETY: reads a local value.
+    unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const before) };
+    made
+}
+
+/// By which the files of layers and disks belong to a sandbox's own users. They stay as they are there. What is the host's root's,
+/// such as the folder of a disk, stays that, so that the launcher reaches it.
+pub(super) fn of_stored(users: &SandboxUsers) -> Result<OwnedFd, Failure> {
+    let SandboxUsers {
+        base,
+        count,
+        stored,
+        ..
+    } = users;
+    let map = format!("0 0 1\n{stored} {base} {count}\n");
+    make(&map, &map)
+}
+
+/// By which the owner of what is mounted is the sandbox's root there. Others have the same number inside as outside, but for the
+/// host's root, who is nobody there.
+pub(super) fn of_owner(mount: &OwnedFd, users: &SandboxUsers) -> Result<OwnedFd, Failure> {
+    let found = rustix::fs::fstat(mount).map_err(Failure::at("a mount", "cannot be looked at"))?;
+    make(
+        &owner_map(found.st_uid, users),
+        &owner_map(found.st_gid, users),
+    )
+}
+
+fn owner_map(owner: u32, users: &SandboxUsers) -> String {
+    let SandboxUsers { base, count, .. } = *users;
+    if owner == 0 {
+        return format!("0 {base} {count}\n");
+    }
+    let below = owner.min(count) - 1;
+    let above = count.saturating_sub(owner.saturating_add(1));
+    let mut map = format!("{owner} {base} 1\n");
+    for (first, many) in [(1, below), (owner.saturating_add(1), above)] {
+        if many > 0 {
+            map.push_str(&format!("{first} {} {many}\n", base + first));
+        }
+    }
+    map
+}
+
+/// A user namespace with these maps, in which nobody is.
+fn make(uid_map: &str, gid_map: &str) -> Result<OwnedFd, Failure> {
+    let failed = || Failure::at("a user namespace", LAUNCH_NAMESPACES);
     let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
     // SAFETY: without memory or a stack of its own it is a fork, of a program that has one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
@@ -65,20 +116,18 @@ pub(super) fn programs(users: Option<&SandboxUsers>, processes: u64) -> Result<O
     let holder = holder
         .and_then(Pid::from_raw)
         .ok_or_else(|| failed()(error))?;
-    let map = format!("0 0 {}\n", users.map_or(1, |users| users.count));
     let folder = format!("/proc/{}", holder.as_raw_nonzero());
-    let write = |name: &str| {
+    let write = |name: &str, map: &str| {
         let path = format!("{folder}/{name}");
-        std::fs::write(&path, &map).map_err(Failure::at(path, "cannot be written"))
+        std::fs::write(&path, map).map_err(Failure::at(path, "cannot be written"))
     };
-    let made = write("uid_map")
-        .and_then(|()| write("gid_map"))
+    let made = write("uid_map", uid_map)
+        .and_then(|()| write("gid_map", gid_map))
         .and_then(|()| namespace(holder));
     // SAFETY: ends and collects the child that was just made; a null status is not written to.
     unsafe {
         libc::kill(holder.as_raw_nonzero().get(), libc::SIGKILL);
         libc::waitpid(holder.as_raw_nonzero().get(), std::ptr::null_mut(), 0);
-        libc::setrlimit(libc::RLIMIT_NPROC, &raw const before);
     }
     made
 }
@@ -141,4 +190,31 @@ pub(super) fn become_root(users: Option<&SandboxUsers>) -> Result<(), Failure> {
 
 pub(super) fn not_made() -> impl FnOnce(io::Error) -> Failure {
     Failure::at("the sandbox's user namespace", LAUNCH_NAMESPACES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_root_and_the_hosts_root_is_nobody() {
+        let users = SandboxUsers {
+            base: 1_000_000,
+            count: 65536,
+            agent: 7,
+            stored: 9,
+        };
+        let maps = [
+            (0, "0 1000000 65536\n"),
+            (1, "1 1000000 1\n2 1000002 65534\n"),
+            (2, "2 1000000 1\n1 1000001 1\n3 1000003 65533\n"),
+            (1000, "1000 1000000 1\n1 1000001 999\n1001 1001001 64535\n"),
+            (65535, "65535 1000000 1\n1 1000001 65534\n"),
+            (65536, "65536 1000000 1\n1 1000001 65535\n"),
+            (u32::MAX, "4294967295 1000000 1\n1 1000001 65535\n"),
+        ];
+        for (owner, map) in maps {
+            assert_eq!(owner_map(owner, &users), map);
+        }
+    }
 }
