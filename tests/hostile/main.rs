@@ -10,6 +10,7 @@ mod calls;
 mod chaos;
 mod descriptors;
 mod freezing;
+mod groups;
 mod holes;
 mod homes;
 mod images;
