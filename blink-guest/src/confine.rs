@@ -315,10 +315,14 @@ fn refused_calls_are_not_permitted(
     // Bytes typed into somebody else's terminal: two ioctls, compared as the kernel does, by their lower 32 bits.
     refused.insert(libc::SYS_ioctl, one_of(1, &[0x5412, 0x541c])?);
     // Socket families that only reach the kernel or hardware: packet, netlink beyond routes, vsock, Bluetooth, CAN, …
-    refused.insert(
-        libc::SYS_socket,
-        one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)?,
-    );
+    let mut families = one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)?;
+    let netlink = u64::from(libc::AF_NETLINK.cast_unsigned());
+    let routes = u64::from(libc::NETLINK_ROUTE.cast_unsigned());
+    families.push(rule(&[
+        (0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, netlink),
+        (2, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, routes),
+    ])?);
+    refused.insert(libc::SYS_socket, families);
     let local = u64::from(libc::AF_UNIX.cast_unsigned());
     refused.insert(libc::SYS_socketpair, none_of(0, &[local])?);
     refused.insert(libc::SYS_personality, none_of(0, syscalls::PERSONALITIES)?);

@@ -61,6 +61,8 @@ async fn what_only_reaches_the_kernel_is_refused() {
         "{CALLS}
 pair = (ctypes.c_int * 2)()
 for family in range(2, 46): refused('socketpair', 53, family, 2, 0, pair)
+for protocol in range(1, 32): refused('netlink', 41, 16, 3, protocol)
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(); assert socket.if_nameindex()
 for value in (0x40000, 0x400000, 0x1000000, 0x7, 0x40008, 0xfffffffe): refused('personality', 135, value)
 mask = ctypes.c_uint64(1)
 refused('mbind', 237, 0, 4096, 0, 0, 0, 0)
