@@ -15,6 +15,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+mod landlock;
 pub(crate) mod syscalls;
 
 /// Enough files for any build or server, and far from what would exhaust the host's kernel.
@@ -43,6 +44,8 @@ pub(crate) struct Confinement {
     pub(crate) resource_limits: Vec<(c_int, u64)>,
     confine: bool,
     programs: Option<OwnedFd>,
+    /// What keeps a tree of programs from looking into others, where the kernel has it.
+    apart: Option<OwnedFd>,
 }
 
 impl Confinement {
@@ -70,7 +73,7 @@ impl Confinement {
                 drop_bounding_set();
             }
             give_up_new_privileges()?;
-            keep_to_own_sockets();
+            landlock::keep_to_own_sockets();
             let keeps_owners = settings.keep_owners;
             seccompiler::apply_filter(&unknown_calls_do_not_exist(keeps_owners)?)?;
             let pin_processors = settings.cpus.is_some();
@@ -81,6 +84,7 @@ impl Confinement {
             resource_limits,
             confine: settings.confine,
             programs: settings.programs,
+            apart: landlock::apart(),
         })
     }
 
@@ -98,6 +102,21 @@ impl Confinement {
             // SAFETY: a system call on an open descriptor.
             Some(programs) => unsafe {
                 libc::syscall(libc::SYS_setns, programs.as_raw_fd(), libc::CLONE_NEWUSER)
+            },
+            None => 0,
+        }
+    }
+
+    /// Keeps the program and all that it starts from tracing and changing processes that it has not started: one that is traced
+    /// could make others that no timeout of its tracer's reaches. Negative with `errno` set on failure.
+    ///
+    /// # Safety
+    /// Only for a child that shares its parent's memory: it makes system calls and touches nothing else.
+    pub(crate) unsafe fn keep_apart_in_child(&self) -> c_long {
+        match &self.apart {
+            // SAFETY: a system call on an open descriptor.
+            Some(apart) => unsafe {
+                libc::syscall(libc::SYS_landlock_restrict_self, apart.as_raw_fd(), 0)
             },
             None => 0,
         }
@@ -385,27 +404,6 @@ pub(crate) fn arch() -> TargetArch {
 #[cfg(target_arch = "aarch64")]
 pub(crate) fn arch() -> TargetArch {
     TargetArch::aarch64
-}
-
-/// Abstract sockets are in no folder, and belong to the network's namespace, which may be the host's: those of others cannot be
-/// connected to from here on, where the kernel can see to it (Linux 6.12).
-fn keep_to_own_sockets() {
-    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
-    // The kernel's `struct landlock_ruleset_attr`: file system, network, scope.
-    let attributes = [0_u64, 0, SCOPE_ABSTRACT_UNIX_SOCKET];
-    // SAFETY: system calls on numbers, and on an array with its size.
-    unsafe {
-        let ruleset = libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-            0,
-        );
-        if ruleset >= 0 {
-            libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0);
-            libc::syscall(libc::SYS_close, ruleset);
-        }
-    }
 }
 
 /// Nothing that is started from here on gains a privilege by its file's owner or capabilities.

@@ -127,16 +127,59 @@ os.chmod('program', 0o755)";
     ok(sandbox.remove()).await;
 }
 
+/// A program that is traced could start others for its tracer, which no timeout of that reaches.
+#[tokio::test]
+async fn what_has_a_timeout_traces_nobody_but_its_own() {
+    const LANDLOCK_REFER: &str = "5.19";
+    if !is_namespace() || std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    if !kernel_is_at_least(LANDLOCK_REFER) {
+        eprintln!("skipped: this kernel cannot keep programs apart");
+        return;
+    }
+    let blink = blink().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mount = Mount::new(folder.path(), "/work");
+    let sandbox = ok(blink.sandbox().mount(mount).create()).await;
+    let other = ok(sandbox.spawn(Command::new("sleep").arg("86403"))).await;
+    let script = "
+import ctypes, os, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def traces(pid):
+    return libc.ptrace(0x4206, pid, 0, 0) == 0
+def opens(pid):
+    try: os.close(os.open(f'/proc/{pid}/mem', os.O_RDWR)); return True
+    except PermissionError: return False
+other = int(subprocess.run(['pgrep', '-xf', 'sleep 86403'], capture_output=True, text=True).stdout)
+own = subprocess.Popen(['sleep', '100'])
+print(traces(other), opens(other), traces(own.pid), opens(own.pid))
+# All else is as it was.
+for top in ('/var', '/work', '/dev/shm'):
+    one, two = (f'{top}/{name}-{os.getpid()}' for name in ('one', 'two'))
+    os.makedirs(one); os.makedirs(two); os.makedirs(f'{one}/folder')
+    open(f'{one}/file', 'w').close(); os.rename(f'{one}/file', f'{two}/file'); os.link(f'{two}/file', f'{one}/file')
+    os.rename(f'{one}/folder', f'{two}/folder')
+    file = os.open(one, os.O_TMPFILE | os.O_RDWR)
+    os.link(f'/proc/self/fd/{file}', f'{two}/nameless', src_dir_fd=file, follow_symlinks=True)
+own.kill(); os.kill(other, 0)";
+    let program = || Command::new("python3").args(["-c", script]);
+    let output = ok(sandbox.exec(program().timeout(Duration::from_secs(60)))).await;
+    assert_eq!(output.text(), "False False True True\n", "{output:?}");
+    assert!(output.status.success(), "{output:?}");
+    // Nobody else is kept from debugging.
+    let output = ok(sandbox.exec(program())).await;
+    assert_eq!(output.text(), "True True True True\n", "{output:?}");
+    drop(other);
+    ok(sandbox.remove()).await;
+}
+
 #[tokio::test]
 async fn abstract_sockets_of_the_host_are_not_reached() {
     if !is_namespace() {
         return;
     }
-    if !rustix::system::uname()
-        .release()
-        .to_str()
-        .is_ok_and(newer_than_6_11)
-    {
+    if !kernel_is_at_least("6.12") {
         eprintln!("skipped: this kernel cannot keep abstract sockets apart");
         return;
     }
@@ -155,9 +198,13 @@ async fn abstract_sockets_of_the_host_are_not_reached() {
     ok(sandbox.remove()).await;
 }
 
-fn newer_than_6_11(release: &str) -> bool {
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+fn kernel_is_at_least(wanted: &str) -> bool {
+    let numbers = |release: &str| {
+        let mut numbers = release
+            .split(['.', '-'])
+            .map(|number| number.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next())
+    };
+    let kernel = rustix::system::uname();
+    numbers(&kernel.release().to_string_lossy()) >= numbers(wanted)
 }

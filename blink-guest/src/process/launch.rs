@@ -73,6 +73,8 @@ struct Plan<'a> {
     stdio: [c_int; 3],
     terminal: bool,
     confinement: &'a Confinement,
+    /// Its timeout ends whatever it starts.
+    is_timed: bool,
     /// Written by the child.
     step: Step,
     errno: c_int,
@@ -132,6 +134,7 @@ pub(crate) fn launch(
         ],
         terminal: stdio.terminal,
         confinement,
+        is_timed: spawn.timeout_ms.is_some(),
         step: Step::Begin,
         errno: 0,
     };
@@ -250,6 +253,9 @@ unsafe fn run_child(plan: &mut Plan<'_>) -> c_int {
             Step::User,
             libc::syscall(libc::SYS_setresuid, uid, uid, uid)
         );
+    }
+    if plan.is_timed {
+        check!(Step::Confine, plan.confinement.keep_apart_in_child());
     }
     plan.step = Step::CurrentDir;
     // SAFETY: system calls on NUL-terminated strings; a home that does not exist is no reason not to run a program.
