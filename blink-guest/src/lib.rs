@@ -114,6 +114,9 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
     if let Some(life) = life {
         confine::write_files_as_root(&life)?;
     }
+    if limits.memory_bytes.is_some() {
+        limits.sockets = guard::Sockets::open().ok();
+    }
     let confinement = confine::Confinement::prepare(settings)?;
     agent::Agent::new(endpoints, confinement, limits)?.run()?;
     Ok(())

@@ -97,6 +97,20 @@ for number in range(8000):
     }
 }
 
+#[tokio::test]
+async fn open_files_count_over_all_programs() {
+    if !is_namespace() {
+        return;
+    }
+    let script = "
+import resource
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 50
+for child in range(400000 // most):
+    if os.fork() == 0: break
+kept = [os.dup(0) for number in range(most)]";
+    was_over("memory", &hoard(script, |builder| builder).await);
+}
+
 /// What nothing counted was 1 GiB of segments and half of messages.
 #[tokio::test]
 async fn system_v_has_little() {

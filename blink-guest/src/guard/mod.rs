@@ -19,6 +19,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use crate::job::Wake;
 use crate::process::tree::{Proc, must_see};
 use nameless::{Looker, Nameless};
+pub(crate) use sockets::Sockets;
 use sockets::Which;
 
 const MEMORY_EVERY: Duration = Duration::from_millis(100);
@@ -31,17 +32,22 @@ const SHARE: u32 = 10;
 const DISK_BYTES_PER_FILE: u64 = 16 << 10;
 const LEAST_FILES: u64 = 65536;
 
+/// Descriptors that all programs together may have: a host has a few millions for everybody.
+const MOST_DESCRIPTORS: u64 = 262_144;
+
 /// How often a walk is begun anew in which a program has moved a folder that was deep inside others: what the fullest one
 /// has seen counts, as no program hits each of them at its beginning.
 const MOST_WALKS: usize = 8;
 
 /// What to watch over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Limits {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) disk_bytes: Option<u64>,
     /// Whether all sockets of the network are the sandbox's.
     pub(crate) own_network: bool,
+    /// What lists sockets, where the kernel has that.
+    pub(crate) sockets: Option<Sockets>,
     /// The folder that holds what the sandbox has written. Where it is the whole root file system, none.
     pub(crate) disk_folder: Option<PathBuf>,
 }
@@ -114,6 +120,7 @@ impl Guard {
                 over_disk = self.is_over_disk(limit);
                 next_disk = Instant::now() + DISK_EVERY.max(begun.elapsed() * SHARE);
             }
+            let over_memory = over_memory || self.nameless.descriptors > MOST_DESCRIPTORS;
             wake.set_over_limit(match (over_memory, over_disk) {
                 (true, _) => Some(Limit::Memory),
                 (false, true) => Some(Limit::Disk),
@@ -124,13 +131,15 @@ impl Guard {
 
     /// Looks at what is held by descriptors and mappings.
     fn look(&mut self) {
-        let mut sockets = HashSet::new();
-        self.nameless = self.looker.look(&self.proc, &mut sockets);
+        let mut open = HashSet::new();
+        self.nameless = self.looker.look(&self.proc, &mut open);
         if self.limits.memory_bytes.is_some() {
-            self.socket_bytes = match self.limits.own_network {
-                true => sockets::bytes(&Which::All),
-                false => sockets::bytes(&Which::Open(&sockets)),
+            let which = match self.limits.own_network {
+                true => Which::All,
+                false => Which::Open(&open),
             };
+            let sockets = self.limits.sockets.as_mut();
+            self.socket_bytes = sockets.map_or(0, |sockets| sockets.bytes(&which));
         }
     }
 

@@ -17,6 +17,8 @@ use crate::process::tree::{Proc, must_see_one};
 pub(super) struct Nameless {
     pub(super) disk_bytes: u64,
     pub(super) memory_bytes: u64,
+    /// Descriptors, whatever is open by them.
+    pub(super) descriptors: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,10 +86,11 @@ impl Looker {
         let folder = must_see_one(open_folder(proc.as_fd(), format!("{pid}/fd")))?;
         let entries = must_see_one(fs::Dir::read_from(&folder))?;
         let stat = |name: &CStr| fs::statat(&folder, name, AtFlags::empty()).ok();
-        for stat in entries
-            .flatten()
-            .filter_map(|entry| stat(entry.file_name()))
-        {
+        for entry in entries.flatten() {
+            found.descriptors += 1;
+            let Some(stat) = stat(entry.file_name()) else {
+                continue;
+            };
             if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
                 sockets.insert(stat.st_ino);
             } else if is_regular(&stat) && stat.st_nlink == 0 {
@@ -201,6 +204,7 @@ mod tests {
         Nameless {
             disk_bytes: after.disk_bytes - before.disk_bytes,
             memory_bytes: after.memory_bytes - before.memory_bytes,
+            descriptors: 0,
         }
     }
 
@@ -212,11 +216,11 @@ mod tests {
         let size = SIZE as u64;
         let disk = |disk_bytes| Nameless {
             disk_bytes,
-            memory_bytes: 0,
+            ..Nameless::default()
         };
         let memory = |memory_bytes| Nameless {
-            disk_bytes: 0,
             memory_bytes,
+            ..Nameless::default()
         };
 
         let before = look();
