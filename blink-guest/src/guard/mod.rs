@@ -22,7 +22,11 @@ use nameless::{Looker, Nameless};
 pub(crate) use sockets::Sockets;
 use sockets::Which;
 
-const MEMORY_EVERY: Duration = Duration::from_millis(100);
+/// Between two measurements of memory. In between there may be more by what programs can fill in that time.
+const SOONEST: Duration = Duration::from_millis(100);
+const LATEST: Duration = Duration::from_secs(1);
+const FILLED_EACH_SECOND: u64 = 32 << 30;
+
 const DISK_EVERY: Duration = Duration::from_millis(500);
 
 /// Very many files and processes take long to measure; measuring takes at most this part of the time.
@@ -98,34 +102,46 @@ struct Guard {
 
 impl Guard {
     fn watch(&mut self, wake: &Wake) {
-        let (mut next_look, mut next_disk) = (Instant::now(), Instant::now());
-        let mut over_disk = false;
         // What a file system or a kernel of its own counts is not looked for.
         let is_looking = self.limits.memory_bytes.is_some() || matches!(self.disk, Disk::Folder(_));
+        let (mut next_memory, mut next_disk) = (Instant::now(), Instant::now());
+        let (mut over_memory, mut over_disk) = (false, false);
         loop {
-            std::thread::sleep(MEMORY_EVERY);
-            if is_looking && Instant::now() >= next_look {
-                let begun = Instant::now();
+            let wait = next_memory
+                .min(next_disk)
+                .saturating_duration_since(Instant::now());
+            std::thread::sleep(wait.max(SOONEST));
+            let begun = Instant::now();
+            if is_looking {
                 self.look();
-                next_look = Instant::now() + begun.elapsed() * SHARE;
             }
-            let over_memory = self
-                .limits
-                .memory_bytes
-                .is_some_and(|limit| self.memory_bytes() > limit);
+            if begun >= next_memory {
+                let room = self.room_for_memory();
+                over_memory = room.is_none();
+                next_memory = Instant::now() + soon(room).max(begun.elapsed() * SHARE);
+            }
             if let Some(limit) = self.limits.disk_bytes
-                && Instant::now() >= next_disk
+                && begun >= next_disk
             {
-                let begun = Instant::now();
                 over_disk = self.is_over_disk(limit);
                 next_disk = Instant::now() + DISK_EVERY.max(begun.elapsed() * SHARE);
             }
-            let over_memory = over_memory || self.nameless.descriptors > MOST_DESCRIPTORS;
             wake.set_over_limit(match (over_memory, over_disk) {
                 (true, _) => Some(Limit::Memory),
                 (false, true) => Some(Limit::Disk),
                 (false, false) => None,
             });
+        }
+    }
+
+    /// How much more memory there may be; `None` where there is too much.
+    fn room_for_memory(&self) -> Option<u64> {
+        if self.nameless.descriptors > MOST_DESCRIPTORS {
+            return None;
+        }
+        match self.limits.memory_bytes {
+            Some(limit) => limit.checked_sub(self.memory_bytes()),
+            None => Some(u64::MAX),
         }
     }
 
@@ -173,6 +189,12 @@ impl Guard {
             }
         }
     }
+}
+
+/// When memory with so much room is to be measured again: before it can be full, and at once where it is.
+fn soon(room: Option<u64>) -> Duration {
+    let millis = room.unwrap_or(0).saturating_mul(1000) / FILLED_EACH_SECOND;
+    Duration::from_millis(millis).clamp(SOONEST, LATEST)
 }
 
 /// What is on a disk.
@@ -239,6 +261,15 @@ fn allocated(stat: &Stat) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_less_room_is_measured_sooner() {
+        assert_eq!(soon(None), SOONEST);
+        assert_eq!(soon(Some(128 << 20)), SOONEST);
+        assert_eq!(soon(Some(16 << 30)), Duration::from_millis(500));
+        assert_eq!(soon(Some(64 << 30)), LATEST);
+        assert_eq!(soon(Some(u64::MAX)), LATEST);
+    }
 
     #[test]
     fn a_folder_is_measured_with_each_file_once() {
