@@ -42,6 +42,10 @@ fn write(disk: &[u8], path: &Path, beneath: Option<&Path>) {
         let at = u64::from(u16::from_be_bytes([entry[0], entry[1]])) * 8;
         file.write_all_at(&entry[2..], at).expect("there is room");
     }
+    // Whatever was written over it.
+    if disk.len() >= HEADER {
+        file.write_all_at(&[0; 3], 24).expect("there is room");
+    }
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -334,3 +334,17 @@ fn only_what_a_disk_lies_over_is_read_as_beneath_it() {
     beneath(Some(folder.path("disk.qcow2")), other).unwrap_err();
     beneath(None, other).unwrap_err();
 }
+
+/// Looking at each of its clusters would take hours.
+#[test]
+fn a_disk_of_millions_of_empty_spans_is_looked_through() {
+    let folder = Folder::new();
+    let header = Header {
+        size_bytes: 2 << 50,
+        backing: None,
+    };
+    header.write_new(&folder.path("large")).unwrap();
+    let flat = folder.open(&["large"]).unwrap();
+    assert_eq!(flat.header, header);
+    assert!(flat.spans.is_empty());
+}
