@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// How long threads are told to stop: one that the kernel holds longer waits for something that is no disk.
+/// How long a pause may take: a thread that the kernel holds longer waits for something that is no disk.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks, at first and at last: what goes on for a moment needs longer on a busy machine.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
@@ -60,7 +60,7 @@ impl Tree {
 
     /// Stops the process and all that it has started, until what is returned is dropped.
     ///
-    /// Programs can let each other go on for as long as one of them runs, so they are told to stop until two looks in a row
+    /// Programs can let each other go on for as long as one of them runs, so stop signals are sent until two looks in a row
     /// have found nobody that moves: then there is nobody left to let others go on.
     pub(crate) fn pause(self) -> Paused {
         let mut paused = Paused {

@@ -102,7 +102,7 @@ fn open_mount(plan: &MountPlan) -> Result<OwnedFd, Failure> {
     Ok(mount)
 }
 
-/// The layers with the disk over them, and what is written on the disk. The kernel is told their descriptors' numbers, so that it matters neither how long
+/// The layers with the disk over them, and what is written on the disk. The kernel gets their descriptors' numbers, so that it matters neither how long
 /// their paths are nor who may pass through the folders above them.
 fn overlay(plan: &SandboxPlan, users: Option<&OwnedFd>) -> Result<(OwnedFd, OwnedFd), Failure> {
     const DESCRIPTORS: &str = "/proc/self/fd";
