@@ -64,10 +64,14 @@ impl ControlGroup {
     /// Stops everything in it until what is returned is dropped; `None` where the kernel cannot.
     pub(super) fn freeze(&self) -> Option<Frozen> {
         fs::write(self.path.join(FREEZE), "1").ok()?;
-        let frozen = Frozen(ControlGroup::from_path(self.path.clone()));
+        let mut frozen = Frozen {
+            group: ControlGroup::from_path(self.path.clone()),
+            was_still: false,
+        };
         let deadline = Instant::now() + FREEZES_WITHIN;
-        while !self.is_frozen() && Instant::now() < deadline {
+        while !frozen.was_still && Instant::now() < deadline {
             thread::sleep(LOOK_EVERY);
+            frozen.was_still = self.is_frozen();
         }
         Some(frozen)
     }
@@ -111,18 +115,22 @@ pub(super) fn memory_bytes(resources: &Resources) -> u64 {
 }
 
 /// Everything in a group, which goes on when this is dropped.
-pub(super) struct Frozen(ControlGroup);
+pub(super) struct Frozen {
+    group: ControlGroup,
+    /// Whether it stood still when it was returned.
+    was_still: bool,
+}
 
 impl Frozen {
-    /// Whether the kernel says that all of it stands still. It says otherwise from the moment in which somebody lets it go on.
+    /// Whether all of it has stood still from the beginning until now: no program can let it go on.
     pub(super) fn is_still(&self) -> bool {
-        self.0.is_frozen()
+        self.was_still && self.group.is_frozen()
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.0.thaw();
+        self.group.thaw();
     }
 }
 

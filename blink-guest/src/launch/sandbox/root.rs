@@ -1,8 +1,8 @@
 //! The sandbox's root, from its parts.
 //!
 //! The parts that are the sandbox's own (its agent, `/proc`, `/dev`, `/sys`) are put in place last, on folders that were
-//! opened first, while the root was nothing but its overlay: what is put in place in between is led by the image, by
-//! mounts and by earlier programs, and none of that leads into them.
+//! opened first, while the root was nothing but its overlay: what is put in place in between goes where the
+//! image, mounts and earlier programs lead, and none of that leads into them.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
