@@ -198,8 +198,13 @@ fn parent(pid: u32) -> Option<u32> {
 /// The agent of the only sandbox that a command has.
 fn agent_of(command: &Child) -> u32 {
     let is_agent = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.starts_with(b"/.blink/blink-guest\0serve")
+        let is_guest = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name == "blink-guest\n")
+        };
+        // The launcher is its parent.
+        is_guest(pid)
+            && parent(*pid).is_some_and(|parent| is_guest(&parent))
             && std::iter::successors(Some(*pid), |pid| parent(*pid)).any(|pid| pid == command.id())
     };
     let processes = std::fs::read_dir("/proc").unwrap().flatten();

@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -208,6 +209,8 @@ fn spawn(program: &Path) -> io::Result<Launched> {
         let (control, theirs) = UnixStream::pair()?;
         let theirs = OwnedFd::from(theirs);
         let spawned = std::process::Command::new(program)
+            // Of the path of the home, a sandbox is not to know.
+            .arg0("blink-guest")
             .arg("launch")
             .env_clear()
             .stdin(theirs.try_clone()?)

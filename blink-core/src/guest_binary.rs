@@ -48,6 +48,12 @@ pub(crate) fn install_embedded(home: &Path) -> io::Result<PathBuf> {
     install_bytes(home, EMBEDDED, EMBEDDED_SHA256)
 }
 
+/// Whether an installed agent is the embedded one.
+pub(crate) fn is_embedded(installed: &Path) -> bool {
+    let folder = installed.parent().and_then(Path::file_name);
+    folder.is_some_and(|name| name == &EMBEDDED_SHA256[..FOLDER_NAME_DIGITS])
+}
+
 fn install_named(home: &Path, path: &OsStr) -> io::Result<PathBuf> {
     let path = Path::new(path);
     let explain = |kind, reason: &dyn std::fmt::Display| {

@@ -8,13 +8,11 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use filter::{Answer, Filter, Test};
 use libc::{c_long, c_ulong};
 use rustix::fs;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
 
+pub(crate) mod filter;
 mod landlock;
 pub(crate) mod syscalls;
 
@@ -44,6 +42,7 @@ pub(crate) struct Confinement {
     pub(crate) resource_limits: Vec<(c_int, u64)>,
     confine: bool,
     programs: Option<OwnedFd>,
+    dropped: Vec<c_ulong>,
     /// What keeps a tree of programs from looking into others, where the kernel has it.
     apart: Option<OwnedFd>,
 }
@@ -74,16 +73,13 @@ impl Confinement {
             }
             give_up_new_privileges()?;
             landlock::keep_to_own_sockets();
-            let keeps_owners = settings.keep_owners;
-            seccompiler::apply_filter(&unknown_calls_do_not_exist(keeps_owners)?)?;
-            let pin_processors = settings.cpus.is_some();
-            let refused = refused_calls_are_not_permitted(pin_processors, keeps_owners)?;
-            seccompiler::apply_filter(&refused)?;
+            filter_of_programs(settings.cpus.is_some(), settings.keep_owners).apply()?;
         }
         Ok(Confinement {
             resource_limits,
             confine: settings.confine,
             programs: settings.programs,
+            dropped: dropped(),
             apart: landlock::apart(),
         })
     }
@@ -145,8 +141,8 @@ impl Confinement {
             );
             if self.programs.is_some() {
                 // A new namespace is entered with all of them.
-                for capability in (0..CAPABILITIES).filter(|number| ROOT & (1 << number) == 0) {
-                    libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+                for capability in &self.dropped {
+                    libc::prctl(libc::PR_CAPBSET_DROP, *capability, 0, 0, 0);
                 }
             }
         }
@@ -172,8 +168,16 @@ const ROOT: u64 = 1 << 0 // chown
     | 1 << 29 // audit_write
     | 1 << 31; // setfcap
 
-/// Capabilities that this version knows of, and more than there are.
-const CAPABILITIES: u32 = 64;
+/// What programs can never have of the capabilities that the kernel has.
+fn dropped() -> Vec<c_ulong> {
+    // SAFETY: a system call on numbers; the kernel refuses those that it does not know.
+    let is_known =
+        |number: &c_ulong| unsafe { libc::prctl(libc::PR_CAPBSET_READ, *number, 0, 0, 0) >= 0 };
+    (0..64)
+        .take_while(is_known)
+        .filter(|number| ROOT & (1 << number) == 0)
+        .collect()
+}
 
 /// Sets the effective and permitted capabilities of this thread, and the inheritable ones. It makes one system call.
 pub(crate) fn set_capabilities(permitted: u64, inheritable: u64) -> io::Result<()> {
@@ -288,126 +292,82 @@ fn random_byte() -> u8 {
 }
 
 /// What `clone` is told to make a new namespace.
-pub(crate) const NEW_NAMESPACES: u64 = (libc::CLONE_NEWUSER
+pub(crate) const NEW_NAMESPACES: u32 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP) as u64;
+    | libc::CLONE_NEWCGROUP)
+    .cast_unsigned();
 
-/// A call that is neither known good nor known bad does not exist, so that libraries fall back to an older one.
-fn unknown_calls_do_not_exist(keeps_owners: bool) -> Result<BpfProgram, seccompiler::BackendError> {
-    let known = syscalls::ALLOWED
-        .iter()
-        .chain(syscalls::REFUSED)
-        // A filter cannot read the mode that it is told.
-        .filter(|call| !keeps_owners || **call != libc::SYS_openat2)
-        .map(|&call| (call, Vec::new()))
-        .collect();
-    let missing = SeccompAction::Errno(errno(libc::ENOSYS));
-    SeccompFilter::new(known, missing, SeccompAction::Allow, arch())?.try_into()
-}
-
-/// Calls that could reach out of a sandbox are not permitted, as for any user without privileges.
-fn refused_calls_are_not_permitted(
-    pin_processors: bool,
-    keeps_owners: bool,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut refused: std::collections::BTreeMap<i64, Vec<SeccompRule>> = syscalls::REFUSED
-        .iter()
-        .map(|&call| (call, Vec::new()))
-        .collect();
+/// Calls that could reach out of a sandbox are not permitted, as for any user without privileges. One that is neither
+/// known good nor known bad does not exist, so that libraries fall back to an older one.
+fn filter_of_programs(pin_processors: bool, keep_owners: bool) -> Filter {
+    let not_permitted = Answer::Fails(libc::EPERM);
+    let unless = |tests: &[Test]| {
+        let rules = tests.iter().map(|test| vec![test.clone()]).collect();
+        Answer::FailsIf(libc::EPERM, rules)
+    };
+    let mut filter = Filter::new(libc::ENOSYS);
+    filter.answer(syscalls::ALLOWED, &Answer::Allowed);
+    filter.answer(syscalls::REFUSED, &not_permitted);
     // The agent marks each tree with a namespace of this one kind; a program has no privilege to.
-    let marker = u64::from(libc::CLONE_NEWUTS.cast_unsigned());
-    let others = (0, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, marker);
-    refused.insert(libc::SYS_unshare, vec![rule(&[others])?]);
+    let marker = libc::CLONE_NEWUTS.cast_unsigned();
+    filter.answer(
+        &[libc::SYS_unshare],
+        &unless(&[Test::none_of(0, &[marker])]),
+    );
     // Each program enters the programs' own; nobody else can enter any, as that takes a privilege over it.
-    let programs = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
-    refused.insert(libc::SYS_setns, none_of(1, &[programs])?);
+    let programs = libc::CLONE_NEWUSER.cast_unsigned();
+    filter.answer(
+        &[libc::SYS_setns],
+        &unless(&[Test::none_of(1, &[programs])]),
+    );
     if pin_processors {
-        refused.insert(libc::SYS_sched_setaffinity, Vec::new());
+        filter.answer(&[libc::SYS_sched_setaffinity], &not_permitted);
     }
-    let new_namespaces = namespace_bits(NEW_NAMESPACES)
-        .map(|bit| rule(&[(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), bit)]));
-    refused.insert(libc::SYS_clone, new_namespaces.collect::<Result<_, _>>()?);
+    filter.answer(
+        &[libc::SYS_clone],
+        &unless(&[Test::has_any_of(0, NEW_NAMESPACES)]),
+    );
     // Bytes typed into somebody else's terminal: two ioctls, compared as the kernel does, by their lower 32 bits.
-    refused.insert(libc::SYS_ioctl, one_of(1, &[0x5412, 0x541c])?);
+    filter.answer(
+        &[libc::SYS_ioctl],
+        &unless(&[Test::one_of(1, &[0x5412, 0x541c])]),
+    );
     // Socket families that only reach the kernel or hardware: packet, netlink beyond routes, vsock, Bluetooth, CAN, …
-    let mut families = one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)?;
-    let netlink = u64::from(libc::AF_NETLINK.cast_unsigned());
-    let routes = u64::from(libc::NETLINK_ROUTE.cast_unsigned());
-    families.push(rule(&[
-        (0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, netlink),
-        (2, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, routes),
-    ])?);
-    refused.insert(libc::SYS_socket, families);
-    let local = u64::from(libc::AF_UNIX.cast_unsigned());
-    refused.insert(libc::SYS_socketpair, none_of(0, &[local])?);
-    refused.insert(libc::SYS_personality, none_of(0, syscalls::PERSONALITIES)?);
+    let netlink = libc::AF_NETLINK.cast_unsigned();
+    let routes = libc::NETLINK_ROUTE.cast_unsigned();
+    let families = vec![
+        vec![Test::one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)],
+        vec![Test::one_of(0, &[netlink]), Test::none_of(2, &[routes])],
+    ];
+    filter.answer(&[libc::SYS_socket], &Answer::FailsIf(libc::EPERM, families));
+    let local = libc::AF_UNIX.cast_unsigned();
+    filter.answer(
+        &[libc::SYS_socketpair],
+        &unless(&[Test::none_of(0, &[local])]),
+    );
+    filter.answer(
+        &[libc::SYS_personality],
+        &unless(&[Test::none_of(0, syscalls::PERSONALITIES)]),
+    );
     // Limits of other processes, which may be the agent.
-    refused.insert(libc::SYS_prlimit64, none_of(0, &[0])?);
-    if keeps_owners {
+    filter.answer(&[libc::SYS_prlimit64], &unless(&[Test::none_of(0, &[0])]));
+    if keep_owners {
+        // A filter cannot read the mode that this one is told.
+        filter.answer(&[libc::SYS_openat2], &Answer::Fails(libc::ENOSYS));
+        let bits = libc::S_ISUID | libc::S_ISGID;
         for &(call, argument) in syscalls::MODES {
-            let bits = [libc::S_ISUID, libc::S_ISGID].map(u64::from);
-            let rules = bits.map(|bit| {
-                let op = SeccompCmpOp::MaskedEq(bit);
-                rule(&[(argument, SeccompCmpArgLen::Dword, op, bit)])
-            });
-            refused.insert(call, rules.into_iter().collect::<Result<_, _>>()?);
+            filter.answer(&[call], &unless(&[Test::has_any_of(argument, bits)]));
         }
     }
-    let not_permitted = SeccompAction::Errno(errno(libc::EPERM));
-    SeccompFilter::new(refused, SeccompAction::Allow, not_permitted, arch())?.try_into()
-}
-
-/// An argument's number, how much of it counts, and what it is compared with.
-type Comparison = (u8, SeccompCmpArgLen, SeccompCmpOp, u64);
-
-/// Where all comparisons hold.
-fn rule(comparisons: &[Comparison]) -> Result<SeccompRule, seccompiler::BackendError> {
-    let conditions = comparisons.iter().map(|(argument, length, op, value)| {
-        SeccompCondition::new(*argument, length.clone(), op.clone(), *value)
-    });
-    SeccompRule::new(conditions.collect::<Result<_, _>>()?)
-}
-
-/// Where an argument, by its lower 32 bits, is one of some values.
-fn one_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let equal =
-        |value: &u64| rule(&[(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value)]);
-    values.iter().map(equal).collect()
-}
-
-/// Where it is none of them.
-fn none_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-    let differs = |value: &u64| (argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *value);
-    let all: Vec<_> = values.iter().map(differs).collect();
-    Ok(vec![rule(&all)?])
-}
-
-fn namespace_bits(mask: u64) -> impl Iterator<Item = u64> {
-    (0..u64::BITS)
-        .map(|bit| 1 << bit)
-        .filter(move |bit| mask & bit != 0)
-}
-
-fn errno(number: c_int) -> u32 {
-    number.cast_unsigned()
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn arch() -> TargetArch {
-    TargetArch::x86_64
-}
-
-#[cfg(target_arch = "aarch64")]
-pub(crate) fn arch() -> TargetArch {
-    TargetArch::aarch64
+    filter
 }
 
 /// Nothing that is started from here on gains a privilege by its file's owner or capabilities.
-fn give_up_new_privileges() -> io::Result<()> {
+pub(crate) fn give_up_new_privileges() -> io::Result<()> {
     // SAFETY: a system call on numbers.
     match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
         0 => Ok(()),
@@ -472,13 +432,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_fit_into_the_kernels_limit() {
-        for filter in [
-            unknown_calls_do_not_exist(true).unwrap(),
-            refused_calls_are_not_permitted(true, true).unwrap(),
-        ] {
-            assert!(filter.len() < 4096, "{}", filter.len());
-        }
+    fn what_a_filter_tests_is_refused_by_any_of_its_rules() {
+        let filter = filter_of_programs(false, true);
+        let allows = |call, first: i32, second: i32, third: i32| {
+            let [first, second, third] =
+                [first, second, third].map(|value| u64::from(value.cast_unsigned()));
+            filter::tests::allows(&filter, call, [first, second, third, 0, 0, 0])
+        };
+        assert!(allows(libc::SYS_socket, libc::AF_INET, 0, 0));
+        assert!(!allows(libc::SYS_socket, libc::AF_PACKET, 0, 0));
+        assert!(allows(
+            libc::SYS_socket,
+            libc::AF_NETLINK,
+            0,
+            libc::NETLINK_ROUTE
+        ));
+        assert!(!allows(
+            libc::SYS_socket,
+            libc::AF_NETLINK,
+            0,
+            libc::NETLINK_AUDIT
+        ));
+        assert!(allows(
+            libc::SYS_clone,
+            libc::CLONE_VM | libc::SIGCHLD,
+            0,
+            0
+        ));
+        assert!(!allows(
+            libc::SYS_clone,
+            libc::CLONE_NEWNET | libc::SIGCHLD,
+            0,
+            0
+        ));
+        assert!(allows(libc::SYS_fchmod, 3, 0o755, 0));
+        assert!(!allows(libc::SYS_fchmod, 3, 0o2755, 0));
+        assert!(!allows(libc::SYS_fchmod, 3, 0o4755, 0));
+        assert!(!allows(libc::SYS_openat2, 0, 0, 0));
+        assert!(!allows(libc::SYS_mount, 0, 0, 0));
+        assert!(!allows(libc::SYS_clone3, 0, 0, 0));
     }
 
     #[test]

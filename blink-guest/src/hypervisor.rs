@@ -4,18 +4,13 @@
 //! machine. Blink turns it off, and starts the hypervisor through this program, which is in its jail already, sets a whole
 //! filter, and becomes it.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule,
-};
-
+use crate::confine::filter::{Answer, Filter, Test};
 use crate::confine::{self, syscalls};
 
 /// What the engine starts as the hypervisor.
@@ -61,7 +56,8 @@ fn enter(program: &Path) -> Result<(), Box<dyn Error>> {
             .into_vec(),
     )?;
     let name = CString::new(program.as_os_str().as_bytes())?;
-    seccompiler::apply_filter(&filter()?)?;
+    confine::give_up_new_privileges()?;
+    filter().apply()?;
     // The engine tells the hypervisor what to do on its standard input.
     let arguments = [name.as_ptr(), std::ptr::null()];
     // SAFETY: both are NUL-terminated, the list ends with a null pointer, and all of them outlive the call.
@@ -71,29 +67,15 @@ fn enter(program: &Path) -> Result<(), Box<dyn Error>> {
 
 /// A call that is not listed does not exist: what the hypervisor does for a machine then fails for that machine's program,
 /// and not the machine.
-fn filter() -> Result<BpfProgram, BackendError> {
-    let mut known: BTreeMap<i64, Vec<SeccompRule>> = syscalls::HYPERVISOR
-        .iter()
-        .map(|&call| (call, Vec::new()))
-        .collect();
-    let families = SOCKET_FAMILIES.map(|family| argument_is(family.cast_unsigned().into()));
-    known.insert(
-        libc::SYS_socket,
-        families.into_iter().collect::<Result<_, _>>()?,
+fn filter() -> Filter {
+    let mut filter = Filter::new(libc::ENOSYS);
+    filter.answer(syscalls::HYPERVISOR, &Answer::Allowed);
+    let unless = |test| Answer::FailsIf(libc::ENOSYS, vec![vec![test]]);
+    let families = SOCKET_FAMILIES.map(i32::cast_unsigned);
+    filter.answer(&[libc::SYS_socket], &unless(Test::none_of(0, &families)));
+    filter.answer(
+        &[libc::SYS_clone],
+        &unless(Test::has_any_of(0, confine::NEW_NAMESPACES)),
     );
-    let mask = confine::NEW_NAMESPACES;
-    let no_namespace =
-        SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), 0)?;
-    known.insert(libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]);
-    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-    SeccompFilter::new(known, missing, SeccompAction::Allow, confine::arch())?.try_into()
-}
-
-fn argument_is(value: u64) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        value,
-    )?])
+    filter
 }

@@ -34,6 +34,7 @@ use std::process::ExitCode;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    share_one_heap();
     let program = std::env::args_os().next().unwrap_or_default();
     if hypervisor::is_asked_for(program.as_ref()) {
         eprintln!("blink-guest: {}", hypervisor::run(program.as_ref()));
@@ -55,6 +56,15 @@ pub fn main() -> ExitCode {
             eprintln!("blink-guest: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A heap for each of its few threads would cost more than they would wait for each other.
+fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes numbers; there is one thread yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

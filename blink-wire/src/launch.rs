@@ -51,7 +51,7 @@ pub struct LaunchPlan {
     /// The process that the program ends with.
     #[n(0)]
     pub parent: i32,
-    /// The program: a path, or a name to look for in `search`.
+    /// The program: a path, or a name to look for in `search`. Empty for a sandbox whose agent is the launcher's own program.
     #[n(1)]
     pub program: PathBytes,
     /// Its arguments, without its own name.

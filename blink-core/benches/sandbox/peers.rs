@@ -84,8 +84,7 @@ impl Bare {
     fn run_in(&self, folder: &Path, program: &str) -> Result<()> {
         let status = silent(&self.program)
             .arg(&self.lower)
-            .args([folder.join("upper"), folder.join("work")])
-            .arg(program)
+            .args([folder, Path::new(program)])
             .status()?;
         match status.success() {
             true => Ok(()),

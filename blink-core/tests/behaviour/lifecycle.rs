@@ -21,11 +21,11 @@ fn processes_with(text: &str) -> Vec<i32> {
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                String::from_utf8_lossy(&line)
-                    .replace('\0', " ")
-                    .contains(text)
-            })
+            let folder = std::path::PathBuf::from(format!("/proc/{pid}"));
+            let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let program = std::fs::read_link(folder.join("exe")).unwrap_or_default();
+            line.contains(text) || program.to_string_lossy().contains(text)
         })
         .collect()
 }

@@ -145,7 +145,7 @@ pub(super) const REFUSED: &[i64] = with_legacy!([
 ]);
 
 /// What `personality` may be told: as Docker's filter has it. Others turn off what makes the kernel hard to attack.
-pub(super) const PERSONALITIES: &[u64] = &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+pub(super) const PERSONALITIES: &[u32] = &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// Calls that give a file its mode, and which of their arguments it is.
 #[rustfmt::skip]
@@ -158,7 +158,7 @@ pub(super) const MODES: &[(i64, u8)] = with_legacy!([
 /// Socket families that programs do not need and that open parts of the kernel to them: AX.25, IPX, AppleTalk, X.25,
 /// DECnet, netlink's key family, packet, ATM, RDS, IrDA, PPPoX, LLC, InfiniBand, MPLS, CAN, TIPC, Bluetooth, IUCV,
 /// RxRPC, ISDN, Phonet, IEEE 802.15.4, CAIF, the kernel's crypto, NFC, vsock, KCM, Qualcomm IPC, SMC, XDP, MCTP.
-pub(super) const REFUSED_SOCKET_FAMILIES: &[u64] = &[
+pub(super) const REFUSED_SOCKET_FAMILIES: &[u32] = &[
     3, 4, 5, 9, 12, 15, 17, 8, 21, 23, 24, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39,
     40, 41, 42, 43, 44, 45,
 ];

@@ -54,6 +54,25 @@ pub(super) fn place_descriptors(descriptors: &[&OwnedFd], numbers: &[u32]) -> Re
     Ok(())
 }
 
+/// Closes what is neither a standard descriptor nor has one of these numbers.
+pub(super) fn close_all_but(numbers: &[u32]) {
+    let mut kept = numbers.to_vec();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept.into_iter().filter(|number| *number > 2) {
+        close_from(first, number.wrapping_sub(1));
+        first = number.saturating_add(1);
+    }
+    close_from(first, u32::MAX);
+}
+
+fn close_from(first: u32, last: u32) {
+    if first <= last {
+        // SAFETY: whatever has one of these numbers is used no more.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
+}
+
 pub(super) fn execute(plan: &LaunchPlan) -> Failure {
     let program = path(&plan.program);
     let failed = |error: io::Error| Failure::at(program, LAUNCH_EXECUTE)(error);

@@ -26,7 +26,8 @@ use output::Output;
 use queue::{Queue, YOUNG_LIMIT, YOUTH};
 use state::{Ended, Process, Reason};
 use stdin::Stdin;
-use tree::{Proc, Trees};
+use tree::{Marker, Proc, Trees};
+use user::Users;
 
 mod descriptors;
 mod kept;
@@ -91,8 +92,11 @@ pub(crate) struct Processes {
     /// Those that are over, for whoever comes back.
     kept: Kept,
     by_pid: HashMap<i32, u64>,
+    users: Users,
     next_id: u64,
     proc: Proc,
+    /// Made ahead, so that no start waits for it.
+    next_marker: Option<Marker>,
     /// What is to be killed before anything is answered.
     doomed: Trees,
     confinement: Confinement,
@@ -124,8 +128,10 @@ impl Processes {
             table: BTreeMap::new(),
             kept: Kept::default(),
             by_pid: HashMap::new(),
+            users: Users::default(),
             next_id: first_id(),
             proc: Proc::open().map_err(|error| not_opened("/proc", error))?,
+            next_marker: None,
             doomed: Trees::default(),
             confinement,
             stack: Stack::new(),
@@ -249,9 +255,10 @@ impl Processes {
     }
 
     fn start(&mut self, spawn: &Spawn, id: u64, poll: &Poll) -> Result<Process, NotStarted> {
-        let user = user::find(spawn.user.as_deref())?;
+        let user = self.users.find(spawn.user.as_deref())?;
         let started = Instant::now();
-        let marker = self.proc.mark_next_child().map(Rc::new);
+        let marker = self.next_marker.take();
+        let marker = marker.or_else(|| self.proc.mark_next_child()).map(Rc::new);
         let ends = Descriptors::open(spawn, &self.dev_null)
             .map_err(|error| NotStarted::NoRoom(exhausted("pipes for the program", error)))?;
         // Before the program runs: what cannot be followed is not started.
@@ -284,6 +291,8 @@ impl Processes {
             ),
         };
         drop(ends.child);
+        // While the program begins.
+        self.next_marker = self.proc.mark_next_child();
         let mut shown = 0;
         Ok(Process {
             pid,

@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blink_wire::{ErrorBody, ErrorKind};
 
@@ -26,7 +27,57 @@ pub(crate) struct User {
 
 /// Looks up `name`, `id`, `name:group` or `id:id`; root where nothing is asked.
 pub(crate) fn find(spec: Option<&str>) -> Result<User, ErrorBody> {
-    find_in(spec, &read("/etc/passwd"), &read("/etc/group"))
+    let [passwd, group] = FILES.map(read);
+    find_in(spec, &passwd, &group)
+}
+
+const FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
+
+/// The sandbox's users, of whom the last that was looked for is remembered for as long as the files stay as they are.
+#[derive(Default)]
+pub(crate) struct Users {
+    last: Option<(Option<String>, [Version; 2], User)>,
+}
+
+impl Users {
+    /// As [`find`].
+    pub(crate) fn find(&mut self, spec: Option<&str>) -> Result<User, ErrorBody> {
+        let versions = FILES.map(Version::of);
+        if let Some((last, seen, user)) = &self.last
+            && last.as_deref() == spec
+            && *seen == versions
+        {
+            return Ok(user.clone());
+        }
+        let user = find(spec)?;
+        self.last = versions
+            .iter()
+            .all(Version::is_settled)
+            .then(|| (spec.map(str::to_owned), versions, user.clone()));
+        Ok(user)
+    }
+}
+
+/// What tells one content of a file from another.
+#[derive(PartialEq, Eq)]
+struct Version(Option<(u64, u64, i64, i64)>);
+
+impl Version {
+    fn of(path: &str) -> Version {
+        let found = std::fs::metadata(path).ok();
+        Version(found.map(|found| (found.dev(), found.ino(), found.ctime(), found.ctime_nsec())))
+    }
+
+    /// Whether a later change gets another time, however coarse the file system's clock is.
+    fn is_settled(&self) -> bool {
+        const COARSE: Duration = Duration::from_secs(2);
+        let Some((_, _, seconds, _)) = self.0 else {
+            return true;
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let changed = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        now.is_ok_and(|now| now > changed + COARSE)
+    }
 }
 
 fn read(path: &str) -> String {

@@ -83,7 +83,10 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     agent.extend(agent_limits(spec, group.is_some()));
     let mut plan = LaunchPlan {
         parent: 0,
-        program: child::bytes("/.blink/blink-guest"),
+        program: child::bytes(match tools.is_embedded {
+            true => "",
+            false => "/.blink/blink-guest",
+        }),
         arguments: std::iter::once("serve".to_owned())
             .chain(agent)
             .map(child::bytes)

@@ -46,6 +46,8 @@ pub(crate) struct NamespaceEngine {
 /// What every boot needs, found or made once.
 pub(crate) struct Tools {
     guest: PathBuf,
+    /// The agent is the launcher's program.
+    is_embedded: bool,
     launcher: Launcher,
     host_root: HostRoot,
     /// The first host id of the sandboxes' users, where Blink is root.
@@ -84,6 +86,7 @@ impl NamespaceEngine {
         }
         let host_root = host_root::prepare(home, id_base)?;
         let tools = Tools {
+            is_embedded: guest_binary::is_embedded(&guest),
             guest,
             launcher,
             host_root,

@@ -24,6 +24,7 @@ use rustix::process::Pid;
 use super::channel::Control;
 use super::{Failure, program};
 use sources::{LAUNCH_OWNERS, Sources, path};
+use users::Namespace;
 
 /// Says that a start has failed, which was reported.
 pub(super) const FAILED: u8 = b'f';
@@ -48,7 +49,9 @@ pub(super) fn start(
     sandbox: &SandboxPlan,
     descriptors: &[OwnedFd],
 ) -> Result<First, Failure> {
-    let (sources, users) = open_as_root(sandbox)?;
+    // Whose processes are waited for when the sandbox has begun.
+    let mut namespaces = Vec::new();
+    let (sources, users) = open_as_root(sandbox, &mut namespaces)?;
     let sandbox = &SandboxPlan {
         users,
         ..sandbox.clone()
@@ -105,7 +108,10 @@ pub(super) fn start(
 }
 
 /// What the sandbox is made of, where this process may open it for users of the sandbox's own, and who these are.
-fn open_as_root(sandbox: &SandboxPlan) -> Result<(Option<Sources>, Option<SandboxUsers>), Failure> {
+fn open_as_root(
+    sandbox: &SandboxPlan,
+    namespaces: &mut Vec<Namespace>,
+) -> Result<(Option<Sources>, Option<SandboxUsers>), Failure> {
     let Some(users) = &sandbox.users else {
         return Ok((None, None));
     };
@@ -115,8 +121,11 @@ fn open_as_root(sandbox: &SandboxPlan) -> Result<(Option<Sources>, Option<Sandbo
         ..users.clone()
     };
     if users.base != users.stored {
-        match Sources::open(sandbox, Some(&users::of_stored(users)?)) {
-            Ok(sources) => return with_owners(sources, users),
+        let stored = users::of_stored(users)?;
+        let opened = Sources::open(sandbox, Some(&stored));
+        namespaces.push(stored);
+        match opened {
+            Ok(sources) => return with_owners(sources, users, namespaces),
             // Before Linux 6.15, and on file systems that cannot.
             Err(failure) if matches!(failure.step, LAUNCH_OWNERS | LAUNCH_OVERLAY) => {}
             Err(failure) if failure.errno == libc::EPERM => {}
@@ -124,7 +133,7 @@ fn open_as_root(sandbox: &SandboxPlan) -> Result<(Option<Sources>, Option<Sandbo
         }
     }
     match Sources::open(sandbox, None) {
-        Ok(sources) => with_owners(sources, &shared),
+        Ok(sources) => with_owners(sources, &shared, namespaces),
         // Root of a container, say.
         Err(failure) if failure.errno == libc::EPERM => Ok((None, Some(shared))),
         Err(failure) => Err(failure),
@@ -135,9 +144,12 @@ fn open_as_root(sandbox: &SandboxPlan) -> Result<(Option<Sources>, Option<Sandbo
 fn with_owners(
     sources: Sources,
     users: &SandboxUsers,
+    namespaces: &mut Vec<Namespace>,
 ) -> Result<(Option<Sources>, Option<SandboxUsers>), Failure> {
     for mount in &sources.mounts {
-        let _ = mounts::map_owners(mount, &users::of_owner(mount, users)?);
+        let owner = users::of_owner(mount, users)?;
+        let _ = mounts::map_owners(mount, &owner);
+        namespaces.push(owner);
     }
     Ok((Some(sources), Some(users.clone())))
 }
@@ -151,6 +163,8 @@ fn become_first(
     launcher: &OwnedFd,
     life: &OwnedFd,
 ) -> Failure {
+    let own_numbers = [sandbox.programs_number, sandbox.life_number];
+    let numbers: Vec<_> = plan.numbers.iter().copied().chain(own_numbers).collect();
     let enter = || -> Result<(), Failure> {
         end_with(launcher)?;
         users::become_root(sandbox.users.as_ref())?;
@@ -174,21 +188,41 @@ fn become_first(
         let programs = users::programs(users, sandbox.processes)?;
         privileges::bound()?;
         users::become_agent(users)?;
-        if users.is_some() {
-            privileges::keep_for_agent()?;
+        privileges::keep_for_agent()?;
+        if users.is_some() && !is_embedded(plan) {
+            privileges::keep_when_executed()?;
         }
         // A change of user takes it back.
         end_with_parent();
-        let own = [&programs, life];
-        let numbers = [sandbox.programs_number, sandbox.life_number];
+        let own = [programs.descriptor(), life];
         let all: Vec<_> = descriptors.iter().chain(own).collect();
-        let numbers: Vec<_> = plan.numbers.iter().copied().chain(numbers).collect();
         program::place_descriptors(&all, &numbers)
     };
     match enter() {
+        Ok(()) if is_embedded(plan) => serve(plan, &numbers),
         Ok(()) => program::execute(plan),
         Err(failure) => failure,
     }
+}
+
+/// Whether the agent is this program. Executing it once more would cost a start some of its time, and change nothing.
+fn is_embedded(plan: &LaunchPlan) -> bool {
+    plan.program.is_empty()
+}
+
+/// Serves as the agent, with nothing but its own descriptors.
+fn serve(plan: &LaunchPlan, numbers: &[u32]) -> ! {
+    program::close_all_but(numbers);
+    let arguments = plan.arguments.iter();
+    let arguments = arguments.map(|argument| String::from_utf8_lossy(argument).into_owned());
+    let served = crate::serve(arguments.skip(1));
+    std::process::exit(match served {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("blink-guest: {error}");
+            1
+        }
+    })
 }
 
 /// Ends this process when the launcher ends, also where that was a moment ago: it says once that it is there.

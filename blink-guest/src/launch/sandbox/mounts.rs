@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use super::super::Failure;
+use super::users::Namespace;
 
 const CANNOT_BE_MOUNTED: &str = "cannot be mounted";
 
@@ -117,12 +118,12 @@ fn set_attributes(
 }
 
 /// Lets a mount's owners be a user namespace's. Not every file system can.
-pub(super) fn map_owners(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
+pub(super) fn map_owners(mount: &OwnedFd, namespace: &Namespace) -> io::Result<()> {
     let wanted = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
-        userns_fd: u64::try_from(namespace.as_raw_fd()).unwrap_or_default(),
+        userns_fd: u64::try_from(namespace.descriptor().as_raw_fd()).unwrap_or_default(),
     };
     set(mount.as_fd(), &wanted, 0)
 }

@@ -50,11 +50,14 @@ pub(super) fn bound() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps what the agent needs when it is executed, though its user is not root. Root gets it by being root.
+/// Has what the agent needs, and no more.
 pub(super) fn keep_for_agent() -> Result<(), Failure> {
-    let failed = || Failure::at("the agent's capabilities", "cannot be kept");
     let agent = AGENT.iter().fold(0_u64, |set, number| set | 1 << number);
-    crate::confine::set_capabilities(agent, agent).map_err(failed())?;
+    crate::confine::set_capabilities(agent, agent).map_err(not_kept())
+}
+
+/// Keeps it when the agent is executed, though its user is not root. Root keeps it by being root.
+pub(super) fn keep_when_executed() -> Result<(), Failure> {
     for capability in AGENT {
         // SAFETY: a system call on numbers.
         let raised = unsafe {
@@ -67,10 +70,14 @@ pub(super) fn keep_for_agent() -> Result<(), Failure> {
             )
         };
         if raised < 0 {
-            return Err(failed()(io::Error::last_os_error()));
+            return Err(not_kept()(io::Error::last_os_error()));
         }
     }
     Ok(())
+}
+
+fn not_kept() -> impl FnOnce(io::Error) -> Failure {
+    Failure::at("the agent's capabilities", "cannot be kept")
 }
 
 /// A keyring of the sandbox's own: the one that it has come with is that of whoever started it.

@@ -4,12 +4,13 @@
 //! ids: they can have a container root's capabilities there, and none over what belongs to the outer one. Where the launcher
 //! may map ids, the agent's own is none of theirs.
 
+use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use blink_wire::{LAUNCH_NAMESPACES, SandboxUsers};
-use rustix::process::{Pid, getegid, geteuid};
+use rustix::process::{Pid, Signal, getegid, geteuid, getpid, kill_process};
 
 use super::super::Failure;
 
@@ -47,7 +48,7 @@ pub(super) fn namespace(child: Pid) -> Result<OwnedFd, Failure> {
 
 /// Makes the programs' namespace; it lives as long as its descriptor or a process in it. `processes` is what all of its users
 /// together may have.
-pub(super) fn programs(users: Option<&SandboxUsers>, processes: u64) -> Result<OwnedFd, Failure> {
+pub(super) fn programs(users: Option<&SandboxUsers>, processes: u64) -> Result<Namespace, Failure> {
     let failed = || Failure::at("the programs' user namespace", LAUNCH_NAMESPACES);
     // A change of user has made what `/proc` has of this process, and of the one that comes of it, the host's root's.
     // SAFETY: a system call on numbers.
@@ -62,7 +63,7 @@ pub(super) fn programs(users: Option<&SandboxUsers>, processes: u64) -> Result<O
 
 /// By which the files of layers and disks belong to a sandbox's own users. They stay as they are there. What is the host's root's,
 /// such as the folder of a disk, stays that, so that the launcher reaches it.
-pub(super) fn of_stored(users: &SandboxUsers) -> Result<OwnedFd, Failure> {
+pub(super) fn of_stored(users: &SandboxUsers) -> Result<Namespace, Failure> {
     let SandboxUsers {
         base,
         count,
@@ -75,7 +76,7 @@ pub(super) fn of_stored(users: &SandboxUsers) -> Result<OwnedFd, Failure> {
 
 /// By which the owner of what is mounted is the sandbox's root there. Others have the same number inside as outside, but for the
 /// host's root, who is nobody there.
-pub(super) fn of_owner(mount: &OwnedFd, users: &SandboxUsers) -> Result<OwnedFd, Failure> {
+pub(super) fn of_owner(mount: &OwnedFd, users: &SandboxUsers) -> Result<Namespace, Failure> {
     let found = rustix::fs::fstat(mount).map_err(Failure::at("a mount", "cannot be looked at"))?;
     make(
         &owner_map(found.st_uid, users),
@@ -99,37 +100,80 @@ fn owner_map(owner: u32, users: &SandboxUsers) -> String {
     map
 }
 
-/// A user namespace with these maps, in which nobody is.
-fn make(uid_map: &str, gid_map: &str) -> Result<OwnedFd, Failure> {
-    let failed = || Failure::at("a user namespace", LAUNCH_NAMESPACES);
-    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
-    // SAFETY: without memory or a stack of its own it is a fork, of a program that has one thread.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if pid == 0 {
-        loop {
-            // SAFETY: it waits for the signal that ends it, which its parent or the parent's end sends.
-            unsafe { libc::pause() };
+/// A user namespace in which nobody is.
+pub(super) struct Namespace {
+    descriptor: OwnedFd,
+    /// The process that has made it, and ends; whoever drops this waits for that.
+    _holder: Holder,
+}
+
+impl Namespace {
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
+    }
+}
+
+/// A process that does nothing, with this one's memory but a stack of its own.
+struct Holder {
+    pid: Pid,
+    _stack: Vec<u128>,
+}
+
+impl Holder {
+    /// Starts one in a user namespace of its own.
+    fn start() -> io::Result<Holder> {
+        const STACK_BYTES: usize = 4 << 10;
+        extern "C" fn wait_for_the_end(parent: *mut c_void) -> c_int {
+            // SAFETY: system calls on numbers. It waits for the signal that its parent, or the parent's end, sends.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                while libc::getppid() as usize == parent as usize {
+                    libc::poll(std::ptr::null_mut(), 0, -1);
+                }
+            }
+            0
+        }
+        let parent = getpid().as_raw_nonzero().get() as usize as *mut c_void;
+        let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
+        let top = stack.as_mut_ptr_range().end.cast();
+        let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::SIGCHLD;
+        // SAFETY: `top` is the aligned end of a buffer that nothing else uses, and that lives for as long as the process: what
+        // drops it waits for that. The process makes system calls on numbers, and touches no other memory.
+        let pid = unsafe { libc::clone(wait_for_the_end, top, flags, parent) };
+        match Pid::from_raw(pid).filter(|_| pid > 0) {
+            Some(pid) => Ok(Holder { pid, _stack: stack }),
+            None => Err(io::Error::last_os_error()),
         }
     }
-    let error = io::Error::last_os_error();
-    let holder = i32::try_from(pid).ok().filter(|pid| *pid > 0);
-    let holder = holder
-        .and_then(Pid::from_raw)
-        .ok_or_else(|| failed()(error))?;
-    let folder = format!("/proc/{}", holder.as_raw_nonzero());
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let number = self.pid.as_raw_nonzero().get();
+        // SAFETY: ends and collects a child of this process; a null status is not written to.
+        unsafe {
+            libc::kill(number, libc::SIGKILL);
+            libc::waitpid(number, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// A user namespace with these maps.
+fn make(uid_map: &str, gid_map: &str) -> Result<Namespace, Failure> {
+    let holder = Holder::start().map_err(Failure::at("a user namespace", LAUNCH_NAMESPACES))?;
+    let folder = format!("/proc/{}", holder.pid.as_raw_nonzero());
     let write = |name: &str, map: &str| {
         let path = format!("{folder}/{name}");
         std::fs::write(&path, map).map_err(Failure::at(path, "cannot be written"))
     };
-    let made = write("uid_map", uid_map)
-        .and_then(|()| write("gid_map", gid_map))
-        .and_then(|()| namespace(holder));
-    // SAFETY: ends and collects the child that was just made; a null status is not written to.
-    unsafe {
-        libc::kill(holder.as_raw_nonzero().get(), libc::SIGKILL);
-        libc::waitpid(holder.as_raw_nonzero().get(), std::ptr::null_mut(), 0);
-    }
-    made
+    write("uid_map", uid_map)?;
+    write("gid_map", gid_map)?;
+    let descriptor = namespace(holder.pid)?;
+    let _ = kill_process(holder.pid, Signal::KILL);
+    Ok(Namespace {
+        descriptor,
+        _holder: holder,
+    })
 }
 
 /// Sets the limit that a user namespace keeps for all that is in it, and returns what it was.
@@ -163,6 +207,7 @@ pub(super) fn become_agent(users: Option<&SandboxUsers>) -> Result<(), Failure> 
         libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0
             || libc::syscall(libc::SYS_setresgid, id, id, id) < 0
             || libc::syscall(libc::SYS_setresuid, id, id, id) < 0
+            || libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) < 0
     };
     match failed {
         true => Err(Failure::at("the agent's user", "cannot be become")(
