@@ -199,9 +199,10 @@ impl RegistryArguments {
         for path in self.registry_ca {
             options = options.with_ca_file(path);
         }
-        let mut builder = Blink::builder()
-            .with_offline(self.offline)
-            .with_registry(options);
+        let mut builder = Blink::builder().with_registry(options);
+        if self.offline {
+            builder = builder.with_offline(true);
+        }
         if let Some(bytes) = self.image_limit_bytes {
             builder = builder.image_limit_bytes(bytes);
         }
@@ -245,9 +246,10 @@ pub(crate) struct RunOptions {
     pub(crate) program: ProgramOptions,
     /// Print one line of JSON with the result, instead of streaming
     ///
-    /// {"event":"execution_result","stdout":…,"stderr":…,"exit_code":…,"timed_out":…,"truncated":…,
-    /// "isolation":…,"duration_ms":…}, with stdout_base64 or stderr_base64 beside where a stream is not UTF-8. Each
-    /// stream is cut behind 16 MiB. exit_code is the program's real one.
+    /// {"event":"execution_result","stdout":…,"stderr":…,"exit_code":…,"timed_out":…,"over_limit":…,
+    /// "truncated":…,"isolation":…,"duration_ms":…}, with stdout_base64 or stderr_base64 beside where a stream is not UTF-8. Each
+    /// stream is cut behind 16 MiB. exit_code is the program's real one;
+    /// over_limit is "memory" or "disk" where it was killed for that.
     /// Where the last line that the program prints is such a line itself, its stdout and stderr are passed on as the
     /// result, and its exit_code as claimed_exit_code. A failure of Blink's own is
     /// {"event":"error","kind":…,"message":…}, with the errno where a system call has failed.

@@ -24,6 +24,7 @@ use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound};
 use crate::sandbox::{Sandbox, SandboxBuilder};
 use crate::session::{self, Registry};
+use crate::settings::Settings;
 
 /// Everything that Blink does begins here. Cheap to clone; all clones are one.
 ///
@@ -66,29 +67,30 @@ struct Shared {
 #[derive(Debug, Clone, Default)]
 pub struct BlinkBuilder {
     home: Option<PathBuf>,
-    isolation: IsolationChoice,
-    offline: bool,
+    isolation: Option<IsolationChoice>,
+    offline: Option<bool>,
     registry: RegistryOptions,
     image_limit_bytes: Option<u64>,
 }
 
 impl BlinkBuilder {
-    /// The folder for everything that Blink keeps: sandboxes, images. `BLINK_HOME` or `~/.blink` by default.
+    /// The folder for everything that Blink keeps: sandboxes, images. `BLINK_HOME`, `home` of the settings' file, or `~/.blink` by
+    /// default.
     pub fn home(mut self, home: impl Into<PathBuf>) -> BlinkBuilder {
         self.home = Some(home.into());
         self
     }
 
-    /// The isolation of sandboxes that do not say: `Microvm` by default.
+    /// The isolation of sandboxes that do not say: `BLINK_ISOLATION`, `isolation` of the settings' file, or `Microvm` by default.
     pub fn isolation(mut self, isolation: IsolationChoice) -> BlinkBuilder {
-        self.isolation = isolation;
+        self.isolation = Some(isolation);
         self
     }
 
     /// Whether the network is never used: then images are those that are stored, and those of folders and files.
-    /// `false` by default.
+    /// `BLINK_OFFLINE`, `offline` of the settings' file, or `false` by default.
     pub fn with_offline(mut self, offline: bool) -> BlinkBuilder {
-        self.offline = offline;
+        self.offline = Some(offline);
         self
     }
 
@@ -108,8 +110,11 @@ impl BlinkBuilder {
 
     /// Opens the home, and removes what host processes that are gone have left in it.
     ///
+    /// What this does not say is taken from the environment, and then from the settings' file, `blink/config.toml` in
+    /// `XDG_CONFIG_HOME` or `~/.config`.
+    ///
     /// # Errors
-    /// `InvalidArgument` where the home cannot be used, or is another user's; `Busy` where another process that uses it is
+    /// `InvalidArgument` where the home cannot be used, or is another user's, or settings cannot be right; `Busy` where another process that uses it is
     /// stopped at a moment at which nobody else can.
     pub async fn build(self) -> Result<Blink> {
         child::fill_standard_descriptors();
@@ -118,18 +123,19 @@ impl BlinkBuilder {
                 "image_limit_bytes is 0, which no image fits; leave it out for 16 GiB",
             ));
         }
-        let home = Home::open(self.home)?;
-        let policy = if self.offline {
+        let settings = Settings::load()?;
+        let home = Home::open(self.home.or(settings.home))?;
+        let policy = if self.offline.or(settings.offline).unwrap_or_default() {
             PullPolicy::Never
         } else {
             PullPolicy::Missing
         };
-        let mut registry = self.registry;
+        let mut registry = self.registry.or(settings.registry);
         registry.launcher = Some(Launcher::in_home(home.path()));
         let shared = Shared {
             engines: Engines::new(home.clone()),
             home,
-            isolation: self.isolation,
+            isolation: self.isolation.or(settings.isolation).unwrap_or_default(),
             images: OnceCell::new(),
             registry: OnceCell::new(),
             sessions: Mutex::default(),

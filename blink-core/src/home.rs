@@ -72,12 +72,7 @@ impl Home {
     /// Opens the home, making what is missing. It is this user's alone: what others could read is made private, and what
     /// is somebody else's refused. The way to it may go through links of the user's; nothing in it is followed.
     pub(crate) fn open(path: Option<PathBuf>) -> Result<Home> {
-        let named = path.or_else(|| {
-            std::env::var_os("BLINK_HOME")
-                .filter(|home| !home.is_empty())
-                .map(PathBuf::from)
-        });
-        let path = match named {
+        let path = match path {
             Some(path) if path.as_os_str().is_empty() => {
                 return Err(Error::invalid(
                     "the home is an empty path (\"\"); name a folder, or leave it out for BLINK_HOME or ~/.blink",

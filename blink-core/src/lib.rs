@@ -52,6 +52,7 @@ mod publish;
 mod room;
 mod sandbox;
 mod session;
+mod settings;
 pub mod terminal;
 mod transfer;
 mod withheld;

@@ -108,7 +108,10 @@ pub unsafe extern "C" fn blink_open(
     call!(err, |caller| {
         let out = caller.out(out)?;
         let asked = caller.options(options, "options")?;
-        let mut builder = Blink::builder().with_offline(flag(asked.offline, "offline")?);
+        let mut builder = Blink::builder();
+        if flag(asked.offline, "offline")? {
+            builder = builder.with_offline(true);
+        }
         if let Some(isolation) = isolation(asked.isolation)? {
             builder = builder.isolation(isolation);
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use filter::{Answer, Filter, Test};
+use filter::{Answer, Filter, Rule, Test};
 use libc::{c_long, c_ulong};
 use rustix::fs;
 
@@ -24,10 +24,6 @@ const OPEN_FILES: u64 = 65536;
 pub(crate) struct Settings {
     pub(crate) confine: bool,
     pub(crate) processes: Option<u64>,
-    /// Bytes of memory that one process may have, where no control group counts them all.
-    pub(crate) memory_bytes: Option<u64>,
-    /// Bytes that one file may have.
-    pub(crate) file_bytes: Option<u64>,
     /// Processors that all programs together may use, where no control group divides their time.
     pub(crate) cpus: Option<usize>,
     /// No file may run as its owner, because the host sees some of them.
@@ -54,16 +50,10 @@ impl Confinement {
             (resource(libc::RLIMIT_CORE), 0),
             (resource(libc::RLIMIT_NOFILE), open_files()),
         ];
-        let optional = [
-            (libc::RLIMIT_NPROC, settings.processes),
-            (libc::RLIMIT_DATA, settings.memory_bytes),
-            (libc::RLIMIT_FSIZE, settings.file_bytes),
-        ];
-        resource_limits.extend(
-            optional
-                .into_iter()
-                .filter_map(|(name, limit)| Some((resource(name), limit?.min(hard_limit(name))))),
-        );
+        if let Some(processes) = settings.processes {
+            let name = libc::RLIMIT_NPROC;
+            resource_limits.push((resource(name), processes.min(hard_limit(name))));
+        }
         if let Some(cpus) = settings.cpus {
             limit_processors(cpus);
         }
@@ -306,8 +296,11 @@ pub(crate) const NEW_NAMESPACES: u32 = (libc::CLONE_NEWUSER
 fn filter_of_programs(pin_processors: bool, keep_owners: bool) -> Filter {
     let not_permitted = Answer::Fails(libc::EPERM);
     let unless = |tests: &[Test]| {
-        let rules = tests.iter().map(|test| vec![test.clone()]).collect();
-        Answer::FailsIf(libc::EPERM, rules)
+        let rules = tests.iter().map(|test| Rule {
+            error: libc::EPERM,
+            tests: vec![test.clone()],
+        });
+        Answer::FailsIf(rules.collect())
     };
     let mut filter = Filter::new(libc::ENOSYS);
     filter.answer(syscalls::ALLOWED, &Answer::Allowed);
@@ -325,7 +318,8 @@ fn filter_of_programs(pin_processors: bool, keep_owners: bool) -> Filter {
         &unless(&[Test::none_of(1, &[programs])]),
     );
     if pin_processors {
-        filter.answer(&[libc::SYS_sched_setaffinity], &not_permitted);
+        // A program that chooses among the sandbox's processors runs on all of them.
+        filter.answer(&[libc::SYS_sched_setaffinity], &Answer::Fails(0));
     }
     filter.answer(
         &[libc::SYS_clone],
@@ -339,11 +333,23 @@ fn filter_of_programs(pin_processors: bool, keep_owners: bool) -> Filter {
     // Socket families that only reach the kernel or hardware: packet, netlink beyond routes, vsock, Bluetooth, CAN, …
     let netlink = libc::AF_NETLINK.cast_unsigned();
     let routes = libc::NETLINK_ROUTE.cast_unsigned();
+    let audit = libc::NETLINK_AUDIT.cast_unsigned();
     let families = vec![
-        vec![Test::one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)],
-        vec![Test::one_of(0, &[netlink]), Test::none_of(2, &[routes])],
+        Rule {
+            error: libc::EPERM,
+            tests: vec![Test::one_of(0, syscalls::REFUSED_SOCKET_FAMILIES)],
+        },
+        // As a kernel without it says: programs that would report to it go on then.
+        Rule {
+            error: libc::EPROTONOSUPPORT,
+            tests: vec![Test::one_of(0, &[netlink]), Test::one_of(2, &[audit])],
+        },
+        Rule {
+            error: libc::EPERM,
+            tests: vec![Test::one_of(0, &[netlink]), Test::none_of(2, &[routes])],
+        },
     ];
-    filter.answer(&[libc::SYS_socket], &Answer::FailsIf(libc::EPERM, families));
+    filter.answer(&[libc::SYS_socket], &Answer::FailsIf(families));
     let local = libc::AF_UNIX.cast_unsigned();
     filter.answer(
         &[libc::SYS_socketpair],
@@ -414,6 +420,41 @@ pub(crate) fn write_files_as_root(life: &OwnedFd) -> io::Result<()> {
         match libc::poll(&raw mut watched, 1, 0) {
             0 => Ok(()),
             _ => Err(io::Error::other("the launcher has ended")),
+        }
+    }
+}
+
+/// The files that this thread makes belong to another user than root, until this is dropped. It may still do what root may.
+pub(crate) struct MakeFilesFor;
+
+impl MakeFilesFor {
+    pub(crate) fn user(uid: u32, gid: u32) -> MakeFilesFor {
+        set_maker(uid, gid);
+        MakeFilesFor
+    }
+}
+
+impl Drop for MakeFilesFor {
+    fn drop(&mut self) {
+        set_maker(0, 0);
+    }
+}
+
+/// Where there are no other users than root, this changes nothing.
+fn set_maker(uid: u32, gid: u32) {
+    let header = CapabilityHeader {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let mut sets = [CapabilitySets::default(); 2];
+    // SAFETY: system calls on numbers, and on pointers to values that live until they return.
+    unsafe {
+        let known = libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr());
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+        // The kernel takes what is about files from whoever is not root any more.
+        if known == 0 {
+            libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr());
         }
     }
 }

@@ -20,6 +20,7 @@ use bytes::{BufMut, BytesMut};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use crate::confine::MakeFilesFor;
 use crate::failure::{errno_of, failed_as, failed_at};
 use crate::job::{JobStream, Work};
 use crate::link::BULK_BODY;
@@ -34,7 +35,8 @@ const ALL_OWNERS: Ownership = Ownership::Preserve {
 
 /// The job of a request about files; `None` if it is about something else.
 pub(crate) fn work(request: Request) -> Option<Work> {
-    Some(match request {
+    let owner = owner(&request).map(str::to_owned);
+    let work: Work = match request {
         Request::Stat(ask) => Box::new(move |_| stat(&ask)),
         Request::List(ask) => Box::new(move |stream| list(&ask, stream)),
         Request::MakeDir(ask) => Box::new(move |_| make_dir(&ask)),
@@ -47,7 +49,27 @@ pub(crate) fn work(request: Request) -> Option<Work> {
         Request::PackLayer(ask) => Box::new(move |stream| pack(&ask, PackOptions::layer(), stream)),
         Request::Unpack(ask) => Box::new(move |stream| unpack(&ask, stream)),
         _ => return None,
+    };
+    Some(match owner {
+        Some(owner) => Box::new(move |stream| {
+            // One whom the sandbox does not know yet owns nothing.
+            let user = find_user(&owner).ok();
+            let _making = user.map(|user| MakeFilesFor::user(user.uid, user.gid));
+            work(stream)
+        }),
+        None => work,
     })
+}
+
+/// Who owns what a request makes, where that is not root.
+fn owner(request: &Request) -> Option<&str> {
+    match request {
+        Request::MakeDir(ask) => ask.owner.as_deref(),
+        Request::Copy(ask) => ask.owner.as_deref(),
+        Request::Write(ask) => ask.owner.as_deref(),
+        Request::Unpack(ask) => ask.owner.as_deref(),
+        _ => None,
+    }
 }
 
 fn stat(ask: &PathOptions) -> Result<Response, ErrorBody> {
@@ -296,7 +318,7 @@ fn pack(
 fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
     make_parents(&path)?;
-    let options = match may_change_owners() {
+    let options = match ask.owner.is_none() && may_change_owners() {
         true => UnpackOptions::default().with_ownership(ALL_OWNERS),
         false => UnpackOptions::default(),
     };

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::confine::filter::{Answer, Filter, Test};
+use crate::confine::filter::{Answer, Filter, Rule, Test};
 use crate::confine::{self, syscalls};
 
 /// What the engine starts as the hypervisor.
@@ -70,7 +70,12 @@ fn enter(program: &Path) -> Result<(), Box<dyn Error>> {
 fn filter() -> Filter {
     let mut filter = Filter::new(libc::ENOSYS);
     filter.answer(syscalls::HYPERVISOR, &Answer::Allowed);
-    let unless = |test| Answer::FailsIf(libc::ENOSYS, vec![vec![test]]);
+    let unless = |test| {
+        Answer::FailsIf(vec![Rule {
+            error: libc::ENOSYS,
+            tests: vec![test],
+        }])
+    };
     let families = SOCKET_FAMILIES.map(i32::cast_unsigned);
     filter.answer(&[libc::SYS_socket], &unless(Test::none_of(0, &families)));
     filter.answer(

@@ -21,6 +21,7 @@ mod job;
 mod launch;
 mod link;
 mod machine;
+mod names;
 mod poll;
 mod process;
 mod signals;
@@ -96,8 +97,6 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--life-fd" => life = Some(arguments.descriptor(&option)?),
             "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
             "--processes" => settings.processes = Some(arguments.number(&option)?),
-            "--process-memory-bytes" => settings.memory_bytes = Some(arguments.number(&option)?),
-            "--file-bytes" => settings.file_bytes = Some(arguments.number(&option)?),
             "--memory-bytes" => limits.memory_bytes = Some(arguments.number(&option)?),
             "--own-network" => limits.own_network = true,
             "--disk-bytes" => limits.disk_bytes = Some(arguments.number(&option)?),

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::confine;
+use crate::launch::sandbox::way::NewRoot;
+use crate::{confine, names};
 
 /// Capabilities that the agent needs and programs must not have: with one of them a program could leave the tree that it
 /// is ended with, or look into the agent.
@@ -36,6 +37,8 @@ impl Machine {
     pub(crate) fn set_up(&self) -> io::Result<()> {
         show_temporary_files_on_disk()?;
         rustix::system::sethostname(self.host_name.as_bytes())?;
+        let root = fs::File::open("/")?;
+        names::write_down(&NewRoot::new(root.into()), &self.host_name);
         confine::raise_open_files();
         for capability in AGENT_ONLY {
             confine::drop_from_bounding_set(capability);

@@ -176,9 +176,10 @@ impl Blink {
         if let Some(file) = docker_config {
             registry = registry.with_docker_config(arguments::path(file)?);
         }
-        let mut builder = CoreBlink::builder()
-            .with_offline(offline)
-            .with_registry(registry);
+        let mut builder = CoreBlink::builder().with_registry(registry);
+        if offline {
+            builder = builder.with_offline(true);
+        }
         if let Some(bytes) = image_limit_bytes {
             builder = builder.image_limit_bytes(bytes);
         }

@@ -34,6 +34,9 @@ pub const LAUNCH_REPLACED: &str =
 /// The step of a failure that the mounts are to blame for: one is to be seen where another's folder has nothing.
 pub const LAUNCH_NO_PLACE: &str = "is in a mounted folder that has no such file or folder; make it there, or mount somewhere else";
 
+/// The same of a folder that can have nothing new.
+pub const LAUNCH_READ_ONLY: &str = "is in a folder of the sandbox that is read-only and has no such file or folder; mount somewhere else";
+
 /// The step of a failure that the mounts are to blame for: one leads into what belongs to the sandbox.
 pub const LAUNCH_RESERVED: &str =
     "leads into what belongs to the sandbox itself; mount somewhere else";

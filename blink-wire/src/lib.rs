@@ -45,9 +45,9 @@ pub use frame::{Decoder, Frame, Truncated};
 pub use header::{FrameType, HEADER_LEN, Header, HeaderError, MAGIC, VERSION};
 pub use launch::{
     FileIdentity, LAUNCH_BODY_LIMIT, LAUNCH_DESCRIPTORS, LAUNCH_END, LAUNCH_EXECUTE,
-    LAUNCH_IN_THE_WAY, LAUNCH_NAMESPACES, LAUNCH_NO_PLACE, LAUNCH_OVERLAY, LAUNCH_RELEASE,
-    LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchFailure, LaunchPlan, LaunchReport, MountPlan,
-    SandboxPlan, SandboxUsers,
+    LAUNCH_IN_THE_WAY, LAUNCH_NAMESPACES, LAUNCH_NO_PLACE, LAUNCH_OVERLAY, LAUNCH_READ_ONLY,
+    LAUNCH_RELEASE, LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchFailure, LaunchPlan, LaunchReport,
+    MountPlan, SandboxPlan, SandboxUsers,
 };
 pub use limits::{INITIAL_WINDOW, LINK_BODY_LIMIT, REQUEST_LIMIT, TTY_BODY_LIMIT, VHUB_BODY_LIMIT};
 pub use message::*;

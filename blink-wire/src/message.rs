@@ -395,6 +395,9 @@ pub struct PathOptions {
     /// Describe what a symbolic link at the end points to.
     #[n(1)]
     pub follow: bool,
+    /// Who owns what is made anew, written as in [`Spawn::user`]; root where there is none.
+    #[n(2)]
+    pub owner: Option<String>,
 }
 
 /// A folder to make.
@@ -410,6 +413,9 @@ pub struct MakeDir {
     /// Make missing parents too, and be content where the folder exists.
     #[n(2)]
     pub parents: bool,
+    /// Who owns what is made anew, written as in [`Spawn::user`]; root where there is none.
+    #[n(3)]
+    pub owner: Option<String>,
 }
 
 /// Something to remove.
@@ -434,6 +440,9 @@ pub struct TwoPaths {
     /// Absolute.
     #[n(1)]
     pub to: ByteVec,
+    /// Who owns what is made anew, written as in [`Spawn::user`]; root where there is none.
+    #[n(2)]
+    pub owner: Option<String>,
 }
 
 /// A file to read.
@@ -467,6 +476,9 @@ pub struct Write {
     /// Who owns it, written as in [`Spawn::user`].
     #[n(3)]
     pub user: Option<String>,
+    /// Who owns what is made anew, written as in [`Spawn::user`]; root where there is none.
+    #[n(4)]
+    pub owner: Option<String>,
 }
 
 /// What a file is.
@@ -553,6 +565,7 @@ mod tests {
         let expected = Request::Stat(PathOptions {
             path: b"/".to_vec().into(),
             follow: true,
+            owner: None,
         });
         assert_eq!(Request::from_body(newer), Ok(expected));
         assert!(Request::from_body(b"\x82\x18\xfa\x80").is_err());

@@ -93,6 +93,7 @@ fn messages_are_the_golden_bytes() {
         Request::Stat(PathOptions {
             path: b"/etc".to_vec().into(),
             follow: true,
+            owner: None,
         }),
     );
     let write = Write {
@@ -100,6 +101,7 @@ fn messages_are_the_golden_bytes() {
         mode: Some(0o644),
         append: false,
         user: None,
+        owner: None,
     };
     check(golden, "write", Request::Write(write));
     check(

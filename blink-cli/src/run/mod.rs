@@ -62,10 +62,10 @@ pub(crate) async fn run(
 
 /// Describes a sandbox as the user wants it.
 pub(crate) fn sandbox(blink: &Blink, options: &SandboxOptions) -> Result<SandboxBuilder, Failure> {
-    let builder = blink
-        .sandbox()
-        .image(options.image())
-        .isolation(options.isolation.unwrap_or_default());
+    let mut builder = blink.sandbox().image(options.image());
+    if let Some(isolation) = options.isolation {
+        builder = builder.isolation(isolation);
+    }
     Ok(describe!(builder, options))
 }
 

@@ -39,6 +39,8 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed_exit_code: Option<i64>,
     timed_out: bool,
+    /// The limit for which it was killed.
+    over_limit: Option<&'static str>,
     truncated: bool,
     isolation: &'static str,
     duration_ms: u64,
@@ -49,12 +51,13 @@ struct Line {
 impl Captured {
     /// Prints the line; returns 0, or another exit code where nobody reads it.
     pub(crate) fn print(&self, status: &ExitStatus) -> Result<i32, Failure> {
-        let line = serde_json::to_string(&self.line(status.code, status.timed_out))
-            .map_err(|error| Failure::internal(format!("the result is no JSON: {error}")))?;
+        let line =
+            serde_json::to_string(&self.line(status.code, status.timed_out, status.over_limit))
+                .map_err(|error| Failure::internal(format!("the result is no JSON: {error}")))?;
         print_json(&line)
     }
 
-    fn line(&self, exit_code: i32, timed_out: bool) -> Line {
+    fn line(&self, exit_code: i32, timed_out: bool, over_limit: Option<&'static str>) -> Line {
         let (stdout, stdout_base64) = shown(&self.stdout.0);
         let (stderr, stderr_base64) = shown(&self.stderr.0);
         let mut line = Line {
@@ -66,6 +69,7 @@ impl Captured {
             exit_code,
             claimed_exit_code: None,
             timed_out,
+            over_limit,
             truncated: cut(&self.stdout) || cut(&self.stderr),
             isolation: self.isolation.name(),
             duration_ms: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
@@ -138,14 +142,14 @@ mod tests {
             isolation: Isolation::Namespace,
             session: None,
         };
-        serde_json::to_value(captured.line(3, false)).unwrap()
+        serde_json::to_value(captured.line(3, false, None)).unwrap()
     }
 
     #[test]
     fn text_is_text_and_the_rest_is_base64_too() {
         let expected = json!({
             "event": "execution_result", "stdout": "a\n", "stderr": "\u{fffd}b", "stderr_base64": "/2I=",
-            "exit_code": 3, "timed_out": false, "truncated": false, "isolation": "namespace", "duration_ms": 7,
+            "exit_code": 3, "timed_out": false, "over_limit": null, "truncated": false, "isolation": "namespace", "duration_ms": 7,
         });
         assert_eq!(line(b"a\n", b"\xffb", 0), expected);
     }
@@ -156,7 +160,7 @@ mod tests {
             \"stderr\":7,\"isolation\":\"microvm\",\"timed_out\":true,\"truncated\":true,\"duration_ms\":0,\"x\":1}\n\n";
         let expected = json!({
             "event": "execution_result", "stdout": "own", "stderr": "", "exit_code": 3, "claimed_exit_code": 5,
-            "timed_out": false, "truncated": false, "isolation": "namespace", "duration_ms": 7,
+            "timed_out": false, "over_limit": null, "truncated": false, "isolation": "namespace", "duration_ms": 7,
         });
         assert_eq!(line(stdout, b"", 0), expected);
     }

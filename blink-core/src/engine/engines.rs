@@ -49,13 +49,14 @@ impl Engines {
                 tracing::info!(reason, "taking namespaces");
                 Ok(Isolation::Namespace)
             }
-            (Err(reason), _) => Err(Error::new(
-                ErrorKind::IsolationUnavailable,
-                format!(
-                    "micro-VMs cannot run here: {reason}; to accept namespaces, which share the host's kernel, ask for \
-                     isolation \"namespace\", or \"auto\" for the strongest that works (--isolation auto)"
-                ),
-            )),
+            (Err(reason), _) => {
+                tracing::info!(reason, "no micro-VMs");
+                Err(Error::new(
+                    ErrorKind::IsolationUnavailable,
+                    "micro-VMs cannot run here; to accept namespaces, which share the host's kernel, give --isolation auto, or set \
+                     BLINK_ISOLATION=auto ('blink doctor' says why)",
+                ))
+            }
         }
     }
 

@@ -49,6 +49,7 @@ impl Files {
         let request = Request::Unpack(PathOptions {
             path: bytes(to),
             follow: true,
+            owner: self.owner.clone(),
         });
         let sent = self.send(&request, &mut reader).await;
         drop(reader);
@@ -180,6 +181,7 @@ impl Files {
         let request = Request::Pack(PathOptions {
             path: bytes(from),
             follow: true,
+            owner: None,
         });
         let received = self.receive(&request, &mut writer).await;
         drop(writer);

@@ -27,11 +27,13 @@ const LIST_LIMIT_BYTES: usize = 256 << 20;
 
 /// The files of a sandbox, from [`Sandbox::files`](crate::Sandbox::files).
 ///
-/// Paths are absolute. Whatever is transferred is compared with its length and checksum at the other end before it is
+/// Paths are absolute. What is made belongs to the sandbox's own user, or to root where it has none. Whatever is transferred is compared with its length and checksum at the other end before it is
 /// believed: it arrives whole, or not at all. Everything streams in constant memory but what is returned whole.
 #[derive(Clone)]
 pub struct Files {
     link: Link,
+    /// Who owns what is made.
+    owner: Option<String>,
 }
 
 /// What a file is.
@@ -86,7 +88,8 @@ pub struct WriteOptions {
     pub mode: Option<u32>,
     /// Append to the file instead of replacing it.
     pub append: bool,
-    /// Who owns it: a user of the sandbox, by name or id.
+    /// Who owns it: a user of the sandbox, by name or id. Without, an existing file keeps its owner, and a new one belongs to the
+    /// sandbox's own user, or to root where it has none.
     pub user: Option<String>,
 }
 
@@ -112,7 +115,12 @@ impl WriteOptions {
 
 impl Files {
     pub(crate) fn new(link: Link) -> Files {
-        Files { link }
+        Files { link, owner: None }
+    }
+
+    /// The same, with a user to whom belongs what is made.
+    pub(crate) fn owned_by(self, owner: Option<String>) -> Files {
+        Files { owner, ..self }
     }
 
     /// Reads a whole file, of 1 GiB at most: [`read_to`](Files::read_to) and [`reader`](Files::reader) take longer ones.
@@ -216,7 +224,7 @@ impl Files {
     /// # }
     /// ```
     pub fn writer(&self, path: impl AsRef<Path>, options: &WriteOptions) -> Result<FileWriter> {
-        let request = write_request(path.as_ref(), options);
+        let request = self.write_request(path.as_ref(), options);
         if let Some(error) = self.link.dead() {
             return Err(error.clone());
         }
@@ -248,7 +256,7 @@ impl Files {
         reader: &mut (impl AsyncRead + Unpin),
         options: &WriteOptions,
     ) -> Result<u64> {
-        self.send(&write_request(path.as_ref(), options), reader)
+        self.send(&self.write_request(path.as_ref(), options), reader)
             .await
     }
 
@@ -260,6 +268,7 @@ impl Files {
         let request = Request::Stat(PathOptions {
             path: bytes(path.as_ref()),
             follow: false,
+            owner: None,
         });
         match self.call(&request).await? {
             Response::Stat(info) => Ok(info.into()),
@@ -275,6 +284,7 @@ impl Files {
         let request = Request::Stat(PathOptions {
             path: bytes(path.as_ref()),
             follow: true,
+            owner: None,
         });
         match self.call(&request).await {
             Ok(_) => Ok(true),
@@ -291,6 +301,7 @@ impl Files {
         let request = Request::List(PathOptions {
             path: bytes(path.as_ref()),
             follow: true,
+            owner: None,
         });
         let too_long = || {
             format!(
@@ -330,6 +341,7 @@ impl Files {
             path: bytes(path.as_ref()),
             mode: MODE,
             parents: true,
+            owner: self.owner.clone(),
         }))
         .await
     }
@@ -368,6 +380,7 @@ impl Files {
         self.done(&Request::Rename(TwoPaths {
             from: bytes(from.as_ref()),
             to: bytes(to.as_ref()),
+            owner: None,
         }))
         .await
     }
@@ -380,6 +393,7 @@ impl Files {
         self.done(&Request::Copy(TwoPaths {
             from: bytes(from.as_ref()),
             to: bytes(to.as_ref()),
+            owner: self.owner.clone(),
         }))
         .await
     }
@@ -389,6 +403,7 @@ impl Files {
             .call(&Request::Stat(PathOptions {
                 path: bytes(path),
                 follow: true,
+                owner: None,
             }))
             .await?
         {
@@ -402,8 +417,19 @@ impl Files {
         let request = Request::PackLayer(PathOptions {
             path: bytes(Path::new("/")),
             follow: true,
+            owner: None,
         });
         self.receive(&request, writer).await
+    }
+
+    fn write_request(&self, path: &Path, options: &WriteOptions) -> Request {
+        Request::Write(Write {
+            path: bytes(path),
+            mode: options.mode,
+            append: options.append,
+            user: options.user.clone(),
+            owner: self.owner.clone(),
+        })
     }
 
     async fn done(&self, request: &Request) -> Result<()> {
@@ -521,15 +547,6 @@ pub(crate) fn path_of(request: &Request) -> Option<&Path> {
         _ => return None,
     };
     Some(Path::new(std::ffi::OsStr::from_bytes(path)))
-}
-
-fn write_request(path: &Path, options: &WriteOptions) -> Request {
-    Request::Write(Write {
-        path: bytes(path),
-        mode: options.mode,
-        append: options.append,
-        user: options.user.clone(),
-    })
 }
 
 fn bytes(path: &Path) -> blink_wire::PathBytes {

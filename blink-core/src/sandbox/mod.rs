@@ -311,7 +311,8 @@ impl Sandbox {
     /// # Errors
     /// `SandboxDied` where it was never booted.
     pub fn files(&self) -> Result<Files> {
-        Ok(Files::new(self.link()?.clone()))
+        let files = Files::new(self.link()?.clone());
+        Ok(files.owned_by(self.defaults.user.clone()))
     }
 
     /// Connects to a TCP port inside the sandbox; `host` is an IP address or `localhost`.

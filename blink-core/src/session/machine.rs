@@ -288,6 +288,7 @@ async fn identify(sandbox: &Sandbox, id: &str) {
     let Ok(files) = sandbox.files() else {
         return;
     };
+    let files = files.owned_by(None);
     if files
         .read(MACHINE_ID)
         .await

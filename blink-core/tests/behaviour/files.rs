@@ -394,9 +394,9 @@ async fn paths_must_be_whole() {
 
 #[tokio::test]
 async fn a_full_disk_is_said() {
-    let sandbox = sandbox_with(|builder| builder).await;
+    let sandbox = sandbox_with(|builder| builder.memory_mib(128)).await;
     let files = sandbox.files();
-    // The one place of a fixed size in every sandbox.
+    // A part of the sandbox's memory.
     let error = fails(
         ErrorKind::ResourceExhausted,
         files.write("/dev/shm/large", noise(100 << 20)),

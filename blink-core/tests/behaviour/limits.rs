@@ -86,21 +86,15 @@ async fn large_limits_are_no_limits() {
 }
 
 #[tokio::test]
-async fn one_file_cannot_be_larger_than_the_disk() {
-    let sandbox = sandbox_with(|builder| builder.disk_mib(16)).await;
-    let output = sandbox
-        .sh("dd if=/dev/zero of=/tmp/f bs=1M count=64 && echo written")
+async fn what_a_file_occupies_counts_and_not_how_long_it_is() {
+    let sandbox = sandbox_with(|builder| builder.disk_mib(32)).await;
+    sandbox
+        .says("truncate -s 20G /tmp/f && echo x >>/tmp/f && sleep 1")
         .await;
-    assert!(
-        !output.status.success() && output.stdout.is_empty(),
-        "{}",
-        shown(&output)
-    );
-    let size: u64 = crate::support::within(sandbox.files().stat("/tmp/f"))
-        .await
-        .unwrap()
-        .size;
-    assert!(size <= 16 << 20, "{size}");
+    let output = sandbox
+        .sh("dd if=/dev/urandom of=/tmp/g bs=1M count=64; sleep 50; echo written")
+        .await;
+    assert_eq!(output.status.over_limit, Some("disk"), "{}", shown(&output));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! gated by [`support::Capability`].
 
 mod archive;
+mod at_home;
 mod bad_input;
 mod change;
 mod child;

@@ -101,6 +101,7 @@ impl Host {
             Ask::Stat => Request::Stat(PathOptions {
                 path: b"/".to_vec().into(),
                 follow: false,
+                owner: None,
             }),
             Ask::Spawn => {
                 // Two frames come for it.

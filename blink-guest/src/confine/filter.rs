@@ -15,8 +15,15 @@ pub(crate) enum Answer {
     Allowed,
     /// It fails with this error.
     Fails(c_int),
-    /// It fails with this error where all tests of any of these rules hold, and is allowed otherwise.
-    FailsIf(c_int, Vec<Vec<Test>>),
+    /// It fails by the first of these rules of which all tests hold, and is allowed where there is none.
+    FailsIf(Vec<Rule>),
+}
+
+/// With which error a call fails, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) error: c_int,
+    pub(crate) tests: Vec<Test>,
 }
 
 /// What an argument is, by its lower 32 bits: all that the kernel reads of those that are tested.
@@ -128,15 +135,15 @@ fn find(ranges: &[(u32, Answer)]) -> io::Result<Vec<sock_filter>> {
 }
 
 fn give(answer: &Answer) -> io::Result<Vec<sock_filter>> {
-    let (error, rules) = match answer {
+    let rules = match answer {
         Answer::Allowed => return Ok(vec![end(libc::SECCOMP_RET_ALLOW)]),
         Answer::Fails(error) => return Ok(vec![fail(*error)]),
-        Answer::FailsIf(error, rules) => (*error, rules),
+        Answer::FailsIf(rules) => rules,
     };
     let mut program = Vec::new();
     for rule in rules {
-        let mut whole = vec![fail(error)];
-        for test in rule.iter().rev() {
+        let mut whole = vec![fail(rule.error)];
+        for test in rule.tests.iter().rev() {
             whole = [check(test, whole.len())?, whole].concat();
         }
         program.extend(whole);
@@ -266,7 +273,7 @@ pub(crate) mod tests {
             None => failed(filter.others),
             Some(Answer::Allowed) => libc::SECCOMP_RET_ALLOW,
             Some(Answer::Fails(error)) => failed(*error),
-            Some(Answer::FailsIf(error, rules)) => {
+            Some(Answer::FailsIf(rules)) => {
                 let holds = |test: &Test| {
                     let value = (arguments[usize::from(test.argument)] & 0xffff_ffff) as u32;
                     match &test.is {
@@ -275,9 +282,9 @@ pub(crate) mod tests {
                         Is::Bits(bits) => value & bits != 0,
                     }
                 };
-                match rules.iter().any(|rule| rule.iter().all(holds)) {
-                    true => failed(*error),
-                    false => libc::SECCOMP_RET_ALLOW,
+                match rules.iter().find(|rule| rule.tests.iter().all(holds)) {
+                    Some(rule) => failed(rule.error),
+                    None => libc::SECCOMP_RET_ALLOW,
                 }
             }
         }
@@ -297,11 +304,13 @@ pub(crate) mod tests {
     }
 
     fn answer() -> impl Strategy<Value = Answer> {
-        let rules = vec(vec(test(), 1..4), 1..4);
+        let error = prop_oneof![Just(libc::EACCES), Just(libc::EROFS)];
+        let rule = (error, vec(test(), 1..4)).prop_map(|(error, tests)| Rule { error, tests });
+        let rules = vec(rule, 1..4);
         prop_oneof![
             Just(Answer::Allowed),
             Just(Answer::Fails(libc::EPERM)),
-            rules.prop_map(|rules| Answer::FailsIf(libc::EACCES, rules)),
+            rules.prop_map(Answer::FailsIf),
         ]
     }
 
@@ -338,7 +347,10 @@ pub(crate) mod tests {
     fn what_is_further_than_a_short_jump_is_found() {
         let mut filter = Filter::new(libc::ENOSYS);
         let long = Test::one_of(0, &(0..200).collect::<Vec<_>>());
-        let answer = Answer::FailsIf(libc::EPERM, vec![vec![long]]);
+        let answer = Answer::FailsIf(vec![Rule {
+            error: libc::EPERM,
+            tests: vec![long],
+        }]);
         for call in [1, 3, 5, 7, 9] {
             filter.answer(&[call], &answer);
         }

@@ -1,8 +1,8 @@
 //! Watches over limits that the kernel does not hold by itself: the disk's, where it is a folder of the host, and
 //! memory, where there is no control group. A thread measures, the loop acts.
 //!
-//! Between two measurements a program can exceed a limit by what it can write or touch in that time. What one process
-//! may have and what one file may hold is bounded by resource limits besides.
+//! Between two measurements a program can exceed a limit by what it can write or touch in that time. What it only
+//! reserves, memory or the holes of a file, counts for nothing.
 
 mod nameless;
 mod sockets;
@@ -27,7 +27,9 @@ const SOONEST: Duration = Duration::from_millis(100);
 const LATEST: Duration = Duration::from_secs(1);
 const FILLED_EACH_SECOND: u64 = 32 << 30;
 
-const DISK_EVERY: Duration = Duration::from_millis(500);
+/// The same of a disk, where it is slower.
+const DISK_LATEST: Duration = Duration::from_millis(500);
+const WRITTEN_EACH_SECOND: u64 = 4 << 30;
 
 /// Very many files and processes take long to measure; measuring takes at most this part of the time.
 const SHARE: u32 = 10;
@@ -118,13 +120,16 @@ impl Guard {
             if begun >= next_memory {
                 let room = self.room_for_memory();
                 over_memory = room.is_none();
-                next_memory = Instant::now() + soon(room).max(begun.elapsed() * SHARE);
+                let soon = soon(room, FILLED_EACH_SECOND).min(LATEST);
+                next_memory = Instant::now() + soon.max(begun.elapsed() * SHARE);
             }
             if let Some(limit) = self.limits.disk_bytes
                 && begun >= next_disk
             {
-                over_disk = self.is_over_disk(limit);
-                next_disk = Instant::now() + DISK_EVERY.max(begun.elapsed() * SHARE);
+                let room = self.room_on_disk(limit);
+                over_disk = room.is_none();
+                let soon = soon(room, WRITTEN_EACH_SECOND).min(DISK_LATEST);
+                next_disk = Instant::now() + soon.max(begun.elapsed() * SHARE);
             }
             wake.set_over_limit(match (over_memory, over_disk) {
                 (true, _) => Some(Limit::Memory),
@@ -177,24 +182,27 @@ impl Guard {
         pages * page + temporary + self.nameless.memory_bytes + self.socket_bytes
     }
 
-    fn is_over_disk(&self, limit: u64) -> bool {
+    /// How much more may be written; `None` where there is too much.
+    fn room_on_disk(&self, limit: u64) -> Option<u64> {
         match &self.disk {
             Disk::Folder(folder) => {
                 let used = measure(folder.as_fd());
-                used.bytes + self.nameless.disk_bytes > limit
-                    || used.files > LEAST_FILES.max(limit / DISK_BYTES_PER_FILE)
+                let most_files = LEAST_FILES.max(limit / DISK_BYTES_PER_FILE);
+                let is_within = used.files <= most_files;
+                let room = limit.checked_sub(used.bytes + self.nameless.disk_bytes);
+                room.filter(|_| is_within)
             }
             Disk::Root { used_before } => {
-                must_see(root_bytes()).saturating_sub(*used_before) > limit
+                limit.checked_sub(must_see(root_bytes()).saturating_sub(*used_before))
             }
         }
     }
 }
 
-/// When memory with so much room is to be measured again: before it can be full, and at once where it is.
-fn soon(room: Option<u64>) -> Duration {
-    let millis = room.unwrap_or(0).saturating_mul(1000) / FILLED_EACH_SECOND;
-    Duration::from_millis(millis).clamp(SOONEST, LATEST)
+/// When what has so much room is to be measured again: before it can be full, and at once where it is.
+fn soon(room: Option<u64>, each_second: u64) -> Duration {
+    let millis = room.unwrap_or(0).saturating_mul(1000) / each_second;
+    Duration::from_millis(millis).max(SOONEST)
 }
 
 /// What is on a disk.
@@ -264,11 +272,12 @@ mod tests {
 
     #[test]
     fn what_has_less_room_is_measured_sooner() {
+        let soon = |room| soon(room, 32 << 30);
         assert_eq!(soon(None), SOONEST);
         assert_eq!(soon(Some(128 << 20)), SOONEST);
         assert_eq!(soon(Some(16 << 30)), Duration::from_millis(500));
-        assert_eq!(soon(Some(64 << 30)), LATEST);
-        assert_eq!(soon(Some(u64::MAX)), LATEST);
+        assert_eq!(soon(Some(64 << 30)), Duration::from_secs(2));
+        assert!(soon(Some(u64::MAX)) > LATEST);
     }
 
     #[test]

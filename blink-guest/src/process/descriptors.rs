@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use blink_wire::{Spawn, TtySize};
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::io;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::termios::Winsize;
@@ -24,6 +25,25 @@ impl Descriptors {
         match spawn.pty {
             Some(size) => Descriptors::terminal(size),
             None => Descriptors::pipes(spawn.stdin, dev_null),
+        }
+    }
+
+    /// Gives the program's ends to its user, who may open them by their names in `/dev` and `/proc` then.
+    pub(crate) fn give_to(&self, uid: u32, gid: u32) {
+        for descriptor in &self.child {
+            let kind = fstat(descriptor).map(|found| FileType::from_raw_mode(found.st_mode));
+            // A terminal keeps its group, whom others ask to write to it. Where there are no other users, nobody is to be given anything.
+            let _ = match kind {
+                Ok(FileType::Fifo) => fchown(
+                    descriptor,
+                    Some(Uid::from_raw(uid)),
+                    Some(Gid::from_raw(gid)),
+                ),
+                Ok(FileType::CharacterDevice) if self.terminal.is_some() => {
+                    fchown(descriptor, Some(Uid::from_raw(uid)), None)
+                }
+                _ => Ok(()),
+            };
         }
     }
 

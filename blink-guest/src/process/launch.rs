@@ -21,6 +21,9 @@ use crate::failure::{errno_of, failed, failed_as};
 /// Where programs are looked up when the environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// How programs read and write text when the environment does not say: in UTF-8, as every C library can.
+const DEFAULT_LOCALE: &str = "C.UTF-8";
+
 /// The child's stack: it makes system calls from one shallow function.
 const STACK_BYTES: usize = 64 << 10;
 
@@ -442,7 +445,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 
 /// `NAME=value` for each variable, with what every program expects where it is missing.
 fn environment(spawn: &Spawn, user: &User) -> Result<Vec<Vec<u8>>, ErrorBody> {
-    let mut pairs = Vec::with_capacity(spawn.env.len() + 5);
+    let mut pairs = Vec::with_capacity(spawn.env.len() + 6);
     for (name, value) in &spawn.env {
         if name.is_empty() || name.contains(&b'=') {
             let shown = String::from_utf8_lossy(name);
@@ -458,6 +461,7 @@ fn environment(spawn: &Spawn, user: &User) -> Result<Vec<Vec<u8>>, ErrorBody> {
         ("USER", user.name.as_str()),
         ("LOGNAME", user.name.as_str()),
         ("SHELL", user.shell.as_str()),
+        ("LANG", DEFAULT_LOCALE),
     ];
     for (name, value) in defaults {
         if !spawn

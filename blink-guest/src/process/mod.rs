@@ -261,6 +261,9 @@ impl Processes {
         let marker = marker.or_else(|| self.proc.mark_next_child()).map(Rc::new);
         let ends = Descriptors::open(spawn, &self.dev_null)
             .map_err(|error| NotStarted::NoRoom(exhausted("pipes for the program", error)))?;
+        if user.uid != 0 {
+            ends.give_to(user.uid, user.gid);
+        }
         // Before the program runs: what cannot be followed is not started.
         let watch = |fd: &Option<OwnedFd>, token| match fd {
             Some(fd) => poll

@@ -10,18 +10,20 @@ use sha2::{Digest, Sha256};
 use crate::engine::host_root;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
+use crate::withheld::Withheld;
 
 /// The largest id of the made root's files, beside those that are nobody's.
 const LARGEST_ID: u32 = 65_535;
 
-/// A folder in OCI layout, and the paths of the host that are shown over it; made once for each state of the host.
-pub(super) fn prepare(home: &Home) -> Result<(PathBuf, Vec<PathBuf>)> {
+/// A folder in OCI layout, the paths of the host that are shown over it, and what keeps it there; made once for each state
+/// of the host.
+pub(super) fn prepare(home: &Home) -> Result<(PathBuf, Vec<PathBuf>, Option<Withheld>)> {
     let id_base = crate::engine::namespace::id_base();
     let root = host_root::prepare(home, id_base)?;
     let name = root.path.file_name().unwrap_or_default().to_string_lossy();
     let layout = home.path().join(format!("{name}.oci"));
     make_once(home, &layout, || layer(&root.path, id_base))?;
-    Ok((layout, root.shown))
+    Ok((layout, root.shown, Some(root.used)))
 }
 
 /// A folder in OCI layout with nothing in it, for a machine that has its disk already: the engine asks for an image all

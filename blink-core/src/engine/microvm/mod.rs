@@ -75,8 +75,9 @@ impl MicrovmEngine {
 impl MicrovmEngine {
     /// From the disk in the sandbox's folder, where there is one.
     async fn boot_machine(&self, spec: &MachineSpec) -> Result<MicrovmMachine> {
-        let (mut root, shown) = match &spec.rootfs {
-            Some(layout) => (layout.clone(), Vec::new()),
+        // Until its disk is made from it.
+        let (mut root, shown, _used) = match &spec.rootfs {
+            Some(layout) => (layout.clone(), Vec::new(), None),
             None => self.prepare(host_image::prepare).await?,
         };
         if Disk::of(&spec.disk).exists() {

@@ -177,7 +177,6 @@ fn entrypoint(spec: &MachineSpec, secret: &str) -> Vec<String> {
     add("--secret", secret.to_owned());
     add("--machine", spec.host_name.clone());
     add("--processes", resources.processes.to_string());
-    add("--file-bytes", disk_bytes.clone());
     add("--disk-bytes", disk_bytes);
     if let Some(memory) = resources.memory_mib {
         add("--memory-bytes", memory.saturating_mul(1 << 20).to_string());

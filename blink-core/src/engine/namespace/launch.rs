@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use blink_wire::{
     FileIdentity, LAUNCH_IN_THE_WAY, LAUNCH_NAMESPACES, LAUNCH_NO_PLACE, LAUNCH_OVERLAY,
-    LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchPlan, MountPlan, SandboxPlan, SandboxUsers,
+    LAUNCH_READ_ONLY, LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchPlan, MountPlan, SandboxPlan,
+    SandboxUsers,
 };
 use rustix::fs::FlockOperation;
 
@@ -26,8 +27,10 @@ use crate::sandbox::Network;
 use crate::withheld::Withheld;
 use crate::{file_lock, private};
 
-/// Files in memory: for programs that share memory, and sockets. Large ones belong on the disk.
-const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+/// The part of a sandbox's memory that files in `/dev/shm` may have, as a machine of its own would let them.
+const SHARED_MEMORY_SHARE: u64 = 2;
+
+/// What files in `/run` may have: sockets, and numbers of processes.
 const RUN_BYTES: u64 = 16 << 20;
 
 const CONSOLE: &str = "console.log";
@@ -78,6 +81,9 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         // The launcher's, and so in use for as long as the sandbox is there.
         descriptors.push(range.file().as_fd());
     }
+    if spec.rootfs.is_none() {
+        descriptors.push(tools.host_root.used.file().as_fd());
+    }
     agent.extend(["--programs-fd".to_owned(), PROGRAMS.to_string()]);
     agent.extend(["--life-fd".to_owned(), LIFE.to_string()]);
     agent.extend(agent_limits(spec, group.is_some()));
@@ -95,7 +101,7 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         search: child::bytes(""),
         numbers,
         sandbox: Some(sandbox_plan(tools, spec, group.as_ref(), range.as_ref())),
-        kept: u32::from(range.is_some()),
+        kept: u32::from(range.is_some()) + u32::from(spec.rootfs.is_none()),
     };
     fault::before(Step::NamespaceBoot).map_err(|error| failed("its launcher", error))?;
     let launched = tools
@@ -160,7 +166,11 @@ fn not_launched(error: LaunchError) -> Error {
             "; the file system that holds Blink's home takes no overlays (it may be an overlay itself, as in a container): \
              name a home on ext4, xfs, btrfs or tmpfs with BLINK_HOME",
         ),
-        (LAUNCH_IN_THE_WAY | LAUNCH_REPLACED | LAUNCH_NO_PLACE | LAUNCH_RESERVED, _) => {
+        (
+            LAUNCH_IN_THE_WAY | LAUNCH_REPLACED | LAUNCH_NO_PLACE | LAUNCH_READ_ONLY
+            | LAUNCH_RESERVED,
+            _,
+        ) => {
             let message = format!("{TASK}: {}", error.what());
             Error::new(ErrorKind::InvalidArgument, message)
         }
@@ -213,7 +223,7 @@ fn sandbox_plan(
         shown: shown.iter().map(child::bytes).collect(),
         resolver: resolver.map(child::bytes),
         agent: child::bytes(tools.guest.parent().unwrap_or(&tools.guest)),
-        shared_memory_bytes: SHARED_MEMORY_BYTES,
+        shared_memory_bytes: cgroup::memory_bytes(&spec.resources) / SHARED_MEMORY_SHARE,
         run_bytes: RUN_BYTES,
         mounts: mounts.collect(),
         programs_number: PROGRAMS,
@@ -268,16 +278,13 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
     }
     let mut add = |name: &str, value: String| limits.extend([name.to_owned(), value]);
     add("--processes", resources.processes.to_string());
-    add("--file-bytes", disk_bytes.to_string());
     add("--disk-bytes", disk_bytes.to_string());
     add("--disk-folder", "/.blink/disk".into());
     if !grouped {
-        let memory = cgroup::memory_bytes(resources).to_string();
-        add("--memory-bytes", memory.clone());
-        // Programs that reserve much more than they use are left alone where nobody has said what they may use.
-        if resources.memory_mib.is_some() {
-            add("--process-memory-bytes", memory);
-        }
+        add(
+            "--memory-bytes",
+            cgroup::memory_bytes(resources).to_string(),
+        );
         if let Some(cpus) = resources.cpus {
             // No machine has as many; a larger number would not be one for the agent.
             const MOST: f64 = 65536.0;

@@ -95,6 +95,20 @@ impl RegistryOptions {
         self
     }
 
+    /// With what a machine's settings say besides.
+    pub(crate) fn or(mut self, settings: crate::settings::Registry) -> Self {
+        let mirrors = settings.mirrors.into_iter();
+        self.mirrors.extend(
+            mirrors.flat_map(|(registry, urls)| {
+                urls.into_iter().map(move |url| (registry.clone(), url))
+            }),
+        );
+        self.insecure.extend(settings.insecure);
+        self.ca_files.extend(settings.ca_files);
+        self.docker_config = self.docker_config.or(settings.docker_config);
+        self
+    }
+
     pub(crate) fn is_insecure(&self, account: &str) -> bool {
         self.insecure.iter().any(|insecure| insecure == account)
     }

@@ -68,6 +68,7 @@ fn stat() -> Request {
     Request::Stat(blink_wire::PathOptions {
         path: b"/".to_vec().into(),
         follow: false,
+        owner: None,
     })
 }
 
@@ -292,6 +293,7 @@ async fn what_is_too_long_is_refused_before_it_is_sent() {
     let path = Request::Stat(blink_wire::PathOptions {
         path: vec![b'x'; 2 << 20].into(),
         follow: false,
+        owner: None,
     });
     for (link, request) in [(&new, long(9 << 20)), (&old, long(2 << 20)), (&new, path)] {
         let error = within(link.open(&request))

@@ -48,6 +48,22 @@ const HIDDEN: &[&str] = &[
 /// Of `/proc`, what is of the whole kernel and nobody's to change.
 const UNCHANGEABLE: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
+/// Of `/sys`, the same: what containers hide, and what names the machine or shows where its kernel is.
+const HIDDEN_OF_SYS: &[&str] = &[
+    "devices/virtual/dmi",
+    "devices/virtual/powercap",
+    "firmware",
+    "fs/bpf",
+    "fs/cgroup",
+    "fs/pstore",
+    "kernel/debug",
+    "kernel/notes",
+    "kernel/security",
+    "kernel/slab",
+    "kernel/tracing",
+    "kernel/vmcoreinfo",
+];
+
 /// What the sandbox's namespaces are set to, below `/proc`. The network belongs to no program, so that any may listen at any
 /// port and send pings; and messages and memory of System V, which nothing counts, have an end: 4 MiB and 64 MiB.
 const SETTINGS: &[(&str, &str)] = &[
@@ -73,7 +89,7 @@ pub(super) fn enter(plan: &SandboxPlan, sources: Sources) -> Result<(), Failure>
     let agent = root.own(".blink")?;
     let proc = root.own("proc")?;
     let dev = root.own("dev")?;
-    let _sys = root.own("sys")?;
+    let sys = root.own("sys")?;
     let own_run = root.own("run")?;
 
     for (folder, mount) in plan.shown.iter().zip(&sources.shown) {
@@ -90,6 +106,7 @@ pub(super) fn enter(plan: &SandboxPlan, sources: Sources) -> Result<(), Failure>
     )?;
     mounts::put(&run, own_run, "/run")?;
     root.own_in(&run, "blink")?;
+    crate::names::write_down(&root, &plan.host_name);
     if let Some(resolver) = &sources.resolver {
         let name = Path::new("/etc/resolv.conf");
         mounts::put(resolver, root.place(name, End::File)?, name)?;
@@ -112,7 +129,9 @@ pub(super) fn enter(plan: &SandboxPlan, sources: Sources) -> Result<(), Failure>
     let disk = open_in(&sources.agent, "disk", "/.blink/disk")?;
     mounts::put(&sources.disk, disk, "/.blink/disk")?;
     make_dev(dev, plan, &sources.devices)?;
-    make_proc(proc, &sources.devices[NULL])?;
+    let mut nothing = Nothing::new(&sources.devices[NULL]);
+    make_proc(proc, &mut nothing)?;
+    make_sys(sys, sources.sys, &mut nothing)?;
     change_to(&root)
 }
 
@@ -127,7 +146,7 @@ fn open_in(folder: impl AsFd, name: &str, shown: &str) -> Result<OwnedFd, Failur
 }
 
 /// This process's own, without what tells of the host or changes it.
-fn make_proc(place: OwnedFd, null: &OwnedFd) -> Result<(), Failure> {
+fn make_proc(place: OwnedFd, nothing: &mut Nothing<'_>) -> Result<(), Failure> {
     let attributes = HARMLESS | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let proc = mounts::new(c"proc", &[], attributes)?;
     mounts::put(&proc, place, "/proc")?;
@@ -145,16 +164,57 @@ fn make_proc(place: OwnedFd, null: &OwnedFd) -> Result<(), Failure> {
             mounts::put(same, place, entry)?;
         }
     }
-    for entry in HIDDEN {
-        if let Some(place) = open_if_there(&proc, entry)? {
-            let nothing = match is_folder(&place, Path::new(entry))? {
-                false => mounts::copy_of(null, entry)?,
-                true => mounts::new(c"tmpfs", &[("size", "4k".to_owned())], READ_ONLY)?,
-            };
-            mounts::put(nothing, place, entry)?;
-        }
+    nothing.hide(&proc, HIDDEN)
+}
+
+/// What the kernel tells of its processors and devices, as containers see it: read-only, with the sandbox's own network, and without
+/// what is hidden. Where the network is the host's, it is the host's too.
+fn make_sys(
+    place: OwnedFd,
+    hosts: Option<OwnedFd>,
+    nothing: &mut Nothing<'_>,
+) -> Result<(), Failure> {
+    let attributes = READ_ONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let sys = match hosts {
+        Some(hosts) => hosts,
+        // A host that has hidden a part of its own from this process lets it have no other.
+        None => match mounts::new(c"sysfs", &[], attributes) {
+            Ok(sys) => sys,
+            Err(_) => return Ok(()),
+        },
+    };
+    mounts::put(&sys, place, "/sys")?;
+    nothing.hide(&sys, HIDDEN_OF_SYS)
+}
+
+/// An empty file and an empty folder, to lie over others.
+struct Nothing<'a> {
+    file: &'a OwnedFd,
+    folder: Option<OwnedFd>,
+}
+
+impl Nothing<'_> {
+    fn new(file: &OwnedFd) -> Nothing<'_> {
+        Nothing { file, folder: None }
     }
-    Ok(())
+
+    fn hide(&mut self, root: &OwnedFd, entries: &[&str]) -> Result<(), Failure> {
+        for entry in entries {
+            let Some(place) = open_if_there(root, entry)? else {
+                continue;
+            };
+            if !is_folder(&place, Path::new(entry))? {
+                mounts::put(mounts::copy_of(self.file, entry)?, place, entry)?;
+            } else if let Some(folder) = &self.folder {
+                mounts::put(mounts::copy_of(folder, entry)?, place, entry)?;
+            } else {
+                let folder = mounts::new(c"tmpfs", &[("size", "4k".to_owned())], READ_ONLY)?;
+                mounts::put(&folder, place, entry)?;
+                self.folder = Some(folder);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn open_if_there(folder: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Failure> {

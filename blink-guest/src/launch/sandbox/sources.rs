@@ -39,6 +39,8 @@ pub(super) struct Sources {
     pub(super) shown: Vec<OwnedFd>,
     pub(super) resolver: Option<OwnedFd>,
     pub(super) mounts: Vec<OwnedFd>,
+    /// The host's, where the sandbox has the host's network.
+    pub(super) sys: Option<OwnedFd>,
     /// In the order of [`DEVICES`].
     pub(super) devices: Vec<OwnedFd>,
     /// What the overlay is made of. To close the last descriptor of a mount takes time that a start need not wait for.
@@ -78,6 +80,10 @@ impl Sources {
                 .iter()
                 .map(open_mount)
                 .collect::<Result<_, Failure>>()?,
+            sys: match plan.own_network {
+                true => None,
+                false => read_only(Path::new("/sys")).ok(),
+            },
             devices: devices.collect::<Result<_, Failure>>()?,
             _parts: parts,
         })

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use blink_wire::{LAUNCH_IN_THE_WAY, LAUNCH_NO_PLACE, LAUNCH_RESERVED};
+use blink_wire::{LAUNCH_IN_THE_WAY, LAUNCH_NO_PLACE, LAUNCH_READ_ONLY, LAUNCH_RESERVED};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
@@ -161,9 +161,11 @@ impl NewRoot {
         let found = match statat(here, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => FileType::from_raw_mode(found.st_mode),
             Err(Errno::NOENT) if wanted.is_made => {
-                return make_in(here, &c_name, wanted.end)
-                    .map(Step::Into)
-                    .map_err(failed("cannot be made in the sandbox"));
+                return match make_in(here, &c_name, wanted.end) {
+                    Ok(made) => Ok(Step::Into(made)),
+                    Err(Errno::ROFS) => Err(failure(shown, LAUNCH_READ_ONLY, Errno::ROFS)),
+                    Err(error) => Err(failed("cannot be made in the sandbox")(error)),
+                };
             }
             Err(Errno::NOENT) => return Err(failure(shown, LAUNCH_NO_PLACE, Errno::NOENT)),
             Err(error) => return Err(failed("cannot be looked at in the sandbox")(error)),

@@ -1,8 +1,8 @@
 //! The root folder of the image `host`: the machine's own programs, and nothing of its users.
 //!
 //! It is made once in the home and shared by all sandboxes, as the lower layer of their overlays. The machine's `/usr`
-//! is mounted over it, read-only. The few parts of `/etc` that programs cannot do without are copied, as each mount
-//! would cost every start of a sandbox more than all of them together cost once.
+//! is mounted over it, read-only. The parts of `/etc` that programs cannot do without are copied, as each mount would
+//! cost every start of a sandbox more than all of them together cost once.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -12,9 +12,13 @@ use std::time::SystemTime;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::private;
+use crate::withheld::Withheld;
+
+mod packages;
+mod usage;
 
 /// Changes whenever what is made here changes, so that an older home's is not taken for it.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Folders of the root, with their modes. The agent lives in `.blink`.
 const FOLDERS: &[(&str, u32)] = &[
@@ -65,10 +69,12 @@ const FILES: &[(&str, &str)] = &[
 /// Folders of the root that are links into `/usr` on most machines, and folders of their own on others.
 const PROGRAM_FOLDERS: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
-/// Parts of the machine's `/etc` that programs of `/usr` need to start or to work, and that tell nothing about the
-/// machine's users.
+/// Parts of the machine's `/etc` that programs of `/usr` need to start or to work, that tell nothing about the machine's
+/// users, and that no package has brought as they are.
 const TAKEN_OF_ETC: &[&str] = &[
+    "R/Renviron",
     "alternatives",
+    "bash.bashrc",
     "ca-certificates",
     "fonts",
     "java-17-openjdk",
@@ -78,7 +84,10 @@ const TAKEN_OF_ETC: &[&str] = &[
     "ld.so.conf.d",
     "localtime",
     "magic",
+    "login.defs",
     "mime.types",
+    "os-release",
+    "pam.d",
     "perl",
     "pki",
     "protocols",
@@ -87,6 +96,7 @@ const TAKEN_OF_ETC: &[&str] = &[
     "ssl/certs",
     "ssl/openssl.cnf",
     "terminfo",
+    "texmf",
     "timezone",
     "xml",
 ];
@@ -94,6 +104,8 @@ const TAKEN_OF_ETC: &[&str] = &[
 /// The root folder, and what is mounted over it.
 pub(crate) struct HostRoot {
     pub(crate) path: PathBuf,
+    /// Nobody removes it while this is open, here or in the launcher of a sandbox that has it.
+    pub(crate) used: Withheld,
     /// Paths that the sandbox sees as they are on the host, read-only.
     pub(crate) shown: Vec<PathBuf>,
 }
@@ -126,10 +138,19 @@ pub(crate) fn prepare(home: &Home, id_base: Option<u32>) -> Result<HostRoot> {
 
     // The name tells what it was made from: another machine's links, another owner, or a later state of what is taken
     // make another folder.
-    let description = format!("{VERSION} {id_base:?} {links:?} {own:?} {taken_of_etc:?}");
-    let name = format!("host-{:08x}", crc32fast::hash(description.as_bytes()));
+    let packages = packages::changed();
+    let description =
+        format!("{VERSION} {id_base:?} {links:?} {own:?} {taken_of_etc:?} {packages:?}");
+    let name = format!(
+        "{}{:08x}",
+        usage::PREFIX,
+        crc32fast::hash(description.as_bytes())
+    );
     let path = home.path().join(name);
-    if !path.is_dir() {
+    let used = loop {
+        if let Some(used) = usage::share(&path).map_err(|error| failed(&error))? {
+            break used;
+        }
         let temporary = tempfile::tempdir_in(home.path()).map_err(|error| failed(&error))?;
         make(temporary.path(), &links, &own, &taken_of_etc, id_base)
             .map_err(|error| failed(&error))?;
@@ -137,12 +158,15 @@ pub(crate) fn prepare(home: &Home, id_base: Option<u32>) -> Result<HostRoot> {
             // Another process was faster.
             Err(_) if path.is_dir() => {}
             Err(error) => return Err(failed(&error)),
-            Ok(()) => drop(temporary.keep()),
+            Ok(()) => {
+                drop(temporary.keep());
+                usage::remove_others(home.path(), &path);
+            }
         }
-    }
+    };
     let mut shown = vec![PathBuf::from("/usr")];
     shown.extend(own.into_iter().map(|name| Path::new("/").join(name)));
-    Ok(HostRoot { path, shown })
+    Ok(HostRoot { path, used, shown })
 }
 
 fn make(
@@ -176,18 +200,36 @@ fn make(
         symlink(target, root.join(name))?;
     }
     symlink("/proc/self/mounts", root.join("etc/mtab"))?;
-    for (name, _) in taken_of_etc {
-        copy_public(
-            &Path::new("/etc").join(name),
-            &root.join("etc").join(name),
-            &give,
-        )?;
+    let taken = taken_of_etc.iter().map(|(name, _)| PathBuf::from(name));
+    for name in taken.chain(packages::unchanged_files()) {
+        let (from, to) = (Path::new("/etc").join(&name), root.join("etc").join(&name));
+        if to.symlink_metadata().is_ok() {
+            continue;
+        }
+        make_folders_above(&root.join("etc"), &name, &give)?;
+        copy_public(&from, &to, &give)?;
     }
     let user_home = root.join("home/user");
     private::make_new_folder(&user_home, 0o755)?;
     if let Some(id) = id_base {
         const USER: u32 = 1000;
         chown(&user_home, Some(id + USER), Some(id + USER))?;
+    }
+    Ok(())
+}
+
+fn make_folders_above(
+    etc: &Path,
+    name: &Path,
+    give: &impl Fn(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut folder = etc.to_owned();
+    for part in name.parent().into_iter().flatten() {
+        folder.push(part);
+        if folder.symlink_metadata().is_err() {
+            private::make_new_folder(&folder, 0o755)?;
+            give(&folder)?;
+        }
     }
     Ok(())
 }
