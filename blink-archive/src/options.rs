@@ -17,11 +17,13 @@ pub enum Ownership {
         uid_base: u32,
         /// Added to every group id.
         gid_base: u32,
-        /// The largest id that an entry may state. A larger one is refused when
-        /// unpacking: it would belong to somebody outside the range that the
-        /// caller set aside. When packing, an id outside the range is stated
-        /// as `max_id`.
+        /// The largest id that an entry may state: a larger one would belong to
+        /// somebody outside the range that the caller set aside. When packing, an
+        /// id outside the range is stated as `max_id`.
         max_id: u32,
+        /// What a larger one becomes when unpacking; it is refused where there is
+        /// none.
+        beyond: Option<u32>,
     },
 }
 
@@ -211,6 +213,7 @@ impl Default for PackOptions {
                 uid_base: 0,
                 gid_base: 0,
                 max_id: u32::MAX - 1,
+                beyond: None,
             },
             one_file_system: true,
             limits: Limits::default(),

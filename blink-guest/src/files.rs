@@ -31,6 +31,7 @@ const ALL_OWNERS: Ownership = Ownership::Preserve {
     uid_base: 0,
     gid_base: 0,
     max_id: 65535,
+    beyond: Some(65534),
 };
 
 /// The job of a request about files; `None` if it is about something else.

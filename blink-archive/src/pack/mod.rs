@@ -493,6 +493,7 @@ fn stated_owner(stat: &Stat, ownership: Ownership) -> (u32, u32) {
             uid_base,
             gid_base,
             max_id,
+            ..
         } => {
             let map = |id: u32, base: u32| id.checked_sub(base).unwrap_or(max_id).min(max_id);
             (map(stat.st_uid, uid_base), map(stat.st_gid, gid_base))

@@ -47,6 +47,8 @@ pub struct UnpackReport {
     pub bytes: u64,
     /// Whiteouts applied, or made.
     pub whiteouts: u64,
+    /// Entries that got another owner than they state, who is beyond the range.
+    pub replaced_owners: u64,
     /// Device nodes left out.
     pub skipped_devices: u64,
     /// Entries of a kind that means nothing here, left out.
@@ -175,6 +177,8 @@ impl<'a> Unpacker<'a> {
         }
         let path = path::clean(&member.path, &self.options.limits, layer)?;
         let owner = Owner::of(member, &path, self.options.ownership)?;
+        self.report.replaced_owners +=
+            u64::from(Owner::is_replaced(member, self.options.ownership));
         let Some((folder, name)) = path::split(&path) else {
             return self.root_entry(member, owner);
         };

@@ -26,6 +26,18 @@ impl Owner {
         })
     }
 
+    /// Whether an entry states another owner than it gets.
+    pub(super) fn is_replaced(member: &Member, ownership: Ownership) -> bool {
+        match ownership {
+            Ownership::Preserve {
+                max_id,
+                beyond: Some(_),
+                ..
+            } => member.uid.max(member.gid) > u64::from(max_id),
+            _ => false,
+        }
+    }
+
     /// The archive's user 0, for folders that it only implies.
     pub(super) fn first(ownership: Ownership) -> Option<Self> {
         Self::mapped(0, 0, ownership).flatten()
@@ -36,12 +48,14 @@ impl Owner {
             uid_base,
             gid_base,
             max_id,
+            beyond,
         } = ownership
         else {
             return Some(None);
         };
         let map = |id: u64, base: u32| {
-            let id = u32::try_from(id).ok().filter(|id| *id <= max_id)?;
+            let id = u32::try_from(id).ok().filter(|id| *id <= max_id);
+            let id = id.or(beyond)?;
             // The last id means "leave as it is" to the kernel.
             base.checked_add(id).filter(|id| *id != u32::MAX)
         };

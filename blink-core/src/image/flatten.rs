@@ -40,6 +40,7 @@ impl Flatten<'_> {
         let mut limits = self.limits;
         let mut left = limits.total_bytes;
         let mut before = 0;
+        let mut nobodys = 0;
         for (index, layer) in layers.iter().enumerate() {
             let start = Progress {
                 step: Step::Unpack,
@@ -54,6 +55,7 @@ impl Flatten<'_> {
             limits.entries = limits.entries.saturating_sub(used.entries);
             limits.total_bytes = limits.total_bytes.saturating_sub(used.bytes);
             before += layer.blob.size;
+            nobodys += used.replaced_owners;
         }
         (self.progress)(Progress {
             step: Step::Unpack,
@@ -62,6 +64,12 @@ impl Flatten<'_> {
             layer: layers.len(),
             layers: layers.len(),
         });
+        if nobodys > 0 {
+            tracing::warn!(
+                files = nobodys,
+                "files of the image belong to users beyond a sandbox's 65536, and are nobody's in it"
+            );
+        }
         Ok(())
     }
 

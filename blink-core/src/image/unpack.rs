@@ -22,11 +22,15 @@ use crate::private;
 /// aside for one user's sandboxes.
 const LARGEST_ID: u32 = 65_535;
 
+/// Who has what belongs to somebody with a larger id.
+const NOBODY: u32 = 65_534;
+
 /// Who owns the files of unpacked images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdMap {
     /// Where `single` is false: what is added to each user and group id, so that
-    /// the image's root is not this machine's. Ids above 65 535 are refused.
+    /// the image's root is not this machine's. What has an id above 65 535 is nobody's,
+    /// who is 65 534.
     pub uid_base: u32,
     /// Everything belongs to the user who runs this, as for an ordinary user it must.
     pub single: bool,
@@ -41,6 +45,7 @@ impl IdMap {
                 uid_base: self.uid_base,
                 gid_base: self.uid_base,
                 max_id: LARGEST_ID,
+                beyond: Some(NOBODY),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -472,6 +472,11 @@ impl SandboxBuilder {
             // What does not end in time goes with the next start.
             let _ = tokio::time::timeout(END_WAIT, sandbox.end("it did not boot")).await;
             return Err(error);
+        }
+        if let (None, Some(folder)) = (&self.current_dir, &config.workdir) {
+            // One that no layer has is made, as docker does it. Where that cannot be, commands say so.
+            let folder = Path::new("/").join(folder);
+            let _ = sandbox.files()?.owned_by(None).make_dir(folder).await;
         }
         sandbox.outlives = place.outlives || place.shared;
         sandbox.publish(ports)?;

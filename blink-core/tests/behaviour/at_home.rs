@@ -1,9 +1,12 @@
 //! Programs find what they find on a machine of their own: names, a locale, processors, their standard streams, memory that they
 //! only reserve.
 
-use blink_core::Command;
+use blink_core::{Command, Network};
 
-use crate::support::{Capability, Engine, has, ok, python, sandbox, sandbox_with, shown, within};
+use crate::layout::{LayerTar, Layout, StoredLayer};
+use crate::support::{
+    Capability, Engine, blink, has, ok, python, sandbox, sandbox_with, shown, within,
+};
 
 #[tokio::test]
 async fn a_sandbox_knows_its_own_name() {
@@ -192,4 +195,52 @@ async fn root_has_users_of_its_own() {
         sandbox.says(script).await,
         "1234 5\n1234 5\njoe\n/home/joe\njoe"
     );
+}
+
+#[tokio::test]
+async fn an_image_of_which_something_is_missing_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = std::fs::read("/usr/bin/busybox").or_else(|_| std::fs::read("/bin/busybox"));
+    let layer = LayerTar::new()
+        .folder("bin/", 0o755)
+        .file_with("bin/busybox", 0o755, 0, &program.unwrap())
+        .symlink("bin/sh", "busybox")
+        .folder("etc/", 0o755)
+        .symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+        .symlink("etc/hosts", "/no/such/hosts")
+        .file_with("etc/theirs", 0o644, 70_000, b"kept");
+    let layout = Layout::of(folder.path().join("image"), &[StoredLayer::gzip(layer)]).path;
+    let blink = blink().await;
+    let networks: &[Network] = match Engine::chosen() {
+        Engine::Namespace => &[Network::None, Network::Host],
+        Engine::Microvm => &[Network::None],
+    };
+    for network in networks {
+        let describing = blink
+            .sandbox()
+            .image(layout.to_str().unwrap())
+            .network(network.clone());
+        let sandbox = ok(describing.user("0").create()).await;
+        let script = "busybox pwd; busybox grep -c localhost /etc/hosts; busybox cat /etc/theirs; busybox stat -c ' %u' /etc/theirs";
+        let output = ok(sandbox.exec(Command::new("sh").args(["-c", script]))).await;
+        let owner = match (Engine::chosen(), has(Capability::Users)) {
+            (Engine::Namespace, true) => "65534",
+            (Engine::Namespace, false) => "0",
+            (Engine::Microvm, _) => "70000",
+        };
+        assert_eq!(
+            output.text(),
+            format!("/work\n2\nkept {owner}\n"),
+            "{}",
+            shown(&output)
+        );
+        if *network == Network::Host {
+            let output =
+                ok(sandbox
+                    .exec(Command::new("sh").args(["-c", "busybox wc -c </etc/resolv.conf"])))
+                .await;
+            assert_ne!(output.text(), "0\n", "{}", shown(&output));
+        }
+        ok(sandbox.remove()).await;
+    }
 }

@@ -109,6 +109,7 @@ fn layer(root: &Path, id_base: Option<u32>) -> Result<Vec<u8>> {
             uid_base: base,
             gid_base: base,
             max_id: LARGEST_ID,
+            beyond: None,
         },
         None => Ownership::Ignore,
     };

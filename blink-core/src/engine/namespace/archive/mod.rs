@@ -171,6 +171,7 @@ fn ownership(id_base: Option<u32>) -> Ownership {
             uid_base: base,
             gid_base: base,
             max_id: userns::ID_COUNT - 1,
+            beyond: None,
         },
         None => Ownership::Ignore,
     }
