@@ -59,4 +59,4 @@ pub use pack::{PackReport, pack, pack_overlay};
 pub use remove::remove_tree;
 pub use root::{Links, Root};
 pub use unpack::{UnpackReport, unpack, unpack_overlay};
-pub use walk::{disk_usage, walk_tree};
+pub use walk::{disk_usage, disk_usage_of_few, walk_tree};

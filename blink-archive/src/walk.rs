@@ -28,23 +28,44 @@ pub fn walk_tree(folder: OwnedFd, mut seen: impl FnMut(&Stat)) -> Result<(), Arc
 /// What the files beneath a folder occupy on their disk, in bytes; each counted once, whatever names it has. The folder at
 /// `path` itself is not counted, and a part that cannot be looked at counts as nothing.
 pub fn disk_usage(path: impl AsRef<Path>) -> u64 {
-    let mut bytes = 0;
+    usage(path.as_ref(), usize::MAX).unwrap_or_default()
+}
+
+/// The same, where no more than so many files are there; `None` for a tree that has more, of which no more is looked at.
+pub fn disk_usage_of_few(path: impl AsRef<Path>, most: usize) -> Option<u64> {
+    usage(path.as_ref(), most)
+}
+
+fn usage(path: &Path, most: usize) -> Option<u64> {
+    let (mut bytes, mut files) = (0, 0);
     let mut counted = std::collections::HashSet::new();
-    let Ok(folder) = rustix::fs::open(path.as_ref(), REAL_FOLDER, Mode::empty()) else {
-        return 0;
+    let Ok(folder) = rustix::fs::open(path, REAL_FOLDER, Mode::empty()) else {
+        return Some(0);
     };
     // What is lost of it is in motion, and would be wrong in the next moment.
-    let _ = walk(folder, &mut |stat| {
+    let _ = walk_while(folder, &mut |stat| {
         let is_shared = stat.st_nlink > 1 && !root::is_folder(stat);
         if !is_shared || counted.insert((stat.st_dev, stat.st_ino)) {
             bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
         }
+        files += 1;
+        files <= most
     });
-    bytes
+    (files <= most).then_some(bytes)
 }
 
 fn walk(top: OwnedFd, seen: &mut impl FnMut(&Stat)) -> Result<(), Errno> {
-    let below = look(top.as_fd(), seen);
+    walk_while(top, &mut |stat| {
+        seen(stat);
+        true
+    })
+}
+
+/// Walks for as long as more is wanted.
+fn walk_while(top: OwnedFd, seen: &mut impl FnMut(&Stat) -> bool) -> Result<(), Errno> {
+    let Some(below) = look(top.as_fd(), seen) else {
+        return Ok(());
+    };
     let mut way = Way::new(top, below)?;
     loop {
         let Some(name) = way.data().pop() else {
@@ -56,18 +77,20 @@ fn walk(top: OwnedFd, seen: &mut impl FnMut(&Stat)) -> Result<(), Errno> {
         let Ok(folder) = rustix::fs::openat(way.folder(), &name, REAL_FOLDER, Mode::empty()) else {
             continue;
         };
-        let below = look(folder.as_fd(), seen);
+        let Some(below) = look(folder.as_fd(), seen) else {
+            return Ok(());
+        };
         if !below.is_empty() {
             way.enter(folder, below)?;
         }
     }
 }
 
-/// Sees what is in a folder; the folders in it.
-fn look(folder: BorrowedFd<'_>, seen: &mut impl FnMut(&Stat)) -> Vec<OsString> {
+/// Sees what is in a folder; the folders in it, unless no more is wanted.
+fn look(folder: BorrowedFd<'_>, seen: &mut impl FnMut(&Stat) -> bool) -> Option<Vec<OsString>> {
     let mut below = Vec::new();
     let Ok(entries) = Dir::read_from(folder) else {
-        return below;
+        return Some(below);
     };
     for entry in entries.map_while(Result::ok) {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -77,10 +100,12 @@ fn look(folder: BorrowedFd<'_>, seen: &mut impl FnMut(&Stat)) -> Vec<OsString> {
         let Ok(stat) = root::stat(folder, name) else {
             continue;
         };
-        seen(&stat);
+        if !seen(&stat) {
+            return None;
+        }
         if root::is_folder(&stat) {
             below.push(name.to_os_string());
         }
     }
-    below
+    Some(below)
 }

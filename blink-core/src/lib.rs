@@ -55,6 +55,7 @@ mod session;
 mod settings;
 pub mod terminal;
 mod transfer;
+mod usage;
 mod withheld;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -31,6 +31,7 @@ const INTERNAL: &[&str] = &[
     "blink-core/src/engine/microvm/owner.rs LONGEST",
     "blink-core/src/file_lock.rs LONGEST",
     "blink-core/src/engine/host_root/packages.rs LARGEST",
+    "blink-core/src/usage.rs LONGEST",
     "blink-guest/src/launch/mod.rs LONGEST",
     "blink-guest/src/names.rs LONGEST",
     "blink-wire/src/launch.rs LAUNCH_BODY_LIMIT",

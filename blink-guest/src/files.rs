@@ -252,7 +252,8 @@ fn write(ask: &Write, stream: &mut JobStream) -> Result<Response, ErrorBody> {
         return append(ask, &path, stream);
     }
     let target = Replacement::begin(&path, ask.mode, ask.user.as_deref())?;
-    fill(stream, &target.file, &path)?;
+    let is_on_disk = is_on_disk(&target.folder);
+    fill(stream, &target.file, &path, is_on_disk)?;
     stream.verify()?;
     target.commit()?;
     Ok(Response::Done)
@@ -268,7 +269,8 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
         .metadata()
         .map_err(|error| failed("append to", path, errno_of(&error)))?
         .len();
-    let appended = transfer(stream, &mut file, path).and_then(|()| stream.verify());
+    let is_on_disk = path.parent().is_some_and(is_folder_on_disk);
+    let appended = transfer(stream, &mut file, path, is_on_disk).and_then(|()| stream.verify());
     if let Err(error) = appended {
         // What came of a stream that is not whole is taken away again.
         let _ = file.set_len(before);
@@ -278,18 +280,35 @@ fn append(ask: &Write, path: &Path, stream: &mut JobStream) -> Result<Response, 
 }
 
 /// Fills a new file, with holes where it is zeros.
-fn fill(stream: &mut JobStream, file: &File, path: &Path) -> Result<(), ErrorBody> {
+fn fill(
+    stream: &mut JobStream,
+    file: &File,
+    path: &Path,
+    is_on_disk: bool,
+) -> Result<(), ErrorBody> {
     let failed = |error: io::Error| failed("write", path, errno_of(&error));
     let mut at = 0;
     while let Some(chunk) = stream.receive().map_err(|error| broken(&error))? {
+        if is_on_disk {
+            stream.take_room(&chunk).map_err(failed)?;
+        }
         blink_archive::write_with_holes(file, at, &chunk).map_err(failed)?;
         at += chunk.len() as u64;
     }
     file.set_len(at).map_err(failed)
 }
 
-fn transfer(stream: &mut JobStream, file: &mut File, path: &Path) -> Result<(), ErrorBody> {
+fn transfer(
+    stream: &mut JobStream,
+    file: &mut File,
+    path: &Path,
+    is_on_disk: bool,
+) -> Result<(), ErrorBody> {
     while let Some(chunk) = stream.receive().map_err(|error| broken(&error))? {
+        if is_on_disk {
+            let room = stream.take_room(&chunk);
+            room.map_err(|error| failed("write", path, errno_of(&error)))?;
+        }
         file.write_all(&chunk)
             .map_err(|error| failed("write", path, errno_of(&error)))?;
     }
@@ -318,16 +337,68 @@ fn pack(
 
 fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     let path = absolute(&ask.path)?;
+    let is_new = fs::lstat(&path).is_err();
     make_parents(&path)?;
+    let unpacked = unpack_into(ask, &path, stream);
+    if let (Err(_), true, Some(parent), Some(name)) =
+        (&unpacked, is_new, path.parent(), path.file_name())
+    {
+        // What has come of it is of no use.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if let Ok(parent) = fs::open(parent, flags, Mode::empty()) {
+            let _ = blink_archive::remove_tree(parent.as_fd(), name);
+        }
+    }
+    unpacked
+}
+
+fn unpack_into(
+    ask: &PathOptions,
+    path: &Path,
+    stream: &mut JobStream,
+) -> Result<Response, ErrorBody> {
     let options = match ask.owner.is_none() && may_change_owners() {
         true => UnpackOptions::default().with_ownership(ALL_OWNERS),
         false => UnpackOptions::default(),
     };
-    Root::open(&path)
-        .and_then(|root| blink_archive::unpack(&mut *stream, &root, &options))
-        .map_err(|error| archive(&error, &path))?;
+    let is_on_disk = is_folder_on_disk(path);
+    let reader = Roomy {
+        stream: &mut *stream,
+        is_on_disk,
+    };
+    Root::open(path)
+        .and_then(|root| blink_archive::unpack(reader, &root, &options))
+        .map_err(|error| archive(&error, path))?;
     stream.verify()?;
     Ok(Response::Done)
+}
+
+/// What comes, as far as there is room for it on the disk.
+struct Roomy<'a> {
+    stream: &'a mut JobStream,
+    is_on_disk: bool,
+}
+
+impl io::Read for Roomy<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(into)?;
+        if self.is_on_disk {
+            self.stream.take_room(&into[..count])?;
+        }
+        Ok(count)
+    }
+}
+
+fn is_folder_on_disk(path: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::open(path, flags, Mode::empty()).is_ok_and(is_on_disk)
+}
+
+/// Whether a folder is of the sandbox's disk, and not of a mount or in memory.
+fn is_on_disk(folder: impl AsFd) -> bool {
+    let root = fs::stat("/").map(|root| root.st_dev);
+    let own = fs::fstat(folder).map(|folder| folder.st_dev);
+    matches!((root, own), (Ok(root), Ok(own)) if root == own)
 }
 
 /// Where only one user is mapped, every file belongs to it.

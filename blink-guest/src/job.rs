@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -77,6 +78,8 @@ pub(crate) struct Wake {
     jobs: Mutex<Vec<u64>>,
     /// The limit that the guard has found exceeded.
     over_limit: Mutex<Option<Limit>>,
+    /// Bytes that the disk may get, as the guard has found, less what has been transferred since.
+    room: AtomicU64,
 }
 
 impl Wake {
@@ -101,6 +104,11 @@ impl Wake {
         if limit.is_some() || former.is_some() {
             self.wake();
         }
+    }
+
+    /// Says how many bytes more the disk may get.
+    pub(crate) fn set_room(&self, bytes: u64) {
+        self.room.store(bytes, Ordering::Relaxed);
     }
 
     fn wake(&self) {
@@ -142,6 +150,7 @@ impl Jobs {
                 eventfd,
                 jobs: Mutex::new(Vec::new()),
                 over_limit: Mutex::new(None),
+                room: AtomicU64::new(u64::MAX),
             }),
             front: Bytes::new(),
             notices: Vec::new(),
@@ -388,6 +397,28 @@ pub(crate) struct JobStream {
 }
 
 impl JobStream {
+    /// Takes the room for bytes that are written to the disk, of which those of holes need none.
+    ///
+    /// # Errors
+    /// `ENOSPC` where there is less: it would be over its limit, which ends programs.
+    pub(crate) fn take_room(&self, bytes: &[u8]) -> io::Result<()> {
+        const BLOCK: usize = 4096;
+        let filled = bytes
+            .chunks(BLOCK)
+            .filter(|block| block.iter().any(|byte| *byte != 0));
+        let needed: usize = filled.map(<[u8]>::len).sum();
+        let take = |room: u64| room.checked_sub(needed as u64);
+        match self
+            .shared
+            .wake
+            .room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+        {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        }
+    }
+
     /// Sends a chunk, once there is credit for it.
     pub(crate) fn send(&mut self, bytes: Bytes) -> io::Result<()> {
         self.sent.add(&bytes);

@@ -100,6 +100,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--memory-bytes" => limits.memory_bytes = Some(arguments.number(&option)?),
             "--own-network" => limits.own_network = true,
             "--disk-bytes" => limits.disk_bytes = Some(arguments.number(&option)?),
+            "--usage-fd" => limits.usage = Some(arguments.descriptor(&option)?.into()),
             "--disk-folder" => limits.disk_folder = Some(arguments.value(&option)?.into()),
             _ => return Err(format!("unknown option {option}").into()),
         }

@@ -135,9 +135,10 @@ impl Session {
         let making = layers.making()?;
         let kept = self.keep(state, &making, Some(&name), options).await?;
         let layer = kept.chain.last().cloned().unwrap_or_default();
-        let (session, folder) = (state.row.clone(), layers.folder(&layer));
+        let session = state.row.clone();
+        let measured = layers.clone();
         let mut row = CheckpointRow {
-            layer,
+            layer: layer.clone(),
             name,
             parent: session.checkpoint.clone(),
             consistency: kept.consistency.name().to_owned(),
@@ -150,7 +151,7 @@ impl Session {
                 state,
                 Some(&making),
                 move || {
-                    row.size_bytes = blink_archive::disk_usage(&folder);
+                    row.size_bytes = measured.usage(&layer);
                     Ok((row, head::make(heads)?))
                 },
                 move |registry, (row, made)| {

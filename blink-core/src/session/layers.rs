@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use blink_archive::disk_usage;
+use blink_archive::{disk_usage, disk_usage_of_few};
 
 use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::file_lock::{FileLock, NotLocked, PATIENCE, Share};
 use crate::home::{Home, new_id};
+use crate::usage;
 use crate::{lock, private};
 
 /// What another thread starts has this process's locks until it runs a program of its own: that is waited for, and what
@@ -47,6 +48,25 @@ impl Layers {
 
     pub(crate) fn folder(&self, id: &str) -> PathBuf {
         self.folder.join(id)
+    }
+
+    /// What a layer occupies. Of many files, it is what was measured last: by the agent that watches over them while the
+    /// session runs, or here where nobody has yet.
+    pub(crate) fn usage(&self, id: &str) -> u64 {
+        /// They take some milliseconds.
+        const FEW_FILES: usize = 2000;
+        let folder = self.folder(id);
+        if let Some(bytes) = disk_usage_of_few(&folder, FEW_FILES) {
+            return bytes;
+        }
+        if let Some(bytes) = usage::read(&folder) {
+            return bytes;
+        }
+        let bytes = disk_usage(&folder);
+        if let Err(error) = usage::write(&folder, bytes) {
+            tracing::debug!(%error, "what a layer occupies could not be kept");
+        }
+        bytes
     }
 
     pub(crate) fn making(&self) -> Result<Making> {

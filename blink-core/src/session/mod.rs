@@ -124,7 +124,8 @@ pub struct SessionInfo {
     pub checkpoint: Option<String>,
     /// When it was made.
     pub created_at: SystemTime,
-    /// What its disk occupies beyond its checkpoints.
+    /// What its disk occupies beyond its checkpoints. Of a disk with very many files, what it occupied when it was measured
+    /// last: every second while it runs.
     pub disk_bytes: u64,
     /// What it can use of the machine.
     pub resources: Resources,
@@ -194,10 +195,9 @@ impl Blink {
         found.await?.ok_or_else(|| missing(name))
     }
 
-    /// Waits for the disk: all files of its own are looked at.
+    /// Waits for the disk: some of its files are looked at.
     fn describe(&self, row: &SessionRow) -> SessionInfo {
         let asked = &row.options.asked;
-        let head = self.layers().folder(&row.head);
         SessionInfo {
             name: row.name.clone(),
             id: row.id.clone(),
@@ -209,7 +209,7 @@ impl Blink {
             forked_from: row.forked_from.clone(),
             checkpoint: row.checkpoint.clone(),
             created_at: row.created_at,
-            disk_bytes: blink_archive::disk_usage(&head),
+            disk_bytes: self.layers().usage(&row.head),
             resources: asked.resources,
             network: asked.network.clone(),
             mounts: asked.mounts.clone(),

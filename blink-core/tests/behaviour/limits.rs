@@ -1,14 +1,14 @@
 //! Limits of memory, processes, disk and processors.
 
-use blink_core::{Command, ErrorKind};
+use blink_core::{Command, ErrorKind, Mount, WriteOptions};
 
-use crate::support::{TestSandbox, ok, python, sandbox_with, shown};
+use crate::support::{TestSandbox, fails, noise, ok, python, sandbox_with, shown};
 
 #[tokio::test]
 async fn one_program_cannot_have_more_memory_than_the_sandbox() {
     let sandbox = sandbox_with(|builder| builder.memory_mib(64)).await;
     let output = sandbox
-        .python("b = bytearray(200 << 20); print(len(b))")
+        .python("b = bytearray(200 << 20); import time; time.sleep(50); print(len(b))")
         .await;
     assert!(
         !output.status.success() && output.stdout.is_empty(),
@@ -83,6 +83,42 @@ async fn large_limits_are_no_limits() {
     })
     .await;
     assert_eq!(sandbox.says("echo fine").await, "fine");
+}
+
+#[tokio::test]
+async fn a_transfer_that_the_disk_has_no_room_for_fails_before_it_does_harm() {
+    let shared = tempfile::tempdir().unwrap();
+    let mount = Mount::new(shared.path(), "/mnt/shared");
+    let sandbox = sandbox_with(|builder| builder.disk_mib(32).mount(mount)).await;
+    let files = sandbox.files();
+    let large = bytes::Bytes::from(noise(48 << 20));
+    let folder = tempfile::tempdir().unwrap();
+    for part in 0..3 {
+        std::fs::write(folder.path().join(format!("{part}")), &large[..16 << 20]).unwrap();
+    }
+    let exhausted = ErrorKind::ResourceExhausted;
+    fails(exhausted, files.write("/tmp/large", large.clone())).await;
+    let append = WriteOptions::default().append();
+    fails(
+        exhausted,
+        files.write_with("/tmp/appended", &mut &large[..], &append),
+    )
+    .await;
+    fails(exhausted, files.upload(folder.path(), "/tmp/folder")).await;
+    assert_eq!(
+        sandbox.says("sleep 1; find /tmp -type f -size +0").await,
+        ""
+    );
+    // What takes no room of the disk is not the disk's.
+    ok(files.write("/mnt/shared/large", large.clone())).await;
+    ok(files.write("/tmp/holes", vec![0; 64 << 20])).await;
+    ok(files.write("/tmp/fits", large.slice(..16 << 20))).await;
+    assert_eq!(
+        sandbox
+            .says("stat -c %s /tmp/holes /mnt/shared/large")
+            .await,
+        "67108864\n50331648"
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ mod nameless;
 mod sockets;
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,11 @@ const FILLED_EACH_SECOND: u64 = 32 << 30;
 /// The same of a disk, where it is slower.
 const DISK_LATEST: Duration = Duration::from_millis(500);
 const WRITTEN_EACH_SECOND: u64 = 4 << 30;
+
+/// A disk is walked through when its file system has lost this part of the room that there was, and so often besides: what is taken
+/// while others give as much back takes nothing from the host.
+const PART_OF_ROOM: u64 = 4;
+const WALK_EVERY: Duration = Duration::from_secs(15);
 
 /// Very many files and processes take long to measure; measuring takes at most this part of the time.
 const SHARE: u32 = 10;
@@ -54,6 +61,8 @@ pub(crate) struct Limits {
     pub(crate) own_network: bool,
     /// What lists sockets, where the kernel has that.
     pub(crate) sockets: Option<Sockets>,
+    /// Where to write down what the disk occupies.
+    pub(crate) usage: Option<File>,
     /// The folder that holds what the sandbox has written. Where it is the whole root file system, none.
     pub(crate) disk_folder: Option<PathBuf>,
 }
@@ -62,6 +71,9 @@ pub(crate) struct Limits {
 pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
     if limits.memory_bytes.is_none() && limits.disk_bytes.is_none() {
         return Ok(());
+    }
+    if let Some(bytes) = limits.disk_bytes {
+        wake.set_room(bytes);
     }
     let disk = match &limits.disk_folder {
         Some(folder) => Disk::Folder(open_folder(fs::CWD, folder.as_path())?),
@@ -75,6 +87,7 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
         looker: Looker::new()?,
         nameless: Nameless::default(),
         socket_bytes: 0,
+        walk: None,
         limits,
     };
     std::thread::Builder::new()
@@ -99,6 +112,8 @@ struct Guard {
     /// What they had at the last look.
     nameless: Nameless,
     socket_bytes: u64,
+    /// The last walk through the disk, where there was room.
+    walk: Option<Walk>,
     limits: Limits,
 }
 
@@ -126,7 +141,13 @@ impl Guard {
             if let Some(limit) = self.limits.disk_bytes
                 && begun >= next_disk
             {
-                let room = self.room_on_disk(limit);
+                let room = match self.room_on_disk(limit) {
+                    Room::Measured(room) => {
+                        wake.set_room(room.unwrap_or(0));
+                        room
+                    }
+                    Room::AtLeast(room) => Some(room),
+                };
                 over_disk = room.is_none();
                 let soon = soon(room, WRITTEN_EACH_SECOND).min(DISK_LATEST);
                 next_disk = Instant::now() + soon.max(begun.elapsed() * SHARE);
@@ -182,18 +203,36 @@ impl Guard {
         pages * page + temporary + self.nameless.memory_bytes + self.socket_bytes
     }
 
-    /// How much more may be written; `None` where there is too much.
-    fn room_on_disk(&self, limit: u64) -> Option<u64> {
+    /// How much more may be written.
+    fn room_on_disk(&mut self, limit: u64) -> Room {
         match &self.disk {
             Disk::Folder(folder) => {
+                let free = Free::of(folder);
+                if let Some(walk) = &self.walk
+                    && walk.still_says_enough(free)
+                {
+                    return Room::AtLeast(walk.room.bytes - walk.room.bytes / PART_OF_ROOM);
+                }
                 let used = measure(folder.as_fd());
+                if let Some(usage) = &self.limits.usage {
+                    // Of a width that covers what was there.
+                    let _ = usage.write_all_at(format!("{:020}\n", used.bytes).as_bytes(), 0);
+                }
                 let most_files = LEAST_FILES.max(limit / DISK_BYTES_PER_FILE);
-                let is_within = used.files <= most_files;
-                let room = limit.checked_sub(used.bytes + self.nameless.disk_bytes);
-                room.filter(|_| is_within)
+                let bytes = limit.checked_sub(used.bytes + self.nameless.disk_bytes);
+                let room = bytes
+                    .zip(most_files.checked_sub(used.files))
+                    .map(|(bytes, files)| Used { bytes, files });
+                self.walk = room.map(|room| Walk {
+                    at: Instant::now(),
+                    free,
+                    room,
+                });
+                Room::Measured(room.map(|room| room.bytes))
             }
             Disk::Root { used_before } => {
-                limit.checked_sub(must_see(root_bytes()).saturating_sub(*used_before))
+                let used = must_see(root_bytes()).saturating_sub(*used_before);
+                Room::Measured(limit.checked_sub(used))
             }
         }
     }
@@ -203,6 +242,51 @@ impl Guard {
 fn soon(room: Option<u64>, each_second: u64) -> Duration {
     let millis = room.unwrap_or(0).saturating_mul(1000) / each_second;
     Duration::from_millis(millis).max(SOONEST)
+}
+
+/// How much more may be written to a disk.
+enum Room {
+    /// `None` where there is too much already.
+    Measured(Option<u64>),
+    AtLeast(u64),
+}
+
+/// What a walk through the disk has found, and what its file system had then.
+struct Walk {
+    at: Instant,
+    free: Option<Free>,
+    room: Used,
+}
+
+impl Walk {
+    /// Whether there must be room yet, by what the file system has now.
+    fn still_says_enough(&self, now: Option<Free>) -> bool {
+        let (Some(before), Some(now)) = (self.free, now) else {
+            return false;
+        };
+        let is_small =
+            |before: u64, now: u64, room: u64| before.saturating_sub(now) <= room / PART_OF_ROOM;
+        self.at.elapsed() < WALK_EVERY
+            && is_small(before.bytes, now.bytes, self.room.bytes)
+            && is_small(before.files, now.files, self.room.files)
+    }
+}
+
+/// What a file system has left.
+#[derive(Clone, Copy)]
+struct Free {
+    bytes: u64,
+    files: u64,
+}
+
+impl Free {
+    fn of(folder: impl AsFd) -> Option<Free> {
+        let found = fs::fstatvfs(folder).ok()?;
+        Some(Free {
+            bytes: found.f_bfree.saturating_mul(found.f_frsize),
+            files: found.f_ffree,
+        })
+    }
 }
 
 /// What is on a disk.
@@ -278,6 +362,28 @@ mod tests {
         assert_eq!(soon(Some(16 << 30)), Duration::from_millis(500));
         assert_eq!(soon(Some(64 << 30)), Duration::from_secs(2));
         assert!(soon(Some(u64::MAX)) > LATEST);
+    }
+
+    #[test]
+    fn a_disk_is_walked_through_when_its_file_system_has_lost_some() {
+        let walk = Walk {
+            at: Instant::now(),
+            free: Some(Free {
+                bytes: 1000,
+                files: 100,
+            }),
+            room: Used {
+                bytes: 400,
+                files: 40,
+            },
+        };
+        let enough = |bytes, files| walk.still_says_enough(Some(Free { bytes, files }));
+        assert!(enough(1000, 100) && enough(5000, 100) && enough(900, 90));
+        assert!(!enough(899, 100) && !enough(1000, 89));
+        assert!(!walk.still_says_enough(None));
+        let at = Instant::now().checked_sub(WALK_EVERY).unwrap();
+        let free = walk.free;
+        assert!(!Walk { at, ..walk }.still_says_enough(free));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::fault::{self, Step};
 use crate::home::new_id;
 use crate::sandbox::Network;
 use crate::withheld::Withheld;
-use crate::{file_lock, private};
+use crate::{file_lock, private, usage};
 
 /// The part of a sandbox's memory that files in `/dev/shm` may have, as a machine of its own would let them.
 const SHARED_MEMORY_SHARE: u64 = 2;
@@ -72,6 +72,15 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         descriptors.push(held.file().as_fd());
         numbers.push(HELD);
         agent.extend(["--hold-fd".to_owned(), HELD.to_string()]);
+    }
+    let usage = (spec.disk != spec.folder)
+        .then(|| usage::open(&spec.disk))
+        .transpose()
+        .map_err(|error| failed("its disk", error))?;
+    if let Some(usage) = &usage {
+        descriptors.push(usage.as_fd());
+        numbers.push(USAGE);
+        agent.extend(["--usage-fd".to_owned(), USAGE.to_string()]);
     }
     if leased {
         agent.push("--leased".to_owned());
@@ -146,6 +155,7 @@ const LISTENER: u32 = 4;
 const HELD: u32 = 5;
 const PROGRAMS: u32 = 6;
 const LIFE: u32 = 7;
+const USAGE: u32 = 8;
 
 fn not_launched(error: LaunchError) -> Error {
     const TASK: &str = "the sandbox could not be booted";
