@@ -19,7 +19,7 @@ const OWN_ADDRESS: &str = "127.0.1.1";
 
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
-/// How a C library that is told nothing would look up names: not in `/etc/hosts` first.
+/// Without this file, glibc asks the network before it reads `/etc/hosts`.
 const LOOKUPS: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
 /// Writes the name down beneath a root, wherever links lead there. A root in which that cannot be is left as it is.
