@@ -189,8 +189,7 @@ fn copy_regular(
         opened => opened?,
     };
     let stat = rustix::fs::fstat(&source)?;
-    let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let target = rustix::fs::openat(to, name, new, Mode::RUSR | Mode::WUSR)?;
+    let target = root::make_file(to, name)?;
     let (source, target) = (File::from(source), File::from(target));
     copy_file(&source, &target)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;

@@ -104,6 +104,15 @@ pub(crate) fn make_folder(parent: impl AsFd, name: &OsStr) -> Result<(), Errno> 
     rustix::fs::chmodat(&parent, name, Mode::RWXU, AtFlags::empty())
 }
 
+/// A new file to write to, whatever this process masks: only who may write to a file by its mode gives it attributes.
+pub(crate) fn make_file(parent: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = rustix::fs::openat(parent, name, flags, mode)?;
+    rustix::fs::fchmod(&file, mode)?;
+    Ok(file)
+}
+
 impl From<OwnedFd> for Root {
     /// Takes an open folder as the root.
     fn from(folder: OwnedFd) -> Self {

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::attributes;
@@ -281,14 +281,7 @@ impl<'a> Unpacker<'a> {
         };
         let mut file = None;
         self.make(place, false, |folder, name| {
-            let flags =
-                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            file = Some(rustix::fs::openat(
-                folder,
-                name,
-                flags,
-                Mode::RUSR | Mode::WUSR,
-            )?);
+            file = Some(root::make_file(folder, name)?);
             Ok(())
         })?;
         let Some(file) = file else {
