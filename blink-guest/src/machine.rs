@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 use crate::launch::sandbox::way::NewRoot;
 use crate::{confine, names};
@@ -36,6 +36,7 @@ impl Machine {
     /// Makes the machine what a sandbox is.
     pub(crate) fn set_up(&self) -> io::Result<()> {
         show_temporary_files_on_disk()?;
+        give_shared_memory_its_part();
         rustix::system::sethostname(self.host_name.as_bytes())?;
         let root = fs::File::open("/")?;
         names::write_down(&NewRoot::new(root.into()), &self.host_name);
@@ -72,6 +73,13 @@ fn limit_processes(limit: u64) -> io::Result<()> {
     unmount(GROUP, UnmountFlags::DETACH)?;
     let _ = fs::remove_dir(GROUP);
     limited
+}
+
+/// The hypervisor's agent gives shared memory 64 MiB, however large the machine is; a machine of one's own has half of its memory
+/// for it. Where it is not mounted, there is nothing to give.
+fn give_shared_memory_its_part() {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let _ = mount_remount("/dev/shm", flags, c"size=50%");
 }
 
 /// The hypervisor's agent mounts a file system in memory over `/tmp`. The sandbox's disk is larger, is what limits and
