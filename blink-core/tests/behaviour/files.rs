@@ -394,12 +394,12 @@ async fn paths_must_be_whole() {
 
 #[tokio::test]
 async fn a_full_disk_is_said() {
-    let sandbox = sandbox_with(|builder| builder.memory_mib(128)).await;
+    let sandbox = sandbox_with(|builder| builder.memory_mib(512)).await;
     let files = sandbox.files();
     // A part of the sandbox's memory.
     let error = fails(
         ErrorKind::ResourceExhausted,
-        files.write("/dev/shm/large", noise(100 << 20)),
+        files.write("/dev/shm/large", noise(400 << 20)),
     )
     .await;
     assert!(error.message().contains("space"), "{error:?}");
