@@ -125,7 +125,7 @@ pub struct SessionInfo {
     /// When it was made.
     pub created_at: SystemTime,
     /// What its disk occupies beyond its checkpoints. Of a disk with very many files, what it occupied when it was measured
-    /// last: every second while it runs.
+    /// last: some 15 s before at most, while it runs.
     pub disk_bytes: u64,
     /// What it can use of the machine.
     pub resources: Resources,

@@ -74,7 +74,6 @@ const PROGRAM_FOLDERS: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx
 const TAKEN_OF_ETC: &[&str] = &[
     "R/Renviron",
     "alternatives",
-    "bash.bashrc",
     "ca-certificates",
     "fonts",
     "java-17-openjdk",
@@ -84,7 +83,6 @@ const TAKEN_OF_ETC: &[&str] = &[
     "ld.so.conf.d",
     "localtime",
     "magic",
-    "login.defs",
     "mime.types",
     "os-release",
     "pam.d",
