@@ -179,7 +179,7 @@ def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
         ("/tmp/full", [files.remove], blink.DirectoryNotEmpty, OSError, errno.ENOTEMPTY),
         (long, looking + writing, blink.NameTooLong, OSError, errno.ENAMETOOLONG),
         ("/usr/new", [files.make_dir, *writing], blink.ReadOnly, OSError, errno.EROFS),
-        ("/proc/self/mem", writing[:2], blink.PermissionDenied, PermissionError, errno.EPERM),
+        ("/proc/self/mem", writing[:2], blink.PermissionDenied, PermissionError, errno.EACCES),
     ]
     for path, operations, kind, builtin, number in cases:
         for operation in operations:
