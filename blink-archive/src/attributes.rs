@@ -7,10 +7,42 @@ use rustix::io::Errno;
 
 use crate::format::Attributes;
 
-/// On a folder that hides what is beneath it, in an overlay that a user may mount.
+/// Where an overlay keeps its own marks of files and folders, in its upper folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    /// In attributes of users, where a user has mounted it (`userxattr`). Folders of lower layers cannot be renamed.
+    User,
+    /// In attributes that only the machine's root can set.
+    Trusted,
+}
+
+impl Marks {
+    /// On a folder that hides what is beneath it.
+    pub(crate) fn opaque(self) -> &'static [u8] {
+        match self {
+            Marks::User => OPAQUE,
+            Marks::Trusted => b"trusted.overlay.opaque",
+        }
+    }
+
+    /// On a folder that lower layers have under another name.
+    pub(crate) fn redirect(self) -> &'static [u8] {
+        match self {
+            Marks::User => b"user.overlay.redirect",
+            Marks::Trusted => b"trusted.overlay.redirect",
+        }
+    }
+
+    pub(crate) fn is_own(self, name: &[u8]) -> bool {
+        match self {
+            Marks::User => name.starts_with(OVERLAY) && !name.starts_with(ESCAPED),
+            Marks::Trusted => name.starts_with(b"trusted.overlay."),
+        }
+    }
+}
+
+/// The mark of a folder that hides what is beneath it, in archives.
 pub(crate) const OPAQUE: &[u8] = b"user.overlay.opaque";
-/// The same, in an overlay of the machine's root.
-const OPAQUE_TRUSTED: &[u8] = b"trusted.overlay.opaque";
 
 /// What the kernel keeps for itself with `userxattr`.
 const OVERLAY: &[u8] = b"user.overlay.";
@@ -30,16 +62,34 @@ pub(crate) fn is_carried(name: &[u8]) -> bool {
 }
 
 /// Whether an open folder hides what is beneath it.
-pub(crate) fn is_opaque(folder: impl AsFd) -> Result<bool, Errno> {
-    for name in [OPAQUE, OPAQUE_TRUSTED] {
-        let mut value = [0; 1];
-        match rustix::fs::fgetxattr(&folder, name, &mut value[..]) {
-            Ok(1) if value == *b"y" => return Ok(true),
-            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::PERM) => {}
-            Err(error) => return Err(error),
-        }
+pub(crate) fn is_opaque(folder: impl AsFd, marks: Marks) -> Result<bool, Errno> {
+    let mut value = [0; 1];
+    match rustix::fs::fgetxattr(&folder, marks.opaque(), &mut value[..]) {
+        Ok(1) => Ok(value == *b"y"),
+        Ok(_) => Ok(false),
+        Err(error) => is_missing(error).map(|()| false),
     }
-    Ok(false)
+}
+
+/// Where lower layers have an open folder, if not under its own name. The kernel heeds this in attributes of root only.
+pub(crate) fn redirect(folder: impl AsFd, marks: Marks) -> Result<Option<Vec<u8>>, Errno> {
+    /// What the kernel itself writes is shorter.
+    const ROOM: usize = 4096;
+    if marks == Marks::User {
+        return Ok(None);
+    }
+    let mut value = [0; ROOM];
+    match rustix::fs::fgetxattr(&folder, marks.redirect(), &mut value[..]) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(error) => is_missing(error).map(|()| None),
+    }
+}
+
+fn is_missing(error: Errno) -> Result<(), Errno> {
+    match error {
+        Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::PERM => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// The attributes that are carried, in the order of their names. `buffer` has room for twice [`LARGEST`].
@@ -77,12 +127,13 @@ pub(crate) fn read_all(file: impl AsFd, buffer: &mut [u8]) -> Result<Attributes,
     read_those(file, buffer, |_| true)
 }
 
-/// All attributes of a folder in a layer that another folder in its place needs: of the overlay's own, the one that makes it
-/// opaque. `buffer` has room for twice [`LARGEST`].
-pub(crate) fn read_of_layer(folder: impl AsFd, buffer: &mut [u8]) -> Result<Attributes, Errno> {
-    read_those(folder, buffer, |name| {
-        !name.starts_with(OVERLAY) || name.starts_with(ESCAPED) || name == OPAQUE
-    })
+/// All attributes of a folder in a layer but the overlay's own marks. `buffer` has room for twice [`LARGEST`].
+pub(crate) fn read_of_layer(
+    folder: impl AsFd,
+    marks: Marks,
+    buffer: &mut [u8],
+) -> Result<Attributes, Errno> {
+    read_those(folder, buffer, |name| !marks.is_own(name))
 }
 
 pub(crate) fn write(file: impl AsFd, attributes: &Attributes) -> Result<(), Errno> {

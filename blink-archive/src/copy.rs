@@ -3,41 +3,49 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::attributes::{self, LARGEST};
+use crate::attributes::{self, LARGEST, Marks};
 use crate::error::ArchiveError;
 use crate::holes::copy_file;
 use crate::merge::{give, times};
 use crate::root::{self, Links, REAL_FOLDER, Root};
 use crate::way::Way;
 
-/// Copies what is in `from` into the empty folder `to`, with owners, modes, times, extended attributes, holes, files that
-/// have several names, devices, and an overlay's own marks. Shares blocks where the file system can.
+/// Copies trees, each from the first folder to the second, an empty one, with owners, modes, times, extended attributes,
+/// holes, devices, and an overlay's own marks. What has several names in them has these in the copies. Shares blocks where
+/// the file system can.
 ///
 /// The copies of files with several names have one more in `links` until it ends, which must be an empty folder on the same
-/// file system. What their owner may not read is read all the same. Nobody may write to `from` meanwhile.
+/// file system. What their owner may not read is read all the same. Nobody may write to the trees meanwhile.
 ///
 /// # Errors
 /// [`ArchiveError::Io`].
-pub fn copy_tree(from: &Root, to: &Root, links: &Root) -> Result<(), ArchiveError> {
+pub fn copy_trees(trees: &[(Root, Root)], links: &Root) -> Result<(), ArchiveError> {
     let open = |root: &Root| root.lookup(Path::new(""), REAL_FOLDER, Links::Refuse);
-    let mut path = PathBuf::new();
     let failed = |error: Errno| ArchiveError::io("", "copied", error);
-    let mut copier = Copier {
-        from: Way::new(open(from).map_err(failed)?, Copied::default()).map_err(failed)?,
-        to: Way::new(open(to).map_err(failed)?, ()).map_err(failed)?,
-        links,
-        linked: HashMap::new(),
-        buffer: vec![0; 2 * LARGEST],
-    };
-    let copied = copier.run(&mut path);
-    copied.map_err(|error| ArchiveError::io(path, "copied", error))
+    let mut linked = HashMap::new();
+    for (from, to) in trees {
+        let mut path = PathBuf::new();
+        let mut copier = Copier {
+            from: Way::new(open(from).map_err(failed)?, Copied::default()).map_err(failed)?,
+            to: Way::new(open(to).map_err(failed)?, ()).map_err(failed)?,
+            links,
+            linked: &mut linked,
+            buffer: vec![0; 2 * LARGEST],
+        };
+        let copied = copier.run(&mut path);
+        copied.map_err(|error| ArchiveError::io(path, "copied", error))?;
+    }
+    for number in 0..linked.len() {
+        rustix::fs::unlinkat(links, number.to_string(), AtFlags::empty()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// A folder that is being copied.
@@ -54,7 +62,7 @@ struct Copier<'a> {
     to: Way<()>,
     links: &'a Root,
     /// Files with several names, by their numbers among the links.
-    linked: HashMap<(u64, u64), usize>,
+    linked: &'a mut HashMap<(u64, u64), usize>,
     buffer: Vec<u8>,
 }
 
@@ -75,9 +83,6 @@ impl Copier<'_> {
             }
             self.to.leave()?;
             path.pop();
-        }
-        for number in 0..self.linked.len() {
-            rustix::fs::unlinkat(self.links, number.to_string(), AtFlags::empty())?;
         }
         Ok(())
     }
@@ -143,12 +148,14 @@ impl Copier<'_> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(self.from.folder(), name, Vec::new())?;
                 rustix::fs::symlinkat(target, to, name)?;
+                copy_own_marks(self.from.folder(), to, name, &mut self.buffer)?;
                 give_by_name(to, name, stat)?;
             }
             kind => {
                 let mode = Mode::from_raw_mode(stat.st_mode);
                 rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?;
                 let handle = rustix::fs::openat(to, name, root::HANDLE, Mode::empty())?;
+                copy_own_marks(self.from.folder(), to, name, &mut self.buffer)?;
                 give_by_name(to, name, stat)?;
                 root::chmod_handle(handle, mode)?;
             }
@@ -200,11 +207,44 @@ fn copy_regular(
 /// Those that may be set: what is a security module's own is not always.
 fn copy_attributes(from: impl AsFd, to: impl AsFd, buffer: &mut [u8]) -> Result<(), Errno> {
     for attribute in attributes::read_all(from, buffer)? {
+        // It names another folder by its inode.
+        if attribute.0 == b"trusted.overlay.upper" {
+            continue;
+        }
         let is_users = attribute.0.starts_with(b"user.");
         match attributes::write(&to, &vec![attribute]) {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) if !is_users => {}
             written => written?,
         }
+    }
+    Ok(())
+}
+
+/// Copies the marks that an overlay of root has on what is neither a file nor a folder, which has no other attributes that
+/// matter.
+fn copy_own_marks(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &OsStr,
+    buffer: &mut [u8],
+) -> Result<(), Errno> {
+    let path = |folder: BorrowedFd<'_>| {
+        let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        Path::new(&folder).join(name)
+    };
+    let (from, to) = (path(from), path(to));
+    let length = match rustix::fs::llistxattr(&from, &mut *buffer) {
+        Err(Errno::OPNOTSUPP) => 0,
+        listed => listed?,
+    };
+    let names: Vec<_> = buffer[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| Marks::Trusted.is_own(name))
+        .map(<[u8]>::to_vec)
+        .collect();
+    for name in names {
+        let length = rustix::fs::lgetxattr(&from, name.as_slice(), &mut *buffer)?;
+        rustix::fs::lsetxattr(&to, name.as_slice(), &buffer[..length], XattrFlags::empty())?;
     }
     Ok(())
 }

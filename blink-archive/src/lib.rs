@@ -50,13 +50,15 @@ mod unpack;
 mod walk;
 mod way;
 
-pub use copy::copy_tree;
+pub use attributes::Marks;
+pub use copy::copy_trees;
 pub use error::{ArchiveError, LimitKind};
 pub use holes::{DataPart, copy_file, next_data, write_with_holes};
 pub use merge::merge_overlay;
 pub use options::{Limits, Ownership, PackOptions, UnpackOptions};
+pub use overlay::Overlay;
 pub use pack::{PackReport, pack, pack_overlay};
 pub use remove::remove_tree;
 pub use root::{Links, Root};
 pub use unpack::{UnpackReport, unpack, unpack_overlay};
-pub use walk::{disk_usage, disk_usage_of_few, walk_tree};
+pub use walk::{disk_usage, disk_usage_of_few, walk_names, walk_tree};

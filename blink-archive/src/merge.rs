@@ -7,15 +7,15 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::attributes::{self, LARGEST, OPAQUE};
+use crate::attributes::{self, LARGEST, Marks};
 use crate::error::ArchiveError;
 use crate::format::Attributes;
-use crate::overlay::{Merged, Visitor, visit};
+use crate::overlay::{Merged, Overlay, Visitor, visit};
 use crate::root::{Links, REAL_FOLDER, Root, make_folder};
 use crate::way::Way;
 
-/// Makes in the empty folder `into` the one layer that shows over any other what the
-/// upper folders of an overlay, the lowest first, show over it.
+/// Makes in the empty folder `into` the one layer that shows over what is beneath them what the
+/// layers of an overlay show.
 ///
 /// Folders are made anew; all else, whiteouts too, is the same file under one more name.
 /// So nobody may write to any of these layers again, and all of them are on one file system.
@@ -24,16 +24,17 @@ use crate::way::Way;
 ///
 /// # Errors
 /// [`ArchiveError::Io`].
-pub fn merge_overlay(layers: &[Root], into: &Root) -> Result<(), ArchiveError> {
+pub fn merge_overlay(overlay: &Overlay<'_>, into: &Root) -> Result<(), ArchiveError> {
     let top = into
         .lookup(Path::new(""), REAL_FOLDER, Links::Refuse)
         .and_then(|top| Way::new(top, Described::default()))
         .map_err(|error| ArchiveError::io("", "opened", error))?;
     let mut merger = Merger {
         into: top,
+        marks: overlay.marks,
         buffer: vec![0; 2 * LARGEST],
     };
-    visit(layers, None, &mut merger)
+    visit(overlay, None, &mut merger)
 }
 
 /// What a folder gets when everything is in it.
@@ -45,21 +46,26 @@ struct Described {
 
 struct Merger {
     into: Way<Described>,
+    marks: Marks,
     buffer: Vec<u8>,
 }
 
 impl Visitor for Merger {
+    const WHOLE: bool = false;
+
     fn enter(
         &mut self,
         merged: &Merged<'_>,
         name: &OsStr,
         path: &Path,
     ) -> Result<(), ArchiveError> {
-        let mut attributes = attributes::read_of_layer(merged.folder, &mut self.buffer)
+        let mut attributes = attributes::read_of_layer(merged.folder, self.marks, &mut self.buffer)
             .map_err(|error| ArchiveError::io(path, "read", error))?;
-        attributes.retain(|(name, _)| name != OPAQUE);
         if merged.opaque && !merged.is_top {
-            attributes.push((OPAQUE.to_vec(), b"y".to_vec()));
+            attributes.push((self.marks.opaque().to_vec(), b"y".to_vec()));
+        }
+        if let Some(redirect) = &merged.redirect {
+            attributes.push((self.marks.redirect().to_vec(), redirect.clone()));
         }
         let described = Described {
             attributes,

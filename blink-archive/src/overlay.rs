@@ -2,17 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use crate::attributes;
+use crate::attributes::{self, Marks};
 use crate::error::{ArchiveError, LimitKind};
 use crate::root::{self, Links, REAL_FOLDER, Root};
 use crate::way::Way;
+
+/// The upper folders of an overlay, the lowest first.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlay<'a> {
+    /// Those that are told of.
+    pub layers: &'a [Root],
+    /// Those beneath them. A folder that was renamed over them shows what they have under its former name.
+    pub beneath: &'a [Root],
+    /// Where the overlay has its marks.
+    pub marks: Marks,
+}
 
 /// Folders held open at once of each layer: an overlay has some thirty of them.
 const MOST_OPEN: usize = 8;
@@ -24,11 +35,16 @@ pub(crate) struct Merged<'a> {
     pub(crate) stat: Stat,
     /// Whether it hides what is beneath the layers.
     pub(crate) opaque: bool,
+    /// Where the layers beneath have it, as the overlay's mark says it, if not under its own name.
+    pub(crate) redirect: Option<Vec<u8>>,
     pub(crate) is_top: bool,
 }
 
 /// Receives the merged contents of the layers.
 pub(crate) trait Visitor {
+    /// Whether folders that were renamed are told of with all that is in them, so that nothing beneath is needed for them.
+    const WHOLE: bool;
+
     /// A folder begins, whose name in the folder before is `name`.
     fn enter(&mut self, merged: &Merged<'_>, name: &OsStr, path: &Path)
     -> Result<(), ArchiveError>;
@@ -46,39 +62,45 @@ pub(crate) trait Visitor {
     fn leave(&mut self, path: &Path) -> Result<(), ArchiveError>;
 }
 
-/// Tells what the upper folders of an overlay, the lowest first, come to, in the order of the names. A whiteout where
+/// Tells what the layers of an overlay come to, in the order of the names. A whiteout where
 /// nothing beneath the layers is seen is left out: it would hide nothing; and where nothing is merged, the kernel lists it
 /// as a file.
 ///
 /// Nobody may write to the layers meanwhile.
-pub(crate) fn visit(
-    layers: &[Root],
+pub(crate) fn visit<V: Visitor>(
+    overlay: &Overlay<'_>,
     most_depth: Option<usize>,
-    visitor: &mut impl Visitor,
+    visitor: &mut V,
 ) -> Result<(), ArchiveError> {
-    if layers.is_empty() {
+    if overlay.layers.is_empty() {
         return Ok(());
     }
+    let beneath = match V::WHOLE {
+        true => overlay.beneath,
+        false => &[],
+    };
     let mut walk = Walk {
+        roots: beneath.iter().chain(overlay.layers).collect(),
+        beneath: beneath.len(),
+        marks: overlay.marks,
         ways: Vec::new(),
         levels: Vec::new(),
     };
     let mut path = PathBuf::new();
     let read = |error: Errno| ArchiveError::io("", "read", error);
-    for layer in layers {
+    for layer in &walk.roots {
         let top = layer.lookup(Path::new(""), REAL_FOLDER, Links::Refuse);
         let way = top.and_then(|top| Way::with_most_open(top, None, MOST_OPEN));
-        walk.ways.push(way.map_err(read)?);
+        walk.ways.push(vec![way.map_err(read)?]);
     }
-    let all = (0..layers.len()).rev().collect();
     let all = Entered {
-        at: all,
-        hides: false,
+        at: (0..walk.roots.len()).rev().map(Part::of).collect(),
+        ..Entered::default()
     };
-    walk.begin(all, OsStr::new(""), &path, false, visitor)?;
+    walk.begin(all, OsStr::new(""), &path, visitor)?;
     while let Some(level) = walk.levels.last_mut() {
         let alone = level.alone;
-        let Some((name, at)) = level.entries.next() else {
+        let Some((name, layer)) = level.entries.next() else {
             visitor.leave(&path)?;
             walk.leave()
                 .map_err(|error| ArchiveError::io(&path, "read", error))?;
@@ -87,7 +109,7 @@ pub(crate) fn visit(
         };
         path.push(&name);
         let failed = |error: Errno| ArchiveError::io(&path, "read", error);
-        let parent = walk.ways[at[0]].folder();
+        let parent = walk.folder(layer);
         let stat = root::stat(parent, &name).map_err(failed)?;
         if root::is_folder(&stat) {
             if let Some(most) = most_depth
@@ -99,8 +121,8 @@ pub(crate) fn visit(
                     path,
                 });
             }
-            let at = walk.enter(&at, &name).map_err(failed)?;
-            walk.begin(at, &name, &path, alone, visitor)?;
+            let at = walk.enter(layer, &name).map_err(failed)?;
+            walk.begin(at, &name, &path, visitor)?;
             continue;
         }
         if !(alone && is_whiteout(&stat)) {
@@ -112,93 +134,269 @@ pub(crate) fn visit(
 }
 
 /// A way for each layer, as far down as it has a part in what is being told.
-struct Walk {
-    /// With each folder the mode to give back that it had before its owner was given the right to read it.
-    ways: Vec<Way<Option<Mode>>>,
+struct Walk<'a> {
+    /// The lowest first.
+    roots: Vec<&'a Root>,
+    /// So many of them are beneath what is told of.
+    beneath: usize,
+    marks: Marks,
+    /// With each folder the mode to give back that it had before its owner was given the right to read it. A folder that a
+    /// layer has elsewhere begins a way of its own.
+    ways: Vec<Vec<Way<Option<Mode>>>>,
     levels: Vec<Level>,
+}
+
+/// A layer that is in a folder.
+#[derive(Clone, Copy)]
+struct Part {
+    layer: usize,
+    /// It has the folder elsewhere.
+    is_elsewhere: bool,
+}
+
+impl Part {
+    fn of(layer: usize) -> Part {
+        Part {
+            layer,
+            is_elsewhere: false,
+        }
+    }
 }
 
 /// The layers that are in a folder, the topmost first.
 #[derive(Default)]
 struct Entered {
-    at: Vec<usize>,
+    at: Vec<Part>,
     /// One of them, or what the next beneath has instead of a folder, hides all that is beneath.
     hides: bool,
+    /// Where what is beneath them has the folder, if not under its own name.
+    moved: Option<Sought>,
 }
 
 struct Level {
     /// The layers that are in this folder, the topmost first.
-    at: Vec<usize>,
-    /// The names in it, each with the layers that have it, the topmost first.
-    entries: std::collections::btree_map::IntoIter<OsString, Vec<usize>>,
+    at: Vec<Part>,
+    /// The names in it, each with the topmost layer that has it.
+    entries: std::collections::btree_map::IntoIter<OsString, usize>,
     /// Nothing of what is beneath the layers is seen there.
     alone: bool,
+    /// Layers beneath are told of too.
+    whole: bool,
 }
 
-impl Walk {
-    /// Goes on into a folder in the layers that have it, the topmost first, until one hides those beneath.
-    fn enter(&mut self, at: &[usize], name: &OsStr) -> Result<Entered, Errno> {
+/// Under what name a layer has a folder.
+#[derive(Clone, PartialEq)]
+enum Sought {
+    /// In the folder that it has in place of the one before.
+    Name(OsString),
+    /// From its top.
+    Path(PathBuf),
+}
+
+/// What a layer has there.
+enum Found {
+    Nothing,
+    /// Something that hides what lower layers have.
+    Hidden,
+    Folder {
+        folder: OwnedFd,
+        former: Option<Mode>,
+    },
+}
+
+impl Walk<'_> {
+    fn folder(&self, layer: usize) -> BorrowedFd<'_> {
+        let ways = &self.ways[layer];
+        ways[ways.len() - 1].folder()
+    }
+
+    fn way(&mut self, layer: usize) -> &mut Way<Option<Mode>> {
+        let ways = &mut self.ways[layer];
+        let last = ways.len() - 1;
+        &mut ways[last]
+    }
+
+    /// Goes on into a folder in the layers that have it, from the topmost down, until one hides those beneath: as the kernel
+    /// looks for it.
+    fn enter(&mut self, topmost: usize, name: &OsStr) -> Result<Entered, Errno> {
         let mut entered = Entered::default();
-        for &layer in at {
-            let parent = self.ways[layer].folder();
-            // What is not a folder hides all beneath it.
-            if !root::is_folder(&root::stat(parent, name)?) {
-                entered.hides = true;
-                break;
+        let parts: Vec<_> = self.levels.last().map_or(Vec::new(), |level| {
+            level.at.iter().map(|part| part.layer).collect()
+        });
+        let own = Sought::Name(name.to_owned());
+        let mut sought = own.clone();
+        for layer in (0..=topmost).rev() {
+            let is_elsewhere = matches!(sought, Sought::Path(_));
+            if !is_elsewhere && !parts.contains(&layer) {
+                continue;
             }
-            let (folder, former) = root::open_for_a_while(parent, name)?;
-            let opaque = attributes::is_opaque(&folder);
-            self.ways[layer].enter(folder, former)?;
-            entered.at.push(layer);
-            if opaque? {
-                entered.hides = true;
-                break;
+            let (found, next) = match &sought {
+                Sought::Name(name) => self.look_for(self.folder(layer), name)?,
+                Sought::Path(path) => self.look_from_top(layer, path)?,
+            };
+            let hides = next.is_none();
+            match found {
+                Found::Folder { folder, former } if is_elsewhere => {
+                    let way = Way::with_most_open(folder, former, MOST_OPEN)?;
+                    self.ways[layer].push(way);
+                    entered.at.push(Part {
+                        layer,
+                        is_elsewhere,
+                    });
+                }
+                Found::Folder { folder, former } => {
+                    self.way(layer).enter(folder, former)?;
+                    entered.at.push(Part::of(layer));
+                }
+                Found::Nothing | Found::Hidden => {}
             }
+            if hides {
+                entered.hides = true;
+                return Ok(entered);
+            }
+            sought = next.unwrap_or(sought);
         }
+        entered.moved = (sought != own).then_some(sought);
         Ok(entered)
     }
 
+    /// What has a name in a folder of a layer, and under what name lower layers have it: none where it hides them.
+    fn look_for(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(Found, Option<Sought>), Errno> {
+        let same = Some(Sought::Name(name.to_owned()));
+        match root::stat(parent, name) {
+            Err(Errno::NOENT) => return Ok((Found::Nothing, same)),
+            Ok(stat) if root::is_folder(&stat) => {}
+            // What is not a folder hides all beneath it.
+            found => return found.map(|_| (Found::Hidden, None)),
+        }
+        let (folder, former) = root::open_for_a_while(parent, name)?;
+        let next = match self.mark_of(&folder)? {
+            Mark::None => same,
+            Mark::Opaque => None,
+            Mark::Renamed(name) => Some(Sought::Name(name)),
+            Mark::Moved(path) => Some(Sought::Path(path)),
+        };
+        Ok((Found::Folder { folder, former }, next))
+    }
+
+    /// The same for a path from a layer's top. A mark on the way leads lower layers elsewhere.
+    fn look_from_top(&self, layer: usize, path: &Path) -> Result<(Found, Option<Sought>), Errno> {
+        let mut folder = self.roots[layer].lookup(Path::new(""), REAL_FOLDER, Links::Refuse)?;
+        let mut translated = PathBuf::new();
+        let mut hides = false;
+        let mut names = path.components().peekable();
+        while let Some(Component::Normal(name)) = names.next() {
+            translated.push(name);
+            match root::stat(&folder, name) {
+                Err(Errno::NOENT) => {
+                    translated.extend(names);
+                    let next = (!hides).then_some(Sought::Path(translated));
+                    return Ok((Found::Nothing, next));
+                }
+                Ok(stat) if root::is_folder(&stat) => {}
+                found => return found.map(|_| (Found::Hidden, None)),
+            }
+            let (below, former) = root::open_for_a_while(folder.as_fd(), name)?;
+            match self.mark_of(&below)? {
+                Mark::None => {}
+                Mark::Opaque => hides = true,
+                Mark::Renamed(name) => translated.set_file_name(name),
+                Mark::Moved(path) => {
+                    // It is elsewhere in all that is beneath, whatever hides the folders above it.
+                    hides = false;
+                    translated = path;
+                }
+            }
+            if names.peek().is_none() {
+                let next = (!hides).then_some(Sought::Path(translated));
+                let folder = below;
+                return Ok((Found::Folder { folder, former }, next));
+            }
+            if let Some(mode) = former {
+                let _ = rustix::fs::fchmod(&below, mode);
+            }
+            folder = below;
+        }
+        Err(Errno::INVAL)
+    }
+
+    fn mark_of(&self, folder: &OwnedFd) -> Result<Mark, Errno> {
+        if attributes::is_opaque(folder, self.marks)? {
+            return Ok(Mark::Opaque);
+        }
+        let Some(redirect) = attributes::redirect(folder, self.marks)? else {
+            return Ok(Mark::None);
+        };
+        match redirect.strip_prefix(b"/") {
+            Some(path) => {
+                let path = Path::new(OsStr::from_bytes(path));
+                let is_plain = path
+                    .components()
+                    .all(|part| matches!(part, Component::Normal(_)));
+                match is_plain && path.file_name().is_some() {
+                    true => Ok(Mark::Moved(path.to_owned())),
+                    false => Err(Errno::INVAL),
+                }
+            }
+            None if redirect.is_empty() || redirect.contains(&b'/') => Err(Errno::INVAL),
+            None => Ok(Mark::Renamed(OsString::from_vec(redirect))),
+        }
+    }
+
     /// Lists a folder that all of `at` have entered, and tells of it.
-    fn begin(
+    fn begin<V: Visitor>(
         &mut self,
-        Entered { at, hides }: Entered,
+        Entered { at, hides, moved }: Entered,
         name: &OsStr,
         path: &Path,
-        alone: bool,
-        visitor: &mut impl Visitor,
+        visitor: &mut V,
     ) -> Result<(), ArchiveError> {
         let failed = |error: Errno| ArchiveError::io(path, "read", error);
-        let mut entries: BTreeMap<OsString, Vec<usize>> = BTreeMap::new();
-        for &layer in &at {
-            let folder = self.ways[layer].folder();
-            for entry in Dir::read_from(folder).map_err(failed)? {
+        let (was_alone, was_whole) = self
+            .levels
+            .last()
+            .map_or((false, false), |level| (level.alone, level.whole));
+        let whole = was_whole || (V::WHOLE && moved.is_some());
+        let mut entries: BTreeMap<OsString, usize> = BTreeMap::new();
+        for &Part { layer, .. } in &at {
+            if layer < self.beneath && !whole {
+                break;
+            }
+            for entry in Dir::read_from(self.folder(layer)).map_err(failed)? {
                 let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
                 if name != b"." && name != b".." {
                     let name = OsString::from_vec(name);
-                    entries.entry(name).or_default().push(layer);
+                    entries.entry(name).or_insert(layer);
                 }
             }
         }
-        let Some(&topmost) = at.first() else {
+        let Some(&Part { layer: topmost, .. }) = at.first() else {
             return Err(failed(Errno::NOTDIR));
         };
-        let folder = self.ways[topmost].folder();
+        let merged_mode = *self.way(topmost).data();
+        let folder = self.folder(topmost);
         let mut stat = rustix::fs::fstat(folder).map_err(failed)?;
-        let merged_mode = *self.ways[topmost].data();
         if let Some(mode) = merged_mode {
             stat.st_mode = (stat.st_mode & !0o7777) | mode.as_raw_mode();
         }
+        let is_alone = hides || whole;
         let merged = Merged {
-            folder: self.ways[topmost].folder(),
+            folder,
             stat,
-            opaque: hides,
+            opaque: is_alone,
+            redirect: moved.filter(|_| !whole).map(Sought::into_mark),
             is_top: self.levels.is_empty(),
         };
         visitor.enter(&merged, name, path)?;
         self.levels.push(Level {
             at,
             entries: entries.into_iter(),
-            alone: alone || hides,
+            alone: was_alone || is_alone,
+            whole,
         });
         Ok(())
     }
@@ -208,18 +406,41 @@ impl Walk {
         let Some(level) = self.levels.pop() else {
             return Ok(());
         };
-        for layer in level.at {
-            let way = &mut self.ways[layer];
+        for part in level.at {
+            let way = self.way(part.layer);
             give_back(way);
-            way.leave()?;
+            match part.is_elsewhere {
+                true => drop(self.ways[part.layer].pop()),
+                false => drop(way.leave()?),
+            }
         }
         Ok(())
     }
 }
 
-impl Drop for Walk {
+/// What an overlay has marked a folder with.
+enum Mark {
+    None,
+    /// It hides what lower layers have there.
+    Opaque,
+    /// Lower layers have it under another name in the same folder.
+    Renamed(OsString),
+    /// They have it elsewhere.
+    Moved(PathBuf),
+}
+
+impl Sought {
+    fn into_mark(self) -> Vec<u8> {
+        match self {
+            Sought::Name(name) => name.into_vec(),
+            Sought::Path(path) => [b"/", path.as_os_str().as_bytes()].concat(),
+        }
+    }
+}
+
+impl Drop for Walk<'_> {
     fn drop(&mut self) {
-        for way in &mut self.ways {
+        for way in self.ways.iter_mut().flatten() {
             loop {
                 give_back(way);
                 if !matches!(way.leave(), Ok(Some(_))) {

@@ -22,7 +22,22 @@ use crate::way::Way;
 /// [`ArchiveError::Io`] with `ESTALE` where a folder was moved while the walk was deep in it, so that some of the tree was
 /// not seen.
 pub fn walk_tree(folder: OwnedFd, mut seen: impl FnMut(&Stat)) -> Result<(), ArchiveError> {
-    walk(folder, &mut seen).map_err(|error| ArchiveError::io("", "listed", error))
+    walk_names(folder, |_, _, stat| seen(stat))
+}
+
+/// As [`walk_tree`], and says in which folder each is and what its name is there.
+///
+/// # Errors
+/// As [`walk_tree`].
+pub fn walk_names(
+    folder: OwnedFd,
+    mut seen: impl FnMut(BorrowedFd<'_>, &OsStr, &Stat),
+) -> Result<(), ArchiveError> {
+    let walked = walk_while(folder, &mut |folder, name, stat| {
+        seen(folder, name, stat);
+        true
+    });
+    walked.map_err(|error| ArchiveError::io("", "listed", error))
 }
 
 /// What the files beneath a folder occupy on their disk, in bytes; each counted once, whatever names it has. The folder at
@@ -43,7 +58,7 @@ fn usage(path: &Path, most: usize) -> Option<u64> {
         return Some(0);
     };
     // What is lost of it is in motion, and would be wrong in the next moment.
-    let _ = walk_while(folder, &mut |stat| {
+    let _ = walk_while(folder, &mut |_, _, stat| {
         let is_shared = stat.st_nlink > 1 && !root::is_folder(stat);
         if !is_shared || counted.insert((stat.st_dev, stat.st_ino)) {
             bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
@@ -54,15 +69,12 @@ fn usage(path: &Path, most: usize) -> Option<u64> {
     (files <= most).then_some(bytes)
 }
 
-fn walk(top: OwnedFd, seen: &mut impl FnMut(&Stat)) -> Result<(), Errno> {
-    walk_while(top, &mut |stat| {
-        seen(stat);
-        true
-    })
-}
+/// Is called for each name, and says whether more is wanted.
+trait Seen: FnMut(BorrowedFd<'_>, &OsStr, &Stat) -> bool {}
+impl<F: FnMut(BorrowedFd<'_>, &OsStr, &Stat) -> bool> Seen for F {}
 
 /// Walks for as long as more is wanted.
-fn walk_while(top: OwnedFd, seen: &mut impl FnMut(&Stat) -> bool) -> Result<(), Errno> {
+fn walk_while(top: OwnedFd, seen: &mut impl Seen) -> Result<(), Errno> {
     let Some(below) = look(top.as_fd(), seen) else {
         return Ok(());
     };
@@ -87,7 +99,7 @@ fn walk_while(top: OwnedFd, seen: &mut impl FnMut(&Stat) -> bool) -> Result<(), 
 }
 
 /// Sees what is in a folder; the folders in it, unless no more is wanted.
-fn look(folder: BorrowedFd<'_>, seen: &mut impl FnMut(&Stat) -> bool) -> Option<Vec<OsString>> {
+fn look(folder: BorrowedFd<'_>, seen: &mut impl Seen) -> Option<Vec<OsString>> {
     let mut below = Vec::new();
     let Ok(entries) = Dir::read_from(folder) else {
         return Some(below);
@@ -100,7 +112,7 @@ fn look(folder: BorrowedFd<'_>, seen: &mut impl FnMut(&Stat) -> bool) -> Option<
         let Ok(stat) = root::stat(folder, name) else {
             continue;
         };
-        if !seen(&stat) {
+        if !seen(folder, name, &stat) {
             return None;
         }
         if root::is_folder(&stat) {

@@ -7,14 +7,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use blink_archive::{
-    ArchiveError, LimitKind, Limits, PackOptions, Root, UnpackOptions, copy_tree, disk_usage,
-    merge_overlay, pack, pack_overlay, remove_tree, unpack, walk_tree,
+    ArchiveError, LimitKind, Limits, Marks, Overlay, PackOptions, Root, UnpackOptions, copy_trees,
+    disk_usage, merge_overlay, pack, pack_overlay, remove_tree, unpack, walk_tree,
 };
 use common::Tar;
 use rustix::fs::{CWD, Mode, OFlags};
 use tempfile::TempDir;
 
 const LEVELS: u32 = 100_000;
+
+fn over(layers: &[Root]) -> Overlay<'_> {
+    Overlay {
+        layers,
+        beneath: &[],
+        marks: Marks::User,
+    }
+}
 
 /// As much as overflows by far less than one frame for each level.
 const STACK_BYTES: usize = 128 << 10;
@@ -100,10 +108,10 @@ fn it_is_copied_and_merged() {
         make_deep(&path("lower/top"), LEVELS);
         make_deep(&path("upper/top"), LEVELS / 2);
         let root = |name: &str| Root::open(path(name)).unwrap();
-        merge_overlay(&[root("lower"), root("upper")], &root("merged")).unwrap();
+        merge_overlay(&over(&[root("lower"), root("upper")]), &root("merged")).unwrap();
         // The file of each.
         assert_eq!(count(&path("merged")), LEVELS + 2);
-        copy_tree(&root("merged"), &root("copy"), &root("links")).unwrap();
+        copy_trees(&[(root("merged"), root("copy"))], &root("links")).unwrap();
         assert_eq!(count(&path("copy")), LEVELS + 2);
         assert_eq!(count(&path("links")), 0);
         for name in ["lower", "upper", "merged", "copy"] {
@@ -122,7 +130,7 @@ fn packing_ends_at_a_limit() {
         for packed in [
             pack(&root, "", std::io::sink(), &options),
             pack_overlay(
-                &[Root::open(place.path()).unwrap()],
+                &over(&[Root::open(place.path()).unwrap()]),
                 std::io::sink(),
                 &options,
             ),
@@ -157,7 +165,7 @@ fn as_deep_as_paths_are_long_it_is_packed_and_unpacked() {
             let mut stream = Vec::new();
             match overlay {
                 true => pack_overlay(
-                    &[Root::open(place.path().join("from")).unwrap()],
+                    &over(&[Root::open(place.path().join("from")).unwrap()]),
                     &mut stream,
                     &pack_options,
                 ),

@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::{Path, PathBuf};
 
 use blink_archive::{
-    ArchiveError, PackOptions, PackReport, Root, UnpackOptions, UnpackReport, merge_overlay,
-    pack_overlay, unpack_overlay,
+    ArchiveError, Marks, Overlay, PackOptions, PackReport, Root, UnpackOptions, UnpackReport,
+    merge_overlay, pack_overlay, unpack_overlay,
 };
 use common::{Arena, Tar, mode};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
@@ -22,13 +22,21 @@ fn options() -> UnpackOptions {
         .with_root_metadata(true)
 }
 
+fn over(layers: &[Root]) -> Overlay<'_> {
+    Overlay {
+        layers,
+        beneath: &[],
+        marks: Marks::User,
+    }
+}
+
 fn packed(layers: &[&Path]) -> (PackReport, Vec<u8>) {
     let layers: Vec<Root> = layers
         .iter()
         .map(|path| Root::open(path).unwrap())
         .collect();
     let mut stream = Vec::new();
-    let report = pack_overlay(&layers, &mut stream, &PackOptions::default()).unwrap();
+    let report = pack_overlay(&over(&layers), &mut stream, &PackOptions::default()).unwrap();
     (report, stream)
 }
 
@@ -46,7 +54,7 @@ fn unpack_into(
 ) -> Result<UnpackReport, ArchiveError> {
     let root = Root::open(arena.root()).unwrap();
     let beneath = beneath.map(|path| Root::open(path).unwrap());
-    let result = unpack_overlay(stream, &root, beneath.as_ref(), &options());
+    let result = unpack_overlay(stream, &root, beneath.as_ref(), Marks::User, &options());
     arena.assert_untouched();
     result
 }
@@ -293,7 +301,7 @@ fn over_an_image(image: &Path, layers: &[&Path]) -> (Arena, Vec<u8>) {
         .map(|path| Root::open(path).unwrap())
         .collect();
     let mut layer = Vec::new();
-    pack_overlay(&layers, &mut layer, &PackOptions::layer()).unwrap();
+    pack_overlay(&over(&layers), &mut layer, &PackOptions::layer()).unwrap();
     let mut beneath = Vec::new();
     let image = Root::open(image).unwrap();
     blink_archive::pack(&image, "", &mut beneath, &PackOptions::layer()).unwrap();
@@ -372,7 +380,7 @@ fn a_name_that_would_be_a_mark_is_refused_in_a_layer() {
         let layers = Layers::new(&["up/folder"]);
         layers.write(&format!("up/{name}"), "");
         let root = Root::open(layers.at("up")).unwrap();
-        let merged = pack_overlay(&[root], std::io::sink(), &PackOptions::layer());
+        let merged = pack_overlay(&over(&[root]), std::io::sink(), &PackOptions::layer());
         let root = Root::open(layers.at("up")).unwrap();
         let tree = blink_archive::pack(&root, "", std::io::sink(), &PackOptions::layer());
         for result in [merged, tree] {
@@ -384,7 +392,7 @@ fn a_name_that_would_be_a_mark_is_refused_in_a_layer() {
     }
     let layers = Layers::new(&["up/.wh.folder"]);
     let root = Root::open(layers.at("up")).unwrap();
-    let merged = pack_overlay(&[root], std::io::sink(), &PackOptions::layer());
+    let merged = pack_overlay(&over(&[root]), std::io::sink(), &PackOptions::layer());
     assert!(matches!(merged, Err(ArchiveError::Unrepresentable { .. })));
 }
 
@@ -393,7 +401,7 @@ fn merge(layers: &[PathBuf], into: &Path) {
         .iter()
         .map(|path| Root::open(path).unwrap())
         .collect();
-    merge_overlay(&layers, &Root::open(into).unwrap()).unwrap();
+    merge_overlay(&over(&layers), &Root::open(into).unwrap()).unwrap();
 }
 
 /// Makes one of the names in a layer what `what` says, as programs over an overlay may have left it.

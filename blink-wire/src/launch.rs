@@ -105,6 +105,10 @@ pub struct SandboxPlan {
     /// The folder in it that the overlay needs for itself.
     #[n(6)]
     pub work: PathBytes,
+    /// Whether the overlay has its marks in attributes that only root sets: then folders of layers can be renamed, and their
+    /// files keep all their names.
+    #[n(17)]
+    pub trusted: bool,
     /// Folders that are seen as they are on the host, at the same place.
     #[n(7)]
     pub shown: Vec<PathBytes>,

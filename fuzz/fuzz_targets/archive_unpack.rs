@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use blink_archive::{Limits, PackOptions, Root, UnpackOptions, pack, unpack, unpack_overlay};
+use blink_archive::{Limits, Marks, PackOptions, Root, UnpackOptions, pack, unpack, unpack_overlay};
 use blink_fuzz::{Place, mutate_tar, with_checksums};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
@@ -58,7 +58,7 @@ fn case(how: u8, tar: &[u8]) {
             0 => unpack(&half[..], &root, &options),
             _ => {
                 let beneath = Root::open(PLACE.folder("beneath")).expect("it is there");
-                unpack_overlay(&half[..], &root, Some(&beneath), &options)
+                unpack_overlay(&half[..], &root, Some(&beneath), Marks::User, &options)
             }
         };
         if let Ok(report) = unpacked {

@@ -186,14 +186,24 @@ impl<'a, W: Write> Packer<'a, W> {
                 self.report.skipped_sockets += 1;
                 Ok(())
             }
-            FileType::RegularFile if self.hard_link(path, stat)? => Ok(()),
+            FileType::RegularFile | FileType::Symlink | FileType::Fifo
+                if self.hard_link(path, stat)? =>
+            {
+                Ok(())
+            }
             FileType::RegularFile => self.file(parent, name, path),
             FileType::Symlink => match rustix::fs::readlinkat(parent, name, Vec::new()) {
-                Ok(target) => self.header(b'2', path, target.as_bytes(), stat, 0),
+                Ok(target) => {
+                    self.remember(path, stat);
+                    self.header(b'2', path, target.as_bytes(), stat, 0)
+                }
                 Err(Errno::NOENT | Errno::INVAL) => self.changed(path),
                 Err(error) => Err(ArchiveError::io(path, "read", error)),
             },
-            FileType::Fifo => self.header(b'6', path, b"", stat, 0),
+            FileType::Fifo => {
+                self.remember(path, stat);
+                self.header(b'6', path, b"", stat, 0)
+            }
             _ if self.overlay && is_whiteout(stat) => self.whiteout(name, path, stat),
             _ => {
                 self.report.skipped_devices += 1;
@@ -286,6 +296,14 @@ impl<'a, W: Write> Packer<'a, W> {
         Ok(true)
     }
 
+    /// For those of its names that come later.
+    fn remember(&mut self, path: &Path, stat: &Stat) {
+        if stat.st_nlink > 1 {
+            self.links
+                .insert((stat.st_dev, stat.st_ino), path.to_path_buf());
+        }
+    }
+
     fn file(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -313,10 +331,7 @@ impl<'a, W: Write> Packer<'a, W> {
         if self.report.bytes.saturating_add(size) > self.options.limits.total_bytes {
             return Err(self.limit(LimitKind::TotalBytes, self.options.limits.total_bytes, path));
         }
-        if stat.st_nlink > 1 {
-            self.links
-                .insert((stat.st_dev, stat.st_ino), path.to_path_buf());
-        }
+        self.remember(path, &stat);
         let attributes = self.attributes(&file, path)?;
         self.header_with(b'0', path, b"", &stat, size, &attributes)?;
         self.content(&mut File::from(file), path, size)?;

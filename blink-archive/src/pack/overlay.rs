@@ -13,10 +13,9 @@ use crate::attributes::OPAQUE;
 use crate::error::ArchiveError;
 use crate::layer;
 use crate::options::PackOptions;
-use crate::overlay::{Merged, Visitor, visit};
-use crate::root::Root;
+use crate::overlay::{Merged, Overlay, Visitor, visit};
 
-/// Writes the upper folders of an overlay, the lowest first, as one tar stream:
+/// Writes the layers of an overlay as one tar stream:
 /// the upper folder that alone would show the same over what is beneath them all.
 ///
 /// A whiteout is a character device 0/0, as in the folders themselves; an opaque
@@ -27,22 +26,26 @@ use crate::root::Root;
 /// hidden by a layer above is not in the stream, nor a whiteout where nothing
 /// beneath the layers is seen.
 ///
+/// A folder that was renamed over the layers beneath is written with all that it shows of them.
+///
 /// Memory is bounded by the names of a path's folders. Nobody may write to the
 /// layers meanwhile. [`PackOptions::one_file_system`] means nothing here.
 ///
 /// # Errors
 /// As [`pack`](crate::pack).
 pub fn pack_overlay(
-    layers: &[Root],
+    overlay: &Overlay<'_>,
     writer: impl Write,
     options: &PackOptions,
 ) -> Result<PackReport, ArchiveError> {
     let mut packer = Packer::new(writer, options, true);
-    visit(layers, Some(options.limits.depth), &mut packer)?;
+    visit(overlay, Some(options.limits.depth), &mut packer)?;
     packer.finish()
 }
 
 impl<W: Write> Visitor for Packer<'_, W> {
+    const WHOLE: bool = true;
+
     fn enter(
         &mut self,
         merged: &Merged<'_>,

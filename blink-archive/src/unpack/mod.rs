@@ -16,7 +16,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use crate::attributes;
+use crate::attributes::{self, Marks};
 use crate::error::{ArchiveError, LimitKind};
 use crate::format::{Kind, Member, Reader, Segment, Time};
 use crate::holes::write_with_holes;
@@ -80,7 +80,7 @@ pub fn unpack(
 }
 
 /// Unpacks a tar stream that [`pack_overlay`](crate::pack_overlay) has written
-/// into the upper folder of an overlay: whiteouts and opaque folders are made for
+/// into the upper folder of an overlay, which has its marks where `marks` says: whiteouts and opaque folders are made for
 /// the kernel, and extended attributes of users are kept.
 ///
 /// `beneath` is what the overlay shows beneath, where it is known. A whiteout of
@@ -93,10 +93,11 @@ pub fn unpack_overlay(
     reader: impl Read,
     root: &Root,
     beneath: Option<&Root>,
+    marks: Marks,
     options: &UnpackOptions,
 ) -> Result<UnpackReport, ArchiveError> {
     let unpacker = Unpacker {
-        overlay: true,
+        overlay: Some(marks),
         beneath,
         ..Unpacker::new(root, options)
     };
@@ -109,8 +110,8 @@ const BUFFER: usize = 128 * 1024;
 struct Unpacker<'a> {
     root: &'a Root,
     options: &'a UnpackOptions,
-    /// What is unpacked is the upper folder of an overlay.
-    overlay: bool,
+    /// What is unpacked is the upper folder of an overlay, which has its marks there.
+    overlay: Option<Marks>,
     beneath: Option<&'a Root>,
     report: UnpackReport,
     /// Bytes that were written to the disk.
@@ -139,7 +140,7 @@ impl<'a> Unpacker<'a> {
         Self {
             root,
             options,
-            overlay: false,
+            overlay: None,
             beneath: None,
             report: UnpackReport::default(),
             written: 0,
@@ -193,7 +194,7 @@ impl<'a> Unpacker<'a> {
             }
         }
         match member.kind {
-            Kind::Whiteout if self.overlay => {}
+            Kind::Whiteout if self.overlay.is_some() => {}
             Kind::Device | Kind::Whiteout => {
                 self.report.skipped_devices += 1;
                 return Ok(());
@@ -242,7 +243,7 @@ impl<'a> Unpacker<'a> {
         owner: Option<Owner>,
     ) -> Result<(), ArchiveError> {
         let made = self.make(place, true, |folder, name| root::make_folder(folder, name))?;
-        if self.overlay && !member.attributes.is_empty() {
+        if self.overlay.is_some() && !member.attributes.is_empty() {
             rustix::fs::openat(&place.parent.folder, place.name, REAL_FOLDER, Mode::empty())
                 .map_err(|error| ArchiveError::io(place.path, "opened", error))
                 .and_then(|folder| self.attributes(place.path, folder, member))?;
@@ -420,9 +421,9 @@ impl<'a> Unpacker<'a> {
         file: impl AsFd,
         member: &Member,
     ) -> Result<(), ArchiveError> {
-        if !self.overlay || member.attributes.is_empty() {
+        let Some(marks) = self.overlay.filter(|_| !member.attributes.is_empty()) else {
             return Ok(());
-        }
+        };
         let allowed = |(name, value): &(Vec<u8>, Vec<u8>)| {
             attributes::is_carried(name)
                 || (member.kind == Kind::Directory && name == attributes::OPAQUE && value == b"y")
@@ -433,7 +434,14 @@ impl<'a> Unpacker<'a> {
                 "it has an extended attribute that only an overlay itself may set",
             ));
         }
-        attributes::write(file, &member.attributes)
+        let marked = member.attributes.iter().map(|(name, value)| {
+            let name = match name == attributes::OPAQUE {
+                true => marks.opaque(),
+                false => name,
+            };
+            (name.to_vec(), value.clone())
+        });
+        attributes::write(file, &marked.collect())
             .map_err(|error| ArchiveError::io(path, "given its extended attributes", error))
     }
 

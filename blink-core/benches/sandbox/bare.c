@@ -83,7 +83,12 @@ static int overlay(char **arguments, int owners)
     CHECK(fsconfig(context, FSCONFIG_SET_STRING, "lowerdir", lower, 0));
     CHECK(fsconfig(context, FSCONFIG_SET_STRING, "upperdir", upper, 0));
     CHECK(fsconfig(context, FSCONFIG_SET_STRING, "workdir", work, 0));
-    CHECK(fsconfig(context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0));
+    if (geteuid() == 0) {
+        CHECK(fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "on", 0));
+        CHECK(fsconfig(context, FSCONFIG_SET_STRING, "index", "on", 0));
+    } else {
+        CHECK(fsconfig(context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0));
+    }
     CHECK(fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
     int made = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     CHECK(made);

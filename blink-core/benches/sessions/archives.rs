@@ -90,9 +90,12 @@ fn shell(script: &str, folder: &Path, file: &Path) -> Result<()> {
 /// The layer that holds the data.
 fn largest(layers: &Path) -> Result<PathBuf> {
     for entry in fs::read_dir(layers)? {
-        let upper = entry?.path().join("upper");
-        if upper.join("data/large-0").is_file() {
-            return Ok(upper);
+        let layer = entry?.path();
+        for upper in ["upper.trusted", "upper"] {
+            let upper = layer.join(upper);
+            if upper.join("data/large-0").is_file() {
+                return Ok(upper);
+            }
         }
     }
     Err("no layer holds the data".into())

@@ -122,20 +122,32 @@ pub(crate) trait Engine: Send + Sync {
     /// before. None of them is ever written to again.
     async fn merge(&self, beneath: &[PathBuf], layers: &[PathBuf], into: &Path) -> Result<()>;
 
+    /// Whether a disk can become a layer as it is. Otherwise [`Engine::settle`] comes first.
+    fn is_settled(&self, disk: &Path) -> Result<bool>;
+
+    /// Makes a disk ready to become a layer, over the layers beneath it, the lowest first, and the image beneath these. No
+    /// machine may use it.
+    async fn settle(&self, disk: &Path, layers: &[PathBuf], rootfs: Option<&Path>) -> Result<()>;
+
     /// Writes a disk and all layers beneath it, the lowest first, to a file that is there whole or not at all, with what
     /// there is to say of the session. No machine may use them.
     async fn export(
         &self,
         disk: &Path,
         layers: &[PathBuf],
+        rootfs: Option<&Path>,
         archive: &Path,
-        session: &[u8],
-        tell: &Tell,
+        about: About<'_>,
     ) -> Result<()>;
 
     /// How to write what a disk and the layers beneath it, the lowest first, come to over their image. `None` where only a
     /// machine can read a disk, and gives the whole root.
-    fn pack_layer(&self, disk: &Path, layers: &[PathBuf]) -> Option<PackLayer>;
+    fn pack_layer(
+        &self,
+        disk: &Path,
+        layers: &[PathBuf],
+        rootfs: Option<&Path>,
+    ) -> Option<PackLayer>;
 
     /// Opens what [`export`](Engine::export) has written, or somebody else: it is checked first.
     async fn open_archive(&self, archive: &Path) -> Result<Box<dyn Archive>>;
@@ -149,6 +161,13 @@ pub(crate) trait Engine: Send + Sync {
 
 /// Writes a layer of an image, as a tar.
 pub(crate) type PackLayer = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + Send>;
+
+/// What an export says of the session, and to whom it tells how far it is.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    pub(crate) session: &'a [u8],
+    pub(crate) tell: &'a Tell,
+}
 
 /// A disk in a file.
 #[async_trait]

@@ -12,6 +12,7 @@ use super::layers::Making;
 use super::registry::SessionRow;
 use super::{Session, State};
 use crate::blink::Blink;
+use crate::engine::About;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transfer::{Tell, TransferProgress, tell_nobody};
 
@@ -60,6 +61,8 @@ pub(super) struct Held {
     pub(super) disk: PathBuf,
     /// The layers beneath it, the lowest first.
     pub(super) beneath: Vec<PathBuf>,
+    /// The image beneath these, in the engine's form; `None` is the host's own programs.
+    pub(super) rootfs: Option<PathBuf>,
     pub(super) making: Making,
 }
 
@@ -98,8 +101,13 @@ impl Session {
         );
         // In a task: where the caller gives up, what is read must stay until it was read.
         let exporting = tokio::spawn(async move {
+            let about = About {
+                session: &about,
+                tell: &tell,
+            };
+            let (disk, beneath) = (&held.disk, &held.beneath);
             let exported = engine
-                .export(&held.disk, &held.beneath, &archive, &about, &tell)
+                .export(disk, beneath, held.rootfs.as_deref(), &archive, about)
                 .await;
             held.let_go(&blink).await;
             exported
@@ -123,6 +131,8 @@ impl Session {
         let (mut state, _changing) = self
             .changing("has been beginning an export of it", Others::Stay)
             .await?;
+        let engine = self.core.blink.engine(state.row.isolation).await?;
+        let rootfs = self.rootfs(&state.row, &*engine).await?;
         let making = self.core.blink.layers().making()?;
         let chain = match checkpoint {
             Some(checkpoint) => self.existing(&state.row, checkpoint).await?.1,
@@ -134,6 +144,7 @@ impl Session {
             session: state.row.clone(),
             disk: folders.pop().unwrap_or_default(),
             beneath: folders,
+            rootfs,
             making,
         })
     }

@@ -1,5 +1,7 @@
 //! Checkpoints of a session, and what is made of them.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::change::Others;
@@ -7,7 +9,7 @@ use super::head::{self, NewHead};
 use super::registry::{CheckpointRow, LayerRow, SessionRow};
 use super::{Session, State, name, registry};
 use crate::blocking::on_thread;
-use crate::engine::{Consistency, engines};
+use crate::engine::{Consistency, Engine, engines};
 use crate::error::{Error, ErrorKind, Result};
 use tokio::sync::MutexGuard;
 
@@ -387,6 +389,7 @@ impl Session {
         let mut chain = self.chain_for(&state.row, checkpoint).await?;
         self.settle_who_writes(state).await?;
         let Some(sandbox) = state.alive() else {
+            self.settle(state, &engine, &chain).await?;
             let base = self
                 .base(&*engine, making, chain.clone(), Vec::new())
                 .await?;
@@ -404,12 +407,49 @@ impl Session {
         chain.pop();
         let parent = chain.last().cloned();
         chain.push(new.clone());
+        self.settle(state, &engine, &chain).await?;
         Ok(Kept {
             chain,
             consistency,
             new: vec![LayerRow { id: new, parent }],
             head: None,
         })
+    }
+
+    /// Makes the uppermost of a chain of disks ready to become a layer.
+    async fn settle(
+        &self,
+        state: &State,
+        engine: &Arc<dyn Engine>,
+        chain: &[String],
+    ) -> Result<()> {
+        let layers = self.core.blink.layers();
+        let mut folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
+        let Some(disk) = folders.pop() else {
+            return Ok(());
+        };
+        let (asked, looked_at) = (engine.clone(), disk.clone());
+        if on_thread(move || asked.is_settled(&looked_at)).await? {
+            return Ok(());
+        }
+        let rootfs = self.rootfs(&state.row, &**engine).await?;
+        engine.settle(&disk, &folders, rootfs.as_deref()).await
+    }
+
+    /// The image that it was made of, in the engine's form; `None` for the host's own programs.
+    pub(super) async fn rootfs(
+        &self,
+        session: &SessionRow,
+        engine: &dyn Engine,
+    ) -> Result<Option<PathBuf>> {
+        let (blink, options) = (&self.core.blink, &session.options);
+        let (name, digest) = (&options.asked.image, options.digest.as_deref());
+        let Some(image) = blink.stored_image(name, digest).await? else {
+            return Ok(None);
+        };
+        let (form, tell_nobody) = (engine.root_form(), Arc::new(|_| {}));
+        let rootfs = blink.rootfs(&image, form, &self.core.folder, tell_nobody);
+        rootfs.await.map(Some)
     }
 
     /// Its head and all beneath it, where it has no such checkpoint yet.

@@ -100,7 +100,8 @@ impl Session {
         tell: Tell,
     ) -> Result<NewImage> {
         let engine = self.core.blink.engine(held.session.isolation).await?;
-        if let Some(pack) = engine.pack_layer(&held.disk, &held.beneath) {
+        let (disk, beneath) = (&held.disk, &held.beneath);
+        if let Some(pack) = engine.pack_layer(disk, beneath, held.rootfs.as_deref()) {
             let (base, making) = (base.clone(), held.making.clone());
             return on_thread(move || {
                 // What is read must stay until it was read, also where the caller gives up.

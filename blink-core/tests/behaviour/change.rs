@@ -290,6 +290,6 @@ pub(crate) async fn state(home: &Path) -> Vec<String> {
 }
 
 /// The user of the image that is used here may not write.
-fn as_root(session: SessionBuilder) -> SessionBuilder {
+pub(crate) fn as_root(session: SessionBuilder) -> SessionBuilder {
     session.user("root").current_dir("/")
 }

@@ -24,6 +24,7 @@ mod layout;
 mod lifecycle;
 mod limits;
 mod oci;
+mod one_disk;
 mod ports;
 mod process;
 mod session;

@@ -20,6 +20,17 @@ const PROGRAMS: [&str; 18] = [
 
 /// An image of two layers, as a folder in OCI layout.
 pub(crate) fn image(folder: &Path) -> PathBuf {
+    let more = LayerTar::new()
+        .folder("data/", 0o755)
+        .file("data/kept", "of the image\n")
+        .file("data/gone", "of the image\n")
+        .folder("data/again/", 0o755)
+        .file("data/again/hidden", "of the image\n");
+    image_with(folder, more)
+}
+
+/// One of programs and of what else is given.
+pub(crate) fn image_with(folder: &Path, more: LayerTar) -> PathBuf {
     let program = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox"));
     let program = program.expect("there is no busybox here; `scripts/setup test` installs it");
     let mut base =
@@ -38,12 +49,6 @@ pub(crate) fn image(folder: &Path) -> PathBuf {
             "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
         )
         .file("etc/group", "root:x:0:\nuser:x:1000:\n");
-    let more = LayerTar::new()
-        .folder("data/", 0o755)
-        .file("data/kept", "of the image\n")
-        .file("data/gone", "of the image\n")
-        .folder("data/again/", 0o755)
-        .file("data/again/hidden", "of the image\n");
     let layers = [
         StoredLayer::gzip(base),
         StoredLayer::new(&more.end(), "+zstd"),

@@ -28,12 +28,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
+use super::{About, Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
 use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
-use crate::transfer::Tell;
 use disk::Disk;
 use import::MicrovmArchive;
 use machine::MicrovmMachine;
@@ -169,13 +168,26 @@ impl Engine for MicrovmEngine {
         .await
     }
 
+    fn is_settled(&self, _disk: &Path) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn settle(
+        &self,
+        _disk: &Path,
+        _layers: &[PathBuf],
+        _rootfs: Option<&Path>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     async fn export(
         &self,
         disk: &Path,
         layers: &[PathBuf],
+        _rootfs: Option<&Path>,
         archive: &Path,
-        session: &[u8],
-        tell: &Tell,
+        about: About<'_>,
     ) -> Result<()> {
         let image = self.prepare(host_image::blank).await?;
         let (disk, images) = (Disk::of(disk), self.runtime.image_disks());
@@ -185,7 +197,11 @@ impl Engine for MicrovmEngine {
                 "the session was never started, and its disk holds nothing that could be exported; start it first",
             ));
         }
-        let (archive, session, tell) = (archive.to_owned(), session.to_owned(), tell.clone());
+        let (archive, session, tell) = (
+            archive.to_owned(),
+            about.session.to_owned(),
+            about.tell.clone(),
+        );
         on_thread(move || {
             let flat = disk
                 .flat(&beneath, &images)
@@ -195,7 +211,12 @@ impl Engine for MicrovmEngine {
         .await
     }
 
-    fn pack_layer(&self, _disk: &Path, _layers: &[PathBuf]) -> Option<PackLayer> {
+    fn pack_layer(
+        &self,
+        _disk: &Path,
+        _layers: &[PathBuf],
+        _rootfs: Option<&Path>,
+    ) -> Option<PackLayer> {
         None
     }
 

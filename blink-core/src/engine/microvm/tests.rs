@@ -189,7 +189,16 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     let archive = scratch.path().join("fork.boxlite");
     let nobody = crate::transfer::tell_nobody();
     let beneath = [disk.clone()];
-    let exported = engine.export(&fourth, &beneath, &archive, b"said", &nobody);
+    let exported = engine.export(
+        &fourth,
+        &beneath,
+        None,
+        &archive,
+        About {
+            session: b"said",
+            tell: &nobody,
+        },
+    );
     exported.await.unwrap();
     damaged_archives_leave_nothing(&engine, &archive, &second).await;
     let opened = engine.open_archive(&archive).await.unwrap();

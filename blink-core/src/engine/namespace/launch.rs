@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use blink_archive::Marks;
 use blink_wire::{
     FileIdentity, LAUNCH_IN_THE_WAY, LAUNCH_NAMESPACES, LAUNCH_NO_PLACE, LAUNCH_OVERLAY,
     LAUNCH_READ_ONLY, LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchPlan, MountPlan, SandboxPlan,
@@ -15,6 +16,7 @@ use blink_wire::{
 use rustix::fs::FlockOperation;
 
 use super::cgroup::{self, ControlGroup};
+use super::disk::Upper;
 use super::machine::{NamespaceMachine, Record};
 use super::ranges::Range;
 use super::{Tools, disk, machine, userns};
@@ -42,7 +44,10 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
     let failed = |what: &str, error: std::io::Error| {
         Error::io(format!("the sandbox could not be booted: {what}"), &error)
     };
-    disk::make(&spec.disk, tools.id_base).map_err(|error| failed("its disk", error))?;
+    let beneath = spec.layers.last().and_then(|layer| Upper::of(layer));
+    let marks = beneath.map_or(tools.marks, |upper| upper.marks);
+    let upper =
+        disk::make(&spec.disk, marks, tools.id_base).map_err(|error| failed("its disk", error))?;
     userns::open_to_sandboxes(&spec.folder, tools.id_base)
         .map_err(|error| failed("its folder", error))?;
     let (link, agent_link) = UnixStream::pair().map_err(|error| failed("its link", error))?;
@@ -109,7 +114,13 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         environment: Vec::new(),
         search: child::bytes(""),
         numbers,
-        sandbox: Some(sandbox_plan(tools, spec, group.as_ref(), range.as_ref())),
+        sandbox: Some(sandbox_plan(
+            tools,
+            spec,
+            &upper,
+            group.as_ref(),
+            range.as_ref(),
+        )),
         kept: u32::from(range.is_some()) + u32::from(spec.rootfs.is_none()),
     };
     fault::before(Step::NamespaceBoot).map_err(|error| failed("its launcher", error))?;
@@ -192,12 +203,11 @@ fn not_launched(error: LaunchError) -> Error {
 fn sandbox_plan(
     tools: &Tools,
     spec: &MachineSpec,
+    upper: &Upper,
     group: Option<&ControlGroup>,
     range: Option<&Range>,
 ) -> SandboxPlan {
-    let lowest = spec.rootfs.as_deref().unwrap_or(&tools.host_root.path);
-    let layers = spec.layers.iter().map(|layer| layer.join(disk::UPPER));
-    let layers = std::iter::once(lowest.to_owned()).chain(layers);
+    let layers = tools.over(spec.rootfs.as_deref(), &spec.layers);
     let shown = match spec.rootfs {
         None => &tools.host_root.shown[..],
         Some(_) => &[],
@@ -226,10 +236,11 @@ fn sandbox_plan(
         }),
         host_name: spec.host_name.clone(),
         own_network: spec.network == Network::None,
-        layers: layers.map(child::bytes).collect(),
+        layers: layers.iter().map(child::bytes).collect(),
         disk: child::bytes(&spec.disk),
-        upper: child::bytes(disk::UPPER),
+        upper: child::bytes(Upper::name(upper.marks)),
         work: child::bytes(disk::WORK),
+        trusted: upper.marks == Marks::Trusted,
         shown: shown.iter().map(child::bytes).collect(),
         resolver: resolver.map(child::bytes),
         agent: child::bytes(tools.guest.parent().unwrap_or(&tools.guest)),

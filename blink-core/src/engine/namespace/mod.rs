@@ -12,6 +12,7 @@ mod cgroup;
 mod disk;
 mod launch;
 mod leftovers;
+mod links;
 mod machine;
 mod ranges;
 mod userns;
@@ -20,9 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use blink_archive::Marks;
 
 use super::host_root::{self, HostRoot};
-use super::{Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
+use super::{About, Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
 use crate::blocking::on_thread;
 use crate::child::Launcher;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +32,6 @@ use crate::guest_binary;
 use crate::home::Home;
 use crate::private;
 use crate::sandbox::Network;
-use crate::transfer::Tell;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use archive::fuzzing as archive_fuzzing;
@@ -50,6 +51,8 @@ pub(crate) struct Tools {
     is_embedded: bool,
     launcher: Launcher,
     host_root: HostRoot,
+    /// Where the overlays of new disks have their marks.
+    marks: Marks,
     /// The first host id of the sandboxes' users, where Blink is root.
     id_base: Option<u32>,
     /// Of which each of root's sandboxes has a range of its own.
@@ -90,12 +93,39 @@ impl NamespaceEngine {
             guest,
             launcher,
             host_root,
+            marks: match id_base {
+                Some(_) => disk::marks_in(&home.layers()),
+                None => Marks::User,
+            },
             id_base,
             span: Span::from_environment()?,
         };
         Ok(NamespaceEngine {
             tools: Arc::new(tools),
         })
+    }
+}
+
+impl Tools {
+    fn image(&self, rootfs: Option<&Path>) -> PathBuf {
+        rootfs.unwrap_or(&self.host_root.path).to_owned()
+    }
+
+    /// All that is beneath a disk, the lowest first.
+    fn over(&self, rootfs: Option<&Path>, layers: &[PathBuf]) -> Vec<PathBuf> {
+        let uppers = layers.iter().filter_map(|layer| disk::Upper::of(layer));
+        std::iter::once(self.image(rootfs))
+            .chain(uppers.map(|upper| upper.path))
+            .collect()
+    }
+
+    fn source(&self, disk: &Path, layers: &[PathBuf], rootfs: Option<&Path>) -> archive::Source {
+        archive::Source {
+            disks: [layers, &[disk.to_owned()]].concat(),
+            image: self.image(rootfs),
+            marks: self.marks,
+            id_base: self.id_base,
+        }
     }
 }
 
@@ -128,8 +158,11 @@ impl Engine for NamespaceEngine {
         Ok(Box::new(machine))
     }
 
-    fn make_disk(&self, disk: &Path, _over: &Path) -> Result<()> {
-        disk::make(disk, self.tools.id_base)
+    fn make_disk(&self, disk: &Path, over: &Path) -> Result<()> {
+        let Tools { marks, id_base, .. } = *self.tools;
+        disk::make(over, marks, id_base)
+            .and_then(|over| disk::make(disk, over.marks, id_base))
+            .map(drop)
             .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
     }
 
@@ -138,30 +171,43 @@ impl Engine for NamespaceEngine {
     }
 
     async fn merge(&self, _beneath: &[PathBuf], layers: &[PathBuf], into: &Path) -> Result<()> {
-        let (layers, into, id_base) = (layers.to_owned(), into.to_owned(), self.tools.id_base);
-        on_thread(move || disk::merge(&layers, &into, id_base)).await
+        let (layers, into) = (layers.to_owned(), into.to_owned());
+        let Tools { marks, id_base, .. } = *self.tools;
+        on_thread(move || disk::merge(&layers, &into, marks, id_base)).await
+    }
+
+    fn is_settled(&self, disk: &Path) -> Result<bool> {
+        links::are_settled(disk)
+            .map_err(|error| Error::io("the session's disk cannot be read", &error))
+    }
+
+    async fn settle(&self, disk: &Path, layers: &[PathBuf], rootfs: Option<&Path>) -> Result<()> {
+        let (disk, layers) = (disk.to_owned(), self.tools.over(rootfs, layers));
+        on_thread(move || links::settle(&disk, &layers)).await
     }
 
     async fn export(
         &self,
         disk: &Path,
         layers: &[PathBuf],
+        rootfs: Option<&Path>,
         archive: &Path,
-        session: &[u8],
-        tell: &Tell,
+        about: About<'_>,
     ) -> Result<()> {
-        let disks = [layers, &[disk.to_owned()]].concat();
-        let (archive, id_base) = (archive.to_owned(), self.tools.id_base);
-        let (session, tell) = (session.to_owned(), tell.clone());
-        on_thread(move || archive::export(&disks, &archive, &session, id_base, &tell)).await
+        let source = self.tools.source(disk, layers, rootfs);
+        let archive = archive.to_owned();
+        let (session, tell) = (about.session.to_owned(), about.tell.clone());
+        on_thread(move || archive::export(&source, &archive, &session, &tell)).await
     }
 
-    fn pack_layer(&self, disk: &Path, layers: &[PathBuf]) -> Option<PackLayer> {
-        let disks = [layers, &[disk.to_owned()]].concat();
-        let id_base = self.tools.id_base;
-        Some(Box::new(move |stream| {
-            archive::pack_layer(&disks, stream, id_base)
-        }))
+    fn pack_layer(
+        &self,
+        disk: &Path,
+        layers: &[PathBuf],
+        rootfs: Option<&Path>,
+    ) -> Option<PackLayer> {
+        let source = self.tools.source(disk, layers, rootfs);
+        Some(Box::new(move |stream| archive::pack_layer(&source, stream)))
     }
 
     async fn open_archive(&self, archive: &Path) -> Result<Box<dyn Archive>> {
@@ -207,6 +253,7 @@ impl Archive for NamespaceArchive {
             let place = archive::Place {
                 disk: &disk,
                 image: &image,
+                marks: self.tools.marks,
                 id_base: self.tools.id_base,
                 limit_bytes,
             };

@@ -1,15 +1,16 @@
 //! What a sandbox is made of, opened once.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use blink_wire::{
     FileIdentity, LAUNCH_OVERLAY, LAUNCH_REPLACED, MountPlan, PathBytes, SandboxPlan,
 };
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fremovexattr, fstat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
@@ -112,6 +113,15 @@ fn open_mount(plan: &MountPlan) -> Result<OwnedFd, Failure> {
     Ok(mount)
 }
 
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// How long the kernel may take to let go of a disk whose machine has ended.
+const LETTING_GO: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// The layers with the disk over them, what is written on the disk, and what both are made of. The kernel gets their descriptors' numbers, so that it matters neither how long
 /// their paths are nor who may pass through the folders above them.
 fn overlay(
@@ -151,11 +161,28 @@ fn overlay(
         fsconfig_set_string(context.as_fd(), "lowerdir", lower.join(":").as_str())?;
         fsconfig_set_string(context.as_fd(), "upperdir", number(&upper).as_str())?;
         fsconfig_set_string(context.as_fd(), "workdir", number(&work).as_str())?;
-        fsconfig_set_flag(context.as_fd(), "userxattr")?;
+        match plan.trusted {
+            true => {
+                fsconfig_set_string(context.as_fd(), "redirect_dir", "on")?;
+                fsconfig_set_string(context.as_fd(), "index", "on")?;
+            }
+            false => fsconfig_set_flag(context.as_fd(), "userxattr")?,
+        }
         fsconfig_create(context.as_fd())?;
         fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, HARMLESS)
     };
-    let made = made();
+    let begun = Instant::now();
+    let made = loop {
+        match made() {
+            // The kernel has not quite let go of the disk's former machine.
+            Err(Errno::BUSY) if begun.elapsed() < LETTING_GO => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            // The layers are copies, or the image was made anew.
+            Err(Errno::STALE) if forget_layers(&upper, &work) == Ok(true) => {}
+            made => break made,
+        }
+    };
     let _ = rustix::process::chdir("/");
     let made = made.map_err(|error| {
         let said = context.map(said).unwrap_or_default();
@@ -168,6 +195,26 @@ fn overlay(
     mounts::restrict(&written, READ_ONLY, path(&plan.disk))?;
     let parts = layers.into_iter().chain([disk, upper, work]);
     Ok((made, written, parts.collect()))
+}
+
+/// Removes what the overlay remembers of the layers that it was made over, by their inodes: the kernel refuses others. What is
+/// lost is which files in them had several names. Says whether there was something to forget.
+fn forget_layers(upper: &OwnedFd, work: &OwnedFd) -> rustix::io::Result<bool> {
+    const INDEX: &CStr = c"index";
+    let readable = openat(upper, ".", FOLDER, Mode::empty())?;
+    let had_origin = fremovexattr(&readable, c"trusted.overlay.origin").is_ok();
+    let Ok(index) = openat(work, INDEX, FOLDER, Mode::empty()) else {
+        return Ok(had_origin);
+    };
+    for entry in Dir::read_from(&index)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            unlinkat(&index, name, AtFlags::empty())?;
+        }
+    }
+    unlinkat(work, INDEX, AtFlags::REMOVEDIR)?;
+    Ok(true)
 }
 
 /// What the kernel has to say of a mount that it refuses.

@@ -22,60 +22,56 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use blink_archive::{
-    ArchiveError, LimitKind, Limits, Ownership, PackOptions, Root, UnpackOptions, pack_overlay,
-    remove_tree, unpack_overlay,
+    ArchiveError, LimitKind, Limits, Marks, Overlay, Ownership, PackOptions, Root, UnpackOptions,
+    pack_overlay, remove_tree, unpack_overlay,
 };
 
 use self::format::{Bad, Contents, Layer, check_digest};
 use self::written_back::WrittenBack;
-use super::{disk, userns};
+use super::disk::{self, Upper};
+use super::userns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::room::{self, Roomy};
 use crate::transfer::{Ahead, Hashed, Supply, Tell, Told};
 
-/// Writes what disks come to, the lowest first, to a file, which is there whole or not at all.
-pub(super) fn export(
-    disks: &[PathBuf],
-    archive: &Path,
-    session: &[u8],
-    id_base: Option<u32>,
-    tell: &Tell,
-) -> Result<()> {
+/// What is exported.
+pub(super) struct Source {
+    /// The lowest first.
+    pub(super) disks: Vec<PathBuf>,
+    /// The image beneath them.
+    pub(super) image: PathBuf,
+    pub(super) marks: Marks,
+    pub(super) id_base: Option<u32>,
+}
+
+/// Writes what disks come to to a file, which is there whole or not at all.
+pub(super) fn export(source: &Source, archive: &Path, session: &[u8], tell: &Tell) -> Result<()> {
     let limits = Limits::default().with_total_bytes(u64::MAX);
     let options = PackOptions::default().with_limits(limits);
     format::write(archive, session, tell, |stream| {
-        pack(disks, stream, options, id_base)
+        pack(source, stream, options)
     })
 }
 
-/// Writes what disks come to over their image, the lowest first, as a layer of an image.
-pub(super) fn pack_layer(
-    disks: &[PathBuf],
-    stream: &mut dyn Write,
-    id_base: Option<u32>,
-) -> Result<()> {
-    pack(disks, stream, PackOptions::layer(), id_base)
+/// Writes what disks come to over their image as a layer of one.
+pub(super) fn pack_layer(source: &Source, stream: &mut dyn Write) -> Result<()> {
+    pack(source, stream, PackOptions::layer())
 }
 
-fn pack(
-    disks: &[PathBuf],
-    stream: &mut dyn Write,
-    options: PackOptions,
-    id_base: Option<u32>,
-) -> Result<()> {
-    let mut layers = Vec::new();
-    for folder in disks {
-        let upper = folder.join(disk::UPPER);
-        if !upper.exists() {
-            // It was never booted.
-            disk::make(folder, id_base)
-                .map_err(|error| Error::io("the session's disk cannot be read", &error))?;
-        }
-        layers.push(Root::open(upper).map_err(|error| not_exported(&error))?);
-    }
-    let options = options.with_ownership(ownership(id_base));
-    let report = pack_overlay(&layers, stream, &options).map_err(|error| not_exported(&error))?;
+fn pack(source: &Source, stream: &mut dyn Write, options: PackOptions) -> Result<()> {
+    let unreadable = |error| Error::io("the session's disk cannot be read", &error);
+    let (uppers, marks) =
+        disk::uppers(&source.disks, source.marks, source.id_base).map_err(unreadable)?;
+    let layers = disk::open(&uppers).map_err(|error| not_exported(&error))?;
+    let image = Root::open(&source.image).map_err(|error| not_exported(&error))?;
+    let overlay = Overlay {
+        layers: &layers,
+        beneath: &[image],
+        marks,
+    };
+    let options = options.with_ownership(ownership(source.id_base));
+    let report = pack_overlay(&overlay, stream, &options).map_err(|error| not_exported(&error))?;
     match report.changed.first() {
         None => Ok(()),
         Some(path) => Err(Error::new(
@@ -94,6 +90,8 @@ pub(super) struct Place<'a> {
     pub(super) disk: &'a Path,
     /// The image that will be beneath.
     pub(super) image: &'a Path,
+    /// Where the disk's overlay is to have its marks.
+    pub(super) marks: Marks,
     pub(super) id_base: Option<u32>,
     /// What the disk may hold.
     pub(super) limit_bytes: u64,
@@ -154,9 +152,10 @@ impl Checked {
     /// `Corrupt` for a layer that holds what it must not, `ResourceExhausted` for a full disk.
     pub(super) fn unpack(&self, place: &Place<'_>, tell: &Tell) -> Result<()> {
         let made = fault::before(Step::NamespaceImport)
-            .and_then(|()| disk::make(place.disk, place.id_base))
+            .and_then(|()| disk::make(place.disk, place.marks, place.id_base))
             .map_err(Bad::Disk);
-        let unpacked = made.and_then(|()| unpack_layer(&self.file, &self.contents, place, tell));
+        let unpacked =
+            made.and_then(|upper| unpack_layer(&self.file, &self.contents, place, &upper, tell));
         if unpacked.is_err() {
             clear(place.disk);
         }
@@ -192,6 +191,7 @@ fn unpack_layer(
     mut file: &File,
     contents: &Contents,
     place: &Place<'_>,
+    upper: &Upper,
     tell: &Tell,
 ) -> Result<(), Bad> {
     let layer = &contents.layer;
@@ -207,8 +207,7 @@ fn unpack_layer(
         return Err(Bad::TooLarge { bytes, free });
     }
     fault::before(Step::NamespaceImportUnpack).map_err(Bad::Disk)?;
-    let upper = place.disk.join(disk::UPPER);
-    let root = Root::open(&upper).map_err(refused)?;
+    let root = Root::open(&upper.path).map_err(refused)?;
     let image = Root::open(place.image).map_err(refused)?;
     file.seek(SeekFrom::Start(contents.layer_start))
         .map_err(Bad::Read)?;
@@ -272,7 +271,8 @@ fn unpack_plain(
         .with_overwrite(false)
         .with_ownership(ownership(place.id_base))
         .with_limits(limits);
-    unpack_overlay(&mut plain, root, Some(image), &options).map_err(|error| match error {
+    let unpacked = unpack_overlay(&mut plain, root, Some(image), place.marks, &options);
+    unpacked.map_err(|error| match error {
         ArchiveError::Limit {
             which: LimitKind::WrittenBytes | LimitKind::Entries,
             ..

@@ -13,8 +13,22 @@ use crate::transfer::{sha256, tell_nobody};
 /// What archives here say of their sessions.
 const SAID: &[u8] = br#"{"said":"by the session"}"#;
 
-fn export(disks: &[PathBuf], archive: &Path, id_base: Option<u32>) -> Result<()> {
-    super::export(disks, archive, SAID, id_base, &tell_nobody())
+fn export(disks: &[PathBuf], image: &Path, archive: &Path, id_base: Option<u32>) -> Result<()> {
+    let source = Source {
+        disks: disks.to_owned(),
+        image: image.to_owned(),
+        marks: marks(id_base),
+        id_base,
+    };
+    super::export(&source, archive, SAID, &tell_nobody())
+}
+
+/// As the engine has them.
+fn marks(id_base: Option<u32>) -> Marks {
+    match id_base {
+        Some(_) => disk::marks_in(&std::env::temp_dir()),
+        None => Marks::User,
+    }
 }
 
 fn write(archive: &Path, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
@@ -40,7 +54,7 @@ impl Scratch {
         }
         fs::write(folder.path().join("image/etc/gone"), "").unwrap();
         fs::write(folder.path().join("canary"), "alive").unwrap();
-        disk::make(&folder.path().join("layer"), id_base()).unwrap();
+        disk::make(&folder.path().join("layer"), marks(id_base()), id_base()).unwrap();
         Scratch { folder }
     }
 
@@ -48,9 +62,13 @@ impl Scratch {
         self.folder.path().join(path)
     }
 
+    fn upper(&self, disk: &str) -> PathBuf {
+        Upper::of(&self.at(disk)).unwrap().path
+    }
+
     /// A file in the layer, as a program in the sandbox with this id makes it.
     fn put(&self, path: &str, content: &[u8], id: u32) {
-        let path = self.at("layer/upper").join(path);
+        let path = self.upper("layer").join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
         if let Some(base) = id_base() {
@@ -60,7 +78,7 @@ impl Scratch {
 
     fn export(&self) -> Vec<u8> {
         let archive = self.at("archive");
-        export(&[self.at("layer")], &archive, id_base()).unwrap();
+        export(&[self.at("layer")], &self.at("image"), &archive, id_base()).unwrap();
         fs::read(archive).unwrap()
     }
 
@@ -68,6 +86,7 @@ impl Scratch {
         let place = Place {
             disk: &self.at("disk"),
             image: &self.at("image"),
+            marks: marks(id_base()),
             id_base: id_base(),
             limit_bytes: 1 << 40,
         };
@@ -119,9 +138,9 @@ fn what_a_sandbox_made_comes_back_and_owners_are_its_own() {
     let scratch = Scratch::new();
     scratch.put("etc/file", b"content", 5);
     scratch.put("etc/program", b"#!", 0);
-    let program = scratch.at("layer/upper/etc/program");
+    let program = scratch.upper("layer").join("etc/program");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4751)).unwrap();
-    let upper = scratch.at("layer/upper/etc");
+    let upper = scratch.upper("layer").join("etc");
     for name in ["gone", "never there"] {
         let mode = rustix::fs::Mode::empty();
         let kind = rustix::fs::FileType::CharacterDevice;
@@ -150,7 +169,7 @@ fn what_a_sandbox_made_comes_back_and_owners_are_its_own() {
     assert_eq!(owners, [seen]);
 
     scratch.import().unwrap();
-    let upper = scratch.at("disk/upper/etc");
+    let upper = scratch.upper("disk").join("etc");
     let file = fs::metadata(upper.join("file")).unwrap();
     assert_eq!(fs::read(upper.join("file")).unwrap(), b"content");
     if let Some(base) = id_base() {
@@ -166,6 +185,7 @@ fn what_a_sandbox_made_comes_back_and_owners_are_its_own() {
     let of_user = Place {
         disk: &scratch.at("user"),
         image: &scratch.at("image"),
+        marks: Marks::User,
         id_base: None,
         limit_bytes: 1 << 60,
     };
@@ -174,7 +194,7 @@ fn what_a_sandbox_made_comes_back_and_owners_are_its_own() {
     let file = fs::metadata(scratch.at("user/upper/etc/file")).unwrap();
     assert_eq!(file.uid(), rustix::process::geteuid().as_raw());
     let again = scratch.at("again");
-    export(&[scratch.at("user")], &again, None).unwrap();
+    export(&[scratch.at("user")], &scratch.at("image"), &again, None).unwrap();
 }
 
 #[test]
@@ -454,6 +474,7 @@ fn what_unpacks_to_too_much_or_to_no_tar_is_refused() {
     let place = Place {
         disk: &scratch.at("disk"),
         image: &scratch.at("image"),
+        marks: Marks::User,
         id_base: None,
         limit_bytes: 1 << 60,
     };
@@ -463,7 +484,11 @@ fn what_unpacks_to_too_much_or_to_no_tar_is_refused() {
         layer_start: layer_start(SAID),
     };
     let file = File::open(&archive).unwrap();
-    let bad = unpack_layer(&file, &contents, &place, &tell_nobody())
+    let upper = Upper {
+        path: scratch.at("image"),
+        marks: place.marks,
+    };
+    let bad = unpack_layer(&file, &contents, &place, &upper, &tell_nobody())
         .err()
         .unwrap();
     assert_eq!(bad.told(&archive).kind(), ErrorKind::ResourceExhausted);
@@ -481,20 +506,26 @@ fn an_export_that_fails_leaves_nothing() {
     });
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::ResourceExhausted);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-    let layers = [scratch.at("layer")];
-    let error = export(&layers, &folder, id_base()).unwrap_err();
+    let (layers, image) = ([scratch.at("layer")], scratch.at("image"));
+    let error = export(&layers, &image, &folder, id_base()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::IsADirectory, "{error}");
-    let error = export(&layers, &folder.join("no/archive"), id_base()).unwrap_err();
+    let error = export(&layers, &image, &folder.join("no/archive"), id_base()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     // What is there already is replaced, and a link to it is followed and stays.
     fs::write(folder.join("other"), "replaced").unwrap();
     symlink("other", &archive).unwrap();
-    export(&layers, &archive, id_base()).unwrap();
+    export(&layers, &image, &archive, id_base()).unwrap();
     assert!(archive.is_symlink());
     assert_ne!(fs::read(folder.join("other")).unwrap(), b"replaced");
     assert_eq!(fs::metadata(&archive).unwrap().mode() & 0o777, 0o600);
     // A disk that no machine was booted from.
     fs::create_dir(scratch.at("new")).unwrap();
-    export(&[scratch.at("new")], &scratch.at("archive"), id_base()).unwrap();
+    export(
+        &[scratch.at("new")],
+        &image,
+        &scratch.at("archive"),
+        id_base(),
+    )
+    .unwrap();
     scratch.import().unwrap();
 }
