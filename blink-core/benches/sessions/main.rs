@@ -4,6 +4,7 @@
 
 mod archives;
 mod changes;
+mod files;
 #[allow(dead_code, reason = "it is shared with another benchmark")]
 #[path = "../shared/measure.rs"]
 mod measure;
@@ -27,9 +28,9 @@ Usage: sessions [--out DIR] [--folder DIR] [--quick] [--only PART]...
   --out DIR     write sessions.json and sessions.md into DIR; without it, a quick run that writes nothing
   --folder DIR  where Blink's home and the archives are meanwhile; the target folder unless told
   --quick       few rounds and little data: to see that everything works
-  --only PART   open, changes or archives";
+  --only PART   open, changes, files or archives";
 
-const PARTS: [&str; 3] = ["open", "changes", "archives"];
+const PARTS: [&str; 4] = ["open", "changes", "files", "archives"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -75,6 +76,7 @@ async fn measure_all(options: Options) -> Result<Report> {
         let rows = match part {
             "open" => opening::a_running_session(&setting).await,
             "changes" => changes::of_a_large_disk(&setting).await,
+            "files" => files::measure(&setting).await,
             _ => archives::of_a_large_disk(&setting).await,
         };
         match rows {

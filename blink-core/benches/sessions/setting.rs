@@ -168,9 +168,14 @@ pub(crate) fn run(
 
 /// Runs a command in a session, which must succeed.
 pub(crate) async fn exec(session: &Session, command: Command) -> Result<()> {
+    says(session, command).await.map(drop)
+}
+
+/// What a command has written.
+pub(crate) async fn says(session: &Session, command: Command) -> Result<String> {
     let output = session.exec(command).await?;
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(output.text().into_owned()),
         false => Err(format!(
             "a command failed: {}",
             String::from_utf8_lossy(&output.stderr)
