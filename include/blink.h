@@ -1020,7 +1020,8 @@ typedef struct blink_write_options {
    */
   uint32_t append;
   /**
-   * Who owns it: a user of the sandbox, by name or id. NULL: whoever the agent runs as.
+   * Who owns it: a user of the sandbox, by name or id. NULL: an existing file keeps its owner, and a new one belongs to the
+   * user of the handle.
    */
   const char *user;
 } blink_write_options;
@@ -2028,6 +2029,20 @@ blink_status blink_files_make_dir(const struct blink_files *files,
                                   struct blink_error **err);
 
 /**
+ * As blink_files_make_dir(), with the permission bits of a folder that is new; its missing parents get 0755.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param path   Absolute.
+ * @param mode   Permission bits, such as 0750.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return As for blink_files_make_dir(); INVALID_ARGUMENT for bits that no mode has.
+ */
+blink_status blink_files_make_dir_with(const struct blink_files *files,
+                                       const char *path,
+                                       uint32_t mode,
+                                       struct blink_error **err);
+
+/**
  * Removes a file, a link or an empty folder; a folder with all that is in it where that is asked for. Links are removed, not
  * followed.
  *
@@ -2123,6 +2138,21 @@ blink_status blink_files_download_into(const struct blink_files *files,
                                        const char *folder,
                                        const struct blink_cancel *cancel,
                                        struct blink_error **err);
+
+/**
+ * The same files; what is made through the new handle belongs to another user of the sandbox. Without, it belongs to the
+ * sandbox's own user, or to root where it has none.
+ *
+ * @param files  Borrowed. May be used from several threads at once.
+ * @param user   A user of the sandbox, by name or id. One that it does not know is INVALID_ARGUMENT when something is made.
+ * @param out    Set on success; free with blink_files_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT.
+ */
+blink_status blink_files_as_user(const struct blink_files *files,
+                                 const char *user,
+                                 struct blink_files **out,
+                                 struct blink_error **err);
 
 /**
  * Frees the handle. The files stay.

@@ -47,7 +47,8 @@ pub struct blink_write_options {
     pub mode: u32,
     /// 1: append to the file instead of replacing it. 0 by default.
     pub append: u32,
-    /// Who owns it: a user of the sandbox, by name or id. NULL: whoever the agent runs as.
+    /// Who owns it: a user of the sandbox, by name or id. NULL: an existing file keeps its owner, and a new one belongs to the
+    /// user of the handle.
     pub user: *const c_char,
 }
 
@@ -242,6 +243,28 @@ pub unsafe extern "C" fn blink_files_make_dir(
     })
 }
 
+/// As blink_files_make_dir(), with the permission bits of a folder that is new; its missing parents get 0755.
+///
+/// @param files  Borrowed. May be used from several threads at once.
+/// @param path   Absolute.
+/// @param mode   Permission bits, such as 0750.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return As for blink_files_make_dir(); INVALID_ARGUMENT for bits that no mode has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_files_make_dir_with(
+    files: *const blink_files,
+    path: *const c_char,
+    mode: u32,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let files = handle::get(files)?;
+        let path = caller.words(path, "path")?;
+        let making = files.files.make_dir_with(path, mode);
+        files.core().wait(std::ptr::null(), making)
+    })
+}
+
 /// Removes a file, a link or an empty folder; a folder with all that is in it where that is asked for. Links are removed, not
 /// followed.
 ///
@@ -396,6 +419,31 @@ pub unsafe extern "C" fn blink_files_download_into(
         files
             .core()
             .wait(cancel, files.files.download_into(from, folder))
+    })
+}
+
+/// The same files; what is made through the new handle belongs to another user of the sandbox. Without, it belongs to the
+/// sandbox's own user, or to root where it has none.
+///
+/// @param files  Borrowed. May be used from several threads at once.
+/// @param user   A user of the sandbox, by name or id. One that it does not know is INVALID_ARGUMENT when something is made.
+/// @param out    Set on success; free with blink_files_free(). NULL on failure.
+/// @param err    May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_files_as_user(
+    files: *const blink_files,
+    user: *const c_char,
+    out: *mut *mut blink_files,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let out = caller.out(out)?;
+        let files = handle::get(files)?;
+        let user = caller.text(user, "user")?;
+        let others = files.files.clone().as_user(user);
+        out.give(blink_files::new(files.core(), others));
+        Ok(())
     })
 }
 

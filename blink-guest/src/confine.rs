@@ -12,6 +12,8 @@ use filter::{Answer, Filter, Rule, Test};
 use libc::{c_long, c_ulong};
 use rustix::fs;
 
+#[cfg(target_arch = "x86_64")]
+mod compat;
 pub(crate) mod filter;
 mod landlock;
 pub(crate) mod syscalls;
@@ -369,6 +371,8 @@ fn filter_of_programs(pin_processors: bool, keep_owners: bool) -> Filter {
             filter.answer(&[call], &unless(&[Test::has_any_of(argument, bits)]));
         }
     }
+    #[cfg(target_arch = "x86_64")]
+    compat::add_to(&mut filter);
     filter
 }
 

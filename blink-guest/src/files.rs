@@ -53,9 +53,8 @@ pub(crate) fn work(request: Request) -> Option<Work> {
     };
     Some(match owner {
         Some(owner) => Box::new(move |stream| {
-            // One whom the sandbox does not know yet owns nothing.
-            let user = find_user(&owner).ok();
-            let _making = user.map(|user| MakeFilesFor::user(user.uid, user.gid));
+            let user = find_user(&owner)?;
+            let _making = MakeFilesFor::user(user.uid, user.gid);
             work(stream)
         }),
         None => work,

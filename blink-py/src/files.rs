@@ -12,21 +12,32 @@ use crate::values;
 
 /// The files of what programs run in.
 #[pyclass(frozen, module = "blink._blink")]
-pub(crate) struct Files(pub(crate) Target);
+pub(crate) struct Files {
+    target: Target,
+    /// To whom belongs what is made, if not to the sandbox's own user.
+    user: Option<String>,
+}
 
 impl Files {
+    pub(crate) fn new(target: Target) -> Files {
+        Files { target, user: None }
+    }
+
     /// Does something with the files; what a guard holds is given back when that is done.
     fn with<R: Send + 'static, F: Future<Output = blink_core::Result<R>> + Send + 'static>(
         &self,
         call: impl FnOnce(CoreFiles) -> F + Send + 'static,
     ) -> PyResult<Boxed<Result<R, Failure>>> {
-        self.0.check()?;
-        let target = self.0.clone();
+        self.target.check()?;
+        let (target, user) = (self.target.clone(), self.user.clone());
         let call: Box<dyn FnOnce(CoreFiles) -> F + Send> = Box::new(call);
         Ok(Box::pin(async move {
             target
                 .with(|sandbox| async move {
-                    let files = sandbox.files()?;
+                    let mut files = sandbox.files()?;
+                    if let Some(user) = user {
+                        files = files.as_user(user);
+                    }
                     Ok(call(files).await?)
                 })
                 .await
@@ -49,6 +60,13 @@ fn written(mode: Option<u32>, append: bool, user: Option<String>) -> WriteOption
 
 #[pymethods]
 impl Files {
+    fn as_user(&self, user: String) -> Files {
+        Files {
+            target: self.target.clone(),
+            user: Some(user),
+        }
+    }
+
     #[pyo3(signature = (at, offset=0, length=None))]
     fn read(&self, at: &Bound<'_, PyAny>, offset: u64, length: Option<u64>) -> PyResult<Call> {
         let at = path(at)?;
@@ -127,9 +145,10 @@ impl Files {
         }))
     }
 
-    fn make_dir(&self, at: &Bound<'_, PyAny>) -> PyResult<Call> {
+    #[pyo3(signature = (at, mode=0o755))]
+    fn make_dir(&self, at: &Bound<'_, PyAny>, mode: u32) -> PyResult<Call> {
         let at = path(at)?;
-        self.done(move |files| async move { files.make_dir(at).await })
+        self.done(move |files| async move { files.make_dir_with(at, mode).await })
     }
 
     #[pyo3(signature = (at, recursive=false))]

@@ -92,7 +92,7 @@ impl Machine {
     }
 
     fn files(&self) -> Files {
-        Files(self.0.clone())
+        Files::new(self.0.clone())
     }
 
     fn connect_tcp(&self, host: String, port: u16) -> PyResult<Call> {

@@ -213,3 +213,150 @@ fn kernel_is_at_least(wanted: &str) -> bool {
     let kernel = rustix::system::uname();
     numbers(&kernel.release().to_string_lossy()) >= numbers(wanted)
 }
+
+/// Makes the call that its arguments name as programs of 32 bits do, and prints what comes of it. It needs no library of these.
+const NARROW: &str = r#"
+static long make(long number, long *with) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result)
+                     : "a"(number), "b"(with[0]), "c"(with[1]), "d"(with[2]), "S"(with[3]), "D"(with[4]) : "memory");
+    return result;
+}
+
+static long number(const char *text) {
+    long value = 0;
+    for (; *text; text++) value = value * 10 + (*text - '0');
+    return value;
+}
+
+void begin(long *stack) {
+    long count = *stack, with[6] = {0}, word[8] = {1, 1, 0};
+    char **arguments = (char **)(stack + 1);
+    for (int at = 2; at < count && at < 7; at++)
+        with[at - 2] = arguments[at][0] == 'm' ? (long)word : number(arguments[at]);
+    long result = make(number(arguments[1]), with);
+    char text[16];
+    int length = sizeof text;
+    text[--length] = '\n';
+    long left = result < 0 ? -result : result;
+    do text[--length] = '0' + left % 10; while (left /= 10);
+    if (result < 0) text[--length] = '-';
+    long shown[6] = {1, (long)(text + length), sizeof text - length};
+    make(4, shown);
+    long end[6] = {0};
+    make(1, end);
+}
+
+__asm__(".globl _start\n_start:\n mov %esp, %eax\n push %eax\n call begin\n");
+"#;
+
+#[tokio::test]
+async fn programs_of_32_bits_get_no_further() {
+    if !is_namespace() || std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("narrow.c"), folder.path().join("narrow"));
+    fs::write(&source, NARROW).unwrap();
+    let flags = "-m32 -O1 -static -nostdlib -fno-pie -no-pie -fno-stack-protector -fno-builtin -Wl,-z,noexecstack";
+    let built = std::process::Command::new("cc")
+        .args(flags.split(' '))
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+    // A kernel need not have such calls.
+    let Ok(here) = std::process::Command::new(&program).arg("20").output() else {
+        eprintln!("skipped: this kernel runs no programs of 32 bits");
+        return;
+    };
+    assert!(here.status.success());
+    let blink = blink().await;
+    let sandbox = ok(blink.sandbox().create()).await;
+    let files = sandbox.files().unwrap();
+    ok(files.write("/tmp/narrow", fs::read(&program).unwrap())).await;
+    ok(sandbox.exec(Command::new("chmod").args(["755", "/tmp/narrow"]))).await;
+    let call = async |words: &str| -> i64 {
+        let command = Command::new("/tmp/narrow").args(words.split(' '));
+        let output = ok(sandbox.exec(command)).await;
+        assert!(output.status.success(), "{words}: {output:?}");
+        output.text().trim().parse().unwrap()
+    };
+    // Its own number, memory, a socket of its machine, a clock, and a namespace for none.
+    for words in [
+        "20",
+        "192 0 4096 3 34 0",
+        "359 1 1 0",
+        "403 1 m",
+        "174 10 0 0 8",
+    ] {
+        assert!(call(words).await >= 0, "{words}");
+    }
+    const REFUSED: &[&str] = &[
+        // Namespaces and mounts.
+        "310 268435456",
+        "310 67108864",
+        "120 268435473",
+        "435 m 88",
+        "346 3 1073741824",
+        "21 m m m",
+        "52 m 0",
+        "22 m",
+        "217 m m",
+        "428 0 m 0",
+        "429 0 m 0",
+        "430 m 0",
+        "442 0 m 0 m 32",
+        // Sockets: vsock, packets, the kernel's crypto, netlink, and those that a filter cannot tell.
+        "359 40 1 0",
+        "359 17 3 0",
+        "359 38 5 0",
+        "359 16 3 9",
+        "360 2 1 0 m",
+        "102 1 m",
+        "102 8 m",
+        // The machine.
+        "25 m",
+        "264 0 m",
+        "404 0 m",
+        "74 m 1",
+        "121 m 1",
+        "88 0 0 0",
+        "110 3",
+        "101 0 1 1",
+        "128 m 1 m",
+        "129 m 0",
+        "113 0 m",
+        "166 0 m",
+        "103 3 m 1",
+        // Parts of the kernel.
+        "357 0 m 8",
+        "336 m 0 0 0 0",
+        "374 0",
+        "425 1 m",
+        "286 m m m 1 0",
+        "288 0 0",
+        "287 m m m 0",
+        "341 0 m m m 0",
+        "342 0 m 0",
+        "349 1 1 0 0 0",
+        "438 3 3 0",
+        "440 3 m 1 0 0",
+        "338 0 0",
+        // What is somebody else's: the agent's limits, and bytes in a terminal.
+        "340 1 7 m 0",
+        "54 0 21522 m",
+        "54 0 21532 m",
+        "136 262144",
+    ];
+    for words in REFUSED {
+        let found = call(words).await;
+        assert!([-1, -38].contains(&found), "{words}: {found}");
+    }
+    // Numbers of other calls here: those of 64 bits mean nothing.
+    assert_eq!(call("511").await, -38);
+    assert_eq!(call("2147483647").await, -38);
+    ok(sandbox.remove()).await;
+}

@@ -226,9 +226,12 @@ pub(crate) enum SessionTask {
         /// What to copy: a path of this machine, or NAME:/PATH
         #[arg(value_name = "SRC", value_hint = clap::ValueHint::AnyPath)]
         from: OsString,
-        /// Where it comes to lie: NAME:/PATH, or a path of this machine
+        /// Where to: NAME:/PATH, or a path of this machine
         #[arg(value_name = "DST", value_hint = clap::ValueHint::AnyPath)]
         to: OsString,
+        /// To whom it belongs in the session: a user there, by name or id [default: the session's user]
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
     },
     /// Remove what no session, checkpoint or fork needs any more, and say how much that has freed
     Prune,

@@ -36,7 +36,12 @@ impl Side {
 
 impl Sessions {
     /// Copies a file or folder one way or the other.
-    pub(super) async fn copy(&self, from: &OsString, to: &OsString) -> Result<i32, Failure> {
+    pub(super) async fn copy(
+        &self,
+        from: &OsString,
+        to: &OsString,
+        user: Option<String>,
+    ) -> Result<i32, Failure> {
         let (name, from_side, to_side) = match (Side::new(from), Side::new(to)) {
             (Side::Here(from), Side::There(name, to)) => (name, Side::Here(from), to),
             (Side::There(name, from), Side::Here(to)) => {
@@ -53,9 +58,17 @@ impl Sessions {
                 ));
             }
         };
+        if user.is_some() && matches!(from_side, Side::There(..)) {
+            return Err(Failure::invalid(
+                "--user says to whom files belong in a session; what is copied to this machine is yours",
+            ));
+        }
         let (session, info) = self.take(&name).await?;
         let copying = async {
-            let files = session.files().await?;
+            let mut files = session.files().await?;
+            if let Some(user) = user {
+                files = files.as_user(user);
+            }
             match &from_side {
                 Side::Here(from) => upload(&files, from, &to_side).await,
                 Side::There(_, from) => download(&files, from, &to_side).await,
@@ -91,7 +104,7 @@ async fn download(files: &Files, from: &Path, to: &Path) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Where it comes to lie: in a folder that there is, under its own name.
+/// In a folder that is there, it goes under its own name.
 fn target(from: &Path, to: &Path, is_folder: bool) -> Result<PathBuf, Failure> {
     let is_meant_as_folder = to.as_os_str().as_bytes().ends_with(b"/");
     if is_meant_as_folder && !is_folder {

@@ -119,7 +119,7 @@ pub(crate) async fn carry_out(
         Task::Rm { name, force, .. } => sessions.remove(&name.session, force).await,
         Task::Rename { name, new } => sessions.rename(&name.session, new.new_name).await,
         Task::Inspect { name } => sessions.inspect(&name.session).await,
-        Task::Cp { from, to } => sessions.copy(&from, &to).await,
+        Task::Cp { from, to, user } => sessions.copy(&from, &to, user).await,
         Task::Prune => sessions.prune().await,
     }
 }

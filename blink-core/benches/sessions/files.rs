@@ -24,13 +24,17 @@ for number in range(int(sys.argv[2])):
     open('%s/%d' % (folder, number), 'w').close()
 ";
 
-/// Renames a folder, and prints the nanoseconds that it took.
+/// How many folders are renamed after each checkpoint.
+const FOLDERS: usize = 5;
+
+/// Renames folders, and prints the nanoseconds that each took.
 const RENAME: &str = "\
 import os, sys, time
-os.listdir(sys.argv[1])
-begun = time.perf_counter_ns()
-os.rename(sys.argv[1], sys.argv[2])
-print(time.perf_counter_ns() - begun)
+for number in range(int(sys.argv[3])):
+    old, new = (name + str(number) for name in sys.argv[1:3])
+    begun = time.perf_counter_ns()
+    os.rename(old, new)
+    print(time.perf_counter_ns() - begun)
 ";
 
 pub(crate) async fn measure(setting: &Setting) -> Result<Vec<Row>> {
@@ -124,8 +128,100 @@ fn fill(folder: &Path, files: usize) -> Vec<OsString> {
 }
 
 fn rename(folder: &Path, round: usize) -> Vec<OsString> {
-    let name = |number: usize| folder.join(format!("files-{number}")).into();
-    vec!["-c".into(), RENAME.into(), name(round), name(round + 1)]
+    let name = |number: usize| folder.join(format!("{number}-")).into();
+    let (old, new) = (name(round), name(round + 1));
+    vec![
+        "-c".into(),
+        RENAME.into(),
+        old,
+        new,
+        FOLDERS.to_string().into(),
+    ]
+}
+
+fn python(arguments: Vec<OsString>) -> Command {
+    Command::new("python3").args(arguments)
+}
+
+fn on_the_host(arguments: Vec<OsString>) -> Result<String> {
+    let output = std::process::Command::new("python3")
+        .args(arguments)
+        .output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout)?),
+        false => Err(String::from_utf8_lossy(&output.stderr).into()),
+    }
+}
+
+/// What the agent has had of a processor.
+async fn agents_time(session: &Session) -> Result<Duration> {
+    const TICK: Duration = Duration::from_millis(10);
+    let text = says(session, Command::new("cat").arg("/proc/1/stat")).await?;
+    let fields = text.rsplit_once(") ").ok_or("no process 1")?.1;
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u32>);
+    Ok(TICK * ticks.sum::<std::result::Result<u32, _>>()?)
+}
+
+/// Folders of the session's last checkpoint, which are in a layer beneath its disk.
+async fn renamed_after_a_checkpoint(setting: &Setting) -> Result<Vec<Row>> {
+    let files = setting.pick(10_000, 500);
+    let session = setting.blink.session("renames").open().await?;
+    let host = setting.scratch("renames")?;
+    for number in 0..FOLDERS {
+        let name = format!("0-{number}");
+        exec(&session, python(fill(&Path::new("/").join(&name), files))).await?;
+        on_the_host(fill(&host.join(name), files))?;
+    }
+    let (mut inside, mut outside) = (Samples::default(), Samples::default());
+    let mut first = Samples::default();
+    for round in 0..setting.pick(30, 3) {
+        session.stop().await?;
+        session.checkpoint("now").await?;
+        let renamed = python(rename(Path::new("/"), round));
+        let times = times(&says(&session, renamed).await?)?;
+        first.add(times.first().copied().unwrap_or_default());
+        times.into_iter().for_each(|time| inside.add(time));
+        session.remove_checkpoint("now").await?;
+        let renamed = on_the_host(rename(&host, round))?;
+        let times = self::times(&renamed)?;
+        times.into_iter().for_each(|time| outside.add(time));
+    }
+    session.remove().await?;
+    let ratio = inside.ratio(&outside);
+    let what = format!("rename of a folder of {files} files after a checkpoint");
+    Ok(vec![
+        Row::new(what, "≤ 10 ×")
+            .reached(inside.text())
+            .met(ratio <= RENAME_RATIO_LIMIT)
+            .peer("the same on the host", outside.text(), ratio)
+            .note(format!(
+                "{FOLDERS} folders, each once after each checkpoint; the first after a start: {}",
+                first.text()
+            ))
+            .value("p50_us", micros(inside.median())),
+    ])
+}
+
+/// Arguments of Python.
+fn fill(folder: &Path, files: usize) -> Vec<OsString> {
+    vec![
+        "-c".into(),
+        FILL.into(),
+        folder.into(),
+        files.to_string().into(),
+    ]
+}
+
+fn rename(folder: &Path, round: usize) -> Vec<OsString> {
+    let name = |number: usize| folder.join(format!("{number}-")).into();
+    let (old, new) = (name(round), name(round + 1));
+    vec![
+        "-c".into(),
+        RENAME.into(),
+        old,
+        new,
+        FOLDERS.to_string().into(),
+    ]
 }
 
 fn python(arguments: Vec<OsString>) -> Command {
@@ -180,6 +276,10 @@ async fn renamed_after_a_checkpoint(setting: &Setting) -> Result<Vec<Row>> {
     ])
 }
 
-fn nanoseconds(text: &str) -> Result<Duration> {
-    Ok(Duration::from_nanos(text.trim().parse()?))
+/// What a program of Python has measured.
+fn times(text: &str) -> Result<Vec<Duration>> {
+    let times = text
+        .lines()
+        .map(|line| Ok(Duration::from_nanos(line.parse()?)));
+    times.collect()
 }

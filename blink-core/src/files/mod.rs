@@ -118,6 +118,20 @@ impl Files {
         Files { link, owner: None }
     }
 
+    /// The same files; what is made belongs to another user of the sandbox, by name or id.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: &blink_core::Sandbox) -> blink_core::Result<()> {
+    /// let files = sandbox.files()?.as_user("www-data");
+    /// files.make_dir("/srv/site").await?;
+    /// files.upload("site", "/srv/site").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn as_user(self, user: impl Into<String>) -> Files {
+        self.owned_by(Some(user.into()))
+    }
+
     /// The same, with a user to whom belongs what is made.
     pub(crate) fn owned_by(self, owner: Option<String>) -> Files {
         Files { owner, ..self }
@@ -337,9 +351,17 @@ impl Files {
     /// `ReadOnly`, `PermissionDenied`, `NameTooLong`.
     pub async fn make_dir(&self, path: impl AsRef<Path>) -> Result<()> {
         const MODE: u32 = 0o755;
+        self.make_dir_with(path, MODE).await
+    }
+
+    /// As [`make_dir`](Files::make_dir), with the permission bits of the folder; its missing parents get 755.
+    ///
+    /// # Errors
+    /// As for [`make_dir`](Files::make_dir).
+    pub async fn make_dir_with(&self, path: impl AsRef<Path>, mode: u32) -> Result<()> {
         self.done(&Request::MakeDir(MakeDir {
             path: bytes(path.as_ref()),
-            mode: MODE,
+            mode,
             parents: true,
             owner: self.owner.clone(),
         }))

@@ -1,11 +1,11 @@
 //! Programs find what they find on a machine of their own: names, a locale, processors, their standard streams, memory that they
 //! only reserve.
 
-use blink_core::{Command, Network};
+use blink_core::{Command, ErrorKind, Network};
 
 use crate::layout::{LayerTar, Layout, StoredLayer};
 use crate::support::{
-    Capability, Engine, blink, has, ok, python, sandbox, sandbox_with, shown, within,
+    Capability, Engine, blink, fails, has, ok, python, sandbox, sandbox_with, shown, within,
 };
 
 #[tokio::test]
@@ -188,6 +188,19 @@ async fn what_the_library_makes_belongs_to_the_sandboxes_user() {
         sandbox.says("stat -c %U /etc/shells /srv/a/roots").await,
         "root\nroot"
     );
+    let of_root = sandbox.files().as_user("root");
+    ok(of_root.make_dir_with("/srv/b/c", 0o710)).await;
+    ok(of_root.write("/srv/b/file", "4")).await;
+    ok(of_root.copy("/srv/b/file", "/srv/b/copy")).await;
+    within(of_root.upload(folder.path(), "/srv/b/up"))
+        .await
+        .unwrap();
+    let listed = "find /srv/b -not -user root; stat -c %a /srv/b /srv/b/c";
+    assert_eq!(sandbox.says(listed).await, "755\n710");
+    let of_nobody = sandbox.files().as_user("nobody-here");
+    let error = fails(ErrorKind::InvalidArgument, of_nobody.make_dir("/srv/none")).await;
+    assert!(error.message().contains("nobody-here"), "{error}");
+    assert!(!ok(sandbox.files().exists("/srv/none")).await);
 }
 
 #[tokio::test]

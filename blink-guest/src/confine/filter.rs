@@ -62,12 +62,27 @@ impl Test {
 pub(crate) struct Filter {
     answers: BTreeMap<u32, Answer>,
     others: c_int,
+    /// Of programs of 32 bits. Without one, they end at their first call.
+    narrow: Option<Box<Filter>>,
 }
 
 impl Filter {
     pub(crate) fn new(others: c_int) -> Filter {
-        let answers = BTreeMap::new();
-        Filter { answers, others }
+        Filter {
+            answers: BTreeMap::new(),
+            others,
+            narrow: None,
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn set_narrow(&mut self, filter: Filter) {
+        self.narrow = Some(Box::new(filter));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn answer_to(&self, call: i64) -> Option<&Answer> {
+        self.answers.get(&u32::try_from(call).ok()?)
     }
 
     pub(crate) fn answer(&mut self, calls: &[i64], answer: &Answer) {
@@ -92,13 +107,22 @@ impl Filter {
     }
 
     fn program(&self) -> io::Result<Vec<sock_filter>> {
-        let mut program = vec![
-            load(ARCHITECTURE),
-            jump(libc::BPF_JEQ, OWN_ARCHITECTURE, 1, 0),
-            end(libc::SECCOMP_RET_KILL_PROCESS),
-            load(NUMBER),
+        let mut program = vec![load(ARCHITECTURE)];
+        let filters = [
+            (OWN_ARCHITECTURE, Some(self)),
+            (NARROW_ARCHITECTURE, self.narrow.as_deref()),
         ];
-        program.extend(find(&self.ranges())?);
+        for (architecture, filter) in filters {
+            let Some(filter) = filter else { continue };
+            let found = find(&filter.ranges())?;
+            program.extend([
+                jump(libc::BPF_JEQ, architecture, 1, 0),
+                skip(1 + found.len()),
+                load(NUMBER),
+            ]);
+            program.extend(found);
+        }
+        program.push(end(libc::SECCOMP_RET_KILL_PROCESS));
         Ok(program)
     }
 
@@ -182,11 +206,17 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
 
-/// The kernel's name for the only architecture whose calls these are.
+/// The kernel's name for the architecture whose calls these are.
 #[cfg(target_arch = "x86_64")]
 const OWN_ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const OWN_ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// For that of programs of 32 bits.
+#[cfg(target_arch = "x86_64")]
+const NARROW_ARCHITECTURE: u32 = 0x4000_0003;
+#[cfg(target_arch = "aarch64")]
+const NARROW_ARCHITECTURE: u32 = 0x4000_0028;
 
 fn load(offset: u32) -> sock_filter {
     instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
@@ -321,7 +351,7 @@ pub(crate) mod tests {
             arguments in vec(array::uniform6(0..12_u64), 8),
             upper in array::uniform6(0..2_u64),
         ) {
-            let filter = Filter { answers, others: libc::ENOSYS };
+            let filter = Filter { answers, others: libc::ENOSYS, narrow: None };
             let program = filter.program().unwrap();
             for call in (0..210).chain([u32::MAX, 0x4000_0000]) {
                 for lower in &arguments {
@@ -339,8 +369,26 @@ pub(crate) mod tests {
     fn calls_of_another_architecture_end_the_process() {
         let mut filter = Filter::new(libc::ENOSYS);
         filter.answer(&[1], &Answer::Allowed);
-        let answer = run(&filter.program().unwrap(), 0x4000_0003, 1, [0; 6]);
-        assert_eq!(answer, libc::SECCOMP_RET_KILL_PROCESS);
+        let answer = |filter: &Filter, architecture, call| {
+            run(&filter.program().unwrap(), architecture, call, [0; 6])
+        };
+        let killed = libc::SECCOMP_RET_KILL_PROCESS;
+        assert_eq!(answer(&filter, NARROW_ARCHITECTURE, 1), killed);
+        // Each architecture has its own numbers.
+        let mut narrow = Filter::new(libc::ENOSYS);
+        narrow.answer(&[2], &Answer::Allowed);
+        filter.narrow = Some(Box::new(narrow));
+        let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+        for (architecture, allowed) in [(OWN_ARCHITECTURE, 1), (NARROW_ARCHITECTURE, 2)] {
+            for call in 0..4 {
+                let expected = match call == allowed {
+                    true => libc::SECCOMP_RET_ALLOW,
+                    false => missing,
+                };
+                assert_eq!(answer(&filter, architecture, call), expected);
+            }
+        }
+        assert_eq!(answer(&filter, 0xc000_00f3, 1), killed);
     }
 
     #[test]

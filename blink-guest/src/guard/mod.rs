@@ -38,6 +38,9 @@ const WRITTEN_EACH_SECOND: u64 = 4 << 30;
 const PART_OF_ROOM: u64 = 4;
 const WALK_EVERY: Duration = Duration::from_secs(15);
 
+/// Of the time, where a walk takes long: so small that nobody notices many files.
+const WALK_SHARE: u32 = 400;
+
 /// Very many files and processes take long to measure; measuring takes at most this part of the time.
 const SHARE: u32 = 10;
 
@@ -213,7 +216,9 @@ impl Guard {
                 {
                     return Room::AtLeast(walk.room.bytes - walk.room.bytes / PART_OF_ROOM);
                 }
+                let begun = Instant::now();
                 let used = measure(folder.as_fd());
+                let took = begun.elapsed();
                 if let Some(usage) = &self.limits.usage {
                     // Of a width that covers what was there.
                     let _ = usage.write_all_at(format!("{:020}\n", used.bytes).as_bytes(), 0);
@@ -225,6 +230,7 @@ impl Guard {
                     .map(|(bytes, files)| Used { bytes, files });
                 self.walk = room.map(|room| Walk {
                     at: Instant::now(),
+                    took,
                     free,
                     room,
                 });
@@ -254,6 +260,7 @@ enum Room {
 /// What a walk through the disk has found, and what its file system had then.
 struct Walk {
     at: Instant,
+    took: Duration,
     free: Option<Free>,
     room: Used,
 }
@@ -266,7 +273,7 @@ impl Walk {
         };
         let is_small =
             |before: u64, now: u64, room: u64| before.saturating_sub(now) <= room / PART_OF_ROOM;
-        self.at.elapsed() < WALK_EVERY
+        self.at.elapsed() < WALK_EVERY.max(self.took * WALK_SHARE)
             && is_small(before.bytes, now.bytes, self.room.bytes)
             && is_small(before.files, now.files, self.room.files)
     }
@@ -368,6 +375,7 @@ mod tests {
     fn a_disk_is_walked_through_when_its_file_system_has_lost_some() {
         let walk = Walk {
             at: Instant::now(),
+            took: Duration::ZERO,
             free: Some(Free {
                 bytes: 1000,
                 files: 100,
@@ -384,6 +392,9 @@ mod tests {
         let at = Instant::now().checked_sub(WALK_EVERY).unwrap();
         let free = walk.free;
         assert!(!Walk { at, ..walk }.still_says_enough(free));
+        // One that takes long is not repeated as often.
+        let took = Duration::from_millis(100);
+        assert!(Walk { at, took, ..walk }.still_says_enough(free));
     }
 
     #[test]

@@ -21,6 +21,10 @@ class AsyncFiles:
     def __init__(self, native: _blink.Files) -> None:
         self._native = native
 
+    def as_user(self, user: str) -> AsyncFiles:
+        """As `blink.Files.as_user`."""
+        return AsyncFiles(self._native.as_user(user))
+
     async def read(self, path: Text, *, offset: int = 0, length: int | None = None) -> bytes:
         """As `blink.Files.read`."""
         return await result(self._native.read(path, offset, length))
@@ -57,9 +61,9 @@ class AsyncFiles:
         """As `blink.Files.list`."""
         return await result(self._native.list(path))
 
-    async def make_dir(self, path: Text) -> None:
+    async def make_dir(self, path: Text, *, mode: int = 0o755) -> None:
         """As `blink.Files.make_dir`."""
-        await result(self._native.make_dir(path))
+        await result(self._native.make_dir(path, mode))
 
     async def remove(self, path: Text, *, recursive: bool = False) -> None:
         """As `blink.Files.remove`."""

@@ -160,8 +160,12 @@ impl Engine for NamespaceEngine {
 
     fn make_disk(&self, disk: &Path, over: &Path) -> Result<()> {
         let Tools { marks, id_base, .. } = *self.tools;
-        disk::make(over, marks, id_base)
-            .and_then(|over| disk::make(disk, over.marks, id_base))
+        let over = match disk::Upper::of(over) {
+            Some(upper) => Ok(upper),
+            // It was never booted.
+            None => disk::make(over, marks, id_base),
+        };
+        over.and_then(|over| disk::make(disk, over.marks, id_base))
             .map(drop)
             .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
     }
