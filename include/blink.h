@@ -2144,7 +2144,7 @@ blink_status blink_files_download_into(const struct blink_files *files,
  * sandbox's own user, or to root where it has none.
  *
  * @param files  Borrowed. May be used from several threads at once.
- * @param user   A user of the sandbox, by name or id. One that it does not know is INVALID_ARGUMENT when something is made.
+ * @param user   A user of the sandbox, by name or id. One that it does not know is NOT_FOUND when something is made.
  * @param out    Set on success; free with blink_files_free(). NULL on failure.
  * @param err    May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT.

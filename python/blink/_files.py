@@ -39,7 +39,7 @@ class Files:
         Parameters
         ----------
         user : str
-            A name or an id. One that the sandbox does not know is `InvalidArgument` when something is made.
+            A name or an id. One that the sandbox does not know is `NotFound` when something is made.
 
         Examples
         --------

@@ -130,13 +130,8 @@ fn fill(folder: &Path, files: usize) -> Vec<OsString> {
 fn rename(folder: &Path, round: usize) -> Vec<OsString> {
     let name = |number: usize| folder.join(format!("{number}-")).into();
     let (old, new) = (name(round), name(round + 1));
-    vec![
-        "-c".into(),
-        RENAME.into(),
-        old,
-        new,
-        FOLDERS.to_string().into(),
-    ]
+    let folders = FOLDERS.to_string().into();
+    vec!["-c".into(), RENAME.into(), old, new, folders]
 }
 
 fn python(arguments: Vec<OsString>) -> Command {
@@ -198,80 +193,6 @@ async fn renamed_after_a_checkpoint(setting: &Setting) -> Result<Vec<Row>> {
                 "{FOLDERS} folders, each once after each checkpoint; the first after a start: {}",
                 first.text()
             ))
-            .value("p50_us", micros(inside.median())),
-    ])
-}
-
-/// Arguments of Python.
-fn fill(folder: &Path, files: usize) -> Vec<OsString> {
-    vec![
-        "-c".into(),
-        FILL.into(),
-        folder.into(),
-        files.to_string().into(),
-    ]
-}
-
-fn rename(folder: &Path, round: usize) -> Vec<OsString> {
-    let name = |number: usize| folder.join(format!("{number}-")).into();
-    let (old, new) = (name(round), name(round + 1));
-    vec![
-        "-c".into(),
-        RENAME.into(),
-        old,
-        new,
-        FOLDERS.to_string().into(),
-    ]
-}
-
-fn python(arguments: Vec<OsString>) -> Command {
-    Command::new("python3").args(arguments)
-}
-
-fn on_the_host(arguments: Vec<OsString>) -> Result<String> {
-    let output = std::process::Command::new("python3")
-        .args(arguments)
-        .output()?;
-    match output.status.success() {
-        true => Ok(String::from_utf8(output.stdout)?),
-        false => Err(String::from_utf8_lossy(&output.stderr).into()),
-    }
-}
-
-/// What the agent has had of a processor.
-async fn agents_time(session: &Session) -> Result<Duration> {
-    const TICK: Duration = Duration::from_millis(10);
-    let text = says(session, Command::new("cat").arg("/proc/1/stat")).await?;
-    let fields = text.rsplit_once(") ").ok_or("no process 1")?.1;
-    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u32>);
-    Ok(TICK * ticks.sum::<std::result::Result<u32, _>>()?)
-}
-
-/// A folder of the session's last checkpoint, which is in a layer beneath its disk.
-async fn renamed_after_a_checkpoint(setting: &Setting) -> Result<Vec<Row>> {
-    let files = setting.pick(10_000, 500);
-    let session = setting.blink.session("renames").open().await?;
-    exec(&session, python(fill(Path::new("/files-0"), files))).await?;
-    let host = setting.scratch("renames")?;
-    on_the_host(fill(&host.join("files-0"), files))?;
-    let (mut inside, mut outside) = (Samples::default(), Samples::default());
-    for round in 0..setting.pick(30, 3) {
-        session.stop().await?;
-        session.checkpoint("now").await?;
-        let renamed = python(rename(Path::new("/"), round));
-        inside.add(nanoseconds(&says(&session, renamed).await?)?);
-        session.remove_checkpoint("now").await?;
-        outside.add(nanoseconds(&on_the_host(rename(&host, round))?)?);
-    }
-    session.remove().await?;
-    let ratio = inside.ratio(&outside);
-    let what = format!("rename of a folder of {files} files after a checkpoint");
-    Ok(vec![
-        Row::new(what, "≤ 10 ×")
-            .reached(inside.text())
-            .met(ratio <= RENAME_RATIO_LIMIT)
-            .peer("the same on the host", outside.text(), ratio)
-            .note("of the image's folders too; an ordinary user's sandboxes cannot")
             .value("p50_us", micros(inside.median())),
     ])
 }

@@ -118,7 +118,8 @@ impl Files {
         Files { link, owner: None }
     }
 
-    /// The same files; what is made belongs to another user of the sandbox, by name or id.
+    /// The same files; what is made belongs to another user of the sandbox, by name or id. One that it
+    /// does not know is `NotFound` when something is made.
     ///
     /// ```no_run
     /// # async fn example(sandbox: &blink_core::Sandbox) -> blink_core::Result<()> {

@@ -198,7 +198,7 @@ async fn what_the_library_makes_belongs_to_the_sandboxes_user() {
     let listed = "find /srv/b -not -user root; stat -c %a /srv/b /srv/b/c";
     assert_eq!(sandbox.says(listed).await, "755\n710");
     let of_nobody = sandbox.files().as_user("nobody-here");
-    let error = fails(ErrorKind::InvalidArgument, of_nobody.make_dir("/srv/none")).await;
+    let error = fails(ErrorKind::NotFound, of_nobody.make_dir("/srv/none")).await;
     assert!(error.message().contains("nobody-here"), "{error}");
     assert!(!ok(sandbox.files().exists("/srv/none")).await);
 }
