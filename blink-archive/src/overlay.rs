@@ -384,6 +384,8 @@ impl Walk<'_> {
             stat.st_mode = (stat.st_mode & !0o7777) | mode.as_raw_mode();
         }
         let is_alone = hides || whole;
+        // What is hidden beneath the folder above may have had this one elsewhere.
+        let sees_through = matches!(moved, Some(Sought::Path(_)));
         let merged = Merged {
             folder,
             stat,
@@ -395,7 +397,7 @@ impl Walk<'_> {
         self.levels.push(Level {
             at,
             entries: entries.into_iter(),
-            alone: was_alone || is_alone,
+            alone: is_alone || (was_alone && !sees_through),
             whole,
         });
         Ok(())
