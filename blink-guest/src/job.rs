@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +15,7 @@ use bytes::{Buf, Bytes};
 use crate::failure::{errno_of, failed_as};
 use crate::link::{BULK_BODY, Caller};
 use crate::process::queue::{PATIENCE, RETRY};
+use crate::room::Room;
 use crate::sources::Chunk;
 
 /// Jobs that run at once. Each is a thread with a small stack and at most two windows of data.
@@ -78,8 +78,8 @@ pub(crate) struct Wake {
     jobs: Mutex<Vec<u64>>,
     /// The limit that the guard has found exceeded.
     over_limit: Mutex<Option<Limit>>,
-    /// Bytes that the disk may get, as the guard has found, less what has been transferred since.
-    room: AtomicU64,
+    /// Of what is transferred.
+    room: Room,
 }
 
 impl Wake {
@@ -106,9 +106,9 @@ impl Wake {
         }
     }
 
-    /// Says how many bytes more the disk may get.
-    pub(crate) fn set_room(&self, bytes: u64) {
-        self.room.store(bytes, Ordering::Relaxed);
+    /// What the disk may still get.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     fn wake(&self) {
@@ -150,7 +150,7 @@ impl Jobs {
                 eventfd,
                 jobs: Mutex::new(Vec::new()),
                 over_limit: Mutex::new(None),
-                room: AtomicU64::new(u64::MAX),
+                room: Room::new(),
             }),
             front: Bytes::new(),
             notices: Vec::new(),
@@ -406,16 +406,10 @@ impl JobStream {
         let filled = bytes
             .chunks(BLOCK)
             .filter(|block| block.iter().any(|byte| *byte != 0));
-        let needed: usize = filled.map(<[u8]>::len).sum();
-        let take = |room: u64| room.checked_sub(needed as u64);
-        match self
-            .shared
-            .wake
-            .room
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-        {
-            Ok(_) => Ok(()),
-            Err(_) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        let needed = filled.count() * BLOCK;
+        match self.shared.wake.room.take(needed as u64) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
         }
     }
 

@@ -24,6 +24,7 @@ mod machine;
 mod names;
 mod poll;
 mod process;
+mod room;
 mod signals;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod slim;

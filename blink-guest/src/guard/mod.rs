@@ -76,7 +76,7 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
         return Ok(());
     }
     if let Some(bytes) = limits.disk_bytes {
-        wake.set_room(bytes);
+        wake.room().set(bytes);
     }
     let disk = match &limits.disk_folder {
         Some(folder) => Disk::Folder(open_folder(fs::CWD, folder.as_path())?),
@@ -144,12 +144,15 @@ impl Guard {
             if let Some(limit) = self.limits.disk_bytes
                 && begun >= next_disk
             {
+                if wake.room().is_doubted() {
+                    self.walk = None;
+                }
                 let room = match self.room_on_disk(limit) {
-                    Room::Measured(room) => {
-                        wake.set_room(room.unwrap_or(0));
+                    Found::Measured(room) => {
+                        wake.room().set(room.unwrap_or(0));
                         room
                     }
-                    Room::AtLeast(room) => Some(room),
+                    Found::AtLeast(room) => Some(room),
                 };
                 over_disk = room.is_none();
                 let soon = soon(room, WRITTEN_EACH_SECOND).min(DISK_LATEST);
@@ -207,14 +210,14 @@ impl Guard {
     }
 
     /// How much more may be written.
-    fn room_on_disk(&mut self, limit: u64) -> Room {
+    fn room_on_disk(&mut self, limit: u64) -> Found {
         match &self.disk {
             Disk::Folder(folder) => {
                 let free = Free::of(folder);
                 if let Some(walk) = &self.walk
                     && walk.still_says_enough(free)
                 {
-                    return Room::AtLeast(walk.room.bytes - walk.room.bytes / PART_OF_ROOM);
+                    return Found::AtLeast(walk.room.bytes - walk.room.bytes / PART_OF_ROOM);
                 }
                 let begun = Instant::now();
                 let used = measure(folder.as_fd());
@@ -234,11 +237,11 @@ impl Guard {
                     free,
                     room,
                 });
-                Room::Measured(room.map(|room| room.bytes))
+                Found::Measured(room.map(|room| room.bytes))
             }
             Disk::Root { used_before } => {
                 let used = must_see(root_bytes()).saturating_sub(*used_before);
-                Room::Measured(limit.checked_sub(used))
+                Found::Measured(limit.checked_sub(used))
             }
         }
     }
@@ -251,7 +254,7 @@ fn soon(room: Option<u64>, each_second: u64) -> Duration {
 }
 
 /// How much more may be written to a disk.
-enum Room {
+enum Found {
     /// `None` where there is too much already.
     Measured(Option<u64>),
     AtLeast(u64),
