@@ -290,6 +290,9 @@ pub(crate) struct SandboxOptions {
     /// Memory it may use, in MiB [default: half of the host's; micro-VM: 2048]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) memory_mib: Option<u64>,
+    /// What /dev/shm may hold of the memory, in MiB [default: half of the memory]
+    #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
+    pub(crate) shm_mib: Option<u64>,
     /// What it may write to its disk, in MiB [default: 10240]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) disk_mib: Option<u64>,
@@ -351,6 +354,9 @@ macro_rules! describe {
         }
         if let Some(memory_mib) = options.memory_mib {
             builder = builder.memory_mib(memory_mib);
+        }
+        if let Some(shm_mib) = options.shm_mib {
+            builder = builder.shared_memory_mib(shm_mib);
         }
         if let Some(disk_mib) = options.disk_mib {
             builder = builder.disk_mib(disk_mib);

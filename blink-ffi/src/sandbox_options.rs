@@ -114,6 +114,8 @@ pub struct blink_sandbox_options {
     pub progress: blink_progress_callback,
     /// Given to the callback.
     pub progress_data: *mut c_void,
+    /// What `/dev/shm` may hold of the memory, in MiB. 0: half of it.
+    pub shared_memory_mib: u64,
 }
 
 structure!(blink_sandbox_options, zeros(), reserved);
@@ -139,6 +141,7 @@ pub(crate) struct Asked {
     network: Option<Network>,
     cpus: Option<f64>,
     memory_mib: Option<u64>,
+    shared_memory_mib: Option<u64>,
     disk_mib: Option<u64>,
     processes: Option<u64>,
     mounts: Vec<Mount>,
@@ -168,6 +171,7 @@ impl Caller<'_> {
             network: self.network(&asked)?,
             cpus: (asked.cpus != 0.0).then_some(asked.cpus),
             memory_mib: some(asked.memory_mib),
+            shared_memory_mib: some(asked.shared_memory_mib),
             disk_mib: some(asked.disk_mib),
             processes: some(asked.processes),
             mounts: mounts
@@ -260,6 +264,9 @@ macro_rules! describe {
         }
         if let Some(memory_mib) = asked.memory_mib {
             builder = builder.memory_mib(memory_mib);
+        }
+        if let Some(shared_memory_mib) = asked.shared_memory_mib {
+            builder = builder.shared_memory_mib(shared_memory_mib);
         }
         if let Some(disk_mib) = asked.disk_mib {
             builder = builder.disk_mib(disk_mib);

@@ -81,7 +81,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         held: None,
     };
     let (mut host_name, mut port, mut secret) = (None, None, None);
-    let mut life = None;
+    let (mut life, mut shared_memory_bytes) = (None, None);
     let mut arguments = Arguments(arguments);
     while let Some(option) = arguments.0.next() {
         match option.as_str() {
@@ -99,6 +99,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--cpus" => settings.cpus = Some(arguments.number(&option)?.try_into()?),
             "--processes" => settings.processes = Some(arguments.number(&option)?),
             "--memory-bytes" => limits.memory_bytes = Some(arguments.number(&option)?),
+            "--shared-memory-bytes" => shared_memory_bytes = Some(arguments.number(&option)?),
             "--own-network" => limits.own_network = true,
             "--disk-bytes" => limits.disk_bytes = Some(arguments.number(&option)?),
             "--usage-fd" => limits.usage = Some(arguments.descriptor(&option)?.into()),
@@ -119,6 +120,7 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
         let machine = machine::Machine {
             host_name,
             processes: settings.processes,
+            shared_memory_bytes,
         };
         machine.set_up()?;
     }

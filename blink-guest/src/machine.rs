@@ -1,7 +1,7 @@
 //! What the agent does to a micro-VM before its first program: the machine is the sandbox's own, and the agent is the one
 //! who may change it.
 
-use std::ffi::{CStr, c_ulong};
+use std::ffi::{CStr, CString, c_ulong};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -30,13 +30,14 @@ const GROUP: &str = "/run/blink/group";
 pub(crate) struct Machine {
     pub(crate) host_name: String,
     pub(crate) processes: Option<u64>,
+    pub(crate) shared_memory_bytes: Option<u64>,
 }
 
 impl Machine {
     /// Makes the machine what a sandbox is.
     pub(crate) fn set_up(&self) -> io::Result<()> {
         show_temporary_files_on_disk()?;
-        give_shared_memory_its_part();
+        give_shared_memory_its_part(self.shared_memory_bytes);
         rustix::system::sethostname(self.host_name.as_bytes())?;
         let root = fs::File::open("/")?;
         names::write_down(&NewRoot::new(root.into()), &self.host_name);
@@ -76,10 +77,13 @@ fn limit_processes(limit: u64) -> io::Result<()> {
 }
 
 /// The hypervisor's agent gives shared memory 64 MiB, however large the machine is; a machine of one's own has half of its memory
-/// for it. Where it is not mounted, there is nothing to give.
-fn give_shared_memory_its_part() {
+/// for it, unless told otherwise. Where it is not mounted, there is nothing to give.
+fn give_shared_memory_its_part(bytes: Option<u64>) {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    let _ = mount_remount("/dev/shm", flags, c"size=50%");
+    let size = bytes.map_or("50%".to_owned(), |bytes| bytes.to_string());
+    if let Ok(options) = CString::new(format!("size={size}")) {
+        let _ = mount_remount("/dev/shm", flags, options.as_c_str());
+    }
 }
 
 /// The hypervisor's agent mounts a file system in memory over `/tmp`. The sandbox's disk is larger, is what limits and

@@ -211,6 +211,10 @@ macro_rules! described {
                     let memory_mib = value.extract()?;
                     change(move |builder| builder.memory_mib(memory_mib))
                 }
+                "shared_memory_mib" => {
+                    let shared_memory_mib = value.extract()?;
+                    change(move |builder| builder.shared_memory_mib(shared_memory_mib))
+                }
                 "disk_mib" => {
                     let disk_mib = value.extract()?;
                     change(move |builder| builder.disk_mib(disk_mib))

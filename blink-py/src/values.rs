@@ -167,6 +167,7 @@ pub(crate) fn session_info(py: Python<'_>, info: SessionInfo) -> Object<'_> {
     fields.set_item("disk_bytes", info.disk_bytes)?;
     fields.set_item("cpus", info.resources.cpus)?;
     fields.set_item("memory_mib", info.resources.memory_mib)?;
+    fields.set_item("shared_memory_mib", info.resources.shared_memory_mib)?;
     fields.set_item("disk_mib", info.resources.disk_mib)?;
     fields.set_item("processes", info.resources.processes)?;
     fields.set_item("network", network(py, info.network)?)?;

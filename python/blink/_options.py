@@ -59,6 +59,7 @@ class _MachineOptions(TypedDict, total=False):
     isolation: IsolationChoice | None
     cpus: float | None
     memory_mib: int | None
+    shared_memory_mib: int | None
     disk_mib: int | None
     processes: int | None
     network: Literal["none", "host"] | list[str] | None
@@ -88,6 +89,8 @@ class SandboxOptions(_MachineOptions, total=False):
         Processors; by default all of the host's for namespaces, and two for a micro-VM or half of the host's.
     memory_mib : int
         Memory in MiB; by default half of the host's for namespaces, and 2048 for a micro-VM.
+    shared_memory_mib : int
+        What ``/dev/shm`` may hold of the memory, in MiB; half of it by default.
     disk_mib : int
         What it may write, in MiB; 10 GiB by default.
     processes : int

@@ -393,7 +393,7 @@ class SessionInfo:
         When it was made, in UTC.
     disk_bytes : int
         What its disk occupies beyond its checkpoints.
-    cpus, memory_mib, disk_mib, processes, network, mounts, publish, idle_stop
+    cpus, memory_mib, shared_memory_mib, disk_mib, processes, network, mounts, publish, idle_stop
         What it was made with, as in `SessionOptions`.
     """
 
@@ -410,6 +410,7 @@ class SessionInfo:
     disk_bytes: int
     cpus: float | None
     memory_mib: int | None
+    shared_memory_mib: int | None
     disk_mib: int
     processes: int
     network: Literal["none", "host"] | list[str]

@@ -31,6 +31,7 @@ impl Sessions {
         more["resources"] = json!({
             "cpus": info.resources.cpus,
             "memory_mib": info.resources.memory_mib,
+            "shared_memory_mib": info.resources.shared_memory_mib,
             "disk_mib": info.resources.disk_mib,
             "processes": info.resources.processes,
         });

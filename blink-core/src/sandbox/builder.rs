@@ -41,6 +41,9 @@ pub struct Resources {
     pub cpus: Option<f64>,
     /// Memory in MiB; where there is none, half of the host's for namespaces, and 2048 for a micro-VM.
     pub memory_mib: Option<u64>,
+    /// What `/dev/shm` may hold of the memory, in MiB; where there is none, half of it.
+    #[serde(default)]
+    pub shared_memory_mib: Option<u64>,
     /// What it may write, in MiB.
     pub disk_mib: u64,
     /// Processes and threads at once.
@@ -52,6 +55,7 @@ impl Default for Resources {
         Resources {
             cpus: None,
             memory_mib: None,
+            shared_memory_mib: None,
             disk_mib: DEFAULT_DISK_MIB,
             processes: DEFAULT_PROCESSES,
         }
@@ -212,6 +216,12 @@ impl SandboxBuilder {
     /// Memory that it may use, in MiB; by default half of the host's for namespaces, and 2048 for a micro-VM.
     pub fn memory_mib(mut self, memory_mib: u64) -> SandboxBuilder {
         self.resources.memory_mib = Some(memory_mib);
+        self
+    }
+
+    /// What `/dev/shm` may hold, in MiB; half of the memory by default. It is part of the memory: what is there counts.
+    pub fn shared_memory_mib(mut self, shared_memory_mib: u64) -> SandboxBuilder {
+        self.resources.shared_memory_mib = Some(shared_memory_mib);
         self
     }
 
@@ -526,6 +536,11 @@ impl SandboxBuilder {
             return Err(Error::invalid(format!(
                 "a sandbox needs at least {LEAST_MEMORY_MIB} MiB of memory"
             )));
+        }
+        if self.resources.shared_memory_mib == Some(0) {
+            return Err(Error::invalid(
+                "shared memory needs at least 1 MiB; leave the option out for half of the memory",
+            ));
         }
         if self.resources.disk_mib == 0 {
             return Err(Error::invalid("a sandbox needs at least 1 MiB of disk"));

@@ -96,6 +96,11 @@ impl SessionBuilder {
         self.sandbox(|sandbox| sandbox.memory_mib(memory_mib))
     }
 
+    /// As [`SandboxBuilder::shared_memory_mib`].
+    pub fn shared_memory_mib(self, shared_memory_mib: u64) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.shared_memory_mib(shared_memory_mib))
+    }
+
     /// As [`SandboxBuilder::disk_mib`].
     pub fn disk_mib(self, disk_mib: u64) -> SessionBuilder {
         self.sandbox(|sandbox| sandbox.disk_mib(disk_mib))

@@ -174,9 +174,12 @@ impl Carried {
         let Resources {
             cpus,
             memory_mib,
+            shared_memory_mib,
             disk_mib,
             processes,
         } = self.resources;
+        // It is a part of the memory, which is limited anyway.
+        resources.shared_memory_mib = resources.shared_memory_mib.or(shared_memory_mib);
         if let Some(asked) = cpus {
             let most = resources.cpus.unwrap_or_else(|| default_cpus(isolation));
             let is_given = resources.cpus.is_none() && asked <= most;

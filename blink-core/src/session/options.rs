@@ -102,6 +102,7 @@ fn in_words(option: &str) -> &str {
     match option {
         "cpus" => "the number of processors",
         "memory_mib" => "the memory in MiB",
+        "shared_memory_mib" => "the shared memory in MiB",
         "disk_mib" => "the disk in MiB",
         "processes" => "the number of processes",
         "mounts" => "what is mounted",

@@ -46,8 +46,10 @@ async fn what_fits_is_left_alone() {
 }
 
 #[tokio::test]
-async fn processes_are_counted() {
-    let sandbox = sandbox_with(|builder| builder.processes(30)).await;
+async fn processes_are_counted_and_shared_memory_is_as_asked() {
+    let sandbox = sandbox_with(|builder| builder.processes(30).shared_memory_mib(96)).await;
+    let size = "df --block-size 1M --output=size /dev/shm | tail -n 1 | tr -d ' '";
+    assert_eq!(sandbox.says(size).await, "96");
     let program = "import os, time\nn = 0\ntry:\n  while n < 100:\n    if os.fork() == 0: time.sleep(1000)\n    n += 1\nexcept OSError as e: print(e.errno)\nprint(n)";
     let output = sandbox.run(python(program)).await;
     let text = output.text().into_owned();

@@ -181,6 +181,10 @@ fn entrypoint(spec: &MachineSpec, secret: &str) -> Vec<String> {
     if let Some(memory) = resources.memory_mib {
         add("--memory-bytes", memory.saturating_mul(1 << 20).to_string());
     }
+    if let Some(shared) = resources.shared_memory_mib {
+        let bytes = shared.saturating_mul(1 << 20);
+        add("--shared-memory-bytes", bytes.to_string());
+    }
     words
 }
 
@@ -270,6 +274,7 @@ mod tests {
         let huge = Resources {
             cpus: Some(1e30),
             memory_mib: Some(u64::MAX),
+            shared_memory_mib: None,
             disk_mib: u64::MAX,
             processes: u64::MAX,
         };
@@ -286,6 +291,7 @@ mod tests {
         let small = Resources {
             cpus: Some(0.2),
             memory_mib: Some(64),
+            shared_memory_mib: None,
             disk_mib: 16,
             processes: 30,
         };

@@ -244,7 +244,10 @@ fn sandbox_plan(
         shown: shown.iter().map(child::bytes).collect(),
         resolver: resolver.map(child::bytes),
         agent: child::bytes(tools.guest.parent().unwrap_or(&tools.guest)),
-        shared_memory_bytes: cgroup::memory_bytes(&spec.resources) / SHARED_MEMORY_SHARE,
+        shared_memory_bytes: match spec.resources.shared_memory_mib {
+            Some(shared) => shared.saturating_mul(1 << 20),
+            None => cgroup::memory_bytes(&spec.resources) / SHARED_MEMORY_SHARE,
+        },
         run_bytes: RUN_BYTES,
         mounts: mounts.collect(),
         programs_number: PROGRAMS,
