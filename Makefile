@@ -49,17 +49,7 @@ install-files:
 	@scripts/install "$(DESTDIR)" "$(PREFIX)" "target/$(PROFILE)" "$(VERSION)"
 
 test: setup ## Run every test
-	@scripts/setup test
-	cargo test --workspace --doc
-	@if cargo nextest --version >/dev/null 2>&1; then \
-	    set -x; cargo nextest run --workspace; \
-	else \
-	    set -x; cargo test --workspace --lib --bins --tests; \
-	fi
-	@if [[ -x scripts/test-as-user ]]; then scripts/test-as-user; fi
-	@scripts/test-python
-	@scripts/test-c
-	@tests/vm-lab/run-tests
+	@scripts/test
 
 vm-test: setup ## Run all tests of micro-VMs, on an emulated host where this one cannot (an hour; `make test` runs a part)
 	@tests/vm-lab/run-tests --all

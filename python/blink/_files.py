@@ -45,9 +45,9 @@ class Files:
         --------
         >>> import blink
         >>> with blink.Blink(isolation="auto").sandbox() as sandbox:
-        ...     sandbox.files.as_user("www-data").make_dir("/srv/site", mode=0o750)
-        ...     sandbox.run("stat --format '%U %a' /srv/site").text
-        'www-data 750\n'
+        ...     sandbox.files.as_user("user").make_dir("/srv/site", mode=0o750)
+        ...     sandbox.exec(["stat", "--format", "%U %a", "/srv/site"]).text.strip()
+        'user 750'
         """
         return Files(self._native.as_user(user))
 

@@ -128,6 +128,9 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_files_exists(NULL, "/x", &there, &err));
     INVALID(blink_files_list(NULL, "/x", &entries, &err));
     INVALID(blink_files_make_dir(NULL, "/x", &err));
+    INVALID(blink_files_make_dir_with(NULL, "/x", 0755, &err));
+    blink_files *others;
+    INVALID(blink_files_as_user(NULL, "root", &others, &err));
     INVALID(blink_files_remove(NULL, "/x", false, &err));
     INVALID(blink_files_rename(NULL, "/x", "/y", &err));
     INVALID(blink_files_copy(NULL, "/x", "/y", NULL, &err));

@@ -130,6 +130,18 @@ void test_files(void)
     how.append = 1;
     OK(blink_files_write(files, "/tmp/a/small", (const uint8_t *)"two", 3, &how, NULL, &err));
     OK(blink_files_write(files, "/tmp/a/empty", NULL, 0, NULL, NULL, &err));
+    blink_files *others;
+    OK(blink_files_as_user(files, "1234", &others, &err));
+    OK(blink_files_make_dir_with(others, "/tmp/a/others", 0710, &err));
+    blink_file_info made;
+    blink_file_info_init(&made, sizeof made);
+    OK(blink_files_stat(files, "/tmp/a/others", &made, &err));
+    CHECK(made.mode == 0710);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_files_make_dir_with(others, "/tmp/a/wrong", 0170000, &err));
+    blink_files_free(others);
+    OK(blink_files_as_user(files, "nobody-here", &others, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_files_make_dir(others, "/tmp/a/none", &err));
+    blink_files_free(others);
     OK(blink_files_read(files, "/tmp/a/empty", NULL, &bytes, &err));
     CHECK(blink_bytes_length(bytes) == 0 && blink_bytes_data(bytes) == NULL);
     blink_bytes_free(bytes);

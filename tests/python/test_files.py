@@ -179,7 +179,8 @@ def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
         ("/tmp/full", [files.remove], blink.DirectoryNotEmpty, OSError, errno.ENOTEMPTY),
         (long, looking + writing, blink.NameTooLong, OSError, errno.ENAMETOOLONG),
         ("/usr/new", [files.make_dir, *writing], blink.ReadOnly, OSError, errno.EROFS),
-        ("/proc/self/mem", writing[:2], blink.PermissionDenied, PermissionError, errno.EACCES),
+        ("/proc/self/mem", writing[:1], blink.PermissionDenied, PermissionError, errno.EPERM),
+        ("/proc/self/mem", writing[1:2], blink.PermissionDenied, PermissionError, errno.EACCES),
     ]
     for path, operations, kind, builtin, number in cases:
         for operation in operations:
@@ -191,6 +192,17 @@ def test_failures_are_told_apart(sandbox: Sandbox, tmp_path: Path) -> None:
             assert (error.errno, error.filename) == (number, path)
             again = pickle.loads(pickle.dumps(error))
             assert (type(again), again.errno, again.filename) == (kind, number, path)
+
+
+def test_another_user_owns_what_is_made(sandbox: Sandbox) -> None:
+    others = sandbox.files.as_user("1234")
+    others.make_dir("/tmp/others/inner", mode=0o710)
+    others.write("/tmp/others/file", "x")
+    sandbox.files.make_dir("/tmp/mine")
+    look = "stat --format '%a %n' /tmp/others/inner; find /tmp/others -not -user 1234; find /tmp/mine -user 1234"
+    assert sandbox.exec(["sh", "-c", look]).text == "710 /tmp/others/inner\n"
+    with pytest.raises(blink.NotFound, match="nobody-here"):
+        sandbox.files.as_user("nobody-here").make_dir("/tmp/none")
 
 
 def test_what_cannot_be(sandbox: Sandbox, tmp_path: Path) -> None:
