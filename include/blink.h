@@ -706,6 +706,10 @@ typedef struct blink_sandbox_options {
    * Given to the callback.
    */
   void *progress_data;
+  /**
+   * What `/dev/shm` may hold of the memory, in MiB. 0: half of it.
+   */
+  uint64_t shared_memory_mib;
 } blink_sandbox_options;
 
 /**
