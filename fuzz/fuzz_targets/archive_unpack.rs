@@ -7,7 +7,9 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use blink_archive::{Limits, Marks, PackOptions, Root, UnpackOptions, pack, unpack, unpack_overlay};
+use blink_archive::{
+    Limits, Marks, PackOptions, Root, UnpackOptions, pack, unpack, unpack_overlay,
+};
 use blink_fuzz::{Place, mutate_tar, with_checksums};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 

@@ -338,7 +338,7 @@ fn clear(disk: &Path) {
 pub(crate) mod fuzzing {
     use std::path::Path;
 
-    use super::{Place, format, open};
+    use super::{Marks, Place, format, open};
     use crate::error::{Error, Result};
     use crate::transfer::tell_nobody;
 
@@ -355,6 +355,7 @@ pub(crate) mod fuzzing {
         let place = Place {
             disk,
             image,
+            marks: Marks::User,
             id_base: None,
             limit_bytes: crate::DEFAULT_DISK_MIB << 20,
         };
