@@ -118,6 +118,9 @@ pub struct UnpackOptions {
     /// Whether an entry `./` sets the mode, times and owner of the root itself.
     /// Default false, as the root is the caller's.
     pub root_metadata: bool,
+    /// Whether files and folders get the extended attributes of users that the
+    /// archive states, where the file system has such. Default false.
+    pub attributes: bool,
 }
 
 impl Default for UnpackOptions {
@@ -129,6 +132,7 @@ impl Default for UnpackOptions {
             whiteouts: false,
             special_bits: false,
             root_metadata: false,
+            attributes: false,
         }
     }
 }
@@ -180,6 +184,12 @@ impl UnpackOptions {
         self
     }
 
+    /// Sets whether extended attributes of users are kept.
+    pub fn with_attributes(mut self, attributes: bool) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
     pub(crate) fn links(&self) -> Links {
         if self.whiteouts {
             Links::InRoot
@@ -204,6 +214,8 @@ pub struct PackOptions {
     /// layers hide is marked as OCI layers mark it, and a name that would be such
     /// a mark is refused. Default false.
     pub layer: bool,
+    /// Whether extended attributes of users are stated. Default false.
+    pub attributes: bool,
 }
 
 impl Default for PackOptions {
@@ -218,6 +230,7 @@ impl Default for PackOptions {
             one_file_system: true,
             limits: Limits::default(),
             layer: false,
+            attributes: false,
         }
     }
 }
@@ -227,6 +240,7 @@ impl PackOptions {
     pub fn layer() -> Self {
         Self {
             layer: true,
+            attributes: true,
             ..Self::default()
         }
     }
@@ -234,6 +248,12 @@ impl PackOptions {
     /// Sets what owners are stated.
     pub fn with_ownership(mut self, ownership: Ownership) -> Self {
         self.ownership = ownership;
+        self
+    }
+
+    /// Sets whether extended attributes of users are stated.
+    pub fn with_attributes(mut self, attributes: bool) -> Self {
+        self.attributes = attributes;
         self
     }
 

@@ -4,6 +4,7 @@
 //! only the resource limits apply.
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -32,12 +33,15 @@ pub(crate) struct Settings {
     pub(crate) keep_owners: bool,
     /// The user namespace of the programs, where they have one of their own.
     pub(crate) programs: Option<OwnedFd>,
+    /// Where the kernel counts the programs that it ends for want of memory, if it counts those of the sandbox alone.
+    pub(crate) memory_events: Option<File>,
 }
 
 /// A prepared confinement, applied by each child to itself.
 pub(crate) struct Confinement {
     /// Resource and limit, soft and hard alike.
     pub(crate) resource_limits: Vec<(c_int, u64)>,
+    pub(crate) memory_events: Option<File>,
     confine: bool,
     programs: Option<OwnedFd>,
     dropped: Vec<c_ulong>,
@@ -69,6 +73,7 @@ impl Confinement {
         }
         Ok(Confinement {
             resource_limits,
+            memory_events: settings.memory_events,
             confine: settings.confine,
             programs: settings.programs,
             dropped: dropped(),

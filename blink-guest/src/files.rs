@@ -46,7 +46,9 @@ pub(crate) fn work(request: Request) -> Option<Work> {
         Request::Copy(ask) => Box::new(move |_| copy(&ask)),
         Request::Read(ask) => Box::new(move |stream| read(&ask, stream)),
         Request::Write(ask) => Box::new(move |stream| write(&ask, stream)),
-        Request::Pack(ask) => Box::new(move |stream| pack(&ask, PackOptions::default(), stream)),
+        Request::Pack(ask) => {
+            Box::new(move |stream| pack(&ask, PackOptions::default().with_attributes(true), stream))
+        }
         Request::PackLayer(ask) => Box::new(move |stream| pack(&ask, PackOptions::layer(), stream)),
         Request::Unpack(ask) => Box::new(move |stream| unpack(&ask, stream)),
         _ => return None,
@@ -338,7 +340,7 @@ fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBo
     let path = absolute(&ask.path)?;
     let is_new = fs::lstat(&path).is_err();
     make_parents(&path)?;
-    let unpacked = unpack_into(ask, &path, stream);
+    let unpacked = unpack_into(ask, &path, is_new, stream);
     if let (Err(_), true, Some(parent), Some(name)) =
         (&unpacked, is_new, path.parent(), path.file_name())
     {
@@ -354,12 +356,14 @@ fn unpack(ask: &PathOptions, stream: &mut JobStream) -> Result<Response, ErrorBo
 fn unpack_into(
     ask: &PathOptions,
     path: &Path,
+    is_new: bool,
     stream: &mut JobStream,
 ) -> Result<Response, ErrorBody> {
     let options = match ask.owner.is_none() && may_change_owners() {
         true => UnpackOptions::default().with_ownership(ALL_OWNERS),
         false => UnpackOptions::default(),
     };
+    let options = options.with_attributes(true).with_root_metadata(is_new);
     let is_on_disk = is_folder_on_disk(path);
     let reader = Roomy {
         stream: &mut *stream,

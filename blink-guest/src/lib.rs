@@ -100,6 +100,9 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             "--processes" => settings.processes = Some(arguments.number(&option)?),
             "--memory-bytes" => limits.memory_bytes = Some(arguments.number(&option)?),
             "--shared-memory-bytes" => shared_memory_bytes = Some(arguments.number(&option)?),
+            "--memory-events-fd" => {
+                settings.memory_events = Some(arguments.descriptor(&option)?.into());
+            }
             "--own-network" => limits.own_network = true,
             "--disk-bytes" => limits.disk_bytes = Some(arguments.number(&option)?),
             "--usage-fd" => limits.usage = Some(arguments.descriptor(&option)?.into()),
@@ -123,6 +126,8 @@ fn serve(arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> 
             shared_memory_bytes,
         };
         machine.set_up()?;
+        // The kernel is the sandbox's own.
+        settings.memory_events = std::fs::File::open("/proc/vmstat").ok();
     }
     if let Some(life) = life {
         confine::write_files_as_root(&life)?;

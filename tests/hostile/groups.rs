@@ -79,11 +79,16 @@ async fn a_group_holds_and_stops_a_session_and_goes_with_it() {
     assert_eq!(says(group, "memory.max"), (128 << 20).to_string());
     assert_eq!(says(group, "pids.max"), "64");
     let output = ok(session.exec(Command::new("python3").args(["-c", HOARD]))).await;
-    assert!(
-        output.status.signal == Some(9) || output.status.over_limit.is_some(),
-        "{output:?}"
-    );
+    assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
+    // It alone is ended, and a shell that has started it goes on.
+    let beside = ok(session.spawn(Command::new("sleep").arg("1000"))).await;
+    let script = "python3 -c \"$1\"; code=$?; ps -e -o comm= | grep -c '^sleep$'; exit $code";
+    let output = ok(session.exec(Command::shell(script).args(["sh", HOARD]))).await;
+    assert_eq!(output.text(), "1\n", "{output:?}");
+    assert_eq!(output.status.code, 137, "{output:?}");
+    assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
+    drop(beside);
 
     ok(session.spawn(Command::new("python3").args(["-c", COUNT]))).await;
     let mut last = numbers(&session).await;

@@ -250,7 +250,7 @@ impl<'a, W: Write> Packer<'a, W> {
     }
 
     fn attributes(&mut self, file: impl AsFd, path: &Path) -> Result<Attributes, ArchiveError> {
-        match self.overlay || self.options.layer {
+        match self.overlay || self.options.attributes {
             true => attributes::read(file, &mut self.buffer)
                 .map_err(|error| ArchiveError::io(path, "read", error)),
             false => Ok(Attributes::new()),

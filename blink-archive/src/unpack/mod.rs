@@ -243,7 +243,7 @@ impl<'a> Unpacker<'a> {
         owner: Option<Owner>,
     ) -> Result<(), ArchiveError> {
         let made = self.make(place, true, |folder, name| root::make_folder(folder, name))?;
-        if self.overlay.is_some() && !member.attributes.is_empty() {
+        if self.keeps_attributes() && !member.attributes.is_empty() {
             rustix::fs::openat(&place.parent.folder, place.name, REAL_FOLDER, Mode::empty())
                 .map_err(|error| ArchiveError::io(place.path, "opened", error))
                 .and_then(|folder| self.attributes(place.path, folder, member))?;
@@ -421,8 +421,11 @@ impl<'a> Unpacker<'a> {
         file: impl AsFd,
         member: &Member,
     ) -> Result<(), ArchiveError> {
-        let Some(marks) = self.overlay.filter(|_| !member.attributes.is_empty()) else {
+        if member.attributes.is_empty() {
             return Ok(());
+        }
+        let Some(marks) = self.overlay else {
+            return self.users_attributes(path, file, member);
         };
         let allowed = |(name, value): &(Vec<u8>, Vec<u8>)| {
             attributes::is_carried(name)
@@ -443,6 +446,33 @@ impl<'a> Unpacker<'a> {
         });
         attributes::write(file, &marked.collect())
             .map_err(|error| ArchiveError::io(path, "given its extended attributes", error))
+    }
+
+    fn keeps_attributes(&self) -> bool {
+        self.overlay.is_some() || self.options.attributes
+    }
+
+    /// Attributes outside of an overlay: those of users, as far as the file system has such and has room for them.
+    fn users_attributes(
+        &self,
+        path: &Path,
+        file: impl AsFd,
+        member: &Member,
+    ) -> Result<(), ArchiveError> {
+        if !self.options.attributes {
+            return Ok(());
+        }
+        let kept = member.attributes.iter();
+        for attribute in kept.filter(|(name, _)| attributes::is_carried(name)) {
+            match attributes::write(&file, &vec![attribute.clone()]) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::NOSPC | Errno::TOOBIG) => {}
+                Err(error) => {
+                    let action = "given its extended attributes";
+                    return Err(ArchiveError::io(path, action, error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Owner and times of what cannot be opened.

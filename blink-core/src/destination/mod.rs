@@ -138,6 +138,11 @@ impl Destination {
         NewFile::begin(self)
     }
 
+    /// Whether nothing is there.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.found, Found::Nothing)
+    }
+
     /// The folder at this place, made where nothing is.
     ///
     /// # Errors

@@ -43,7 +43,8 @@ impl Files {
             );
             let root = blink_archive::Root::open(&folder)?;
             let options = blink_archive::PackOptions::default()
-                .with_ownership(blink_archive::Ownership::Ignore);
+                .with_ownership(blink_archive::Ownership::Ignore)
+                .with_attributes(true);
             blink_archive::pack(&root, "", writer, &options)
         });
         let request = Request::Unpack(PathOptions {
@@ -169,10 +170,13 @@ impl Files {
         let shown = to.shown().to_owned();
         let unpacking = tokio::task::spawn_blocking(move || {
             let failed = |error: std::io::Error| Error::io(shown.display(), &error);
+            let is_new = to.is_new();
             let root = to.folder()?;
             let reader = tokio_util::io::SyncIoBridge::new(reader);
             let mut reader = Roomy::new(reader, &root).map_err(failed)?;
-            let options = blink_archive::UnpackOptions::default();
+            let options = blink_archive::UnpackOptions::default()
+                .with_attributes(true)
+                .with_root_metadata(is_new);
             blink_archive::unpack(&mut reader, &root, &options)
                 .map_err(|error| archive_error(&shown, &error))?;
             // The padding behind the archive belongs to the stream that is checked.

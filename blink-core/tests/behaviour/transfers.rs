@@ -5,8 +5,10 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use blink_core::{Command, ErrorKind};
+use rustix::fs::XattrFlags;
 use tokio::task::JoinSet;
 
 use crate::support::{fails, noise, ok, rounds, sandbox, shown, within};
@@ -71,11 +73,31 @@ async fn folders_go_in_and_out() {
     let host = tempfile::tempdir().unwrap();
     let tree = host.path().join("tree");
     make_tree(&tree);
+    let note = c"user.note";
+    for path in [tree.join("file"), tree.join("sub"), tree.clone()] {
+        rustix::fs::setxattr(&path, note, b"kept", XattrFlags::empty()).unwrap();
+    }
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    fs::File::open(&tree)
+        .and_then(|top| top.set_modified(long_ago))
+        .unwrap();
+    fs::set_permissions(&tree, fs::Permissions::from_mode(0o750)).unwrap();
     ok(files.upload(&tree, "/tmp/new/tree")).await;
+    let top = sandbox.says("stat -c '%Y %a' /tmp/new/tree").await;
+    assert_eq!(top, "1000000000 750");
     let listing = sandbox.says("cd /tmp/new/tree; cat file; sh sub/script; stat -c %a file sub/script sub/empty; readlink link outside; stat -c %u file").await;
     assert_eq!(listing, "contentrun\n640\n755\n700\nfile\n/etc/passwd\n0");
     ok(files.download("/tmp/new/tree", host.path().join("back"))).await;
-    assert!(describe(&host.path().join("back")) == describe(&tree));
+    let back = host.path().join("back");
+    assert!(describe(&back) == describe(&tree));
+    let top = fs::metadata(&back).unwrap();
+    assert_eq!(top.modified().unwrap(), long_ago);
+    assert_eq!(top.permissions().mode() & 0o7777, 0o750);
+    for path in [back.join("file"), back.join("sub")] {
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(&path, note, &mut value[..]).unwrap();
+        assert_eq!(&value[..length], b"kept");
+    }
 
     // Into one that exists, it is merged.
     sandbox

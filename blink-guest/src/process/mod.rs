@@ -28,6 +28,7 @@ use state::{Ended, Process, Reason};
 use stdin::Stdin;
 use tree::{Marker, Proc, Trees};
 use user::Users;
+use victims::Victims;
 
 mod descriptors;
 mod kept;
@@ -39,6 +40,7 @@ mod stdin;
 mod streams;
 pub(crate) mod tree;
 mod user;
+mod victims;
 
 /// Running processes that hosts have started; the tree of each may be larger.
 const RUNNING_LIMIT: usize = 1024;
@@ -100,6 +102,8 @@ pub(crate) struct Processes {
     /// What is to be killed before anything is answered.
     doomed: Trees,
     confinement: Confinement,
+    /// Where the kernel counts those that it ends for want of memory.
+    victims: Option<Victims>,
     stack: Stack,
     dev_null: OwnedFd,
     pub(crate) notices: Vec<Notice>,
@@ -120,7 +124,9 @@ fn first_id() -> u64 {
 impl Processes {
     /// # Errors
     /// With the path that cannot be opened.
-    pub(crate) fn new(confinement: Confinement) -> Result<Processes, Box<dyn std::error::Error>> {
+    pub(crate) fn new(
+        mut confinement: Confinement,
+    ) -> Result<Processes, Box<dyn std::error::Error>> {
         const NULL: &str = "/dev/null";
         let not_opened = |path: &str, error: io::Errno| format!("{path} cannot be opened: {error}");
         Ok(Processes {
@@ -133,6 +139,7 @@ impl Processes {
             proc: Proc::open().map_err(|error| not_opened("/proc", error))?,
             next_marker: None,
             doomed: Trees::default(),
+            victims: confinement.memory_events.take().map(Victims::new),
             confinement,
             stack: Stack::new(),
             dev_null: fs::open(NULL, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -488,6 +495,13 @@ impl Processes {
             };
             if let Some(process) = self.table.get_mut(&id) {
                 process.end(status);
+                let (signal, code) = (status.terminating_signal(), status.exit_status());
+                if let Some(victims) = &mut self.victims
+                    && victims.has(signal, code)
+                    && process.killed_for.is_none()
+                {
+                    process.killed_for = Some(Reason::Limit(Limit::Memory));
+                }
                 self.queue.retry_at = None;
                 if let Some(report) = process.report() {
                     let waiting = std::mem::take(&mut process.waiting).into_iter();

@@ -1,6 +1,6 @@
 //! A control group for a sandbox, where this process may make one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +46,11 @@ impl ControlGroup {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the kernel counts whom it ends for want of memory.
+    pub(super) fn memory_events(&self) -> Option<File> {
+        File::open(self.path.join("memory.events")).ok()
     }
 
     fn limit(&self, resources: &Resources) -> std::io::Result<()> {

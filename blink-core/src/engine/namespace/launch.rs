@@ -87,6 +87,12 @@ pub(crate) fn launch(tools: &Tools, spec: &MachineSpec) -> Result<NamespaceMachi
         numbers.push(USAGE);
         agent.extend(["--usage-fd".to_owned(), USAGE.to_string()]);
     }
+    let memory_events = group.as_ref().and_then(ControlGroup::memory_events);
+    if let Some(events) = &memory_events {
+        descriptors.push(events.as_fd());
+        numbers.push(MEMORY_EVENTS);
+        agent.extend(["--memory-events-fd".to_owned(), MEMORY_EVENTS.to_string()]);
+    }
     if leased {
         agent.push("--leased".to_owned());
     }
@@ -167,6 +173,7 @@ const HELD: u32 = 5;
 const PROGRAMS: u32 = 6;
 const LIFE: u32 = 7;
 const USAGE: u32 = 8;
+const MEMORY_EVENTS: u32 = 9;
 
 fn not_launched(error: LaunchError) -> Error {
     const TASK: &str = "the sandbox could not be booted";
