@@ -4,7 +4,14 @@
 //! and `docs/WORKLOADS.md` is the table of them.
 
 mod databases;
+mod debian;
 mod languages;
+#[path = "../../blink-core/tests/image/builder.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of images, which use all of it"
+)]
+mod layout;
 mod projects;
 mod support;
 mod tools;
