@@ -2026,7 +2026,8 @@ blink_status blink_files_list(const struct blink_files *files,
  * @param files  Borrowed. May be used from several threads at once.
  * @param path   Absolute.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY where a part of the path is no folder; READ_ONLY; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY where a part of the path is no folder; READ_ONLY; NOT_FOUND where the sandbox does
+ *         not know the user of blink_files_as_user(); SANDBOX_DIED.
  */
 blink_status blink_files_make_dir(const struct blink_files *files,
                                   const char *path,

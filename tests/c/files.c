@@ -137,6 +137,7 @@ void test_files(void)
     blink_file_info_init(&made, sizeof made);
     OK(blink_files_stat(files, "/tmp/a/others", &made, &err));
     CHECK(made.mode == 0710);
+    OK(blink_files_remove(others, "/tmp/a/others", false, &err));
     FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_files_make_dir_with(others, "/tmp/a/wrong", 0170000, &err));
     blink_files_free(others);
     OK(blink_files_as_user(files, "nobody-here", &others, &err));
