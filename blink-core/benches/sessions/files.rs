@@ -167,16 +167,17 @@ async fn renamed_after_a_checkpoint(setting: &Setting) -> Result<Vec<Row>> {
         exec(&session, python(fill(&Path::new("/").join(&name), files))).await?;
         on_the_host(fill(&host.join(name), files))?;
     }
+    session.stop().await?;
+    session.checkpoint("filled").await?;
     let (mut inside, mut outside) = (Samples::default(), Samples::default());
     let mut first = Samples::default();
     for round in 0..setting.pick(30, 3) {
-        session.stop().await?;
-        session.checkpoint("now").await?;
-        let renamed = python(rename(Path::new("/"), round));
+        let renamed = python(rename(Path::new("/"), 0));
         let times = times(&says(&session, renamed).await?)?;
         first.add(times.first().copied().unwrap_or_default());
         times.into_iter().for_each(|time| inside.add(time));
-        session.remove_checkpoint("now").await?;
+        session.stop().await?;
+        session.restore("filled").await?;
         let renamed = on_the_host(rename(&host, round))?;
         let times = self::times(&renamed)?;
         times.into_iter().for_each(|time| outside.add(time));
