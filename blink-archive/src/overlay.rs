@@ -17,7 +17,7 @@ use crate::way::Way;
 /// The upper folders of an overlay, the lowest first.
 #[derive(Debug, Clone, Copy)]
 pub struct Overlay<'a> {
-    /// Those that are told of.
+    /// Those to read.
     pub layers: &'a [Root],
     /// Those beneath them. A folder that was renamed over them shows what they have under its former name.
     pub beneath: &'a [Root],
@@ -42,7 +42,7 @@ pub(crate) struct Merged<'a> {
 
 /// Receives the merged contents of the layers.
 pub(crate) trait Visitor {
-    /// Whether folders that were renamed are told of with all that is in them, so that nothing beneath is needed for them.
+    /// Whether the visitor gets the whole contents of a renamed folder, including what only the layers beneath have of it.
     const WHOLE: bool;
 
     /// A folder begins, whose name in the folder before is `name`.
@@ -137,7 +137,7 @@ pub(crate) fn visit<V: Visitor>(
 struct Walk<'a> {
     /// The lowest first.
     roots: Vec<&'a Root>,
-    /// So many of them are beneath what is told of.
+    /// How many of them, from the lowest, are beneath the layers to read.
     beneath: usize,
     marks: Marks,
     /// With each folder the mode to give back that it had before its owner was given the right to read it. A folder that a
@@ -180,7 +180,7 @@ struct Level {
     entries: std::collections::btree_map::IntoIter<OsString, usize>,
     /// Nothing of what is beneath the layers is seen there.
     alone: bool,
-    /// Layers beneath are told of too.
+    /// The visitor gets what the layers beneath have, too.
     whole: bool,
 }
 

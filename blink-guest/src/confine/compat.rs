@@ -117,7 +117,7 @@ const REFUSED: &[u32] = &[22, 25, 404];
 
 const SOCKETCALL: u32 = 102;
 
-/// What `socketcall` is told to make sockets: one, or a pair.
+/// The operations of `socketcall` that make sockets: one, or a pair.
 const MAKE_SOCKETS: &[u32] = &[1, 8];
 
 /// Adds it to a filter that has all its answers.
