@@ -74,8 +74,13 @@ async fn folders_go_in_and_out() {
     let tree = host.path().join("tree");
     make_tree(&tree);
     let note = c"user.note";
+    // A file system in memory need not have such.
+    let mut has_attributes = true;
     for path in [tree.join("file"), tree.join("sub"), tree.clone()] {
-        rustix::fs::setxattr(&path, note, b"kept", XattrFlags::empty()).unwrap();
+        match rustix::fs::setxattr(&path, note, b"kept", XattrFlags::empty()) {
+            Err(rustix::io::Errno::OPNOTSUPP) => has_attributes = false,
+            set => set.unwrap(),
+        }
     }
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     fs::File::open(&tree)
@@ -94,6 +99,9 @@ async fn folders_go_in_and_out() {
     assert_eq!(top.modified().unwrap(), long_ago);
     assert_eq!(top.permissions().mode() & 0o7777, 0o750);
     for path in [back.join("file"), back.join("sub")] {
+        if !has_attributes {
+            break;
+        }
         let mut value = [0; 8];
         let length = rustix::fs::getxattr(&path, note, &mut value[..]).unwrap();
         assert_eq!(&value[..length], b"kept");
