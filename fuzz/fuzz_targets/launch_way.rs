@@ -16,6 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use rustix::fs::{
     FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, symlinkat,
 };
+use rustix::io::Errno;
 
 static PLACE: LazyLock<Place> = LazyLock::new(Place::default);
 
@@ -67,8 +68,14 @@ fn look_at(file: &OwnedFd) -> Found {
 fn find(root: &OwnedFd, path: &Path) -> Option<Found> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = openat2(root, path, flags, Mode::empty(), resolve).ok()?;
-    Some(look_at(&found))
+    loop {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
+            Ok(found) => return Some(look_at(&found)),
+            // The kernel could not tell, as something on this machine was renamed or mounted meanwhile.
+            Err(Errno::AGAIN) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// An entry of an image's.

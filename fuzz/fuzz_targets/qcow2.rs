@@ -43,9 +43,7 @@ fn write(disk: &[u8], path: &Path, beneath: Option<&Path>) {
         file.write_all_at(&entry[2..], at).expect("there is room");
     }
     // Whatever was written over it.
-    if disk.len() >= HEADER {
-        file.write_all_at(&[0; 3], 24).expect("there is room");
-    }
+    file.write_all_at(&[0; 3], 24).expect("there is room");
 }
 
 fuzz_target!(|input: &[u8]| {
