@@ -687,7 +687,7 @@ typedef struct blink_sandbox_options {
    */
   const char *user;
   /**
-   * How long its boot may take, in milliseconds. 0: 30 s.
+   * How long its boot may take, in milliseconds. 0: what `BLINK_BOOT_TIMEOUT` says in seconds, or 30 s.
    */
   uint64_t boot_timeout_ms;
   /**

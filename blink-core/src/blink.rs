@@ -22,7 +22,7 @@ use crate::image::{
 };
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound};
-use crate::sandbox::{Sandbox, SandboxBuilder};
+use crate::sandbox::{DEFAULT_BOOT_TIMEOUT, Sandbox, SandboxBuilder};
 use crate::session::{self, Registry};
 use crate::settings::Settings;
 
@@ -49,6 +49,7 @@ pub struct Blink {
 struct Shared {
     home: Home,
     isolation: IsolationChoice,
+    boot_timeout: Duration,
     engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
     registry: OnceCell<Arc<Mutex<Registry>>>,
@@ -136,6 +137,7 @@ impl BlinkBuilder {
             engines: Engines::new(home.clone()),
             home,
             isolation: self.isolation.or(settings.isolation).unwrap_or_default(),
+            boot_timeout: settings.boot_timeout.unwrap_or(DEFAULT_BOOT_TIMEOUT),
             images: OnceCell::new(),
             registry: OnceCell::new(),
             sessions: Mutex::default(),
@@ -230,10 +232,7 @@ impl Blink {
             Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
         let ports = Bound::bind(&ports?)?;
         sandbox
-            .connect(
-                std::time::Instant::now(),
-                crate::sandbox::DEFAULT_BOOT_TIMEOUT,
-            )
+            .connect(std::time::Instant::now(), DEFAULT_BOOT_TIMEOUT)
             .await?;
         sandbox.publish(ports)?;
         Ok(sandbox)
@@ -254,6 +253,11 @@ impl Blink {
 
     pub(crate) fn home(&self) -> &Home {
         &self.shared.home
+    }
+
+    /// How long the boot of a sandbox may take that does not say.
+    pub(crate) fn boot_timeout(&self) -> Duration {
+        self.shared.boot_timeout
     }
 
     /// The isolation of a sandbox that asks for `choice`.

@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -14,6 +15,7 @@ use crate::isolation::IsolationChoice;
 const ISOLATION: &str = "BLINK_ISOLATION";
 const HOME: &str = "BLINK_HOME";
 const OFFLINE: &str = "BLINK_OFFLINE";
+const BOOT_TIMEOUT: &str = "BLINK_BOOT_TIMEOUT";
 
 /// The file, below the user's folder for such files.
 const FILE: &str = "blink/config.toml";
@@ -26,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) isolation: Option<IsolationChoice>,
     pub(crate) home: Option<PathBuf>,
     pub(crate) offline: Option<bool>,
+    #[serde(default, deserialize_with = "boot_timeout")]
+    pub(crate) boot_timeout: Option<Duration>,
     #[serde(default)]
     pub(crate) registry: Registry,
 }
@@ -67,9 +71,20 @@ impl Settings {
             Some(value) => Some(!is_false(&value.to_string_lossy())),
             None => in_file.offline,
         };
+        let boot_timeout = match said(BOOT_TIMEOUT) {
+            Some(value) => Some(
+                positive_seconds(value.to_string_lossy().parse().ok()).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "{BOOT_TIMEOUT} is {value:?}; give it a number of seconds above 0"
+                    ))
+                })?,
+            ),
+            None => in_file.boot_timeout,
+        };
         Ok(Settings {
             isolation,
             offline,
+            boot_timeout,
             home: said(HOME).map(PathBuf::from).or(in_file.home),
             registry: in_file.registry,
         })
@@ -125,6 +140,20 @@ fn isolation<'de, D: serde::Deserializer<'de>>(
         .map_err(|error: Error| serde::de::Error::custom(error.message()))
 }
 
+fn boot_timeout<'de, D: serde::Deserializer<'de>>(
+    value: D,
+) -> std::result::Result<Option<Duration>, D::Error> {
+    let seconds = positive_seconds(Some(f64::deserialize(value)?));
+    seconds
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("boot_timeout is a number of seconds above 0"))
+}
+
+fn positive_seconds(seconds: Option<f64>) -> Option<Duration> {
+    let duration = Duration::try_from_secs_f64(seconds?).ok()?;
+    (!duration.is_zero()).then_some(duration)
+}
+
 /// What the command takes for "no"; everything else is "yes".
 fn is_false(value: &str) -> bool {
     const FALSE: [&str; 6] = ["n", "no", "f", "false", "off", "0"];
@@ -144,12 +173,13 @@ mod tests {
 
     #[test]
     fn a_file_says_what_programs_do_not() {
-        let text = "isolation = \"auto\"\nhome = \"/data/blink\"\noffline = true\n\n[registry]\ninsecure = [\"r:5000\"]\n\
+        let text = "isolation = \"auto\"\nhome = \"/data/blink\"\noffline = true\nboot_timeout = 90\n\n[registry]\ninsecure = [\"r:5000\"]\n\
                     ca_files = [\"/etc/ca.pem\"]\n\n[registry.mirrors]\n\"docker.io\" = [\"https://m.example\"]\n";
         let settings = read(text).unwrap();
         assert_eq!(settings.isolation, Some(IsolationChoice::Auto));
         assert_eq!(settings.home, Some("/data/blink".into()));
         assert_eq!(settings.offline, Some(true));
+        assert_eq!(settings.boot_timeout, Some(Duration::from_secs(90)));
         assert_eq!(settings.registry.insecure, ["r:5000"]);
         assert_eq!(
             settings.registry.mirrors["docker.io"],
@@ -166,6 +196,8 @@ mod tests {
             ("isolation = \"vm\"\n", ["line 1", "choose microvm"]),
             ("\nisolate = \"auto\"\n", ["line 2", "isolate"]),
             ("offline = 3\n", ["line 1", "boolean"]),
+            ("boot_timeout = 0\n", ["line 1", "above 0"]),
+            ("boot_timeout = \"1m\"\n", ["line 1", "string"]),
             ("isolation = ", ["line 1", "config.toml"]),
             ("home = \"blink\"\n", ["\"blink\"", "root"]),
         ] {

@@ -104,7 +104,7 @@ pub struct blink_sandbox_options {
     pub current_dir: *const c_char,
     /// The user that its programs run as unless told otherwise. NULL: the image's.
     pub user: *const c_char,
-    /// How long its boot may take, in milliseconds. 0: 30 s.
+    /// How long its boot may take, in milliseconds. 0: what `BLINK_BOOT_TIMEOUT` says in seconds, or 30 s.
     pub boot_timeout_ms: u64,
     /// 1: it goes on when this process ends, until it is removed; not for sessions. 0 by default.
     pub detached: u32,

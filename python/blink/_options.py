@@ -103,7 +103,7 @@ class SandboxOptions(_MachineOptions, total=False):
     publish : iterable of PublishedPort
         TCP ports inside it that programs of this machine reach.
     boot_timeout : float
-        Seconds that its boot may take; 30 by default.
+        Seconds that its boot may take; by default what ``BLINK_BOOT_TIMEOUT`` says, or 30.
     progress : callable
         Called with a `Progress` some ten times a second while its image is fetched and unpacked; in the thread or on
         the event loop that waits.

@@ -165,6 +165,7 @@ pub struct SandboxBuilder {
 impl SandboxBuilder {
     pub(crate) fn new(blink: Blink) -> SandboxBuilder {
         SandboxBuilder {
+            boot_timeout: blink.boot_timeout(),
             blink,
             image: "host".into(),
             image_progress: Arc::new(|_| {}),
@@ -177,7 +178,6 @@ impl SandboxBuilder {
             env: Vec::new(),
             current_dir: None,
             user: None,
-            boot_timeout: DEFAULT_BOOT_TIMEOUT,
             detached: false,
         }
     }
@@ -279,8 +279,8 @@ impl SandboxBuilder {
         self
     }
 
-    /// How long its boot may take; 30 s by default. Micro-VMs boot a few at once, one for two of the host's processors; the
-    /// time that one waits for its turn counts.
+    /// How long its boot may take: `BLINK_BOOT_TIMEOUT` in seconds, `boot_timeout` of the settings' file, or 30 s by default.
+    /// Micro-VMs boot a few at once, one for two of the host's processors; the time that one waits for its turn counts.
     pub fn boot_timeout(mut self, timeout: Duration) -> SandboxBuilder {
         self.boot_timeout = timeout;
         self
