@@ -13,5 +13,6 @@ mod languages;
 )]
 mod layout;
 mod projects;
+mod registries;
 mod support;
 mod tools;

@@ -1,5 +1,6 @@
 //! A sandbox in which programs of this machine run.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,6 +70,27 @@ impl std::ops::Deref for Workplace {
 
 pub(crate) fn said(script: &str, output: &Output) -> String {
     let (out, err) = (output.text(), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{script}\n{:?}\n{out}\n{err}",
+        output.status
+    );
+    out.trim_end().to_owned()
+}
+
+/// What a script prints on this machine, outside of any sandbox, which must succeed.
+pub(crate) fn said_here(script: &str, folder: &Path, env: &[(OsString, OsString)]) -> String {
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", &format!("set -e\n{script}")])
+        .current_dir(folder)
+        .env_clear()
+        .envs(env.iter().cloned())
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(
         output.status.success(),
         "{script}\n{:?}\n{out}\n{err}",
