@@ -710,6 +710,10 @@ typedef struct blink_sandbox_options {
    * What `/dev/shm` may hold of the memory, in MiB. 0: half of it.
    */
   uint64_t shared_memory_mib;
+  /**
+   * Its host name: letters, digits, hyphens and dots, 64 at most. NULL: its id.
+   */
+  const char *hostname;
 } blink_sandbox_options;
 
 /**

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blink_core::image::RegistryOptions;
-use blink_core::{Blink, IsolationChoice, Mount, Network, PublishedPort};
+use blink_core::{Blink, IsolationChoice, Mount, Network, PublishedPort, SandboxSpec};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -284,6 +284,9 @@ pub(crate) struct SandboxOptions {
     /// kernel. 'auto' takes the strongest that works here, and says which on standard error.
     #[arg(long, value_name = "ISOLATION", value_parser = isolation_values())]
     pub(crate) isolation: Option<IsolationChoice>,
+    /// Its host name [default: its id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
     /// Processors it may use, for example 2 or 0.5 [default: all]
     #[arg(long, value_parser = values::cpus, allow_negative_numbers = true)]
     pub(crate) cpus: Option<f64>,
@@ -296,9 +299,9 @@ pub(crate) struct SandboxOptions {
     /// What it may write to its disk, in MiB [default: 10240]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) disk_mib: Option<u64>,
-    /// What it can reach: nothing, or all that this machine can
-    #[arg(long, value_enum, default_value_t = NetworkOption::None)]
-    pub(crate) network: NetworkOption,
+    /// What it can reach: nothing, or all that this machine can [default: none]
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<NetworkOption>,
     /// Let it reach a host, and no others but those named so: pypi.org, *.pypi.org, 192.0.2.1 or 10.1.0.0/16. May be
     /// repeated
     ///
@@ -329,48 +332,37 @@ impl SandboxOptions {
         self.image.as_deref().unwrap_or(DEFAULT_IMAGE)
     }
 
+    /// What is asked for; the image as it is named, or not.
+    ///
     /// # Errors
     /// `InvalidArgument` for options that contradict each other.
-    pub(crate) fn network(&self) -> Result<Network, Failure> {
+    pub(crate) fn spec(&self) -> Result<SandboxSpec, Failure> {
+        let mut spec = SandboxSpec::default();
+        spec.image.clone_from(&self.image);
+        spec.isolation = self.isolation;
+        spec.hostname.clone_from(&self.hostname);
+        spec.cpus = self.cpus;
+        spec.memory_mib = self.memory_mib;
+        spec.shared_memory_mib = self.shm_mib;
+        spec.disk_mib = self.disk_mib;
+        spec.network = self.network()?;
+        spec.mounts.clone_from(&self.mount);
+        spec.publish.clone_from(&self.publish);
+        Ok(spec)
+    }
+
+    fn network(&self) -> Result<Option<Network>, Failure> {
         match (self.network, &self.allow_host[..]) {
-            (NetworkOption::None, []) => Ok(Network::None),
-            (NetworkOption::None, hosts) => Ok(Network::Hosts(hosts.to_vec())),
-            (NetworkOption::Host, []) => Ok(Network::Host),
-            (NetworkOption::Host, [host, ..]) => Err(Failure::invalid(format!(
+            (None, []) => Ok(None),
+            (Some(NetworkOption::None), []) => Ok(Some(Network::None)),
+            (Some(NetworkOption::Host), []) => Ok(Some(Network::Host)),
+            (None | Some(NetworkOption::None), hosts) => Ok(Some(Network::Hosts(hosts.to_vec()))),
+            (Some(NetworkOption::Host), [host, ..]) => Err(Failure::invalid(format!(
                 "--network host lets the sandbox reach everything; for {host} and nothing else, leave it out"
             ))),
         }
     }
 }
-
-/// Describes a sandbox or a session, whose builders have the same words, with everything of [`SandboxOptions`] but the
-/// image, where it comes from, and the isolation.
-macro_rules! describe {
-    ($builder:expr, $options:expr) => {{
-        let options: &$crate::arguments::SandboxOptions = $options;
-        let mut builder = $builder.network(options.network()?);
-        if let Some(cpus) = options.cpus {
-            builder = builder.cpus(cpus);
-        }
-        if let Some(memory_mib) = options.memory_mib {
-            builder = builder.memory_mib(memory_mib);
-        }
-        if let Some(shm_mib) = options.shm_mib {
-            builder = builder.shared_memory_mib(shm_mib);
-        }
-        if let Some(disk_mib) = options.disk_mib {
-            builder = builder.disk_mib(disk_mib);
-        }
-        for mount in &options.mount {
-            builder = builder.mount(mount.clone());
-        }
-        for port in &options.publish {
-            builder = builder.publish(*port);
-        }
-        builder
-    }};
-}
-pub(crate) use describe;
 
 /// How a program runs that this command stays with.
 #[derive(Debug, Args)]

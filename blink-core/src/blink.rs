@@ -22,9 +22,10 @@ use crate::image::{
 };
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound};
-use crate::sandbox::{DEFAULT_BOOT_TIMEOUT, Sandbox, SandboxBuilder};
+use crate::sandbox::{Sandbox, SandboxBuilder};
 use crate::session::{self, Registry};
 use crate::settings::Settings;
+use crate::spec::DEFAULT_BOOT_TIMEOUT;
 
 /// Everything that Blink does begins here. Cheap to clone; all clones are one.
 ///
@@ -49,6 +50,8 @@ pub struct Blink {
 struct Shared {
     home: Home,
     isolation: IsolationChoice,
+    /// Whether the program has asked for that itself.
+    isolation_is_asked: bool,
     boot_timeout: Duration,
     engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
@@ -136,6 +139,7 @@ impl BlinkBuilder {
         let shared = Shared {
             engines: Engines::new(home.clone()),
             home,
+            isolation_is_asked: self.isolation.is_some(),
             isolation: self.isolation.or(settings.isolation).unwrap_or_default(),
             boot_timeout: settings.boot_timeout.unwrap_or(DEFAULT_BOOT_TIMEOUT),
             images: OnceCell::new(),
@@ -258,6 +262,13 @@ impl Blink {
     /// How long the boot of a sandbox may take that does not say.
     pub(crate) fn boot_timeout(&self) -> Duration {
         self.shared.boot_timeout
+    }
+
+    /// The isolation that the program has asked for, whatever a machine's settings are.
+    pub(crate) fn asked_isolation(&self) -> Option<IsolationChoice> {
+        self.shared
+            .isolation_is_asked
+            .then_some(self.shared.isolation)
     }
 
     /// The isolation of a sandbox that asks for `choice`.

@@ -16,7 +16,10 @@ pub enum Isolation {
 }
 
 /// An isolation that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum IsolationChoice {
     /// A virtual machine, or `IsolationUnavailable`. The default: nothing less is taken silently.
@@ -63,6 +66,17 @@ impl FromStr for IsolationChoice {
             _ => Err(Error::invalid(format!(
                 "{text:?} is not an isolation; choose microvm, namespace or auto"
             ))),
+        }
+    }
+}
+
+impl IsolationChoice {
+    /// `microvm`, `namespace` or `auto`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IsolationChoice::Microvm => Isolation::Microvm.name(),
+            IsolationChoice::Namespace => Isolation::Namespace.name(),
+            IsolationChoice::Auto => "auto",
         }
     }
 }

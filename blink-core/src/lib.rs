@@ -45,7 +45,6 @@ mod isolation;
 #[cfg(test)]
 mod limits_table;
 mod link;
-mod network;
 mod private;
 mod process;
 mod publish;
@@ -53,6 +52,7 @@ mod room;
 mod sandbox;
 mod session;
 mod settings;
+mod spec;
 pub mod terminal;
 mod transfer;
 mod usage;
@@ -74,13 +74,14 @@ pub use isolation::{Isolation, IsolationChoice};
 pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
-pub use sandbox::{
-    DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, ProcessInfo,
-    Resources, Sandbox, SandboxBuilder,
-};
+pub use sandbox::{ProcessInfo, Sandbox, SandboxBuilder};
 pub use session::{
     Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Declined, ExportOptions, Lineage, ProcessLogs,
     Session, SessionBuilder, SessionInfo, SessionProcesses,
+};
+pub use spec::{
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, Resources,
+    SandboxSpec,
 };
 pub use transfer::TransferProgress;
 

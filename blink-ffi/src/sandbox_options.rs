@@ -1,9 +1,9 @@
 //! What sandbox to make.
 
-use std::ffi::{OsStr, OsString, c_char, c_void};
+use std::ffi::{c_char, c_void};
 use std::net::IpAddr;
 
-use blink_core::{IsolationChoice, Mount, Network, PublishedPort, SandboxBuilder, SessionBuilder};
+use blink_core::{Mount, Network, PublishedPort, SandboxBuilder, SandboxSpec};
 
 use crate::blink::isolation;
 use crate::call::{Caller, Failure, init};
@@ -116,6 +116,8 @@ pub struct blink_sandbox_options {
     pub progress_data: *mut c_void,
     /// What `/dev/shm` may hold of the memory, in MiB. 0: half of it.
     pub shared_memory_mib: u64,
+    /// Its host name: letters, digits, hyphens and dots, 64 at most. NULL: its id.
+    pub hostname: *const c_char,
 }
 
 structure!(blink_sandbox_options, zeros(), reserved);
@@ -136,20 +138,7 @@ pub unsafe extern "C" fn blink_sandbox_options_init(
 
 /// What a program asks for, checked and copied.
 pub(crate) struct Asked {
-    image: Option<String>,
-    isolation: Option<IsolationChoice>,
-    network: Option<Network>,
-    cpus: Option<f64>,
-    memory_mib: Option<u64>,
-    shared_memory_mib: Option<u64>,
-    disk_mib: Option<u64>,
-    processes: Option<u64>,
-    mounts: Vec<Mount>,
-    ports: Vec<PublishedPort>,
-    env: Vec<(OsString, OsString)>,
-    current_dir: Option<OsString>,
-    user: Option<String>,
-    boot_timeout: Option<std::time::Duration>,
+    pub(crate) spec: SandboxSpec,
     pub(crate) detached: bool,
     pub(crate) progress: blink_progress_callback,
     pub(crate) progress_data: *mut c_void,
@@ -165,32 +154,32 @@ impl Caller<'_> {
         let mounts = self.array(asked.mounts, asked.mounts_count, "mounts")?;
         let ports = self.array(asked.ports, asked.ports_count, "ports")?;
         let env = self.pairs(asked.env, asked.env_count, "env")?;
+        let mut spec = SandboxSpec::default();
+        spec.image = self.optional_text(asked.image, "image")?.map(str::to_owned);
+        spec.isolation = isolation(asked.isolation)?;
+        let hostname = self.optional_text(asked.hostname, "hostname")?;
+        spec.hostname = hostname.map(str::to_owned);
+        spec.network = self.network(&asked)?;
+        spec.cpus = (asked.cpus != 0.0).then_some(asked.cpus);
+        spec.memory_mib = some(asked.memory_mib);
+        spec.shared_memory_mib = some(asked.shared_memory_mib);
+        spec.disk_mib = some(asked.disk_mib);
+        spec.processes = some(asked.processes);
+        for mount in mounts {
+            spec.mounts.push(self.mount(mount)?);
+        }
+        for port in ports {
+            spec.publish.push(self.port(port)?);
+        }
+        for (name, value) in env {
+            spec.env.push((name.to_owned(), value.to_owned()));
+        }
+        let dir = self.optional_words(asked.current_dir, "current_dir")?;
+        spec.current_dir = dir.map(Into::into);
+        spec.user = self.optional_text(asked.user, "user")?.map(str::to_owned);
+        spec.boot_timeout = self.milliseconds(asked.boot_timeout_ms);
         Ok(Asked {
-            image: self.optional_text(asked.image, "image")?.map(str::to_owned),
-            isolation: isolation(asked.isolation)?,
-            network: self.network(&asked)?,
-            cpus: (asked.cpus != 0.0).then_some(asked.cpus),
-            memory_mib: some(asked.memory_mib),
-            shared_memory_mib: some(asked.shared_memory_mib),
-            disk_mib: some(asked.disk_mib),
-            processes: some(asked.processes),
-            mounts: mounts
-                .iter()
-                .map(|mount| self.mount(mount))
-                .collect::<Result<_, _>>()?,
-            ports: ports
-                .iter()
-                .map(|port| self.port(port))
-                .collect::<Result<_, _>>()?,
-            env: env
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            current_dir: self
-                .optional_words(asked.current_dir, "current_dir")?
-                .map(OsStr::to_owned),
-            user: self.optional_text(asked.user, "user")?.map(str::to_owned),
-            boot_timeout: self.milliseconds(asked.boot_timeout_ms),
+            spec,
             detached: flag(asked.detached, "detached")?,
             progress: asked.progress,
             progress_data: asked.progress_data,
@@ -243,74 +232,15 @@ impl Caller<'_> {
     }
 }
 
-/// The two builders have the same words for what a sandbox is.
-macro_rules! describe {
-    ($asked:expr, $builder:expr, $telling:expr) => {{
-        let (asked, mut builder) = ($asked, $builder);
-        if asked.progress.is_some() {
-            builder = builder.image_progress($telling.hear());
-        }
-        if let Some(image) = asked.image {
-            builder = builder.image(image);
-        }
-        if let Some(isolation) = asked.isolation {
-            builder = builder.isolation(isolation);
-        }
-        if let Some(network) = asked.network {
-            builder = builder.network(network);
-        }
-        if let Some(cpus) = asked.cpus {
-            builder = builder.cpus(cpus);
-        }
-        if let Some(memory_mib) = asked.memory_mib {
-            builder = builder.memory_mib(memory_mib);
-        }
-        if let Some(shared_memory_mib) = asked.shared_memory_mib {
-            builder = builder.shared_memory_mib(shared_memory_mib);
-        }
-        if let Some(disk_mib) = asked.disk_mib {
-            builder = builder.disk_mib(disk_mib);
-        }
-        if let Some(processes) = asked.processes {
-            builder = builder.processes(processes);
-        }
-        for mount in asked.mounts {
-            builder = builder.mount(mount);
-        }
-        for port in asked.ports {
-            builder = builder.publish(port);
-        }
-        for (name, value) in asked.env {
-            builder = builder.env(name, value);
-        }
-        if let Some(dir) = asked.current_dir {
-            builder = builder.current_dir(dir);
-        }
-        if let Some(user) = asked.user {
-            builder = builder.user(user);
-        }
-        if let Some(timeout) = asked.boot_timeout {
-            builder = builder.boot_timeout(timeout);
-        }
-        builder
-    }};
-}
-
 impl Asked {
     pub(crate) fn describe(self, builder: SandboxBuilder, telling: &Telling) -> SandboxBuilder {
-        let detached = self.detached;
-        let builder = describe!(self, builder, telling);
-        match detached {
+        let mut builder = builder.spec(self.spec);
+        if self.progress.is_some() {
+            builder = builder.image_progress(telling.hear());
+        }
+        match self.detached {
             true => builder.detached(),
             false => builder,
         }
-    }
-
-    pub(crate) fn describe_session(
-        self,
-        builder: SessionBuilder,
-        telling: &Telling,
-    ) -> SessionBuilder {
-        describe!(self, builder, telling)
     }
 }

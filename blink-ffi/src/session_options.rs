@@ -68,10 +68,7 @@ pub unsafe extern "C" fn blink_session_options_init(
 /// What a program asks for, checked and copied.
 pub(crate) struct AskedSession {
     sandbox: Asked,
-    labels: Vec<(String, String)>,
-    idle_stop: Option<Duration>,
     patience: Duration,
-    warm: bool,
     transfer: blink_transfer_callback,
     transfer_data: *mut c_void,
 }
@@ -82,25 +79,24 @@ impl Caller<'_> {
         options: *const blink_session_options,
     ) -> Result<AskedSession, Failure> {
         let asked = self.options(options, "the session's options")?;
-        let sandbox = self.sandbox_options(asked.sandbox)?;
+        let mut sandbox = self.sandbox_options(asked.sandbox)?;
         if sandbox.detached {
             return Err(Failure::invalid(
                 "a session cannot be detached; a warm one goes on when its host process ends",
             ));
         }
-        let mut labels = Vec::new();
+        let spec = &mut sandbox.spec;
         for label in self.all_texts(asked.labels, asked.labels_count, "labels")? {
             let (name, value) = label.split_once('=').ok_or_else(|| {
                 Failure::invalid(format!("{label:?} in labels is not NAME=VALUE"))
             })?;
-            labels.push((name.to_owned(), value.to_owned()));
+            spec.labels.insert(name.to_owned(), value.to_owned());
         }
+        spec.idle_stop = self.milliseconds(asked.idle_stop_ms);
+        spec.warm = flag(asked.warm, "warm")?.then_some(true);
         Ok(AskedSession {
             sandbox,
-            labels,
-            idle_stop: self.milliseconds(asked.idle_stop_ms),
             patience: Duration::from_millis(asked.patience_ms),
-            warm: flag(asked.warm, "warm")?,
             transfer: asked.transfer,
             transfer_data: asked.transfer_data,
         })
@@ -114,16 +110,10 @@ impl AskedSession {
     }
 
     pub(crate) fn describe(self, builder: SessionBuilder, telling: &Telling) -> SessionBuilder {
-        let mut builder = self.sandbox.describe_session(builder, telling);
-        for (name, value) in self.labels {
-            builder = builder.label(name, value);
+        let mut builder = builder.spec(self.sandbox.spec).patience(self.patience);
+        if self.sandbox.progress.is_some() {
+            builder = builder.image_progress(telling.hear());
         }
-        if let Some(after) = self.idle_stop {
-            builder = builder.idle_stop(after);
-        }
-        if self.warm {
-            builder = builder.warm(true);
-        }
-        builder.patience(self.patience)
+        builder
     }
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blink_core::{
-    Command, IsolationChoice, Mount, Network, PublishedPort, SandboxBuilder, SessionBuilder, Stdin,
+    Command, IsolationChoice, Mount, Network, PublishedPort, SandboxBuilder, SandboxSpec,
+    SessionBuilder, Stdin,
 };
 use bytes::Bytes;
 use pyo3::exceptions::PyTypeError;
@@ -184,145 +185,73 @@ fn pairs<'py>(
 /// What options change in a description, which there may only be later.
 pub(crate) type Change<Builder> = Box<dyn FnOnce(Builder) -> Builder + Send>;
 
-/// The options that sandboxes and sessions have alike: both builders have the same methods.
-macro_rules! described {
-    ($option:ident, $builder:ty) => {
-        /// What one option changes; `None` where there is none of that name.
-        fn $option(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Change<$builder>>> {
-            fn change(
-                change: impl FnOnce($builder) -> $builder + Send + 'static,
-            ) -> Change<$builder> {
-                Box::new(change)
-            }
-            Ok(Some(match name {
-                "image" => {
-                    let image = image(value)?;
-                    change(move |builder| builder.image(image))
-                }
-                "isolation" => {
-                    let isolation = isolation(value)?;
-                    change(move |builder| builder.isolation(isolation))
-                }
-                "cpus" => {
-                    let cpus = value.extract()?;
-                    change(move |builder| builder.cpus(cpus))
-                }
-                "memory_mib" => {
-                    let memory_mib = value.extract()?;
-                    change(move |builder| builder.memory_mib(memory_mib))
-                }
-                "shared_memory_mib" => {
-                    let shared_memory_mib = value.extract()?;
-                    change(move |builder| builder.shared_memory_mib(shared_memory_mib))
-                }
-                "disk_mib" => {
-                    let disk_mib = value.extract()?;
-                    change(move |builder| builder.disk_mib(disk_mib))
-                }
-                "processes" => {
-                    let processes = value.extract()?;
-                    change(move |builder| builder.processes(processes))
-                }
-                "network" => {
-                    let network = network(value)?;
-                    change(move |builder| builder.network(network))
-                }
-                "mounts" => {
-                    let mounts = each(value, mount)?;
-                    change(move |builder| mounts.into_iter().fold(builder, <$builder>::mount))
-                }
-                "publish" => {
-                    let ports = each(value, port)?;
-                    change(move |builder| ports.into_iter().fold(builder, <$builder>::publish))
-                }
-                "env" => {
-                    let env = environment(value)?;
-                    change(move |builder| {
-                        env.into_iter()
-                            .fold(builder, |builder, (name, value)| builder.env(name, value))
-                    })
-                }
-                "cwd" => {
-                    let dir = os_string(value)?;
-                    change(move |builder| builder.current_dir(dir))
-                }
-                "user" => {
-                    let user: String = value.extract()?;
-                    change(move |builder| builder.user(user))
-                }
-                "boot_timeout" => {
-                    let timeout = seconds("a boot_timeout", value)?;
-                    change(move |builder| builder.boot_timeout(timeout))
-                }
-                _ => return Ok(None),
-            }))
-        }
-    };
+/// Writes an option down that sandboxes and sessions have alike; `false` where there is none of that name.
+fn describe(spec: &mut SandboxSpec, name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match name {
+        "image" => spec.image = Some(image(value)?),
+        "isolation" => spec.isolation = Some(isolation(value)?),
+        "hostname" => spec.hostname = Some(value.extract()?),
+        "cpus" => spec.cpus = Some(value.extract()?),
+        "memory_mib" => spec.memory_mib = Some(value.extract()?),
+        "shared_memory_mib" => spec.shared_memory_mib = Some(value.extract()?),
+        "disk_mib" => spec.disk_mib = Some(value.extract()?),
+        "processes" => spec.processes = Some(value.extract()?),
+        "network" => spec.network = Some(network(value)?),
+        "mounts" => spec.mounts = each(value, mount)?,
+        "publish" => spec.publish = each(value, port)?,
+        "env" => spec.env = environment(value)?,
+        "cwd" => spec.current_dir = Some(os_string(value)?.into()),
+        "user" => spec.user = Some(value.extract()?),
+        "boot_timeout" => spec.boot_timeout = Some(seconds("a boot_timeout", value)?),
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
-described!(sandbox_option, SandboxBuilder);
-described!(session_option, SessionBuilder);
 
 /// What these options change in a sandbox, all of which must be its own; says whether it is detached too.
 pub(crate) fn sandbox(
     function: &str,
     all: &Bound<'_, PyDict>,
 ) -> PyResult<(Change<SandboxBuilder>, bool)> {
-    let mut detached = false;
-    let mut changes: Vec<Change<SandboxBuilder>> = Vec::new();
+    let (mut spec, mut detached) = (SandboxSpec::default(), false);
     for (name, value) in options(all)? {
-        match name.as_str() {
-            "detached" => detached = value.extract()?,
-            _ => changes
-                .push(sandbox_option(&name, &value)?.ok_or_else(|| not_known(function, &name))?),
+        if name == "detached" {
+            detached = value.extract()?;
+        } else if !describe(&mut spec, &name, &value)? {
+            return Err(not_known(function, &name));
         }
     }
-    if detached {
-        changes.push(Box::new(SandboxBuilder::detached));
-    }
-    Ok((one(changes), detached))
+    let change = move |builder: SandboxBuilder| match detached {
+        true => builder.spec(spec).detached(),
+        false => builder.spec(spec),
+    };
+    Ok((Box::new(change), detached))
 }
 
 /// What these options change in a session, all of which must be its own.
 pub(crate) fn session(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Change<SessionBuilder>> {
-    let mut changes: Vec<Change<SessionBuilder>> = Vec::new();
+    let (mut spec, mut patience) = (SandboxSpec::default(), None);
     for (name, value) in options(all)? {
-        changes.push(match name.as_str() {
+        match name.as_str() {
             "labels" => {
-                let labels: Vec<(String, String)> = pairs(&value)?
-                    .into_iter()
-                    .map(|(name, value)| Ok((name.extract()?, value.extract()?)))
-                    .collect::<PyResult<_>>()?;
-                Box::new(move |builder| {
-                    labels
-                        .into_iter()
-                        .fold(builder, |builder, (name, value)| builder.label(name, value))
-                })
+                for (name, value) in pairs(&value)? {
+                    spec.labels.insert(name.extract()?, value.extract()?);
+                }
             }
-            "idle_stop" => {
-                let after = seconds("an idle_stop", &value)?;
-                Box::new(move |builder| builder.idle_stop(after))
-            }
-            "warm" => {
-                let warm = value.extract()?;
-                Box::new(move |builder| builder.warm(warm))
-            }
-            "patience" => {
-                let patience = seconds("a patience", &value)?;
-                Box::new(move |builder| builder.patience(patience))
-            }
-            _ => session_option(&name, &value)?.ok_or_else(|| not_known(function, &name))?,
-        });
+            "idle_stop" => spec.idle_stop = Some(seconds("an idle_stop", &value)?),
+            "warm" => spec.warm = Some(value.extract()?),
+            "patience" => patience = Some(seconds("a patience", &value)?),
+            _ if describe(&mut spec, &name, &value)? => {}
+            _ => return Err(not_known(function, &name)),
+        }
     }
-    Ok(one(changes))
-}
-
-/// Changes, one after another.
-fn one<Builder: 'static>(changes: Vec<Change<Builder>>) -> Change<Builder> {
-    Box::new(move |builder| {
-        changes
-            .into_iter()
-            .fold(builder, |builder, change| change(builder))
-    })
+    Ok(Box::new(move |builder| {
+        let builder = builder.spec(spec);
+        match patience {
+            Some(patience) => builder.patience(patience),
+            None => builder,
+        }
+    }))
 }
 
 fn each<T>(

@@ -57,6 +57,7 @@ class CommandOptions(TypedDict, total=False):
 class _MachineOptions(TypedDict, total=False):
     image: Text | None
     isolation: IsolationChoice | None
+    hostname: str | None
     cpus: float | None
     memory_mib: int | None
     shared_memory_mib: int | None
@@ -85,6 +86,8 @@ class SandboxOptions(_MachineOptions, total=False):
     isolation : str
         ``"microvm"`` (the default: a kernel of its own, and nothing less is taken silently), ``"namespace"`` (the host's
         kernel, with Linux namespaces between), or ``"auto"``, the strongest that works here.
+    hostname : str
+        Its host name: letters, digits, hyphens and dots, 64 at most; its id by default.
     cpus : float
         Processors; by default all of the host's for namespaces, and two for a micro-VM or half of the host's.
     memory_mib : int

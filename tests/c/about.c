@@ -54,8 +54,14 @@ static void ports_are_told_whole(blink *all)
     const blink_port ports[] = {{.guest_port = 4301}, {.address = "127.0.0.2", .guest_port = 4302}};
     options.ports = ports;
     options.ports_count = COUNT(ports);
+    options.hostname = "build.example";
     blink_sandbox *sandbox;
     OK(blink_sandbox_create(all, &options, NULL, &sandbox, &err));
+    blink_command command = shell("cat /etc/hostname");
+    blink_output *output;
+    OK(blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
+    CHECK(stdout_is(output, "build.example\n"));
+    blink_output_free(output);
     blink_port port;
     OK(blink_sandbox_published(sandbox, 0, &port, &err));
     CHECK(strcmp(port.address, "127.0.0.1") == 0 && port.guest_port == 4301 && port.host_port > 0);

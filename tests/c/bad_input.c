@@ -295,6 +295,9 @@ static void values_that_cannot_be(blink *all, blink_sandbox *sandbox)
     sandbox_options.cpus = -1.0;
     INVALID(blink_sandbox_create(all, &sandbox_options, NULL, &made, &err));
     blink_sandbox_options_init(&sandbox_options, sizeof sandbox_options);
+    sandbox_options.hostname = "not_a_name";
+    INVALID(blink_sandbox_create(all, &sandbox_options, NULL, &made, &err));
+    blink_sandbox_options_init(&sandbox_options, sizeof sandbox_options);
     sandbox_options.image = "not an image \xff";
     INVALID(blink_sandbox_create(all, &sandbox_options, NULL, &made, &err));
     sandbox_options.image = NULL;

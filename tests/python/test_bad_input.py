@@ -77,6 +77,7 @@ def test_what_cannot_be_right(sandbox: Sandbox, call: Callable[[Any], object]) -
         {"publish": [blink.PublishedPort(80, address="here")]},
         {"mounts": [blink.Mount("/usr", "relative")]},
         {"boot_timeout": -1},
+        {"hostname": "a_b"},
     ],
     ids=lambda options: next(iter(options)),
 )

@@ -128,7 +128,8 @@ def test_mounts_and_ports(library: Blink, tmp_path_factory: pytest.TempPathFacto
             connection.write("abc")
             assert connection.read() == b"cba"
             assert connection.read() == b""
-    with library.sandbox(publish=[blink.PublishedPort(8000)]) as sandbox:
+    with library.sandbox(publish=[blink.PublishedPort(8000)], hostname="build.example") as sandbox:
+        assert sandbox.exec(["cat", "/etc/hostname"]).text == "build.example\n"
         (port,) = sandbox.published()
         assert (port.guest_port, port.address) == (8000, "127.0.0.1")
         assert port.host_port > 0

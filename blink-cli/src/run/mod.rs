@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use blink_core::{Blink, Isolation, IsolationChoice, PublishedPort, Sandbox, SandboxBuilder};
 
-use crate::arguments::{RunOptions, SandboxOptions, describe};
+use crate::arguments::{RunOptions, SandboxOptions};
 use crate::failure::{Failure, warn};
 use crate::progress::Sign;
 use hold::{Ending, Holding};
@@ -62,11 +62,7 @@ pub(crate) async fn run(
 
 /// Describes a sandbox as the user wants it.
 pub(crate) fn sandbox(blink: &Blink, options: &SandboxOptions) -> Result<SandboxBuilder, Failure> {
-    let mut builder = blink.sandbox().image(options.image());
-    if let Some(isolation) = options.isolation {
-        builder = builder.isolation(isolation);
-    }
-    Ok(describe!(builder, options))
+    Ok(blink.sandbox().spec(options.spec()?).image(options.image()))
 }
 
 /// Boots, or returns the exit code where a signal came first.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Sessions;
 use super::arguments::OpenOptions;
-use super::open::with_options;
+use super::open::spec;
 use crate::failure::Failure;
 use crate::progress::Sign;
 
@@ -63,12 +63,9 @@ impl Sessions {
         let name = name
             .or_else(|| stem.map(str::to_owned))
             .ok_or_else(|| Failure::invalid("name the new session with --name"))?;
-        let mut builder = self.blink.session(name);
-        if let Some(image) = &options.sandbox.image {
-            builder = builder.image(image);
-        }
         let sign = Sign::new("importing the session");
-        let builder = with_options(builder, options)?
+        let builder = self.blink.session(name).spec(spec(options)?);
+        let builder = builder
             .image_progress(sign.image())
             .import_progress(sign.transfer());
         let session = sign.shown(builder.import(file)).await?;

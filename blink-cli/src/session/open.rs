@@ -1,11 +1,10 @@
 //! `blink session open`.
 
-use blink_core::{Blink, ErrorKind, IsolationChoice, Session, SessionBuilder};
+use blink_core::{Blink, ErrorKind, IsolationChoice, SandboxSpec, Session, SessionBuilder};
 use serde_json::json;
 
 use super::Sessions;
 use super::arguments::OpenOptions;
-use crate::arguments::describe;
 use crate::failure::Failure;
 use crate::progress::Sign;
 use crate::run::signals::{Signals, exit_code};
@@ -98,33 +97,22 @@ pub(super) fn described(
     name: String,
     options: &OpenOptions,
 ) -> Result<SessionBuilder, Failure> {
-    let builder = blink.session(name).image(options.sandbox.image());
-    with_options(builder, options)
+    let spec = spec(options)?;
+    Ok(blink
+        .session(name)
+        .spec(spec)
+        .image(options.sandbox.image()))
 }
 
-/// Describes all but the image of a session as the user wants it.
-pub(super) fn with_options(
-    builder: SessionBuilder,
-    options: &OpenOptions,
-) -> Result<SessionBuilder, Failure> {
-    let mut builder = describe!(builder, &options.sandbox).warm(options.warm);
-    if let Some(isolation) = options.sandbox.isolation {
-        builder = builder.isolation(isolation);
-    }
-    for (name, value) in options.surroundings.variables() {
-        builder = builder.env(name, value);
-    }
-    if let Some(workdir) = &options.surroundings.workdir {
-        builder = builder.current_dir(workdir.clone());
-    }
-    if let Some(user) = &options.surroundings.user {
-        builder = builder.user(user.as_str());
-    }
-    for (name, value) in &options.label {
-        builder = builder.label(name, value);
-    }
-    if let Some(idle_stop) = options.idle_stop {
-        builder = builder.idle_stop(idle_stop);
-    }
-    Ok(builder)
+/// What the user has asked for.
+pub(super) fn spec(options: &OpenOptions) -> Result<SandboxSpec, Failure> {
+    let mut spec = options.sandbox.spec()?;
+    spec.env = options.surroundings.variables();
+    let workdir = options.surroundings.workdir.as_ref();
+    spec.current_dir = workdir.map(Into::into);
+    spec.user.clone_from(&options.surroundings.user);
+    spec.labels = options.label.iter().cloned().collect();
+    spec.idle_stop = options.idle_stop;
+    spec.warm = options.warm.then_some(true);
+    Ok(spec)
 }

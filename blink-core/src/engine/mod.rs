@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
-use crate::sandbox::{Mount, Network, Resources};
+use crate::spec::{Mount, Network, Resources};
 use crate::transfer::Tell;
 
 pub(crate) mod engines;

@@ -10,10 +10,7 @@ use std::time::{Duration, Instant};
 use blink_wire::{Address, Attach, ProcessId, Request, Response};
 use tokio::sync::Mutex;
 
-pub use self::builder::{
-    DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, Resources,
-    SandboxBuilder,
-};
+pub use self::builder::SandboxBuilder;
 pub(crate) use self::builder::{Parts, Place};
 use crate::blocking::on_thread;
 use crate::command::{Command, Defaults, Output};
@@ -26,6 +23,7 @@ use crate::isolation::Isolation;
 use crate::link::Link;
 use crate::process::{self, Process};
 use crate::publish::{Bound, Published, PublishedPort};
+use crate::spec::DEFAULT_BOOT_TIMEOUT;
 
 /// A sandbox: one isolated machine with a disk.
 ///

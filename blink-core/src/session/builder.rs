@@ -1,13 +1,12 @@
 //! How a session is opened.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::carried::{Carried, Declined};
-use super::options::{Asked, SessionOptions};
+use super::options::SessionOptions;
 use super::registry::{LayerRow, SessionRow, session_taken};
 use super::{DEFAULT_PATIENCE, Session, name};
 use crate::blink::Blink;
@@ -16,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Progress;
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::PublishedPort;
-use crate::sandbox::{Mount, Network, Parts, SandboxBuilder};
+use crate::sandbox::{Parts, SandboxBuilder};
+use crate::spec::{Mount, Network, SandboxSpec};
 use crate::transfer::{Tell, TransferProgress, tell_nobody};
 
 /// A session to open, from [`Blink::session`].
@@ -29,9 +29,6 @@ pub struct SessionBuilder {
     blink: Blink,
     name: String,
     sandbox: SandboxBuilder,
-    labels: BTreeMap<String, String>,
-    idle_stop: Option<Duration>,
-    warm: bool,
     patience: Duration,
     import_progress: Tell,
 }
@@ -52,9 +49,6 @@ impl SessionBuilder {
             sandbox: blink.sandbox(),
             blink,
             name,
-            labels: BTreeMap::new(),
-            idle_stop: None,
-            warm: false,
             patience: DEFAULT_PATIENCE,
             import_progress: tell_nobody(),
         }
@@ -66,6 +60,11 @@ impl SessionBuilder {
     ) -> SessionBuilder {
         self.sandbox = describe(self.sandbox);
         self
+    }
+
+    /// As [`SandboxBuilder::spec`].
+    pub fn spec(self, spec: SandboxSpec) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.spec(spec))
     }
 
     /// As [`SandboxBuilder::image`].
@@ -84,6 +83,11 @@ impl SessionBuilder {
     /// As [`SandboxBuilder::isolation`]. A session has the same each time that it runs.
     pub fn isolation(self, isolation: IsolationChoice) -> SessionBuilder {
         self.sandbox(|sandbox| sandbox.isolation(isolation))
+    }
+
+    /// As [`SandboxBuilder::hostname`].
+    pub fn hostname(self, hostname: impl Into<String>) -> SessionBuilder {
+        self.sandbox(|sandbox| sandbox.hostname(hostname))
     }
 
     /// As [`SandboxBuilder::cpus`].
@@ -148,21 +152,22 @@ impl SessionBuilder {
 
     /// Labels it, for its owner's own use.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> SessionBuilder {
-        self.labels.insert(name.into(), value.into());
+        let labels = &mut self.sandbox.spec.labels;
+        labels.insert(name.into(), value.into());
         self
     }
 
     /// Stops its machine after so long without a call, a process or a reader; never by default. It starts again with the
     /// next call.
     pub fn idle_stop(mut self, after: Duration) -> SessionBuilder {
-        self.idle_stop = Some(after);
+        self.sandbox.spec.idle_stop = Some(after);
         self
     }
 
     /// Keeps its machine running when its last user has gone, however that has ended: the next one finds its processes. `false`
     /// by default.
     pub fn warm(mut self, warm: bool) -> SessionBuilder {
-        self.warm = warm;
+        self.sandbox.spec.warm = Some(warm);
         self
     }
 
@@ -219,9 +224,9 @@ impl SessionBuilder {
         self.check()?;
         self.check_free().await?;
         let path = archive.as_ref();
-        let isolation = self.blink.choose(self.sandbox.isolation).await?;
+        let isolation = self.blink.choose(self.sandbox.spec.isolation).await?;
         // What is opened is what is made.
-        self.sandbox.isolation = Some(isolation.into());
+        self.sandbox.spec.isolation = Some(isolation.into());
         let archive = self
             .blink
             .engine(isolation)
@@ -251,22 +256,26 @@ impl SessionBuilder {
         carried: Carried,
         isolation: Isolation,
     ) -> (Option<String>, Vec<Declined>) {
-        let mut declined = carried.describe(&mut self.sandbox, isolation);
-        let own = std::mem::take(&mut self.labels);
-        self.labels = carried.labels;
-        self.labels.extend(own);
-        self.idle_stop = self.idle_stop.or(carried.idle_stop);
-        if carried.warm && !self.warm {
+        let spec = &mut self.sandbox.spec;
+        let mut declined = carried.describe(spec, isolation);
+        let own = std::mem::replace(&mut spec.labels, carried.labels);
+        spec.labels.extend(own);
+        spec.idle_stop = spec.idle_stop.or(carried.idle_stop);
+        if carried.warm && spec.warm.is_none() {
             declined.push(Declined::new("warm", &true, &false));
         }
-        if self.sandbox.explicit.image {
-            if self.sandbox.image != carried.image {
-                declined.push(Declined::new("image", &carried.image, &self.sandbox.image));
+        match &spec.image {
+            Some(own) => {
+                if *own != carried.image {
+                    declined.push(Declined::new("image", &carried.image, own));
+                }
+                (None, declined)
             }
-            return (None, declined);
+            None => {
+                spec.image = Some(carried.image);
+                (carried.digest, declined)
+            }
         }
-        self.sandbox.image = carried.image;
-        (carried.digest, declined)
     }
 
     /// What an import would otherwise find out at its end.
@@ -306,30 +315,23 @@ impl SessionBuilder {
 
     fn check(&self) -> Result<()> {
         name::check("session", &self.name)?;
-        self.sandbox.check()?;
-        self.asked().map(drop)
-    }
-
-    fn asked(&self) -> Result<Asked> {
-        asked(&self.sandbox, &self.labels, self.idle_stop, self.warm)
+        self.sandbox.spec.validate()?;
+        self.sandbox.spec.to_keep().map(drop)
     }
 
     async fn compare(&self, session: &Session) -> Result<()> {
         let state = session.core.state.lock().await;
-        let stored = &state.row;
-        let defaults = asked(&self.blink.sandbox(), &BTreeMap::new(), None, false)?;
-        let mut differences = self.asked()?.differences(&stored.options.asked, &defaults);
-        let isolation = match self.sandbox.isolation {
-            Some(IsolationChoice::Microvm) => Some(Isolation::Microvm),
-            Some(IsolationChoice::Namespace) => Some(Isolation::Namespace),
-            _ => None,
-        };
+        let (asked, stored) = (&self.sandbox.spec, &state.row);
+        let mut differences = asked.differences(&stored.options.spec);
+        let isolation = asked.isolation.or(self.blink.asked_isolation());
         if let Some(isolation) = isolation
-            && isolation != stored.isolation
+            && isolation != IsolationChoice::Auto
+            && isolation != stored.isolation.into()
         {
             differences.push(format!(
-                "isolation is {}, not {isolation}",
-                stored.isolation
+                "isolation is {}, not {}",
+                stored.isolation,
+                isolation.name()
             ));
         }
         match differences.is_empty() {
@@ -367,24 +369,24 @@ impl SessionBuilder {
                     .unpack(&Target {
                         disk: &disk,
                         rootfs: rootfs.as_deref(),
-                        limit_mib: self.sandbox.resources.disk_mib,
+                        limit_mib: self.sandbox.spec.resources().disk_mib,
                         tell: &self.import_progress,
                     })
                     .await?;
             }
-            let mut asked = self.asked()?;
+            let mut spec = self.sandbox.spec.to_keep()?;
             if origin.digest.is_some()
                 && let Some(name) = image.as_ref().and_then(|image| image.reference.as_ref())
             {
                 // What it is called here, whatever the archive calls it.
-                asked.image = name.clone();
+                spec.image = Some(name.clone());
             }
             let row = SessionRow {
                 id: folder.id().to_owned(),
                 name: self.name.clone(),
                 isolation,
                 options: SessionOptions {
-                    asked,
+                    spec,
                     digest: image.as_ref().map(|image| image.digest.clone()),
                     config: image.map(|image| image.config).unwrap_or_default(),
                 },
@@ -419,38 +421,4 @@ impl SessionBuilder {
             }
         }
     }
-}
-
-fn asked(
-    sandbox: &SandboxBuilder,
-    labels: &BTreeMap<String, String>,
-    idle_stop: Option<Duration>,
-    warm: bool,
-) -> Result<Asked> {
-    let text = |what: &str, value: &OsString| {
-        value.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::invalid(format!(
-                "the session's {what} {} is no text in UTF-8, which it must be to be kept",
-                value.display()
-            ))
-        })
-    };
-    let env = sandbox.env.iter().map(|(name, value)| {
-        let what = "environment";
-        Ok((text(what, name)?, text(what, value)?))
-    });
-    let dir = sandbox.current_dir.as_ref();
-    Ok(Asked {
-        image: sandbox.image.clone(),
-        resources: sandbox.resources,
-        network: sandbox.network.clone(),
-        mounts: sandbox.mounts.clone(),
-        env: env.collect::<Result<_>>()?,
-        current_dir: dir.map(|dir| text("working directory", dir)).transpose()?,
-        user: sandbox.user.clone(),
-        publish: sandbox.publish.clone(),
-        labels: labels.clone(),
-        idle_stop,
-        warm,
-    })
 }

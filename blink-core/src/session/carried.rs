@@ -22,7 +22,7 @@ use super::options::SessionOptions;
 use crate::engine::namespace::default_memory_mib;
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
-use crate::sandbox::{Resources, SandboxBuilder};
+use crate::spec::{HOST_IMAGE, Resources, SandboxSpec};
 
 const VERSION: u32 = 1;
 
@@ -45,9 +45,6 @@ const LONGEST_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// The memory of a micro-VM for which none was asked for, in MiB.
 const MICROVM_MEMORY_MIB: u64 = 2048;
 
-/// The image that is this machine's own programs.
-pub(super) const HOST: &str = "host";
-
 /// What goes with a disk, wherever it goes: neither mounts, network nor ports.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,18 +65,20 @@ pub(super) struct Carried {
 
 impl Carried {
     pub(super) fn of(options: &SessionOptions) -> Carried {
-        let asked = &options.asked;
+        let spec = &options.spec;
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        let env = spec.env.iter();
         Carried {
             version: VERSION,
-            image: asked.image.clone(),
+            image: spec.image().to_owned(),
             digest: options.digest.clone(),
-            resources: asked.resources,
-            env: asked.env.clone(),
-            current_dir: asked.current_dir.clone(),
-            user: asked.user.clone(),
-            labels: asked.labels.clone(),
-            idle_stop: asked.idle_stop,
-            warm: asked.warm,
+            resources: spec.resources(),
+            env: env.map(|(name, value)| (text(name), text(value))).collect(),
+            current_dir: spec.current_dir.as_ref().map(|dir| text(dir.as_os_str())),
+            user: spec.user.clone(),
+            labels: spec.labels.clone(),
+            idle_stop: spec.idle_stop,
+            warm: spec.is_warm(),
         }
     }
 
@@ -125,7 +124,7 @@ impl Carried {
         if let Some(why) = carried.wrong() {
             return Err(damaged(serde::de::Error::custom(why)));
         }
-        let is_host = carried.image == HOST;
+        let is_host = carried.image == HOST_IMAGE;
         match &carried.digest {
             None if is_host => Ok(carried),
             Some(digest) if !is_host && is_digest(digest) => Ok(carried),
@@ -163,65 +162,50 @@ impl Carried {
     }
 
     /// Describes a sandbox as the archive does, as far as it may and nobody else does; returns what was not given.
-    pub(super) fn describe(
-        &self,
-        sandbox: &mut SandboxBuilder,
-        isolation: Isolation,
-    ) -> Vec<Declined> {
+    pub(super) fn describe(&self, spec: &mut SandboxSpec, isolation: Isolation) -> Vec<Declined> {
         let mut declined = Vec::new();
-        let (resources, explicit) = (&mut sandbox.resources, sandbox.explicit);
         let default = Resources::default();
-        let Resources {
-            cpus,
-            memory_mib,
-            shared_memory_mib,
-            disk_mib,
-            processes,
-        } = self.resources;
+        let asked = self.resources;
         // It is a part of the memory, which is limited anyway.
-        resources.shared_memory_mib = resources.shared_memory_mib.or(shared_memory_mib);
-        if let Some(asked) = cpus {
-            let most = resources.cpus.unwrap_or_else(|| default_cpus(isolation));
-            let is_given = resources.cpus.is_none() && asked <= most;
+        spec.shared_memory_mib = spec.shared_memory_mib.or(asked.shared_memory_mib);
+        if let Some(asked) = asked.cpus {
+            let most = spec.cpus.unwrap_or_else(|| default_cpus(isolation));
+            let is_given = spec.cpus.is_none() && asked <= most;
             match is_given {
-                true => resources.cpus = Some(asked),
+                true => spec.cpus = Some(asked),
                 false if asked == most => {}
                 false => declined.push(Declined::new("cpus", &asked, &most)),
             }
         }
-        if let Some(asked) = memory_mib {
-            let most = resources.memory_mib.unwrap_or(match isolation {
+        if let Some(asked) = asked.memory_mib {
+            let most = spec.memory_mib.unwrap_or(match isolation {
                 Isolation::Microvm => MICROVM_MEMORY_MIB,
                 _ => default_memory_mib(),
             });
-            let is_given = resources.memory_mib.is_none() && asked <= most;
+            let is_given = spec.memory_mib.is_none() && asked <= most;
             match is_given {
-                true => resources.memory_mib = Some(asked),
+                true => spec.memory_mib = Some(asked),
                 false if asked == most => {}
                 false => declined.push(Declined::new("memory_mib", &asked, &most)),
             }
         }
-        for (option, place, is_explicit, asked, default) in [
+        for (option, place, asked, default) in [
             (
                 "disk_mib",
-                &mut resources.disk_mib,
-                explicit.disk_mib,
-                disk_mib,
+                &mut spec.disk_mib,
+                asked.disk_mib,
                 default.disk_mib,
             ),
             (
                 "processes",
-                &mut resources.processes,
-                explicit.processes,
-                processes,
+                &mut spec.processes,
+                asked.processes,
                 default.processes,
             ),
         ] {
-            if !is_explicit {
-                *place = asked.min(default);
-            }
-            if *place != asked {
-                declined.push(Declined::new(option, &asked, place));
+            let given = *place.get_or_insert(asked.min(default));
+            if given != asked {
+                declined.push(Declined::new(option, &asked, &given));
             }
         }
         let env = self.env.iter();
@@ -229,11 +213,11 @@ impl Carried {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         // What is set last is what holds.
-        env.append(&mut sandbox.env);
-        sandbox.env = env;
+        env.append(&mut spec.env);
+        spec.env = env;
         let current_dir = self.current_dir.as_ref().map(Into::into);
-        sandbox.current_dir = sandbox.current_dir.take().or(current_dir);
-        sandbox.user = sandbox.user.take().or_else(|| self.user.clone());
+        spec.current_dir = spec.current_dir.take().or(current_dir);
+        spec.user = spec.user.take().or_else(|| self.user.clone());
         declined
     }
 }

@@ -443,7 +443,7 @@ impl Session {
         engine: &dyn Engine,
     ) -> Result<Option<PathBuf>> {
         let (blink, options) = (&self.core.blink, &session.options);
-        let (name, digest) = (&options.asked.image, options.digest.as_deref());
+        let (name, digest) = (options.spec.image(), options.digest.as_deref());
         let Some(image) = blink.stored_image(name, digest).await? else {
             return Ok(None);
         };
@@ -489,7 +489,7 @@ impl Session {
                 name::check("session", name)?;
                 folders.push(self.core.blink.new_session_folder()?);
             }
-            let image = &parent.options.asked.image;
+            let image = parent.options.spec.image();
             let digest = parent.options.digest.as_deref();
             self.core
                 .blink

@@ -78,7 +78,7 @@ impl Session {
         disk: &Path,
     ) -> Result<Option<Sandbox>> {
         let (row, folder) = (&state.row, self.core.folder.path());
-        if !self.is_shared() && !row.options.asked.warm {
+        if !self.is_shared() && !row.options.spec.is_warm() {
             return Ok(None);
         }
         if self.is_shared() {
@@ -88,10 +88,10 @@ impl Session {
         let Some(machine) = engine.adopt(folder, disk).await? else {
             return Ok(None);
         };
-        let defaults = self.described(&row.options).defaults(&row.options.config);
+        let defaults = row.options.spec.defaults(&row.options.config);
         let own = self.core.folder.clone();
         let sandbox = Sandbox::assemble(own, machine.into(), row.isolation, defaults).adopted();
-        let ports = self.ports(&row.options.asked.publish, false).await?;
+        let ports = self.ports(&row.options.spec.publish, false).await?;
         let reached = match &ports {
             Ports::Own(ports, _) => sandbox.reached(ports).await,
             Ports::Elsewhere(ports) => sandbox.reached_beside(ports.clone()).await,
@@ -130,23 +130,23 @@ impl Session {
     async fn boot(&self, state: &State, disk: PathBuf, layers: Vec<PathBuf>) -> Result<Sandbox> {
         let row = &state.row;
         let mut described = self.described(&row.options).isolation(row.isolation.into());
-        let asked = std::mem::take(&mut described.publish);
+        let asked = std::mem::take(&mut described.spec.publish);
         let mut parts = described.prepare_without_image().await?;
         let mut ports = self.ports(&asked, true).await?;
         if let Ports::Own(own, _) = &ports {
-            described.publish.clone_from(own);
+            described.spec.publish.clone_from(own);
             parts.ports = described.bind(row.isolation)?;
         }
         parts.image = self
             .core
             .blink
-            .stored_image(&row.options.asked.image, row.options.digest.as_deref())
+            .stored_image(row.options.spec.image(), row.options.digest.as_deref())
             .await?;
         let place = Place {
             folder: self.core.folder.clone(),
             disk,
             layers,
-            outlives: row.options.asked.warm,
+            outlives: row.options.spec.is_warm(),
             shared: self.is_shared(),
         };
         let (taker, taken) = oneshot::channel();
@@ -181,7 +181,7 @@ impl Session {
         let sandbox = Arc::new(sandbox);
         state.sandbox = Some(sandbox.clone());
         self.use_now(state);
-        if let Some(after) = state.row.options.asked.idle_stop {
+        if let Some(after) = state.row.options.spec.idle_stop {
             idle::watch(&self.core, &sandbox, after);
         }
         if self.is_shared() {
@@ -193,13 +193,13 @@ impl Session {
     /// Somebody uses it, which others may want to know before they stop it.
     pub(super) fn use_now(&self, state: &mut MutexGuard<'_, State>) {
         state.used_at = Instant::now();
-        if state.row.options.asked.idle_stop.is_some() {
+        if state.row.options.spec.idle_stop.is_some() {
             self.core.lease.touch();
         }
     }
 
     fn described(&self, options: &SessionOptions) -> SandboxBuilder {
-        options.asked.describe(self.core.blink.sandbox())
+        self.core.blink.sandbox().spec(options.spec.clone())
     }
 
     /// Whether there may be a machine to end.

@@ -52,7 +52,8 @@ use crate::isolation::Isolation;
 use crate::lock;
 use crate::process::Process;
 use crate::publish::PublishedPort;
-use crate::sandbox::{Mount, Network, ProcessInfo, Resources, Sandbox};
+use crate::sandbox::{ProcessInfo, Sandbox};
+use crate::spec::{Mount, Network, Resources, SandboxSpec};
 
 /// How long others who use or change a session, or have a home, are waited for, unless told otherwise.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
@@ -197,24 +198,24 @@ impl Blink {
 
     /// Waits for the disk: some of its files are looked at.
     fn describe(&self, row: &SessionRow) -> SessionInfo {
-        let asked = &row.options.asked;
+        let spec = &row.options.spec;
         SessionInfo {
             name: row.name.clone(),
             id: row.id.clone(),
             isolation: row.isolation,
-            image: asked.image.clone(),
+            image: spec.image().to_owned(),
             running: engines::is_alive(&self.home().sandboxes().join(&row.id)),
-            warm: asked.warm,
-            labels: asked.labels.clone(),
+            warm: spec.is_warm(),
+            labels: spec.labels.clone(),
             forked_from: row.forked_from.clone(),
             checkpoint: row.checkpoint.clone(),
             created_at: row.created_at,
             disk_bytes: self.layers().usage(&row.head),
-            resources: asked.resources,
-            network: asked.network.clone(),
-            mounts: asked.mounts.clone(),
-            publish: asked.publish.clone(),
-            idle_stop: asked.idle_stop,
+            resources: spec.resources(),
+            network: spec.network.clone().unwrap_or_default(),
+            mounts: spec.mounts.clone(),
+            publish: spec.publish.clone(),
+            idle_stop: spec.idle_stop,
         }
     }
 
@@ -347,7 +348,7 @@ fn missing(name: &str) -> Error {
 impl Core {
     fn new(blink: &Blink, folder: SandboxFolder, row: SessionRow) -> Result<Arc<Core>> {
         let isolation = row.isolation;
-        let ends = isolation == Isolation::Namespace && !row.options.asked.warm;
+        let ends = isolation == Isolation::Namespace && !row.options.spec.is_warm();
         let lease = Lease::take(folder.clone(), ends)
             .map_err(|error| Error::io("who uses the session cannot be written down", &error))?;
         Ok(Arc::new(Core {
@@ -417,6 +418,15 @@ impl Session {
         &self.declined
     }
 
+    /// What it was made with, where another is to be like it. The isolation is that of [`info`](Session::info).
+    pub async fn spec(&self) -> SandboxSpec {
+        let mut spec = self.core.state.lock().await.row.options.spec.clone();
+        for mount in &mut spec.mounts {
+            mount.pinned = None;
+        }
+        spec
+    }
+
     /// What there is to say about it.
     pub async fn info(&self) -> SessionInfo {
         let mut state = self.core.state.lock().await;
@@ -483,7 +493,7 @@ impl Session {
         self.closed = true;
         let is_last = self.core.handles.fetch_sub(1, Ordering::AcqRel) == 1;
         let mut state = self.core.state.lock().await;
-        if !is_last || state.row.options.asked.warm || state.sandbox.is_none() {
+        if !is_last || state.row.options.spec.is_warm() || state.sandbox.is_none() {
             return Ok(());
         }
         let gate = Gate::try_have(self.core.folder.path());

@@ -5,7 +5,6 @@ use std::path::Path;
 use tokio::io::AsyncWriteExt;
 
 use super::archive::Held;
-use super::carried::HOST;
 use super::{ExportOptions, Session};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
 use crate::image::{ImageStore, NewImage, NewLayer, StoredImage};
 use crate::sandbox::{Place, Sandbox};
+use crate::spec::{HOST_IMAGE, SandboxSpec};
 use crate::transfer::Tell;
 
 /// What a machine may send of its disk, as a tar: as much as an image may be unpacked.
@@ -59,7 +59,7 @@ impl Session {
         let base = {
             let state = self.there().await?;
             let options = &state.row.options;
-            if options.asked.image == HOST {
+            if options.spec.image() == HOST_IMAGE {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     format!(
@@ -70,7 +70,7 @@ impl Session {
                     ),
                 ));
             }
-            let (image, digest) = (&options.asked.image, options.digest.as_deref());
+            let (image, digest) = (options.spec.image(), options.digest.as_deref());
             self.core.blink.stored_image(image, digest).await?
         };
         let base = base
@@ -130,8 +130,12 @@ impl Session {
     /// A machine of its own, which begins with what is held and changes nothing of it.
     async fn boot_over(&self, held: &Held, base: &StoredImage) -> Result<Sandbox> {
         let isolation = held.session.isolation;
-        let mut described = self.core.blink.sandbox().isolation(isolation.into());
-        described.resources = held.session.options.asked.resources;
+        let asked = &held.session.options.spec;
+        let mut spec = SandboxSpec::default();
+        spec.isolation = Some(isolation.into());
+        (spec.cpus, spec.memory_mib) = (asked.cpus, asked.memory_mib);
+        (spec.disk_mib, spec.processes) = (asked.disk_mib, asked.processes);
+        let described = self.core.blink.sandbox().spec(spec);
         let mut parts = described.prepare_without_image().await?;
         parts.image = Some(base.clone());
         let folder = self.core.blink.home().new_sandbox(Lifetime::Process)?;

@@ -7,32 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::ImageConfig;
 use crate::publish::PublishedPort;
-use crate::sandbox::{Mount, Network, Resources, SandboxBuilder};
+use crate::spec::{Mount, Network, Resources, SandboxSpec};
 
 /// What a session was made with, and is started with each time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SessionOptions {
-    #[serde(flatten)]
-    pub(crate) asked: Asked,
+    pub(crate) spec: SandboxSpec,
     /// The image's digest; `None` is the host's own programs.
     pub(crate) digest: Option<String>,
     pub(crate) config: ImageConfig,
-}
-
-/// What its maker has asked for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Asked {
-    pub(crate) image: String,
-    pub(crate) resources: Resources,
-    pub(crate) network: Network,
-    pub(crate) mounts: Vec<Mount>,
-    pub(crate) env: Vec<(String, String)>,
-    pub(crate) current_dir: Option<String>,
-    pub(crate) user: Option<String>,
-    pub(crate) publish: Vec<PublishedPort>,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) idle_stop: Option<Duration>,
-    pub(crate) warm: bool,
 }
 
 impl SessionOptions {
@@ -40,101 +23,92 @@ impl SessionOptions {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// Also what was written before there was a version of descriptions.
     pub(crate) fn from_json(text: &str) -> serde_json::Result<SessionOptions> {
-        serde_json::from_str(text)
+        serde_json::from_str(text).or_else(|error| {
+            let older = serde_json::from_str::<Older>(text);
+            older.map(SessionOptions::from).map_err(|_| error)
+        })
     }
 }
 
-impl Asked {
-    /// Brings a description back to what it was.
-    pub(crate) fn describe(&self, mut sandbox: SandboxBuilder) -> SandboxBuilder {
-        sandbox = sandbox.image(&self.image).network(self.network.clone());
-        sandbox.resources = self.resources;
-        for mount in &self.mounts {
-            sandbox = sandbox.mount(mount.clone());
-        }
-        for (name, value) in &self.env {
-            sandbox = sandbox.env(name, value);
-        }
-        if let Some(dir) = &self.current_dir {
-            sandbox = sandbox.current_dir(dir);
-        }
-        if let Some(user) = &self.user {
-            sandbox = sandbox.user(user);
-        }
-        for port in &self.publish {
-            sandbox = sandbox.publish(*port);
-        }
-        sandbox
-    }
+/// As they were written down until Blink had descriptions.
+#[derive(Deserialize)]
+struct Older {
+    image: String,
+    resources: Resources,
+    network: OlderNetwork,
+    mounts: Vec<Mount>,
+    env: Vec<(String, String)>,
+    current_dir: Option<String>,
+    user: Option<String>,
+    publish: Vec<PublishedPort>,
+    labels: BTreeMap<String, String>,
+    idle_stop: Option<Duration>,
+    warm: bool,
+    digest: Option<String>,
+    config: ImageConfig,
+}
 
-    /// What is asked for now and was not asked for then, in words; what is left at its default is not asked for.
-    pub(crate) fn differences(&self, stored: &Asked, defaults: &Asked) -> Vec<String> {
-        let flat = |asked: &Asked| {
-            let mut values = BTreeMap::new();
-            let mut asked = asked.clone();
-            // Whether that is still what it was is seen when it is started.
-            for mount in &mut asked.mounts {
-                mount.pinned = None;
-            }
-            flatten(
-                "",
-                &serde_json::to_value(&asked).unwrap_or_default(),
-                &mut values,
-            );
-            values
-        };
-        let (stored, defaults) = (flat(stored), flat(defaults));
-        let nothing = "nothing".to_owned();
-        flat(self)
-            .into_iter()
-            .filter(|(name, value)| defaults.get(name) != Some(value))
-            .filter_map(|(name, value)| {
-                let was = stored.get(&name).unwrap_or(&nothing);
-                (*was != value).then(|| format!("{} is {was}, not {value}", in_words(&name)))
-            })
-            .collect()
+#[derive(Deserialize)]
+enum OlderNetwork {
+    None,
+    Host,
+    Hosts(Vec<String>),
+}
+
+impl From<Older> for SessionOptions {
+    fn from(older: Older) -> SessionOptions {
+        let env = older.env.into_iter();
+        let mut spec = SandboxSpec::default();
+        spec.image = Some(older.image);
+        spec.cpus = older.resources.cpus;
+        spec.memory_mib = older.resources.memory_mib;
+        spec.shared_memory_mib = older.resources.shared_memory_mib;
+        spec.disk_mib = Some(older.resources.disk_mib);
+        spec.processes = Some(older.resources.processes);
+        spec.network = Some(match older.network {
+            OlderNetwork::None => Network::None,
+            OlderNetwork::Host => Network::Host,
+            OlderNetwork::Hosts(hosts) => Network::Hosts(hosts),
+        });
+        spec.mounts = older.mounts;
+        spec.env = env
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        spec.current_dir = older.current_dir.map(Into::into);
+        spec.user = older.user;
+        spec.publish = older.publish;
+        spec.labels = older.labels;
+        spec.idle_stop = older.idle_stop;
+        spec.warm = Some(older.warm);
+        SessionOptions {
+            spec,
+            digest: older.digest,
+            config: older.config,
+        }
     }
 }
 
-/// What an option is called by those who know it by different names.
-fn in_words(option: &str) -> &str {
-    match option {
-        "cpus" => "the number of processors",
-        "memory_mib" => "the memory in MiB",
-        "shared_memory_mib" => "the shared memory in MiB",
-        "disk_mib" => "the disk in MiB",
-        "processes" => "the number of processes",
-        "mounts" => "what is mounted",
-        "env" => "the environment",
-        "current_dir" => "the working directory",
-        "publish" => "what is published",
-        "idle_stop" => "the time without use after which it stops",
-        "image" => "the image",
-        "network" => "the network",
-        "user" => "the user",
-        "labels" => "what it is labelled with",
-        "warm" => "whether it stays warm",
-        other => other,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Resources one by one; all else as a whole.
-fn flatten(name: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
-    match value {
-        serde_json::Value::Object(fields) if name.is_empty() || name == "resources" => {
-            for (field, value) in fields {
-                flatten(field, value, into);
-            }
-        }
-        serde_json::Value::Object(fields) if name == "idle_stop" => {
-            let seconds = fields.get("secs").and_then(serde_json::Value::as_u64);
-            into.insert(
-                name.to_owned(),
-                format!("{} s", seconds.unwrap_or_default()),
-            );
-        }
-        serde_json::Value::Null => drop(into.insert(name.to_owned(), "nothing".into())),
-        value => drop(into.insert(name.to_owned(), value.to_string())),
+    #[test]
+    fn what_an_earlier_blink_has_written_is_read() {
+        let text = r#"{"image":"host","resources":{"cpus":null,"memory_mib":512,"disk_mib":10240,"processes":1024},
+            "network":{"Hosts":["pypi.org"]},"mounts":[{"host":"/usr","guest":"/data","read_only":true,
+            "pinned":{"device":1,"inode":2}}],"env":[["A","1"]],"current_dir":"/srv","user":null,
+            "publish":[{"host":"127.0.0.1:0","guest":80}],"labels":{"a":"b"},"idle_stop":{"secs":5,"nanos":0},"warm":true,
+            "digest":null,"config":{}}"#;
+        let options = SessionOptions::from_json(text).unwrap();
+        let spec = &options.spec;
+        assert_eq!(spec.resources().memory_mib, Some(512));
+        assert_eq!(spec.network, Some(Network::Hosts(vec!["pypi.org".into()])));
+        assert_eq!(spec.idle_stop, Some(Duration::from_secs(5)));
+        assert!(spec.is_warm() && spec.mounts[0].pinned.is_some());
+        let again = SessionOptions::from_json(&options.to_json()).unwrap();
+        assert_eq!(again.spec, options.spec);
+        assert!(SessionOptions::from_json("{}").is_err());
     }
 }

@@ -1,12 +1,42 @@
 //! Programs find what they find on a machine of their own: names, a locale, processors, their standard streams, memory that they
 //! only reserve.
 
-use blink_core::{Command, ErrorKind, Network};
+use blink_core::{Command, ErrorKind, Network, SandboxSpec};
 
 use crate::layout::{LayerTar, Layout, StoredLayer};
 use crate::support::{
     Capability, Engine, blink, fails, has, ok, python, sandbox, sandbox_with, shown, within,
 };
+
+#[tokio::test]
+async fn a_sandbox_has_the_host_name_that_was_asked_for() {
+    let blink = blink().await;
+    let session = blink.session("named").spec(named("build.example"));
+    let session = ok(session.open()).await;
+    let script = "cat /etc/hostname; hostname; getent hosts $(hostname) | cut -d ' ' -f 1";
+    let says = async || {
+        ok(session.exec(Command::shell(script)))
+            .await
+            .text()
+            .trim_end()
+            .to_owned()
+    };
+    assert_eq!(says().await, "build.example\nbuild.example\n127.0.1.1");
+    ok(session.stop()).await;
+    assert_eq!(says().await, "build.example\nbuild.example\n127.0.1.1");
+    for name in ["a_b", "", "a b", "-a", "a."] {
+        let other = blink.session("other").spec(named(name)).open();
+        let error = fails(ErrorKind::InvalidArgument, other).await;
+        assert!(error.message().contains("host name"), "{error:?}");
+    }
+}
+
+fn named(hostname: &str) -> SandboxSpec {
+    let mut spec = SandboxSpec::default();
+    spec.hostname = Some(hostname.to_owned());
+    spec.memory_mib = Some(1024);
+    spec
+}
 
 #[tokio::test]
 async fn a_sandbox_knows_its_own_name() {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use blink_core::{
-    Blink, CheckpointOptions, Command, Consistency, ErrorKind, Session, SessionBuilder,
+    Blink, CheckpointOptions, Command, Consistency, ErrorKind, IsolationChoice, Network, Session,
+    SessionBuilder,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -122,8 +123,35 @@ async fn a_session_is_opened_with_what_it_was_made_with() {
     for part in ["env", "\"1\"", "\"2\"", "processes is 300, not 301"] {
         assert!(error.message().contains(part), "{error:?}");
     }
+    // What is asked for although it is the default is asked for.
+    let warm = describe(&blink, "one").warm(true).network(Network::Host);
+    let error = fails(ErrorKind::InvalidArgument, warm.open()).await;
+    for part in ["warm is false, not true", "network is none, not host"] {
+        assert!(error.message().contains(part), "{error:?}");
+    }
+    ok(describe(&blink, "one")
+        .warm(false)
+        .network(Network::None)
+        .open())
+    .await;
+    // So is an isolation that the whole program asks for.
+    let other = match Engine::chosen() {
+        Engine::Namespace => IsolationChoice::Microvm,
+        Engine::Microvm => IsolationChoice::Namespace,
+    };
+    let elsewhere = Blink::builder().home(blink.home()).isolation(other);
+    let elsewhere = ok(elsewhere.build()).await;
+    let error = fails(ErrorKind::InvalidArgument, elsewhere.session("one").open()).await;
+    assert!(error.message().contains("isolation is"), "{error:?}");
+
     let session = open(&blink, "one").await;
     assert_eq!(says(&session, "echo $A").await, "1");
+    let spec = session.spec().await;
+    assert_eq!((spec.processes, spec.warm), (Some(300), Some(false)));
+    // Its description makes another one like it.
+    let like = ok(blink.session("like").spec(spec.clone()).open()).await;
+    assert_eq!(like.spec().await, spec);
+    assert_eq!(says(&like, "echo $A").await, "1");
     let info = session.info().await;
     assert_eq!(info.labels["owner"], "me");
     assert_eq!(info.isolation.name(), Engine::chosen().name());

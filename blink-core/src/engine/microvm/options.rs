@@ -11,7 +11,7 @@ use super::failure::translate;
 use super::link::PORT;
 use crate::engine::{MachineSpec, host_memory_mib};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sandbox::{Network, Resources};
+use crate::spec::{Network, Resources};
 
 /// Where the guest agent's folder is mounted.
 const AGENT_FOLDER: &str = "/.blink";

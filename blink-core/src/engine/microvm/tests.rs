@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::engine::tree::Tree;
 use crate::home::{Lifetime, SandboxFolder};
-use crate::sandbox::{Mount, Network, Resources, Sandbox};
+use crate::sandbox::Sandbox;
+use crate::spec::{Mount, Network, Resources};
 use crate::{Command, Consistency, Isolation};
 
 const ENGINE: &str = "BLINK_TEST_ENGINE";

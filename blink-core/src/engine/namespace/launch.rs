@@ -25,7 +25,7 @@ use crate::engine::MachineSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::home::new_id;
-use crate::sandbox::Network;
+use crate::spec::Network;
 use crate::withheld::Withheld;
 use crate::{file_lock, private, usage};
 

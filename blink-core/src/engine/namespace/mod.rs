@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
 use crate::private;
-use crate::sandbox::Network;
+use crate::spec::Network;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use archive::fuzzing as archive_fuzzing;

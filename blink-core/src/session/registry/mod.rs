@@ -34,7 +34,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const STATEMENTS: usize = 64;
 
 /// Each brings the database from the version that is its index to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE layers (
         id TEXT PRIMARY KEY,
@@ -66,6 +66,8 @@ const MIGRATIONS: [&str; 2] = [
     ",
     // What is freed is looked for there: without it, among all sessions.
     "CREATE INDEX sessions_by_head ON sessions (head);",
+    // What a session was made with is a description from here on; an earlier one's is read as what it was.
+    "",
 ];
 
 /// The database, opened by this process.

@@ -41,19 +41,34 @@ fn a_chain_that_has_no_end_or_lacks_a_layer_is_corrupt() {
     }
 }
 
+/// As 0.1.0 has written them.
+const EARLIER_OPTIONS: &str = r#"{"image":"host","resources":{"cpus":null,"memory_mib":null,"disk_mib":10240,"processes":300},
+    "network":"None","mounts":[],"env":[["A","1"]],"current_dir":null,"user":null,"publish":[],"labels":{"owner":"me"},
+    "idle_stop":null,"warm":false,"digest":null,"config":{}}"#;
+
 #[test]
 fn one_of_an_earlier_version_keeps_what_it_has() {
     let home = tempfile::tempdir().expect("a folder");
     let earlier = Connection::open(home.path().join(FILE)).expect("a database");
     let made = earlier.execute_batch(MIGRATIONS[0]).and_then(|()| {
         earlier.pragma_update(None, "user_version", 1)?;
-        earlier.execute_batch("INSERT INTO layers VALUES ('low', NULL, 'namespace')")
+        earlier.execute_batch("INSERT INTO layers VALUES ('low', NULL, 'namespace')")?;
+        earlier
+            .execute(
+                "INSERT INTO sessions VALUES ('id', 'one', 'namespace', ?1, 'low', NULL, NULL, 0)",
+                [EARLIER_OPTIONS],
+            )
+            .map(drop)
     });
     made.expect("tables");
     drop(earlier);
     for _ in 0..2 {
         let registry = Registry::open(home.path()).expect("a registry");
         assert_eq!(registry.layers().expect("layers"), ["low"]);
+        let session = registry.session("one").expect("a list").expect("a session");
+        let spec = session.options.spec;
+        assert_eq!((spec.processes, spec.image()), (Some(300), "host"));
+        assert_eq!(spec.labels["owner"], "me");
         let version: u32 = registry
             .connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))

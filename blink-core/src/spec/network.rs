@@ -1,15 +1,33 @@
-//! The hosts that a sandbox may reach.
+//! What a sandbox can reach.
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
-use crate::sandbox::Network;
 
 /// The longest name that the name system has.
 const NAME_BYTES: usize = 253;
 
 /// The longest part of a name between two dots.
 const LABEL_BYTES: usize = 63;
+
+/// What a sandbox can reach.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Network {
+    /// Nothing but itself. The default.
+    #[default]
+    None,
+    /// Everything that the host can reach. In a namespace that is the host's own network, its loopback services among
+    /// it; a micro-VM has an address of its own, and reaches the host's loopback services at `host.boxlite.internal`.
+    Host,
+    /// These hosts and no others: names such as `pypi.org`, all names below one such as `*.pypi.org`, IPv4 addresses,
+    /// and networks such as `10.1.0.0/16`; a list of none is [`None`](Network::None). In micro-VMs only; `Unsupported`
+    /// elsewhere.
+    Hosts(Vec<String>),
+}
 
 impl Network {
     /// Refuses hosts that are none: an engine might take one that it does not understand for no limit.
