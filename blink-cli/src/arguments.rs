@@ -22,19 +22,19 @@ use crate::values;
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Examples:
-  blink doctor                                           what works on this machine
-  blink run --isolation auto --image host script.py      run a script of yours, with this machine's programs
+  blink doctor                                           show what works on this machine
+  blink run --isolation auto --image host script.py      run a script with this machine's programs
   blink run --isolation auto --image alpine -- uname -a  run a command of an image
 
-'blink run --help' says more."
+See 'blink run --help' for more."
 )]
 pub(crate) struct Arguments {
-    /// The folder for everything that Blink keeps [default: $BLINK_HOME, or ~/.blink]
+    /// The folder where Blink keeps its data [default: $BLINK_HOME, or ~/.blink]
     #[arg(long, global = true, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     pub(crate) home: Option<PathBuf>,
-    /// Say what happens, on standard error; -vv says more
+    /// Log to standard error; -vv logs more
     ///
-    /// BLINK_LOG=FILTER chooses exactly, for example BLINK_LOG=blink_core=trace.
+    /// BLINK_LOG=FILTER selects what is logged, for example BLINK_LOG=blink_core=trace.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -43,36 +43,36 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Run a script, or a command of an image, in a sandbox of its own
+    /// Run a script, or a command of an image, in a new sandbox
     ///
-    /// The sandbox is gone afterwards, with everything that was started and written in it. Input and output stream
-    /// through byte for byte, and signals are passed on.
+    /// The sandbox is removed afterwards, with all its processes and files. Standard input, output and error are passed
+    /// through byte for byte, and signals are forwarded.
     #[command(
         override_usage = "blink run [OPTIONS] SCRIPT [ARGS…]\n       blink run [OPTIONS] -- COMMAND [ARGS…]",
-        after_help = "'blink run --help' has examples, and the exit codes.",
+        after_help = "See 'blink run --help' for examples and exit codes.",
         after_long_help = RUN_EXAMPLES
     )]
     Run(Box<RunOptions>),
-    /// Work with sessions: named sandboxes whose disk stays, with checkpoints and forks
+    /// Manage sessions: named sandboxes with a persistent disk, checkpoints and forks
     Session {
-        /// Print one line of JSON with what came of it; a failure is {"event":"error","kind":…,"message":…}
+        /// Print the result as one line of JSON; an error is {"event":"error","kind":…,"message":…}
         #[arg(long, global = true)]
         json: bool,
         #[command(subcommand)]
         task: Box<SessionTask>,
     },
-    /// Fetch an image, so that sandboxes have it at once and without a network
+    /// Download an image, so that sandboxes start at once and without a network
     ///
-    /// The registry is asked each time: a tag that has moved is followed. What is stored already is not fetched again,
-    /// and a download that broke goes on where it was. Folders and tars are read into the store.
+    /// Always asks the registry, and follows a tag that has moved. Layers that are stored are not downloaded again, and an
+    /// interrupted download resumes. Folders and tars are copied into the store.
     #[command(after_help = "Examples:
   blink pull alpine:3.20
   blink pull --mirror docker.io=https://mirror.example python:3.12-slim
   blink pull --insecure-registry 10.0.0.1:5000 10.0.0.1:5000/team/app:v1
 
-Credentials are docker's: 'docker login' keeps them where Blink looks too.")]
+Blink uses the credentials of 'docker login'.")]
     Pull {
-        /// The image: a name with :TAG or @DIGEST behind it, an OCI layout folder, or a tar of one or of 'docker save'
+        /// The image: NAME[:TAG] or NAME@DIGEST, an OCI layout folder, or a tar of one or of 'docker save'
         image: String,
         #[command(flatten)]
         registry: RegistryArguments,
@@ -88,29 +88,29 @@ Credentials are docker's: 'docker login' keeps them where Blink looks too.")]
     },
     /// Remove stored images
     ///
-    /// Where an image has several names, only the one given goes. An image that a sandbox uses is not removed.
+    /// If an image has several names, only the given one is removed. An image in use by a sandbox is not removed.
     Rmi {
-        /// Names, or digests of which 12 digits are enough
+        /// Names, or digests (12 digits suffice)
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
         /// Print one line of JSON for each: {"event":"image_removed","references":…,"digests":…,"freed_bytes":…}
         #[arg(long)]
         json: bool,
     },
-    /// Look after the stored images
+    /// Manage stored images
     Image {
         #[command(subcommand)]
         task: ImageTask,
     },
-    /// Show what isolation works on this machine, and what would mend what does not
+    /// Show which isolation works on this machine, and how to fix what does not
     ///
-    /// Each isolation is tried by running a program in it. The exit code is 0 if any works, and 1 if none does.
+    /// Tries each isolation by running a program in it. Exits with 0 if any works, and with 1 if none does.
     Doctor {
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print a script that completes blink's words in a shell
+    /// Print a shell completion script
     #[command(after_help = "Example:
   blink completions bash > ~/.local/share/bash-completion/completions/blink")]
     Completions {
@@ -139,10 +139,9 @@ impl Task {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageTask {
-    /// Remove what no name and no sandbox refers to, and say how much that has freed
+    /// Remove everything that no name and no sandbox refers to, and print how much space that freed
     ///
-    /// That is images whose name has moved on to another, images from folders and tars, what was unpacked from them,
-    /// and downloads that were given up.
+    /// This includes images whose tag has moved, images from folders and tars, unpacked layers, and abandoned downloads.
     Prune {
         /// Print one line of JSON: {"event":"images_pruned","references":…,"digests":…,"freed_bytes":…}
         #[arg(long)]
@@ -153,10 +152,10 @@ pub(crate) enum ImageTask {
 /// How images come from registries. Each option has an environment variable of the same meaning.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RegistryArguments {
-    /// Use no network: only images that are stored, folders and tars
+    /// Never use the network: only stored images, folders and tars
     #[arg(long, env = "BLINK_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) offline: bool,
-    /// Ask a mirror for a registry's images first. May be repeated
+    /// Try a mirror first for a registry's images. May be repeated
     #[arg(
         long,
         value_name = "REGISTRY=URL",
@@ -173,10 +172,10 @@ pub(crate) struct RegistryArguments {
         value_delimiter = ','
     )]
     pub(crate) insecure_registry: Vec<String>,
-    /// Trust the certificate authorities in a PEM file, beside this machine's own. May be repeated
+    /// Trust the certificate authorities in a PEM file, in addition to this machine's. May be repeated
     #[arg(long, value_name = "FILE", env = "BLINK_REGISTRY_CA", value_hint = clap::ValueHint::FilePath)]
     pub(crate) registry_ca: Vec<PathBuf>,
-    /// Refuse images whose layers have more bytes than this, as they are stored or as they are unpacked [default: 16 GiB]
+    /// Refuse images that are larger than this, compressed or unpacked [default: 16 GiB]
     #[arg(
         long,
         value_name = "BYTES",
@@ -216,27 +215,27 @@ impl RegistryArguments {
 const RUN_EXAMPLES: &str = "Examples:
   blink run --isolation auto --image host script.py one two
       Copy script.py into a sandbox and run it. A script that is not executable is run by the
-      interpreter of its #! line, or by its ending: .py python3, .sh sh, .js node.
+      interpreter of its #! line, or by its extension: .py python3, .sh sh, .js node.
   blink run --isolation auto --image python:3.12 --timeout 30s --memory-mib 512 agent.py < task.json
-      The same with limits. A timeout kills everything that was started, and exits with 124.
+      The same with limits. A timeout kills all processes, and blink exits with 124.
   blink run --isolation auto --mount ./data:/data:ro -- sh -c 'wc -l /data/*'
-      A command of the image, which sees a folder of this machine.
+      Run a command of the image on a folder of this machine.
   blink run --isolation auto --image python:3.12 --publish 8080:8000 -- python3 -m http.server 8000
-      A server, which this machine reaches at http://127.0.0.1:8080/.
+      Run a server that this machine reaches at http://127.0.0.1:8080/.
   blink run --allow-host dl-cdn.alpinelinux.org -- apk add git
-      A network of named hosts, in a micro-VM.
+      Allow only named hosts, in a micro-VM.
   blink run --isolation auto --tty -- sh
-      A terminal in a sandbox.
+      Open a terminal in a sandbox.
   blink run --isolation auto --json -- echo hello
-      One line with the result.
+      Print the result as one line of JSON.
 
 Exit codes:
-  The program's own; 128 + N where signal N ended it; 126 where it may not be executed and 127
-  where there is no such program; 124 where its time was over; 125 where Blink itself failed.
+  The program's exit code; 128 + N if signal N killed it; 124 after a timeout; 125 if Blink itself
+  failed; 126 if the program cannot be executed; 127 if there is no such program.
 
 Signals:
-  SIGINT, SIGTERM and SIGHUP are passed on to the program. A second SIGINT, or SIGQUIT, kills it
-  with everything that it has started.";
+  SIGINT, SIGTERM and SIGHUP are forwarded to the program. A second SIGINT, or SIGQUIT, kills it
+  and everything it started.";
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
@@ -244,18 +243,17 @@ pub(crate) struct RunOptions {
     pub(crate) sandbox: SandboxOptions,
     #[command(flatten)]
     pub(crate) program: ProgramOptions,
-    /// Print one line of JSON with the result, instead of streaming
+    /// Print the result as one line of JSON instead of streaming the output
     ///
     /// {"event":"execution_result","stdout":…,"stderr":…,"exit_code":…,"timed_out":…,"over_limit":…,
-    /// "truncated":…,"isolation":…,"duration_ms":…}, with stdout_base64 or stderr_base64 beside where a stream is not UTF-8. Each
-    /// stream is cut behind 16 MiB. exit_code is the program's real one;
-    /// over_limit is "memory" or "disk" where it was killed for that.
-    /// Where the last line that the program prints is such a line itself, its stdout and stderr are passed on as the
-    /// result, and its exit_code as claimed_exit_code. A failure of Blink's own is
-    /// {"event":"error","kind":…,"message":…}, with the errno where a system call has failed.
+    /// "truncated":…,"isolation":…,"duration_ms":…}, and stdout_base64 or stderr_base64 if a stream is not UTF-8. Each
+    /// stream is truncated after 16 MiB. exit_code is the program's real exit code; over_limit is "memory" or "disk" if
+    /// it was killed for exceeding that limit. If the last line that the program prints is such an object itself, its
+    /// stdout and stderr become the result, and its exit_code becomes claimed_exit_code. An error of Blink is
+    /// {"event":"error","kind":…,"message":…}, with errno if a system call failed.
     #[arg(long)]
     pub(crate) json: bool,
-    /// A script or program of this machine with its arguments; or, behind --, a command of the image
+    /// A script or program of this machine and its arguments; or, after --, a command of the image
     #[arg(
         value_name = "SCRIPT",
         trailing_var_arg = true,
@@ -268,50 +266,49 @@ pub(crate) struct RunOptions {
 /// What a sandbox is made of.
 #[derive(Debug, Args)]
 pub(crate) struct SandboxOptions {
-    /// Where the root file system comes from: a registry's image, an OCI layout folder, a tar of one or of 'docker
-    /// save', or host [default: alpine:3.20]
+    /// The root file system: an image in a registry, an OCI layout folder, a tar of one or of 'docker save', or host
+    /// [default: alpine:3.20]
     ///
-    /// A registry's image is fetched where nothing is stored under its name; 'blink pull' follows a tag that has moved.
-    /// 'host' is this machine's own programs, read-only, and nothing of its users: it needs no registry and no
-    /// download. A folder or tar with several images takes :NAME behind it.
+    /// An image that is not stored is downloaded; 'blink pull' follows a tag that has moved. 'host' is this machine's own
+    /// programs, read-only, and nothing of its users; it needs no download. If a folder or tar contains several images,
+    /// append :NAME.
     #[arg(long)]
     pub(crate) image: Option<String>,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
-    /// What stands between the sandbox and this machine: microvm, namespace or auto [default: microvm]
+    /// How the sandbox is isolated: microvm, namespace or auto [default: microvm]
     ///
-    /// 'microvm' is a kernel of its own, behind the processor's virtualisation. 'namespace' shares this machine's
-    /// kernel. 'auto' takes the strongest that works here, and says which on standard error.
+    /// 'microvm' is a virtual machine with its own kernel. 'namespace' shares this machine's kernel. 'auto' uses the
+    /// strongest that works here, and prints which on standard error. BLINK_ISOLATION changes the default.
     #[arg(long, value_name = "ISOLATION", value_parser = isolation_values())]
     pub(crate) isolation: Option<IsolationChoice>,
-    /// Its host name [default: its id]
+    /// The sandbox's host name [default: its ID]
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// Processors it may use, for example 2 or 0.5 [default: all]
+    /// Processors it may use, for example 2 or 0.5 [default: all; micro-VM: 2, at most half of the host's]
     #[arg(long, value_parser = values::cpus, allow_negative_numbers = true)]
     pub(crate) cpus: Option<f64>,
     /// Memory it may use, in MiB [default: half of the host's; micro-VM: 2048]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) memory_mib: Option<u64>,
-    /// What /dev/shm may hold of the memory, in MiB [default: half of the memory]
+    /// Size of /dev/shm, which counts as memory, in MiB [default: half of the memory]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) shm_mib: Option<u64>,
-    /// What it may write to its disk, in MiB [default: 10240]
+    /// Disk space it may use, in MiB [default: 10240]
     #[arg(long, value_name = "MIB", value_parser = values::mib, allow_negative_numbers = true)]
     pub(crate) disk_mib: Option<u64>,
-    /// What it can reach: nothing, or all that this machine can [default: none]
+    /// The network it can reach: none, or this machine's [default: none]
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkOption>,
-    /// Let it reach a host, and no others but those named so: pypi.org, *.pypi.org, 192.0.2.1 or 10.1.0.0/16. May be
-    /// repeated
+    /// Allow only this host: pypi.org, *.pypi.org, 192.0.2.1 or 10.1.0.0/16. May be repeated
     ///
-    /// In micro-VMs only: namespaces have the whole network, or none.
+    /// Requires a micro-VM: with namespaces, it is the whole network or none.
     #[arg(long, value_name = "HOST")]
     pub(crate) allow_host: Vec<String>,
-    /// Let programs of this machine reach one of its TCP ports. May be repeated
+    /// Publish a TCP port of the sandbox on this machine. May be repeated
     ///
-    /// This machine listens on 127.0.0.1 unless another of its addresses is named; with 0.0.0.0, other machines reach
-    /// the port too. HOST_PORT 0 is any that is free, which is said on standard error. It works with every --network.
+    /// Listens on 127.0.0.1 unless another address is given; with 0.0.0.0, other machines can connect too. HOST_PORT 0
+    /// picks a free port, and prints it on standard error. Works with any --network.
     #[arg(
         short,
         long,
@@ -319,7 +316,7 @@ pub(crate) struct SandboxOptions {
         value_parser = values::published_port
     )]
     pub(crate) publish: Vec<PublishedPort>,
-    /// Show it a file or folder of this machine; :ro forbids changes. May be repeated
+    /// Mount a file or folder of this machine; :ro makes it read-only. May be repeated
     #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = values::MountParser)]
     pub(crate) mount: Vec<Mount>,
 }
@@ -369,12 +366,12 @@ impl SandboxOptions {
 pub(crate) struct ProgramOptions {
     /// Kill the program and everything it started after this time: 2, 500ms, 1.5s, 1m or 1h
     ///
-    /// A number alone is seconds. Starting the sandbox does not count.
+    /// A bare number is seconds. The time to start the sandbox does not count.
     #[arg(long, value_parser = values::timeout, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) surroundings: Surroundings,
-    /// Give it a terminal; standard input must be one
+    /// Allocate a terminal; standard input must be one
     #[arg(long, conflicts_with = "json")]
     pub(crate) tty: bool,
 }
@@ -382,13 +379,13 @@ pub(crate) struct ProgramOptions {
 /// What a program finds when it starts.
 #[derive(Debug, Args)]
 pub(crate) struct Surroundings {
-    /// Set an environment variable; NAME alone passes this shell's value on. May be repeated
+    /// Set an environment variable; NAME alone passes on its current value. May be repeated
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
-    /// The folder of the sandbox to run in [default: the image's]
+    /// The working directory in the sandbox [default: the image's]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) workdir: Option<OsString>,
-    /// The user of the sandbox to run as: NAME, ID, NAME:GROUP or ID:ID [default: the image's]
+    /// The user to run as, in the sandbox: NAME, ID, NAME:GROUP or ID:ID [default: the image's]
     #[arg(long)]
     pub(crate) user: Option<String>,
 }
@@ -408,8 +405,8 @@ fn isolation_values() -> impl clap::builder::TypedValueParser<Value = IsolationC
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NetworkOption {
-    /// Nothing but itself
+    /// Only its own loopback interface
     None,
-    /// Everything that this machine can reach, its own loopback services too
+    /// This machine's network, including services on its loopback interface
     Host,
 }

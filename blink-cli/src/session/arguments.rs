@@ -11,10 +11,10 @@ use crate::values;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionTask {
-    /// Make a session, or start one that there is
+    /// Create a session, or open an existing one
     ///
-    /// Its machine ends with this command unless it is made --warm; its disk stays until 'blink session rm'. One that
-    /// there is has what it was made with: other options are refused.
+    /// Its sandbox stops when this command ends, unless the session is --warm; its disk stays until 'blink session rm'.
+    /// An existing session keeps the options it was created with: different ones are an error.
     #[command(after_help = "Examples:
   blink session open --name work --isolation auto --image host
   blink session open --name server --isolation auto --image python:3.12 --warm --memory-mib 512")]
@@ -26,8 +26,8 @@ pub(crate) enum SessionTask {
     },
     /// Run a script, or a command of its image, in a session
     ///
-    /// As 'blink run', with its exit codes and signals. What the program leaves in the background goes on in a warm
-    /// session, and ends with the machine of another.
+    /// Works like 'blink run', with the same exit codes and signals. Background processes keep running if the session is
+    /// warm.
     #[command(
         override_usage = "blink session run --name NAME [OPTIONS] SCRIPT [ARGS…]\n       \
                           blink session run --name NAME [OPTIONS] -- COMMAND [ARGS…]"
@@ -46,81 +46,81 @@ pub(crate) enum SessionTask {
         )]
         words: Vec<OsString>,
     },
-    /// Start a command that goes on when this command ends, and print its ID
+    /// Start a command in the background, and print its ID
     ///
-    /// The session must be warm. 'attach', 'ps', 'logs', 'wait' and 'kill' take the ID.
+    /// The session must be warm. Use the ID with 'attach', 'logs', 'wait' and 'kill'.
     Spawn {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         surroundings: Surroundings,
-        /// Give it a terminal, and keep its input open for whoever attaches
+        /// Allocate a terminal, and keep standard input open for 'attach'
         #[arg(long)]
         tty: bool,
-        /// Keep its input open for whoever attaches; otherwise it is empty
+        /// Keep standard input open for 'attach'; otherwise it is empty
         #[arg(long)]
         stdin: bool,
-        /// Start it only once: where a command with this key runs or is remembered, print its ID
+        /// Start it only once: if a command with this key is known, print its ID instead
         #[arg(long)]
         key: Option<String>,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// Stay with a process: what it wrote last and all that follows, its input, its exit code
+    /// Attach to a process: its recent and further output, its input, and its exit code
     ///
-    /// Ctrl-] leaves one that has a terminal, and SIGQUIT (Ctrl-\), SIGTERM and SIGHUP leave any: it goes on. SIGINT
-    /// (Ctrl-C) is passed on, and a second one kills it.
+    /// Ctrl-] detaches from a terminal; SIGQUIT (Ctrl-\), SIGTERM and SIGHUP detach from any process, which keeps running.
+    /// SIGINT (Ctrl-C) is forwarded, and a second one kills the process.
     Attach {
         #[command(flatten)]
         name: Name,
-        /// The process, from 'spawn' or 'ps'
+        /// The ID that 'spawn' or 'ps' printed
         id: u64,
     },
-    /// List the processes of a session that were spawned
+    /// List the processes started with 'spawn'
     ///
-    /// The last 32 that have ended are remembered until the machine stops.
+    /// The last 32 that have ended are listed until the sandbox stops.
     Ps {
         #[command(flatten)]
         name: Name,
     },
-    /// Print what a process has written: the last MiB of each stream
+    /// Print the output of a process: the last MiB of each stream
     Logs {
         #[command(flatten)]
         name: Name,
-        /// The process, from 'spawn' or 'ps'
+        /// The ID that 'spawn' or 'ps' printed
         id: u64,
     },
-    /// Wait until a process has ended, and exit with its exit code
+    /// Wait for a process to end, and exit with its exit code
     Wait {
         #[command(flatten)]
         name: Name,
-        /// The process, from 'spawn' or 'ps'
+        /// The ID that 'spawn' or 'ps' printed
         id: u64,
     },
-    /// Kill a process and everything that it has started, or send it a signal
+    /// Kill a process and everything it started, or send it a signal
     Kill {
         #[command(flatten)]
         name: Name,
-        /// The process, from 'spawn' or 'ps'
+        /// The ID that 'spawn' or 'ps' printed
         id: u64,
-        /// Send this signal to its process group: TERM, SIGTERM or 15 [default: kill all that it has started]
+        /// Send this signal to its process group: TERM, SIGTERM or 15 [default: kill everything it started]
         #[arg(long, value_parser = values::signal)]
         signal: Option<u8>,
     },
-    /// Keep the disk as it is now, under a name
+    /// Save the current disk under a name
     Checkpoint {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         snapshot: Snapshot,
-        /// Fail where what runs cannot be held still, so that the copy would be as after a crash
+        /// Fail if the running programs cannot be frozen, instead of taking a crash-consistent checkpoint
         #[arg(long)]
         require_frozen: bool,
     },
-    /// Put the disk back to what it was at a checkpoint; what it holds now is lost
+    /// Restore the disk to a checkpoint; later changes are lost
     ///
-    /// A machine that runs is stopped and started again.
+    /// A running sandbox is restarted.
     Restore {
         #[command(flatten)]
         name: Name,
@@ -128,27 +128,28 @@ pub(crate) enum SessionTask {
         snapshot: Snapshot,
     },
     /// List the checkpoints of a session
-    List {
+    #[command(visible_alias = "list")]
+    Checkpoints {
         #[command(flatten)]
         name: Name,
     },
     /// List all sessions
     Ls,
-    /// Make a session that begins with another's disk, and goes its own way
+    /// Create a session from a copy of another one's disk
     Fork {
         #[command(flatten)]
         name: Name,
-        /// The checkpoint to begin with [default: the disk as it is now]
+        /// The checkpoint to fork [default: the current disk]
         #[arg(long, value_name = "CHECKPOINT")]
         snapshot: Option<String>,
         #[command(flatten)]
         new: NewName,
     },
-    /// Write the disk of a session to a file, or as an image
+    /// Export a session to a file, or as an image
     ///
-    /// The file has what 'blink session import' makes a session of, also on another machine: the disk, the names of the
-    /// image, resources, environment and labels. With --oci it is an image, for --image and for other programs: a folder in
-    /// OCI layout, or a tar of one where the name ends in .tar.
+    /// 'blink session import' makes a session of the file, also on another machine. It contains the disk, the image's name,
+    /// resources, environment and labels. With --oci, export an image for --image and for other programs: a folder in OCI
+    /// layout, or a tar of one if the name ends in .tar.
     #[command(after_help = "Examples:
   blink session export --name work --output work.boxlite
   blink session export --name work --oci --output ./tools
@@ -156,69 +157,69 @@ pub(crate) enum SessionTask {
     Export {
         #[command(flatten)]
         name: Name,
-        /// The checkpoint to export [default: the disk as it is now]
+        /// The checkpoint to export [default: the current disk]
         #[arg(long, value_name = "CHECKPOINT")]
         snapshot: Option<String>,
-        /// Write an image
+        /// Export an image
         #[arg(long)]
         oci: bool,
-        /// The file [default: NAME.boxlite]; with --oci the folder or .tar file [default: NAME.oci]
+        /// The file [default: NAME.boxlite]; with --oci, the folder or .tar file [default: NAME.oci]
         #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
         output: Option<PathBuf>,
     },
-    /// Make a session from a file that 'blink session export' has written; it is not started
+    /// Create a session from a file that 'blink session export' wrote; it is not started
     ///
-    /// What the session was that was exported holds where no option says otherwise, as far as it is no more than the
-    /// defaults: a file may be anybody's. Nothing is started or fetched because it says so: 'blink pull' its image first.
-    /// Mounts, network, ports and --warm are only what options say. What was not given is in "declined" of --json.
+    /// Options that are left out are taken from the file, up to the defaults, since a file may come from anyone. Nothing is
+    /// started or downloaded: 'blink pull' its image first. Mounts, network, ports and --warm are never taken from the
+    /// file. "declined" in --json lists what the file asked for and did not get.
     Import {
         /// The file
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
-        /// The new session [default: the file's name without its ending]
+        /// The name of the session [default: the file's name without its extension]
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         options: Box<OpenOptions>,
     },
-    /// End the machine of a session; its disk stays
+    /// Stop the sandbox of a session; its disk stays
     Stop {
         #[command(flatten)]
         name: Name,
     },
-    /// Start the machine of a warm session
+    /// Start the sandbox of a warm session
     Start {
         #[command(flatten)]
         name: Name,
     },
-    /// Remove a session with its disk and its checkpoints, or one checkpoint
+    /// Remove a session with its disk and checkpoints, or a single checkpoint
     ///
-    /// Forks of it stay whole.
+    /// Forks are not affected.
     Rm {
         #[command(flatten)]
         name: Name,
         /// Remove only this checkpoint
         #[arg(long, value_name = "CHECKPOINT", conflicts_with = "force")]
         snapshot: Option<String>,
-        /// Also where its machine runs
+        /// Remove it even if it is running
         #[arg(long)]
         force: bool,
     },
-    /// Give a session another name
+    /// Rename a session
     Rename {
         #[command(flatten)]
         name: Name,
         #[command(flatten)]
         new: NewName,
     },
-    /// Show everything that is known of a session
+    /// Show all details of a session
     Inspect {
         #[command(flatten)]
         name: Name,
     },
     /// Copy a file or a folder into a session, or out of it
     ///
-    /// A folder that there is gets what is copied under its own name. Links come as they are.
+    /// If the destination is an existing folder, the source is copied into it. Symbolic links are copied as links.
     #[command(after_help = "Examples:
   blink session cp ./data work:/srv/data
   blink session cp work:/srv/result.json .")]
@@ -226,14 +227,14 @@ pub(crate) enum SessionTask {
         /// What to copy: a path of this machine, or NAME:/PATH
         #[arg(value_name = "SRC", value_hint = clap::ValueHint::AnyPath)]
         from: OsString,
-        /// Where to: NAME:/PATH, or a path of this machine
+        /// The destination: NAME:/PATH, or a path of this machine
         #[arg(value_name = "DST", value_hint = clap::ValueHint::AnyPath)]
         to: OsString,
-        /// To whom it belongs in the session: a user there, by name or id [default: the session's user]
+        /// The owner of copied files in the session: a user name or ID there [default: the session's user]
         #[arg(long, value_name = "USER")]
         user: Option<String>,
     },
-    /// Remove what no session, checkpoint or fork needs any more, and say how much that has freed
+    /// Remove data that no session, checkpoint or fork needs, and print how much space that freed
     Prune,
 }
 
@@ -268,13 +269,13 @@ pub(crate) struct OpenOptions {
     pub(crate) sandbox: SandboxOptions,
     #[command(flatten)]
     pub(crate) surroundings: Surroundings,
-    /// Keep its machine running when this command ends, with its processes
+    /// Keep it running when this command ends, with its processes
     #[arg(long)]
     pub(crate) warm: bool,
-    /// Label it, for your own use. May be repeated
+    /// Add a label, for your own use. May be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = values::label)]
     pub(crate) label: Vec<(String, String)>,
-    /// Stop its machine after so long without a call or a process, while a program has it open: 30s, 10m or 1h
+    /// Stop it after this time without use, even while a program has it open: 30s, 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = values::timeout, allow_negative_numbers = true)]
     pub(crate) idle_stop: Option<Duration>,
 }

@@ -87,7 +87,7 @@ pub(crate) async fn carry_out(
         Task::Restore { name, snapshot } => {
             sessions.restore(&name.session, &snapshot.snapshot).await
         }
-        Task::List { name } => sessions.list(&name.session).await,
+        Task::Checkpoints { name } => sessions.list(&name.session).await,
         Task::Ls => sessions.ls().await,
         Task::Fork {
             name,

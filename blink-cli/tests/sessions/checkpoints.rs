@@ -35,7 +35,7 @@ fn checkpoints_are_a_tree() {
     );
     assert_eq!(home.shell("a", &format!("cat {note}")), "first\n");
     checkpoint("third");
-    let listed = home.json(&["list", "--name", "a"]);
+    let listed = home.json(&["checkpoints", "--name", "a"]);
     let found: Vec<_> = listed
         .as_array()
         .unwrap()

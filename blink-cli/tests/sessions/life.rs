@@ -30,7 +30,7 @@ fn a_session_is_made_once_and_keeps_its_disk() {
         refusal["message"]
             .as_str()
             .unwrap()
-            .contains("the memory in MiB is nothing, not 77")
+            .contains("the memory in MiB is not set, not 77")
     );
     let refusal = home.refusal(&["open", "--name", "a", "--image", "alpine:3.20"]);
     assert_eq!(refusal["kind"], "InvalidArgument");

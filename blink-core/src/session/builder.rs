@@ -337,7 +337,7 @@ impl SessionBuilder {
         match differences.is_empty() {
             true => Ok(()),
             false => Err(Error::invalid(format!(
-                "the session {:?} was made otherwise: {}; leave that out, or remove the session first",
+                "the session {:?} was created with other options: {}; leave them out, or remove the session first",
                 self.name,
                 differences.join("; ")
             ))),

@@ -319,7 +319,7 @@ mod tests {
         );
         assert_eq!(
             differs(r#"{"warm":false,"memory_mib":64,"idle_stop":5,"boot_timeout":3}"#),
-            "the time without use after which it stops is nothing, not 5 s; the memory in MiB is 512, not 64; \
+            "the time without use after which it stops is not set, not 5 s; the memory in MiB is 512, not 64; \
              whether it stays warm is true, not false"
         );
     }

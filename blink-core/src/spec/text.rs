@@ -110,7 +110,7 @@ pub(super) fn called(field: &str) -> &str {
 /// A field's value in an error.
 pub(super) fn in_words(field: &str, value: Option<&Value>) -> String {
     match value {
-        None | Some(Value::Null) => "nothing".to_owned(),
+        None | Some(Value::Null) => "not set".to_owned(),
         Some(Value::Number(seconds)) if field == "idle_stop" => {
             format!("{} s", seconds.as_f64().unwrap_or_default())
         }
