@@ -310,7 +310,7 @@ fn options_reach_the_sandbox() {
     let home = Home::new();
     let file = home.file("seen", b"content");
     let mount = format!("{}:/mnt/seen:ro", file.display());
-    let script = "echo $A $PWD $(cat /mnt/seen) $(nproc); echo x > /mnt/seen";
+    let script = "echo $A $PWD $(cat /mnt/seen) $(nproc) $(hostname); echo x > /mnt/seen";
     let output = home.run(&[
         "--env",
         "A=b c",
@@ -320,6 +320,8 @@ fn options_reach_the_sandbox() {
         &mount,
         "--cpus",
         "1",
+        "--hostname",
+        "build.example",
         "--memory-mib",
         "256",
         "--disk-mib",
@@ -331,7 +333,7 @@ fn options_reach_the_sandbox() {
     ]);
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "b c /tmp content 1\n",
+        "b c /tmp content 1 build.example\n",
         "{}",
         said(&output)
     );
@@ -430,6 +432,7 @@ fn bad_input_is_refused_by_name() {
         (&["--timeout", "soon", "--", "true"], "soon"),
         (&["--memory-mib", "-5", "--", "true"], "-5"),
         (&["--cpus", "0", "--", "true"], "0"),
+        (&["--hostname", "a_b", "--", "true"], "a_b"),
         (&["--disk-mib", "0", "--", "true"], "disk"),
         (&["--env", "=x", "--", "true"], "environment"),
         (&["--mount", "/nowhere:/mnt", "--", "true"], "/nowhere"),

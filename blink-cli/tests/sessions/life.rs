@@ -32,6 +32,22 @@ fn a_session_is_made_once_and_keeps_its_disk() {
             .unwrap()
             .contains("the memory in MiB is not set, not 77")
     );
+    // The default is fine where it is what there is, and is asked for like anything else where it is not.
+    assert_eq!(
+        home.json(&["open", "--name", "a", "--network", "none"])["created"],
+        false
+    );
+    let mut reaching = vec!["open", "--name", "reaching", "--network", "host"];
+    reaching.extend(HOST);
+    home.json(&reaching);
+    let refusal = home.refusal(&["open", "--name", "reaching", "--network", "none"]);
+    assert!(
+        refusal["message"]
+            .as_str()
+            .unwrap()
+            .contains("the network is host, not none")
+    );
+    home.json(&["rm", "--name", "reaching"]);
     let refusal = home.refusal(&["open", "--name", "a", "--image", "alpine:3.20"]);
     assert_eq!(refusal["kind"], "InvalidArgument");
     let listed = home.json(&["ls"]);
