@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use boxlite::{BoxOptions, BoxStatus, BoxliteRuntime, LiteBox};
@@ -55,10 +55,11 @@ static BOOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 });
 
 impl MicrovmMachine {
-    /// Boots a machine. One that is not up in time, or is given up, is ended and removed.
+    /// Boots a machine, in what is left of the time for it. One that is not up by then, or is given up, is ended and removed.
     pub(super) async fn boot(
         runtime: &Arc<Runtime>,
         spec: &MachineSpec,
+        since: Instant,
         options: BoxOptions,
         secret: String,
         launcher: &Path,
@@ -86,7 +87,8 @@ impl MicrovmMachine {
                 disk.lend(&place).map_err(not_noted)?;
             }
             let filter = Filter::put(launcher, &folder)?;
-            tokio::time::timeout(spec.boot_timeout, unfinished.start(&handle))
+            let left = spec.boot_timeout.saturating_sub(since.elapsed());
+            tokio::time::timeout(left, unfinished.start(&handle))
                 .await
                 .map_err(|_| late(spec.boot_timeout, &console::tail(&folder)))??;
             filter.check()?;

@@ -25,6 +25,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -38,6 +39,9 @@ use import::MicrovmArchive;
 use machine::MicrovmMachine;
 pub(crate) use record::Record;
 use runtime::Runtime;
+
+/// How long BoxLite waits for a machine to be ready, whatever time a boot is given.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The engine, opened once.
 pub(crate) struct MicrovmEngine {
@@ -82,13 +86,29 @@ impl MicrovmEngine {
         if Disk::of(&spec.disk).exists() {
             root = self.prepare(host_image::blank).await?;
         }
-        let secret = link::new_secret()?;
         let mounts = options::Mounts {
             agent: &self.agent,
             shown: &shown,
         };
-        let options = options::describe(spec, &root, &mounts, &secret)?;
-        MicrovmMachine::boot(&self.runtime, spec, options, secret, &self.launcher).await
+        let started = Instant::now();
+        loop {
+            let secret = link::new_secret()?;
+            let options = options::describe(spec, &root, &mounts, &secret)?;
+            let (begun, launcher) = (Instant::now(), &*self.launcher);
+            let booted =
+                MicrovmMachine::boot(&self.runtime, spec, started, options, secret, launcher);
+            match booted.await {
+                // What was read for it is in memory now: the next attempt is faster.
+                Err(error)
+                    if begun.elapsed() >= ENGINE_PATIENCE
+                        && started.elapsed() < spec.boot_timeout
+                        && !spec.given_up.is_cancelled() =>
+                {
+                    tracing::debug!(%error, "a micro-VM is booted once more");
+                }
+                booted => return booted,
+            }
+        }
     }
 
     async fn prepare<T: Send + 'static>(
