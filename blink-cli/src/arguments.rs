@@ -72,7 +72,7 @@ pub(crate) enum Task {
 
 Blink uses the credentials of 'docker login'.")]
     Pull {
-        /// The image: NAME[:TAG] or NAME@DIGEST, an OCI layout folder, or a tar of one or of 'docker save'
+        /// The image: NAME, NAME:TAG or NAME@DIGEST, an OCI layout folder, or a tar of one or of 'docker save'
         image: String,
         #[command(flatten)]
         registry: RegistryArguments,
