@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::{Workplace, program, said_here};
 
-/// How this machine's own clients are told where registries are and whom to trust.
+/// Prefixes of the environment variables that configure registries and trusted certificates on this machine.
 const CLIENTS: [&str; 6] = [
     "PIP_",
     "NPM_CONFIG_",

@@ -32,9 +32,6 @@ pub(crate) const HOST_IMAGE: &str = "host";
 /// The longest host name that Linux has.
 const HOSTNAME_BYTES: usize = 64;
 
-/// The longest part of a host name between two dots.
-const HOSTNAME_LABEL_BYTES: usize = 63;
-
 /// A description of a sandbox. What is absent was not asked for, and has the default that its isolation, its image or its
 /// [`Blink`](crate::Blink) gives it.
 ///
@@ -214,7 +211,7 @@ impl SandboxSpec {
     /// As a session keeps it: with the defaults of today, whatever those of a later Blink are.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is no text, and could not be kept.
+    /// `InvalidArgument` if a variable or the working directory is not UTF-8, which a session cannot store.
     pub(crate) fn to_keep(&self) -> Result<SandboxSpec> {
         self.check_text()?;
         let resources = self.resources();
@@ -283,15 +280,7 @@ impl SandboxSpec {
 }
 
 fn is_hostname(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=HOSTNAME_LABEL_BYTES).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    name.len() <= HOSTNAME_BYTES && name.split('.').all(is_label)
+    name.len() <= HOSTNAME_BYTES && name.split('.').all(network::is_label)
 }
 
 #[cfg(test)]

@@ -66,15 +66,17 @@ fn is_address(text: &str) -> bool {
     text.parse::<Ipv4Addr>().is_ok()
 }
 
+/// Whether it can stand between two dots of a name.
+pub(super) fn is_label(label: &str) -> bool {
+    (1..=LABEL_BYTES).contains(&label.len())
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
 fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=LABEL_BYTES).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
     // An address with a number too large, or too few of them, is no name.
     let last_is_number = name
         .rsplit('.')
