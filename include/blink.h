@@ -64,7 +64,7 @@ enum blink_status
    */
   BLINK_STATUS_OK = 0,
   /**
-   * The request cannot be right; correct it.
+   * The request is invalid; correct it.
    */
   BLINK_STATUS_INVALID_ARGUMENT = 1,
   /**
@@ -72,71 +72,71 @@ enum blink_status
    */
   BLINK_STATUS_NOT_FOUND = 2,
   /**
-   * What it would make exists already.
+   * What it would create exists already.
    */
   BLINK_STATUS_ALREADY_EXISTS = 3,
   /**
-   * Somebody else has it now; try again later. The message names them.
+   * Someone else is using it; try again later. blink_error_holder() says who.
    */
   BLINK_STATUS_BUSY = 4,
   /**
-   * The isolation that was asked for cannot be had here; the message says why, and how to ask for less.
+   * The requested isolation is not available on this host; the message says why, and how to ask for less.
    */
   BLINK_STATUS_ISOLATION_UNAVAILABLE = 5,
   /**
-   * The image cannot be had; the message says what is missing, and the ways without it.
+   * The image could not be fetched; the message says what is missing, and how to do without it.
    */
   BLINK_STATUS_IMAGE_UNAVAILABLE = 6,
   /**
-   * A limit was reached: disk, memory, processes, open files. Give more, or use less.
+   * A limit was reached: disk, memory, processes, open files. Raise it, or use less.
    */
   BLINK_STATUS_RESOURCE_EXHAUSTED = 7,
   /**
-   * It took longer than it was given.
+   * It did not finish in the time it was given.
    */
   BLINK_STATUS_TIMEOUT = 8,
   /**
-   * The sandbox has ended unexpectedly; the message holds the end of its console. Make a new one.
+   * The sandbox ended unexpectedly; the message contains the end of its console. Create a new one.
    */
   BLINK_STATUS_SANDBOX_DIED = 9,
   /**
-   * The sandbox broke the rules of the protocol, and was cut off. Its program may be hostile.
+   * The sandbox violated the protocol and was disconnected. Its program may be hostile.
    */
   BLINK_STATUS_PROTOCOL = 10,
   /**
-   * Data is not what it should be; it was not used.
+   * The data is damaged; it was not used.
    */
   BLINK_STATUS_CORRUPT = 11,
   /**
-   * This version, or this sandbox, cannot do that.
+   * This version, or this sandbox, does not support the operation.
    */
   BLINK_STATUS_UNSUPPORTED = 12,
   /**
-   * A defect in Blink, or a failure of the machine that has no better kind.
+   * A bug in Blink, or a failure of the host that has no better kind.
    */
   BLINK_STATUS_INTERNAL = 13,
   /**
-   * You, or the sandbox, may not do that; use another place, or change what is permitted.
+   * You, or the sandbox, may not do that; use another path, or change its permissions.
    */
   BLINK_STATUS_PERMISSION_DENIED = 14,
   /**
-   * It is a folder, and something else is needed.
+   * The path is a directory, and something else is needed.
    */
   BLINK_STATUS_IS_A_DIRECTORY = 15,
   /**
-   * It, or a part of its path, is not a folder, and one is needed.
+   * The path, or a part of it, is not a directory, and one is needed.
    */
   BLINK_STATUS_NOT_A_DIRECTORY = 16,
   /**
-   * It is on a file system that is read-only; use another place.
+   * The file system is read-only; use another path.
    */
   BLINK_STATUS_READ_ONLY = 17,
   /**
-   * A file's name, or a path, is longer than the file system takes; use a shorter one.
+   * A file name or path is longer than the file system allows; use a shorter one.
    */
   BLINK_STATUS_NAME_TOO_LONG = 18,
   /**
-   * The folder is not empty; remove what is in it first, or remove it with all that is in it.
+   * The directory is not empty; remove its contents first, or remove it recursively.
    */
   BLINK_STATUS_DIRECTORY_NOT_EMPTY = 19,
   /**
@@ -389,8 +389,8 @@ typedef struct blink_cancel blink_cancel;
 typedef struct blink_entries blink_entries;
 
 /**
- * Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written
- * where it was cut off.
+ * Why a call failed: a status for the program, a message for a person, and what is known beside: the error number, the causes,
+ * who is using what was asked for, and what the program had written where it was cut off.
  */
 typedef struct blink_error blink_error;
 
@@ -1808,6 +1808,41 @@ const char *blink_error_message(const struct blink_error *error);
  * @return Such as ENOSPC or EISDIR. 0 where no system call failed, for NULL and what is no error.
  */
 int blink_error_errno(const struct blink_error *error);
+
+/**
+ * Whether the same call may succeed later without anyone changing anything.
+ *
+ * @param error  Borrowed. May be used from several threads at once.
+ * @return true where something was in use, or a registry could not be reached. false for NULL and what is no error.
+ */
+bool blink_error_is_retryable(const struct blink_error *error);
+
+/**
+ * What has caused an error, which its message includes: cause 0 is the nearest, the last one the root.
+ *
+ * @param error  Borrowed. May be used from several threads at once.
+ * @param index  From 0.
+ * @return Text in UTF-8, there until the error is freed. NULL where there are no more, for NULL and what is no error.
+ */
+const char *blink_error_cause(const struct blink_error *error,
+                              size_t index);
+
+/**
+ * A process that is using what was asked for, where the status is BLINK_STATUS_BUSY.
+ *
+ * @param error    Borrowed. May be used from several threads at once.
+ * @param index    From 0.
+ * @param command  May be NULL. Set to the beginning of the process's command line, there until the error is freed; "" where
+ *                 that could not be read. NULL where the return value is -1.
+ * @return The process's number on this host; 0 where it could not be told. -1 where there are no more, for NULL and what is no
+ *         error.
+ *
+ * # Safety
+ * `command` is NULL or can be written.
+ */
+int64_t blink_error_holder(const struct blink_error *error,
+                           size_t index,
+                           const char **command);
 
 /**
  * What the program had written when it was cut off.

@@ -4,9 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use blink_core::{Blink, Hypervisor, Report};
-use serde_json::json;
 
-use crate::failure::{Failure, print_json, print_text};
+use crate::failure::{Failure, print_json, print_text, to_json};
 use crate::progress;
 
 /// The exit code where no isolation works.
@@ -20,7 +19,7 @@ pub(crate) async fn doctor(json: bool, home: Option<PathBuf>) -> Result<i32, Fai
     let blink = builder.build().await?;
     let report = progress::shown("trying each isolation", blink_core::doctor(&blink)).await;
     let printed = match json {
-        true => print_json(&line(&report))?,
+        true => print_json(&line(&report)?)?,
         false => print_text(&page(&report))?,
     };
     if printed != 0 {
@@ -30,33 +29,11 @@ pub(crate) async fn doctor(json: bool, home: Option<PathBuf>) -> Result<i32, Fai
     Ok(if works { 0 } else { EXIT_NOTHING_WORKS })
 }
 
-fn line(report: &Report) -> serde_json::Value {
-    let isolation: Vec<_> = report
-        .checks
-        .iter()
-        .map(|check| {
-            let problem = check.problem.as_ref();
-            json!({
-                "name": check.isolation.name(),
-                "works": check.works(),
-                "elapsed_ms": u64::try_from(check.elapsed.as_millis()).unwrap_or(u64::MAX),
-                "kind": problem.map(|problem| problem.kind().name()),
-                "problem": problem.map(blink_core::Error::message),
-            })
-        })
-        .collect();
-    json!({
-        "event": "doctor",
-        "version": env!("CARGO_PKG_VERSION"),
-        "isolation": isolation,
-        "hypervisor": {
-            "usable": report.hypervisor.is_usable(),
-            "tried": report.hypervisor != Hypervisor::Untried,
-            "problem": report.hypervisor.reason(),
-        },
-        "root": report.root,
-        "control_groups": report.control_groups,
-    })
+fn line(report: &Report) -> Result<serde_json::Value, Failure> {
+    let mut line = to_json(report)?;
+    line["event"] = "doctor".into();
+    line["version"] = env!("CARGO_PKG_VERSION").into();
+    Ok(line)
 }
 
 fn page(report: &Report) -> String {

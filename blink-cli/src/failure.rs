@@ -14,20 +14,31 @@ pub(crate) const EXIT_BLINK_FAILED: i32 = 125;
 /// The exit code of a program whose standard output was closed: what a shell reports for SIGPIPE.
 pub(crate) const EXIT_BROKEN_PIPE: i32 = 128 + 13;
 
-/// A failure of Blink's: its kind, and a sentence for a person.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    kind: ErrorKind,
-    message: String,
-    errno: Option<i32>,
+/// A failure of the library, or of the command itself.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Failure {
+    Library(blink_core::Error),
+    Own {
+        kind: ErrorKind,
+        message: String,
+        retryable: bool,
+    },
 }
 
 impl Failure {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Failure {
-        Failure {
+        Failure::Own {
             kind,
             message: message.into(),
-            errno: None,
+            retryable: false,
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Failure::Library(error) => error.message(),
+            Failure::Own { message, .. } => message,
         }
     }
 
@@ -41,14 +52,9 @@ impl Failure {
 
     /// Tells the user, and returns the exit code.
     pub(crate) fn report(&self, json: bool) -> i32 {
-        warn(&self.message);
+        warn(self.message());
         if json {
-            let mut event =
-                json!({"event": "error", "kind": self.kind.name(), "message": self.message});
-            if let Some(errno) = self.errno {
-                event["errno"] = errno.into();
-            }
-            let _ = print_json(&event);
+            let _ = print_event("error", self);
         }
         EXIT_BLINK_FAILED
     }
@@ -56,10 +62,7 @@ impl Failure {
 
 impl From<blink_core::Error> for Failure {
     fn from(error: blink_core::Error) -> Failure {
-        Failure {
-            errno: error.errno(),
-            ..Failure::new(error.kind(), error.message())
-        }
+        Failure::Library(error)
     }
 }
 

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use blink_wire::{ExitReport, Spawn, TtySize};
 use bytes::Bytes;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
+use crate::json;
 
 /// Captured output has this limit unless told otherwise: larger than what people mean to capture, and small enough
 /// for many captures at once.
@@ -262,11 +264,12 @@ pub(crate) fn check_variable(name: &OsStr, value: &OsStr) -> Result<()> {
 }
 
 /// How a program ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExitStatus {
     /// Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 where there is no
     /// such program, 126 where it may not be executed.
+    #[serde(rename = "exit_code")]
     pub code: i32,
     /// The signal that ended it.
     pub signal: Option<i32>,
@@ -275,8 +278,10 @@ pub struct ExitStatus {
     /// It was killed because the sandbox was over this limit: `memory` or `disk`.
     pub over_limit: Option<&'static str>,
     /// Why it could not be started, where `code` is 126 or 127 for that reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// From its start to its end.
+    #[serde(rename = "duration_ms", serialize_with = "json::millis")]
     pub duration: Duration,
 }
 
@@ -326,6 +331,30 @@ pub struct Output {
     pub stderr_bytes: u64,
     /// The isolation that it really ran with.
     pub isolation: Isolation,
+}
+
+impl Serialize for Output {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            #[serde(flatten)]
+            written: json::Written<'a>,
+            #[serde(flatten)]
+            status: &'a ExitStatus,
+            truncated: bool,
+            isolation: Isolation,
+        }
+        let shown = Shown {
+            written: json::Written::new(
+                (&self.stdout, self.stdout_bytes),
+                (&self.stderr, self.stderr_bytes),
+            ),
+            status: &self.status,
+            truncated: self.truncated(),
+            isolation: self.isolation,
+        };
+        shown.serialize(serializer)
+    }
 }
 
 impl Output {

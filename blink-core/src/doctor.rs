@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Serialize, Serializer};
+
 use crate::blink::Blink;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind};
 use crate::hypervisor::{self, Hypervisor};
 use crate::isolation::{Isolation, IsolationChoice};
+use crate::json;
 
 /// How long a trial may take: as long as a boot may, which takes a third of that on a host that is emulated itself.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,11 +33,35 @@ impl Check {
     }
 }
 
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            name: Isolation,
+            works: bool,
+            #[serde(serialize_with = "json::millis")]
+            elapsed_ms: Duration,
+            kind: Option<ErrorKind>,
+            problem: Option<&'a str>,
+        }
+        let problem = self.problem.as_ref();
+        let shown = Shown {
+            name: self.isolation,
+            works: self.works(),
+            elapsed_ms: self.elapsed,
+            kind: problem.map(Error::kind),
+            problem: problem.map(Error::message),
+        };
+        shown.serialize(serializer)
+    }
+}
+
 /// What works on this machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// One for each isolation, the strongest first.
+    #[serde(rename = "isolation")]
     pub checks: Vec<Check>,
     /// Whether the machine's hypervisor can run a kernel, which micro-VMs need.
     pub hypervisor: Hypervisor,

@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::engine::tree::Tree;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Holder};
 use crate::withheld::Withheld;
 
 /// How long others are waited for that hold a lock for a moment: one that is stopped meanwhile is not waited for longer.
@@ -53,7 +53,20 @@ pub(crate) struct FileLock {
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) holder: Holder,
+    pub(crate) patience: Duration,
 }
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "in use by {}, and was for all of {:.0?}; try again when that has ended, or end it",
+            self.holder, self.patience
+        )
+    }
+}
+
+impl std::error::Error for Held {}
 
 /// Why there is no lock.
 #[derive(Debug)]
@@ -64,15 +77,11 @@ pub(crate) enum NotLocked {
 
 impl NotLocked {
     /// The failure of what the lock is for, such as `Blink's home /x`.
-    pub(crate) fn into_error(self, what: impl fmt::Display, patience: Duration) -> Error {
+    pub(crate) fn into_error(self, what: impl fmt::Display) -> Error {
         match self {
-            NotLocked::Held(Held { holder }) => Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "{what} is in use by {holder}, and was for all of {patience:.0?}; try again when that has ended, or end \
-                     it"
-                ),
-            ),
+            NotLocked::Held(held) => {
+                Error::new(ErrorKind::Busy, format!("{what} is {held}")).held_by([held.holder])
+            }
             NotLocked::Failed(error) => Error::io(format!("{what} cannot be locked"), &error),
         }
     }
@@ -89,8 +98,8 @@ impl FileLock {
         let file = Withheld::new(file);
         while !lock(file.file(), share).map_err(NotLocked::Failed)? {
             if Instant::now() >= deadline {
-                let holder = Holder::of(file.file());
-                return Err(NotLocked::Held(Held { holder }));
+                let holder = holder(file.file());
+                return Err(NotLocked::Held(Held { holder, patience }));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -179,40 +188,20 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whoever has a lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Holder(Option<i32>);
-
-impl Holder {
-    /// Who has the lock of a file: whoever has signed it, if that is alive, or else whoever is seen to have it.
-    pub(crate) fn of(file: &File) -> Holder {
-        Holder(Signature::read(file).or_else(|| {
-            let metadata = file.metadata().ok()?;
-            seen_holder(&metadata, "FLOCK")
-        }))
-    }
-
-    /// Who has a lock of the other kind, such as SQLite's, on a file. The file is not opened: closing it would let go of all
-    /// locks that this process has on it.
-    pub(crate) fn of_records(path: &Path) -> Holder {
-        let metadata = fs::symlink_metadata(path).ok();
-        Holder(metadata.and_then(|metadata| seen_holder(&metadata, "POSIX")))
-    }
+/// Who has the lock of a file: whoever has signed it, if that is alive, or else whoever is seen to have it.
+pub(crate) fn holder(file: &File) -> Holder {
+    let pid = Signature::read(file).or_else(|| {
+        let metadata = file.metadata().ok()?;
+        seen_holder(&metadata, "FLOCK")
+    });
+    Holder::of_process(pid)
 }
 
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(pid) if u32::try_from(pid) == Ok(std::process::id()) => {
-                write!(f, "this process (pid {pid})")
-            }
-            Some(pid) => match command_of(pid) {
-                Some(command) => write!(f, "another process (pid {pid}: {command})"),
-                None => write!(f, "another process (pid {pid})"),
-            },
-            None => f.write_str("another process"),
-        }
-    }
+/// Who has a lock of the other kind, such as SQLite's, on a file. The file is not opened: closing it would let go of all
+/// locks that this process has on it.
+pub(crate) fn holder_of_records(path: &Path) -> Holder {
+    let metadata = fs::symlink_metadata(path).ok();
+    Holder::of_process(metadata.and_then(|metadata| seen_holder(&metadata, "POSIX")))
 }
 
 /// The number and the start of a process: numbers are used again.
@@ -229,19 +218,19 @@ impl Signature {
     }
 
     /// Who has signed, if that is alive.
-    fn read(file: &File) -> Option<i32> {
+    fn read(file: &File) -> Option<u32> {
         let mut text = [0; 64];
         let length = file.read_at(&mut text, 0).ok()?;
         let text = std::str::from_utf8(&text[..length]).ok()?;
         let mut numbers = text.split_ascii_whitespace();
-        let pid = numbers.next()?.parse().ok()?;
+        let pid: u32 = numbers.next()?.parse().ok()?;
         let started: u64 = numbers.next()?.parse().ok()?;
-        (Tree::of(pid)?.started() == started).then_some(pid)
+        (Tree::of(pid.try_into().ok()?)?.started() == started).then_some(pid)
     }
 }
 
 /// Looks at all descriptors that this process may see for the one with the lock.
-fn seen_holder(file: &fs::Metadata, kind: &str) -> Option<i32> {
+fn seen_holder(file: &fs::Metadata, kind: &str) -> Option<u32> {
     let inode = format!(":{} ", file.ino());
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process
@@ -273,20 +262,6 @@ fn seen_holder(file: &fs::Metadata, kind: &str) -> Option<i32> {
     None
 }
 
-/// The command of a process, for people who wait.
-fn command_of(pid: i32) -> Option<String> {
-    const LONGEST: usize = 80;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let command: String = String::from_utf8_lossy(&command)
-        .trim_end_matches('\0')
-        .replace('\0', " ")
-        .chars()
-        .filter(|letter| !letter.is_control())
-        .take(LONGEST)
-        .collect();
-    (!command.is_empty()).then_some(command)
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -298,7 +273,7 @@ mod tests {
     fn held(path: &Path) -> String {
         match FileLock::take(open(path).unwrap(), Share::Alone, SHORT) {
             Err(error) => {
-                let error = error.into_error("the thing", SHORT);
+                let error = error.into_error("the thing");
                 assert_eq!(error.kind(), ErrorKind::Busy);
                 error.message().to_owned()
             }

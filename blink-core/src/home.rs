@@ -181,10 +181,8 @@ impl Home {
                 return Err(Error::io(what, &error));
             }
             Err(NotLocked::Held(held)) => {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("the sandbox {id} belongs to {}", held.holder),
-                ));
+                let message = format!("the sandbox {id} belongs to {}", held.holder);
+                return Err(Error::new(ErrorKind::Busy, message).held_by([held.holder]));
             }
         };
         if lifetime == Lifetime::Process || Lifetime::of(&path) != lifetime {
@@ -219,7 +217,7 @@ impl Home {
         let what = format!("Blink's home {}", self.path.display());
         let folder = File::open(self.sandboxes())
             .map_err(|error| Error::io(format!("{what} cannot be locked"), &error))?;
-        FileLock::take(folder, share, PATIENCE).map_err(|error| error.into_error(what, PATIENCE))
+        FileLock::take(folder, share, PATIENCE).map_err(|error| error.into_error(what))
     }
 
     /// The ids of the detached sandboxes.
@@ -284,7 +282,7 @@ impl SandboxFolder {
         // A sweep that found the folder without its lock, half removed, would make a new one in it.
         let removing = FileLock::take(folder, Share::Shared, PATIENCE).map_err(|error| {
             let what = format!("the folder of sandboxes {}", parent.display());
-            error.into_error(what, PATIENCE)
+            error.into_error(what)
         })?;
         blink_archive::remove_tree(removing.file().as_fd(), self.id.as_ref()).map_err(|error| {
             Error::new(

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// An isolation that a sandbox really has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Isolation {
     /// A kernel of its own, in a virtual machine.

@@ -42,6 +42,7 @@ mod hypervisor;
 pub mod image;
 mod images;
 mod isolation;
+mod json;
 #[cfg(test)]
 mod limits_table;
 mod link;
@@ -65,7 +66,7 @@ pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, ExitStatus, Output, Stdin
 pub use connection::Connection;
 pub use doctor::{Check, Report, doctor};
 pub use engine::Consistency;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Holder, Result};
 
 pub use files::{DirEntry, FileReader, FileType, FileWriter, Files, Metadata, WriteOptions};
 pub use hypervisor::Hypervisor;

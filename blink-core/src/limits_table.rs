@@ -29,7 +29,7 @@ const INTERNAL: &[&str] = &[
     "blink-archive/src/format/header.rs LONGEST_NAME",
     "blink-core/src/child.rs OUTPUT_LIMIT_BYTES",
     "blink-core/src/engine/microvm/owner.rs LONGEST",
-    "blink-core/src/file_lock.rs LONGEST",
+    "blink-core/src/error/holder.rs LONGEST",
     "blink-core/src/engine/host_root/packages.rs LARGEST",
     "blink-core/src/usage.rs LONGEST",
     "blink-guest/src/launch/mod.rs LONGEST",

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use blink_core::{ErrorKind, Output};
+use blink_core::{ErrorKind, Holder, Output};
 
 use crate::error::blink_error;
 use crate::handle::{Handle, give};
@@ -22,6 +22,9 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// 0 where no system call failed.
     pub(crate) errno: i32,
+    pub(crate) retryable: bool,
+    pub(crate) causes: Vec<String>,
+    pub(crate) holders: Vec<Holder>,
     /// Boxed, so that results stay small.
     pub(crate) output: Option<Box<Output>>,
 }
@@ -32,6 +35,9 @@ impl Failure {
             status,
             message: message.into(),
             errno: 0,
+            retryable: false,
+            causes: Vec::new(),
+            holders: Vec::new(),
             output: None,
         }
     }
@@ -66,6 +72,9 @@ impl From<blink_core::Error> for Failure {
             status: blink_status::of(error.kind()),
             message: error.message().to_owned(),
             errno: error.errno().unwrap_or_default(),
+            retryable: error.is_retryable(),
+            causes: error.causes().collect(),
+            holders: error.holders().to_vec(),
             output: error.output().cloned().map(Box::new),
         }
     }

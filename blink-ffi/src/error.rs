@@ -1,6 +1,8 @@
-//! Why a call failed, for a person.
+//! Why a call failed.
 
 use std::ffi::{CString, c_char, c_int};
+
+use blink_core::Holder;
 
 use crate::call::{Failure, quietly};
 use crate::handle::{self, Lent};
@@ -8,12 +10,15 @@ use crate::output::blink_output;
 use crate::status::blink_status;
 use crate::text::cut;
 
-/// Why a call failed: a status, a sentence for a person, the error number behind it, and what the program had written
-/// where it was cut off.
+/// Why a call failed: a status for the program, a message for a person, and what is known beside: the error number, the causes,
+/// who is using what was asked for, and what the program had written where it was cut off.
 pub struct blink_error {
     status: blink_status,
     message: CString,
     errno: c_int,
+    retryable: bool,
+    causes: Vec<CString>,
+    holders: Vec<(i64, CString)>,
     output: Option<Lent<blink_output>>,
 }
 
@@ -24,9 +29,17 @@ impl blink_error {
             status: failure.status,
             message: cut(failure.message),
             errno: failure.errno,
+            retryable: failure.retryable,
+            causes: failure.causes.into_iter().map(cut).collect(),
+            holders: failure.holders.into_iter().map(told).collect(),
             output: output.map(Lent::new),
         }
     }
+}
+
+fn told(holder: Holder) -> (i64, CString) {
+    let pid = holder.pid.map_or(0, i64::from);
+    (pid, cut(holder.command.unwrap_or_default()))
 }
 
 /// Says what the caller can do about an error.
@@ -58,6 +71,62 @@ pub extern "C" fn blink_error_message(error: *const blink_error) -> *const c_cha
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_errno(error: *const blink_error) -> c_int {
     quietly(0, || handle::get(error).map_or(0, |error| error.errno))
+}
+
+/// Whether the same call may succeed later without anyone changing anything.
+///
+/// @param error  Borrowed. May be used from several threads at once.
+/// @return true where something was in use, or a registry could not be reached. false for NULL and what is no error.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_is_retryable(error: *const blink_error) -> bool {
+    quietly(false, || {
+        handle::get(error).is_ok_and(|error| error.retryable)
+    })
+}
+
+/// What has caused an error, which its message includes: cause 0 is the nearest, the last one the root.
+///
+/// @param error  Borrowed. May be used from several threads at once.
+/// @param index  From 0.
+/// @return Text in UTF-8, there until the error is freed. NULL where there are no more, for NULL and what is no error.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_error_cause(error: *const blink_error, index: usize) -> *const c_char {
+    quietly(std::ptr::null(), || {
+        let error = handle::get(error).ok();
+        let cause = error.as_ref().and_then(|error| error.causes.get(index));
+        cause.map_or(std::ptr::null(), |cause| cause.as_ptr())
+    })
+}
+
+/// A process that is using what was asked for, where the status is BLINK_STATUS_BUSY.
+///
+/// @param error    Borrowed. May be used from several threads at once.
+/// @param index    From 0.
+/// @param command  May be NULL. Set to the beginning of the process's command line, there until the error is freed; "" where
+///                 that could not be read. NULL where the return value is -1.
+/// @return The process's number on this host; 0 where it could not be told. -1 where there are no more, for NULL and what is no
+///         error.
+///
+/// # Safety
+/// `command` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_error_holder(
+    error: *const blink_error,
+    index: usize,
+    command: *mut *const c_char,
+) -> i64 {
+    let (pid, text) = quietly((-1, std::ptr::null()), || {
+        let error = handle::get(error).ok();
+        let holder = error.as_ref().and_then(|error| error.holders.get(index));
+        holder.map_or((-1, std::ptr::null()), |(pid, command)| {
+            (*pid, command.as_ptr())
+        })
+    });
+    if !command.is_null() {
+        // SAFETY: the caller says that it can be written.
+        unsafe { command.write(text) };
+    }
+    pid
 }
 
 /// What the program had written when it was cut off.

@@ -11,43 +11,43 @@ use blink_core::ErrorKind;
 pub enum blink_status {
     /// It succeeded.
     Ok = 0,
-    /// The request cannot be right; correct it.
+    /// The request is invalid; correct it.
     InvalidArgument = 1,
     /// What it names does not exist.
     NotFound = 2,
-    /// What it would make exists already.
+    /// What it would create exists already.
     AlreadyExists = 3,
-    /// Somebody else has it now; try again later. The message names them.
+    /// Someone else is using it; try again later. blink_error_holder() says who.
     Busy = 4,
-    /// The isolation that was asked for cannot be had here; the message says why, and how to ask for less.
+    /// The requested isolation is not available on this host; the message says why, and how to ask for less.
     IsolationUnavailable = 5,
-    /// The image cannot be had; the message says what is missing, and the ways without it.
+    /// The image could not be fetched; the message says what is missing, and how to do without it.
     ImageUnavailable = 6,
-    /// A limit was reached: disk, memory, processes, open files. Give more, or use less.
+    /// A limit was reached: disk, memory, processes, open files. Raise it, or use less.
     ResourceExhausted = 7,
-    /// It took longer than it was given.
+    /// It did not finish in the time it was given.
     Timeout = 8,
-    /// The sandbox has ended unexpectedly; the message holds the end of its console. Make a new one.
+    /// The sandbox ended unexpectedly; the message contains the end of its console. Create a new one.
     SandboxDied = 9,
-    /// The sandbox broke the rules of the protocol, and was cut off. Its program may be hostile.
+    /// The sandbox violated the protocol and was disconnected. Its program may be hostile.
     Protocol = 10,
-    /// Data is not what it should be; it was not used.
+    /// The data is damaged; it was not used.
     Corrupt = 11,
-    /// This version, or this sandbox, cannot do that.
+    /// This version, or this sandbox, does not support the operation.
     Unsupported = 12,
-    /// A defect in Blink, or a failure of the machine that has no better kind.
+    /// A bug in Blink, or a failure of the host that has no better kind.
     Internal = 13,
-    /// You, or the sandbox, may not do that; use another place, or change what is permitted.
+    /// You, or the sandbox, may not do that; use another path, or change its permissions.
     PermissionDenied = 14,
-    /// It is a folder, and something else is needed.
+    /// The path is a directory, and something else is needed.
     IsADirectory = 15,
-    /// It, or a part of its path, is not a folder, and one is needed.
+    /// The path, or a part of it, is not a directory, and one is needed.
     NotADirectory = 16,
-    /// It is on a file system that is read-only; use another place.
+    /// The file system is read-only; use another path.
     ReadOnly = 17,
-    /// A file's name, or a path, is longer than the file system takes; use a shorter one.
+    /// A file name or path is longer than the file system allows; use a shorter one.
     NameTooLong = 18,
-    /// The folder is not empty; remove what is in it first, or remove it with all that is in it.
+    /// The directory is not empty; remove its contents first, or remove it recursively.
     DirectoryNotEmpty = 19,
     /// The call was cancelled.
     Cancelled = 100,

@@ -27,13 +27,11 @@ fn statuses_are_those_of_the_table() {
         // SAFETY: it is a static string.
         let shown = unsafe { CStr::from_ptr(blink_status_name(number)) };
         assert_eq!(shown.to_str().unwrap(), c_name);
-        let rust = ErrorKind::ALL
-            .into_iter()
-            .find(|known| known.name() == kind);
+        let rust = ErrorKind::ALL.iter().find(|known| known.name() == kind);
         match rust {
             Some(rust) => {
                 assert_eq!(i32::from(rust.code()), number);
-                assert_eq!(blink_status::of(rust), status);
+                assert_eq!(blink_status::of(*rust), status);
             }
             None => assert_eq!(kind, "-"),
         }

@@ -1,9 +1,12 @@
 //! Failures on their way to Python.
 
+use std::error::Error;
+
 use blink_core::ErrorKind;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::values;
 
@@ -64,6 +67,10 @@ impl From<Failure> for PyErr {
                 if let Some(path) = error.path() {
                     raised.value(py).setattr("filename", path.as_os_str())?;
                 }
+                let value = raised.value(py);
+                value.setattr("retryable", error.is_retryable())?;
+                value.setattr("holders", holders(py, error)?)?;
+                raised.set_cause(py, error.source().map(|cause| exception_of(py, cause)));
                 Ok(raised)
             }
             Failure::Own(kind, message) => raise(py, *kind, message, None),
@@ -71,6 +78,37 @@ impl From<Failure> for PyErr {
         });
         raised.unwrap_or_else(|error| error)
     }
+}
+
+/// What caused a failure, with what caused that: an `OSError` where a system call failed.
+fn exception_of(py: Python<'_>, cause: &(dyn Error + 'static)) -> PyErr {
+    let text = blink_core::terminal::escape_text(&cause.to_string()).into_owned();
+    let errno = cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::raw_os_error);
+    let exception = match errno {
+        // Python has the text of each number itself.
+        Some(errno) => match os_error(py, errno) {
+            Ok(exception) => exception,
+            Err(_) => PyOSError::new_err((errno, text)),
+        },
+        None => PyRuntimeError::new_err(text),
+    };
+    exception.set_cause(py, cause.source().map(|cause| exception_of(py, cause)));
+    exception
+}
+
+fn os_error(py: Python<'_>, errno: i32) -> PyResult<PyErr> {
+    let text = py.import("os")?.call_method1("strerror", (errno,))?;
+    Ok(PyOSError::new_err((errno, text.unbind())))
+}
+
+fn holders<'py>(py: Python<'py>, error: &blink_core::Error) -> PyResult<Bound<'py, PyTuple>> {
+    static HOLDER: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = HOLDER.import(py, "blink.errors", "Holder")?;
+    let holders = error.holders().iter();
+    let holders = holders.map(|holder| class.call1((holder.pid, holder.command.as_deref())));
+    PyTuple::new(py, holders.collect::<PyResult<Vec<_>>>()?)
 }
 
 fn raise(
@@ -84,7 +122,7 @@ fn raise(
     let class = classes
         .get_item(kind.name())?
         .or(classes.get_item(ErrorKind::Internal.name())?)
-        .ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err(message.to_owned()))?;
+        .ok_or_else(|| PyRuntimeError::new_err(message.to_owned()))?;
     let exception = class.call1((message,))?;
     exception.setattr("output", output)?;
     Ok(PyErr::from_value(exception))

@@ -142,6 +142,43 @@ static void internal(blink *all)
     blink_sandbox_free(sandbox);
 }
 
+/* What is known of a failure beside its status and its message. */
+static void details(blink *all)
+{
+    blink_error *err = NULL;
+    const char *command = "";
+    blink_sandbox *sandbox = make_sandbox(all);
+    blink_files *files;
+    OK(blink_sandbox_files(sandbox, &files, &err));
+    CHECK(blink_files_upload(files, "/no/such/file", "/tmp/x", NULL, &err) == BLINK_STATUS_NOT_FOUND);
+    CHECK(strstr(blink_error_cause(err, 0), "No such file") != NULL && blink_error_cause(err, 1) == NULL);
+    CHECK(!blink_error_is_retryable(err));
+    CHECK(blink_error_holder(err, 0, &command) == -1 && command == NULL);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_error_status(err));
+    blink_files_free(files);
+    bool one_owner = strcmp(blink_sandbox_isolation(sandbox), "microvm") == 0;
+    blink_sandbox_free(sandbox);
+    CHECK(!blink_error_is_retryable(NULL) && blink_error_cause(NULL, 0) == NULL);
+    CHECK(blink_error_holder(NULL, 0, NULL) == -1);
+    if (one_owner)
+        return;
+
+    /* Another Blink is another user of a session, though it is in the same process. */
+    blink *other = open_blink();
+    blink_session *session, *taken;
+    OK(blink_session_open(all, "held", NULL, NULL, &session, &err));
+    OK(blink_session_take(other, "held", 0, NULL, &taken, &err));
+    CHECK(blink_session_remove(taken, &err) == BLINK_STATUS_BUSY);
+    CHECK(blink_error_is_retryable(err));
+    CHECK(blink_error_holder(err, 0, &command) == getpid() && command[0] != '\0');
+    CHECK(blink_error_holder(err, 1, NULL) == -1);
+    FAILS(BLINK_STATUS_BUSY, blink_error_status(err));
+    blink_session_free(taken);
+    blink_close(other);
+    OK(blink_session_remove(session, &err));
+    blink_session_free(session);
+}
+
 /* Answers whoever calls with what no agent says. */
 static void *talk_nonsense(void *listener)
 {
@@ -201,6 +238,7 @@ void test_errors(void)
     resource_exhausted(all);
     file_kinds(all);
     internal(all);
+    details(all);
     protocol(all);
     blink_close(all);
 }

@@ -65,10 +65,24 @@ def test_already_exists_and_busy(library: Blink, home: Path) -> None:
             assert again.id == session.id
         with (
             blink.Blink(home=home, isolation=ENGINE) as other,  # type: ignore[arg-type]
-            pytest.raises(blink.Busy, match=f"this very process .*{os.getpid()}"),
+            pytest.raises(blink.Busy, match=f"this very process .*{os.getpid()}") as raised,
         ):
             other.take_session("taken", patience=0).remove()
+        assert raised.value.retryable
+        assert [holder.pid for holder in raised.value.holders] == [os.getpid()]
+        assert "python" in (raised.value.holders[0].command or "")
         session.remove()
+
+
+def test_the_cause_of_a_failure_is_its_cause(library: Blink, tmp_path: Path) -> None:
+    with library.sandbox() as sandbox, pytest.raises(blink.NotFound) as raised:
+        sandbox.files.upload(tmp_path / "none", "/tmp/none")
+    cause = raised.value.__cause__
+    assert type(cause) is FileNotFoundError
+    assert (cause.errno, cause.strerror) == (errno.ENOENT, os.strerror(errno.ENOENT))
+    assert cause.__cause__ is None
+    assert not raised.value.retryable
+    assert raised.value.holders == ()
 
 
 def test_isolation_unavailable(library: Blink) -> None:

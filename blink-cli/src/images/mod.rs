@@ -5,15 +5,12 @@ mod list;
 use std::path::PathBuf;
 
 use blink_core::Blink;
-use blink_core::image::{Removed, StoredImage};
+use blink_core::image::Removed;
 use indicatif::HumanBytes;
-use serde::Serialize;
-use serde_json::json;
 
 use crate::arguments::RegistryArguments;
 use crate::failure::{Failure, print_event, print_json, print_text, to_json};
 use crate::progress::{self, Sign};
-use crate::time;
 
 /// Fetches an image.
 pub(crate) async fn pull(
@@ -26,11 +23,10 @@ pub(crate) async fn pull(
     let sign = Sign::new(format!("fetching {image}"));
     let pull = blink.pull(image).progress(sign.image()).run();
     let image = sign.shown(pull).await?;
-    let told = Told::new(&image);
     if json {
-        return print_event("image_pulled", &told);
+        return print_event("image_pulled", &image);
     }
-    let name = told.reference.unwrap_or("(without a name)");
+    let name = image.reference.as_deref().unwrap_or("(without a name)");
     let size = HumanBytes(image.size_bytes);
     print_text(&format!("{name}\n{} ({size})\n", image.digest))
 }
@@ -39,8 +35,7 @@ pub(crate) async fn pull(
 pub(crate) async fn list(json: bool, home: Option<PathBuf>) -> Result<i32, Failure> {
     let images = open(home).await?.images().await?;
     if json {
-        let told: Vec<_> = images.iter().map(Told::new).collect();
-        return print_json(&to_json(&told)?);
+        return print_json(&to_json(&images)?);
     }
     print_text(&list::table(&images, std::time::SystemTime::now()))
 }
@@ -86,12 +81,7 @@ async fn open(home: Option<PathBuf>) -> Result<Blink, Failure> {
 
 fn print_removed(event: &str, removed: &Removed, json: bool) -> Result<i32, Failure> {
     if json {
-        let told = json!({
-            "references": removed.references,
-            "digests": removed.digests,
-            "freed_bytes": removed.freed_bytes,
-        });
-        return print_event(event, &told);
+        return print_event(event, removed);
     }
     let mut text = String::new();
     for reference in &removed.references {
@@ -102,26 +92,4 @@ fn print_removed(event: &str, removed: &Removed, json: bool) -> Result<i32, Fail
     }
     text += &format!("{} are free again\n", HumanBytes(removed.freed_bytes));
     print_text(&text)
-}
-
-/// An image as the user is told of it.
-#[derive(Serialize)]
-struct Told<'a> {
-    reference: Option<&'a str>,
-    digest: &'a str,
-    size_bytes: u64,
-    pulled_at: String,
-    used_at: String,
-}
-
-impl<'a> Told<'a> {
-    fn new(image: &'a StoredImage) -> Told<'a> {
-        Told {
-            reference: image.reference.as_deref(),
-            digest: &image.digest,
-            size_bytes: image.size_bytes,
-            pulled_at: time::rfc_3339(image.pulled_at),
-            used_at: time::rfc_3339(image.used_at),
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use blink_core::{Checkpoint, CheckpointOptions, Lineage};
 use indicatif::HumanBytes;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Sessions;
 use crate::failure::{Failure, print_json, print_text, to_json};
@@ -31,7 +31,7 @@ impl Sessions {
             made.consistency.name(),
             HumanBytes(made.size_bytes)
         );
-        let mut more = told(&made);
+        let mut more = to_json(&made)?;
         // The name is the session's.
         more["name"] = name.into();
         more["snapshot"] = made.name.as_str().into();
@@ -53,12 +53,13 @@ impl Sessions {
     pub(super) async fn list(&self, name: &str) -> Result<i32, Failure> {
         let lineage = self.blink.session_lineage(name).await?;
         if self.json {
-            let all = lineage.checkpoints.iter().map(|checkpoint| {
-                let mut told = told(checkpoint);
-                told["current"] = (Some(&checkpoint.name) == lineage.current.as_ref()).into();
-                told
-            });
-            return print_json(&to_json(&all.collect::<Vec<_>>())?);
+            let mut all = to_json(&lineage.checkpoints)?;
+            for checkpoint in all.as_array_mut().into_iter().flatten() {
+                let is_current =
+                    lineage.current.is_some() && checkpoint["name"] == to_json(&lineage.current)?;
+                checkpoint["current"] = is_current.into();
+            }
+            return print_json(&all);
         }
         print_text(&tree(name, &lineage, SystemTime::now()))
     }
@@ -103,16 +104,6 @@ impl Sessions {
         let more = json!({"forked_from": origin, "id": info.id});
         self.tell("session_forked", &info.name, info.isolation, more, &words)
     }
-}
-
-fn told(checkpoint: &Checkpoint) -> Value {
-    json!({
-        "name": checkpoint.name,
-        "consistency": checkpoint.consistency.name(),
-        "size_bytes": checkpoint.size_bytes,
-        "parent": checkpoint.parent,
-        "created_at": time::rfc_3339(checkpoint.created_at),
-    })
 }
 
 /// The session, and below it its checkpoints, each below the one that came before it.

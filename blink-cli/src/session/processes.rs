@@ -2,12 +2,11 @@
 
 use blink_core::terminal::escape_line;
 use blink_core::{ErrorKind, ExitStatus, ProcessInfo, SessionProcesses};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Sessions;
 use crate::failure::{Failure, print_json, print_text, print_to_stdout, to_json};
 use crate::run::hold::Ending;
-use crate::run::result::shown;
 use crate::table;
 
 /// A command line is not shown beyond this: a table is for one look.
@@ -28,8 +27,7 @@ impl Sessions {
             },
         };
         if self.json {
-            let told: Vec<Value> = processes.iter().map(told).collect();
-            return print_json(&to_json(&told)?);
+            return print_json(&to_json(&processes)?);
         }
         print_text(&table(&processes))
     }
@@ -39,32 +37,14 @@ impl Sessions {
         let processes = self.processes_of(name).await?;
         find(&processes, id).await?;
         let logs = processes.logs(id).await?;
-        let end = |offset: u64, bytes: &[u8]| offset.saturating_add(bytes.len() as u64);
-        let stdout_bytes = end(logs.stdout_offset, &logs.stdout);
-        let stderr_bytes = end(logs.stderr_offset, &logs.stderr);
         if !self.json {
             use std::io::Write;
             // Whoever reads the one stream may not read the other.
             let _ = std::io::stderr().write_all(&logs.stderr);
             return print_to_stdout(&logs.stdout);
         }
-        let (stdout, stdout_base64) = shown(&logs.stdout);
-        let (stderr, stderr_base64) = shown(&logs.stderr);
-        let mut more = json!({
-            "id": id,
-            "stdout": stdout,
-            "stderr": stderr,
-            "stdout_bytes": stdout_bytes,
-            "stderr_bytes": stderr_bytes,
-        });
-        for (field, base64) in [
-            ("stdout_base64", stdout_base64),
-            ("stderr_base64", stderr_base64),
-        ] {
-            if let Some(base64) = base64 {
-                more[field] = base64.into();
-            }
-        }
+        let mut more = to_json(&logs)?;
+        more["id"] = id.into();
         self.tell("session_logs", name, processes.isolation(), more, "")
     }
 
@@ -74,7 +54,7 @@ impl Sessions {
         find(&processes, id).await?;
         let status = processes.wait(id).await?;
         if self.json {
-            let mut more = ended(&status);
+            let mut more = to_json(&status)?;
             more["id"] = id.into();
             let isolation = processes.isolation();
             let printed = self.tell("session_process_ended", name, isolation, more, "")?;
@@ -133,40 +113,6 @@ pub(super) async fn find(processes: &SessionProcesses, id: u64) -> Result<Proces
                 ),
             )
         })
-}
-
-fn ended(status: &ExitStatus) -> Value {
-    json!({
-        "exit_code": status.code,
-        "signal": status.signal,
-        "timed_out": status.timed_out,
-        "over_limit": status.over_limit,
-        "duration_ms": u64::try_from(status.duration.as_millis()).unwrap_or(u64::MAX),
-    })
-}
-
-fn told(process: &ProcessInfo) -> Value {
-    let command: Vec<_> = process
-        .argv
-        .iter()
-        .map(|arg| arg.to_string_lossy())
-        .collect();
-    let mut told = json!({
-        "id": process.id,
-        "pid": process.pid,
-        "command": command,
-        "running": process.status.is_none(),
-        "stdout_bytes": process.stdout_bytes,
-        "stderr_bytes": process.stderr_bytes,
-        "tty": process.pty,
-        "key": process.key,
-    });
-    if let (Value::Object(told), Some(Value::Object(ended))) =
-        (&mut told, process.status.as_ref().map(ended))
-    {
-        told.extend(ended);
-    }
-    told
 }
 
 fn table(processes: &[ProcessInfo]) -> String {

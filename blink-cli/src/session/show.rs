@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use blink_core::terminal::escape_line;
 use blink_core::{Network, SessionInfo};
 use indicatif::{HumanBytes, HumanDuration};
-use serde_json::{Value, json};
 
 use super::Sessions;
 use crate::failure::{Failure, print_json, print_text, to_json};
@@ -16,8 +15,7 @@ impl Sessions {
     pub(super) async fn ls(&self) -> Result<i32, Failure> {
         let sessions = self.blink.sessions().await?;
         if self.json {
-            let told: Vec<Value> = sessions.iter().map(told).collect();
-            return print_json(&to_json(&told)?);
+            return print_json(&to_json(&sessions)?);
         }
         print_text(&table(&sessions, SystemTime::now()))
     }
@@ -26,27 +24,8 @@ impl Sessions {
     pub(super) async fn inspect(&self, name: &str) -> Result<i32, Failure> {
         let info = self.blink.session_info(name).await?;
         let lineage = self.blink.session_lineage(name).await?;
-        let mut more = told(&info);
+        let mut more = to_json(&info)?;
         more["checkpoints"] = lineage.checkpoints.len().into();
-        more["resources"] = json!({
-            "cpus": info.resources.cpus,
-            "memory_mib": info.resources.memory_mib,
-            "shared_memory_mib": info.resources.shared_memory_mib,
-            "disk_mib": info.resources.disk_mib,
-            "processes": info.resources.processes,
-        });
-        more["network"] = match &info.network {
-            Network::None => "none".into(),
-            Network::Host => "host".into(),
-            Network::Hosts(hosts) => hosts.as_slice().into(),
-            other => format!("{other:?}").into(),
-        };
-        more["mounts"] = mounts(&info).into();
-        more["publish"] = publish(&info).into();
-        more["idle_stop_ms"] = info
-            .idle_stop
-            .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
-            .into();
         let page = page(&info, lineage.checkpoints.len(), SystemTime::now());
         self.tell(
             "session_inspected",
@@ -56,22 +35,6 @@ impl Sessions {
             page.trim_end(),
         )
     }
-}
-
-fn told(info: &SessionInfo) -> Value {
-    json!({
-        "name": info.name,
-        "id": info.id,
-        "isolation": info.isolation.name(),
-        "image": info.image,
-        "running": info.running,
-        "warm": info.warm,
-        "labels": info.labels,
-        "forked_from": info.forked_from,
-        "snapshot": info.checkpoint,
-        "created_at": time::rfc_3339(info.created_at),
-        "disk_bytes": info.disk_bytes,
-    })
 }
 
 fn state(info: &SessionInfo) -> &'static str {

@@ -108,7 +108,12 @@ fn a_session_has_what_it_was_made_with() {
         ),
         (&json!(300), &json!(600_000), &json!("none"))
     );
-    assert_eq!(known["mounts"], json!([mount]));
+    let (host, guest) = mount.split_once(':').unwrap();
+    let guest = guest.trim_end_matches(":ro");
+    assert_eq!(
+        known["mounts"],
+        json!([{"host": host, "guest": guest, "read_only": mount.ends_with(":ro")}])
+    );
     let page = home.says(&["inspect", "--name", "a"]);
     for words in ["300 MiB", "namespace", "10 minutes", &mount] {
         assert!(page.contains(words), "{page}");

@@ -14,7 +14,7 @@ use blink_wire::{
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::link::{BULK_BODY, Link};
 pub use streams::{FileReader, FileWriter};
 use streams::{Incoming, Outgoing};
@@ -144,20 +144,18 @@ impl Files {
     /// `NotFound`; `IsADirectory`; `InvalidArgument` for a device or a pipe; `PermissionDenied`; `ResourceExhausted` for a
     /// longer file; `Corrupt` where it did not arrive as it was sent.
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Bytes> {
-        let path = path.as_ref();
-        let request = Request::Read(Read {
-            path: bytes(path),
-            offset: 0,
-            length: None,
-        });
-        let too_long = || {
-            format!(
-                "{} is longer than the {READ_LIMIT_BYTES} bytes that are read into memory; read it in parts, with a reader",
-                path.display()
-            )
-        };
-        let content = self.receive_whole(&request, READ_LIMIT_BYTES, too_long);
-        Ok(content.await?.into())
+        during("read", path.as_ref(), async {
+            let path = path.as_ref();
+            let request = Request::Read(Read {
+                path: bytes(path),
+                offset: 0,
+                length: None,
+            });
+            let too_long = || too_long_for_memory(path);
+            let content = self.receive_whole(&request, READ_LIMIT_BYTES, too_long);
+            Ok(content.await?.into())
+        })
+        .await
     }
 
     /// Reads a file into a writer; returns its length. What the writer got is only to be believed on success.
@@ -183,12 +181,15 @@ impl Files {
         length: Option<u64>,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64> {
-        let request = Request::Read(Read {
-            path: bytes(path.as_ref()),
-            offset,
-            length,
-        });
-        self.receive(&request, writer).await
+        during("read_part", path.as_ref(), async {
+            let request = Request::Read(Read {
+                path: bytes(path.as_ref()),
+                offset,
+                length,
+            });
+            self.receive(&request, writer).await
+        })
+        .await
     }
 
     /// Opens a file to read it bit by bit: from `offset` on, at most `length` bytes.
@@ -213,12 +214,15 @@ impl Files {
         offset: u64,
         length: Option<u64>,
     ) -> Result<FileReader> {
-        let request = Request::Read(Read {
-            path: bytes(path.as_ref()),
-            offset,
-            length,
-        });
-        FileReader::open(Incoming::open(&self.link, &request).await?).await
+        during("reader", path.as_ref(), async {
+            let request = Request::Read(Read {
+                path: bytes(path.as_ref()),
+                offset,
+                length,
+            });
+            FileReader::open(Incoming::open(&self.link, &request).await?).await
+        })
+        .await
     }
 
     /// Opens a file to write it bit by bit. The file changes when that is finished, as [`write`](Files::write) does it.
@@ -271,8 +275,11 @@ impl Files {
         reader: &mut (impl AsyncRead + Unpin),
         options: &WriteOptions,
     ) -> Result<u64> {
-        self.send(&self.write_request(path.as_ref(), options), reader)
-            .await
+        during("write_with", path.as_ref(), async {
+            self.send(&self.write_request(path.as_ref(), options), reader)
+                .await
+        })
+        .await
     }
 
     /// Describes a file; a symbolic link itself.
@@ -280,15 +287,18 @@ impl Files {
     /// # Errors
     /// `NotFound`.
     pub async fn stat(&self, path: impl AsRef<Path>) -> Result<Metadata> {
-        let request = Request::Stat(PathOptions {
-            path: bytes(path.as_ref()),
-            follow: false,
-            owner: None,
-        });
-        match self.call(&request).await? {
-            Response::Stat(info) => Ok(info.into()),
-            _ => Err(unexpected_answer()),
-        }
+        during("stat", path.as_ref(), async {
+            let request = Request::Stat(PathOptions {
+                path: bytes(path.as_ref()),
+                follow: false,
+                owner: None,
+            });
+            match self.call(&request).await? {
+                Response::Stat(info) => Ok(info.into()),
+                _ => Err(unexpected_answer()),
+            }
+        })
+        .await
     }
 
     /// Whether there is a file, or a link that leads to one.
@@ -296,16 +306,19 @@ impl Files {
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
     pub async fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
-        let request = Request::Stat(PathOptions {
-            path: bytes(path.as_ref()),
-            follow: true,
-            owner: None,
-        });
-        match self.call(&request).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        during("exists", path.as_ref(), async {
+            let request = Request::Stat(PathOptions {
+                path: bytes(path.as_ref()),
+                follow: true,
+                owner: None,
+            });
+            match self.call(&request).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     /// Lists a folder, sorted by name.
@@ -313,36 +326,39 @@ impl Files {
     /// # Errors
     /// `NotFound`; `NotADirectory`; `PermissionDenied`.
     pub async fn list(&self, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
-        let request = Request::List(PathOptions {
-            path: bytes(path.as_ref()),
-            follow: true,
-            owner: None,
-        });
-        let too_long = || {
-            format!(
-                "{} has too many entries to be listed; have a program in the sandbox do it",
-                path.as_ref().display()
-            )
-        };
-        let listing = self
-            .receive_whole(&request, LIST_LIMIT_BYTES, too_long)
-            .await?;
-        let mut entries = Vec::new();
-        let mut rest = listing.as_slice();
-        while let Some((length, behind)) = rest.split_first_chunk::<2>() {
-            let length = usize::from(u16::from_le_bytes(*length));
-            let entry = behind.get(..length).map(WireEntry::from_body);
-            let Some(Ok(entry)) = entry else {
-                return Err(unexpected_answer());
-            };
-            entries.push(DirEntry {
-                name: std::ffi::OsStr::from_bytes(&entry.name).to_owned(),
-                metadata: entry.info.into(),
+        during("list", path.as_ref(), async {
+            let request = Request::List(PathOptions {
+                path: bytes(path.as_ref()),
+                follow: true,
+                owner: None,
             });
-            rest = &behind[length..];
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+            let too_long = || {
+                format!(
+                    "{} has too many entries to be listed; have a program in the sandbox do it",
+                    path.as_ref().display()
+                )
+            };
+            let listing = self
+                .receive_whole(&request, LIST_LIMIT_BYTES, too_long)
+                .await?;
+            let mut entries = Vec::new();
+            let mut rest = listing.as_slice();
+            while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+                let length = usize::from(u16::from_le_bytes(*length));
+                let entry = behind.get(..length).map(WireEntry::from_body);
+                let Some(Ok(entry)) = entry else {
+                    return Err(unexpected_answer());
+                };
+                entries.push(DirEntry {
+                    name: std::ffi::OsStr::from_bytes(&entry.name).to_owned(),
+                    metadata: entry.info.into(),
+                });
+                rest = &behind[length..];
+            }
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(entries)
+        })
+        .await
     }
 
     /// Makes a folder and its missing parents; content where it exists.
@@ -360,12 +376,15 @@ impl Files {
     /// # Errors
     /// As for [`make_dir`](Files::make_dir).
     pub async fn make_dir_with(&self, path: impl AsRef<Path>, mode: u32) -> Result<()> {
-        self.done(&Request::MakeDir(MakeDir {
-            path: bytes(path.as_ref()),
-            mode,
-            parents: true,
-            owner: self.owner.clone(),
-        }))
+        during("make_dir_with", path.as_ref(), async {
+            self.done(&Request::MakeDir(MakeDir {
+                path: bytes(path.as_ref()),
+                mode,
+                parents: true,
+                owner: self.owner.clone(),
+            }))
+            .await
+        })
         .await
     }
 
@@ -375,10 +394,13 @@ impl Files {
     /// `NotFound`; `DirectoryNotEmpty`; `NotADirectory` where a part of the path is no folder; `ReadOnly`;
     /// `PermissionDenied`; `Busy` for a place where something is mounted.
     pub async fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Remove(Remove {
-            path: bytes(path.as_ref()),
-            recursive: false,
-        }))
+        during("remove", path.as_ref(), async {
+            self.done(&Request::Remove(Remove {
+                path: bytes(path.as_ref()),
+                recursive: false,
+            }))
+            .await
+        })
         .await
     }
 
@@ -387,10 +409,13 @@ impl Files {
     /// # Errors
     /// `NotFound`.
     pub async fn remove_all(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Remove(Remove {
-            path: bytes(path.as_ref()),
-            recursive: true,
-        }))
+        during("remove_all", path.as_ref(), async {
+            self.done(&Request::Remove(Remove {
+                path: bytes(path.as_ref()),
+                recursive: true,
+            }))
+            .await
+        })
         .await
     }
 
@@ -570,6 +595,13 @@ pub(crate) fn path_of(request: &Request) -> Option<&Path> {
         _ => return None,
     };
     Some(Path::new(std::ffi::OsStr::from_bytes(path)))
+}
+
+fn too_long_for_memory(path: &Path) -> String {
+    format!(
+        "{} is longer than the {READ_LIMIT_BYTES} bytes that are read into memory; read it in parts, with a reader",
+        path.display()
+    )
 }
 
 fn bytes(path: &Path) -> blink_wire::PathBytes {

@@ -39,6 +39,23 @@ pub enum Hypervisor {
     },
 }
 
+impl serde::Serialize for Hypervisor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Shown<'a> {
+            usable: bool,
+            tried: bool,
+            problem: Option<&'a str>,
+        }
+        let shown = Shown {
+            usable: self.is_usable(),
+            tried: *self != Hypervisor::Untried,
+            problem: self.reason(),
+        };
+        shown.serialize(serializer)
+    }
+}
+
 impl Hypervisor {
     /// Whether micro-VMs can be expected to start.
     pub fn is_usable(&self) -> bool {

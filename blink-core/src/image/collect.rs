@@ -32,7 +32,7 @@ const FORGET_PATIENCE: Duration = Duration::from_secs(1);
 const SHORTEST_ID: usize = 12;
 
 /// What was removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Removed {
     /// The names that are gone.

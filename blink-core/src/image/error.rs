@@ -14,6 +14,7 @@ use rustix::io::Errno;
 pub struct ImageError {
     kind: ImageErrorKind,
     message: String,
+    retryable: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -45,9 +46,25 @@ impl ImageError {
         self.kind
     }
 
+    /// Whether the same call may succeed later without anyone changing anything: what was in use may be free, and a registry
+    /// that could not be reached may answer.
+    pub fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// The same, where a registry may answer the next time.
+    pub(crate) fn retryable(self, retryable: bool) -> Self {
+        Self { retryable, ..self }
+    }
+
     /// The failed system call behind it.
     pub(crate) fn io_error(&self) -> Option<&io::Error> {
         self.source.as_deref()?.downcast_ref()
+    }
+
+    /// As [`io_error`](ImageError::io_error), for who says the rest otherwise.
+    pub(crate) fn into_io_error(self) -> Option<io::Error> {
+        self.source?.downcast().ok().map(|source| *source)
     }
 
     /// Whether the image itself is at fault, or its size: nothing of it is worth keeping.
@@ -60,6 +77,7 @@ impl ImageError {
         Self {
             kind,
             message: harmless(message.into()),
+            retryable: kind == ImageErrorKind::Busy,
             source: None,
         }
     }
@@ -114,36 +132,32 @@ impl ImageError {
             _ => "",
         };
         Self {
-            kind,
-            message: harmless(format!("could not {what}{hint}")),
             source: Some(Box::new(source)),
+            ..Self::new(kind, format!("could not {what}{hint}"))
         }
     }
 
     /// A failure while unpacking `what`.
     pub(crate) fn archive(what: impl fmt::Display, error: ArchiveError) -> Self {
-        let kind = match &error {
+        let message = error.to_string();
+        let (kind, hint) = match error {
+            ArchiveError::Io { source, .. } | ArchiveError::Stream { source, .. } => {
+                return Self::unpack_io(what, &message, source);
+            }
             ArchiveError::Limit {
                 which: LimitKind::TotalBytes,
                 ..
-            } => {
-                return Self::new(
-                    ImageErrorKind::ResourceExhausted,
-                    format!(
-                        "could not unpack {what}: {error}; image_limit_bytes (--image-limit-bytes) allows more"
-                    ),
-                );
-            }
-            ArchiveError::Limit { .. } => ImageErrorKind::ResourceExhausted,
-            ArchiveError::Io { source, .. } | ArchiveError::Stream { source, .. } => {
-                return Self::unpack_io(what, &error, source);
-            }
-            _ => ImageErrorKind::Corrupt,
+            } => (
+                ImageErrorKind::ResourceExhausted,
+                "; image_limit_bytes (--image-limit-bytes) allows more",
+            ),
+            ArchiveError::Limit { .. } => (ImageErrorKind::ResourceExhausted, ""),
+            _ => (ImageErrorKind::Corrupt, ""),
         };
-        Self::new(kind, format!("could not unpack {what}: {error}"))
+        Self::new(kind, format!("could not unpack {what}: {message}{hint}"))
     }
 
-    fn unpack_io(what: impl fmt::Display, error: &ArchiveError, source: &io::Error) -> Self {
+    fn unpack_io(what: impl fmt::Display, error: &str, source: io::Error) -> Self {
         // What our own readers refuse comes back as the stream's error.
         if let Some(refused) = source
             .get_ref()
@@ -154,7 +168,7 @@ impl ImageError {
                 format!("could not unpack {what}: {}", refused.message),
             );
         }
-        let (kind, hint) = match Errno::from_io_error(source) {
+        let (kind, hint) = match Errno::from_io_error(&source) {
             None if source.kind() == io::ErrorKind::StorageFull => (
                 ImageErrorKind::ResourceExhausted,
                 "; the disk is full: make room and try again",
@@ -176,10 +190,10 @@ impl ImageError {
             None => (ImageErrorKind::Corrupt, ""),
             Some(_) => (ImageErrorKind::Internal, ""),
         };
-        Self::new(
-            kind,
-            format!("could not unpack {what}: {error} ({source}){hint}"),
-        )
+        Self {
+            source: Some(Box::new(source)),
+            ..Self::new(kind, format!("could not unpack {what}: {error}{hint}"))
+        }
     }
 }
 

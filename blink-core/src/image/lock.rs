@@ -39,13 +39,7 @@ impl Lock {
         match FileLock::take(file_lock::open(path)?, share, patience) {
             Ok(lock) => Ok(Self { _lock: lock }),
             Err(NotLocked::Failed(error)) => Err(error),
-            Err(NotLocked::Held(held)) => Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                format!(
-                    "it is in use by {}, and was for all of {patience:.0?}; try again when that has ended, or end it",
-                    held.holder
-                ),
-            )),
+            Err(NotLocked::Held(held)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, held)),
         }
     }
 }

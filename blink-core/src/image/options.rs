@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use crate::image::config::ImageConfig;
 use crate::image::registry::RegistryOptions;
+use crate::json;
+use serde::Serialize;
 
 /// What is being done with an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,7 +73,7 @@ impl PullOptions {
 }
 
 /// An image in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoredImage {
     /// The name that it was pulled by, in full; `None` where it came from a file or folder, or its name has moved on
@@ -85,7 +87,9 @@ pub struct StoredImage {
     /// share. What is unpacked from them is not counted.
     pub size_bytes: u64,
     /// When it was fetched last.
+    #[serde(serialize_with = "json::time")]
     pub pulled_at: SystemTime,
     /// When it was used last, to the hour.
+    #[serde(serialize_with = "json::time")]
     pub used_at: SystemTime,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blink_wire::{Address, Attach, ProcessId, Request, Response};
+use serde::{Serialize, Serializer};
 use tokio::sync::Mutex;
 
 pub use self::builder::SandboxBuilder;
@@ -16,10 +17,11 @@ use crate::blocking::on_thread;
 use crate::command::{Command, Defaults, Output};
 use crate::connection::Connection;
 use crate::engine::{Consistency, Machine};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Subject, during};
 use crate::files::Files;
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
+use crate::json;
 use crate::link::Link;
 use crate::process::{self, Process};
 use crate::publish::{Bound, Published, PublishedPort};
@@ -46,6 +48,12 @@ pub struct Sandbox {
 
 /// Somebody who uses a sandbox for as long as this lives.
 type User = Arc<dyn std::any::Any + Send + Sync>;
+
+impl Subject for Sandbox {
+    fn subject(&self) -> String {
+        format!("sandbox {}", self.id())
+    }
+}
 
 impl Sandbox {
     pub(crate) fn assemble(
@@ -236,6 +244,7 @@ impl Sandbox {
     /// # }
     /// ```
     pub async fn exec(&self, command: Command) -> Result<Output> {
+        during("exec", self, async {
         if matches!(command.stdin, crate::Stdin::Piped) {
             return Err(Error::invalid(
                 "a captured command has no pipe for its standard input; give it bytes, or spawn it",
@@ -249,6 +258,7 @@ impl Sandbox {
             self.isolation,
         )
         .await
+    }).await
     }
 
     /// Starts a command and streams its input and output.
@@ -256,25 +266,28 @@ impl Sandbox {
     /// # Errors
     /// As for [`exec`](Sandbox::exec).
     pub async fn spawn(&self, command: Command) -> Result<Process> {
-        let spawn = command.to_spawn(&self.defaults, true)?;
-        let piped = matches!(command.stdin, crate::Stdin::Piped);
-        let mut process =
-            Process::start(self.link()?, Request::Spawn(spawn), true, self.isolation).await?;
-        match command.stdin {
-            crate::Stdin::Bytes(bytes) => {
-                let stdin = process.take_stdin();
-                tokio::spawn(async move {
-                    if let Some(mut stdin) = stdin {
-                        // A program that reads no more ends with a result of its own.
-                        let _ = stdin.write(bytes).await;
-                        stdin.close().await;
-                    }
-                });
+        during("spawn", self, async {
+            let spawn = command.to_spawn(&self.defaults, true)?;
+            let piped = matches!(command.stdin, crate::Stdin::Piped);
+            let mut process =
+                Process::start(self.link()?, Request::Spawn(spawn), true, self.isolation).await?;
+            match command.stdin {
+                crate::Stdin::Bytes(bytes) => {
+                    let stdin = process.take_stdin();
+                    tokio::spawn(async move {
+                        if let Some(mut stdin) = stdin {
+                            // A program that reads no more ends with a result of its own.
+                            let _ = stdin.write(bytes).await;
+                            stdin.close().await;
+                        }
+                    });
+                }
+                _ if !piped => drop(process.take_stdin()),
+                _ => {}
             }
-            _ if !piped => drop(process.take_stdin()),
-            _ => {}
-        }
-        Ok(process)
+            Ok(process)
+        })
+        .await
     }
 
     /// Attaches to a process that was spawned earlier, also by an earlier host process: its output goes on at the
@@ -288,12 +301,15 @@ impl Sandbox {
         stdout_offset: u64,
         stderr_offset: u64,
     ) -> Result<Process> {
-        let attach = Attach {
-            process: ProcessId(id),
-            stdout_offset,
-            stderr_offset,
-        };
-        Process::start(self.link()?, Request::Attach(attach), true, self.isolation).await
+        during("process", self, async {
+            let attach = Attach {
+                process: ProcessId(id),
+                stdout_offset,
+                stderr_offset,
+            };
+            Process::start(self.link()?, Request::Attach(attach), true, self.isolation).await
+        })
+        .await
     }
 
     /// The spawned processes that were not released.
@@ -301,7 +317,7 @@ impl Sandbox {
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
     pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        processes(self.link()?).await
+        during("processes", self, async { processes(self.link()?).await }).await
     }
 
     /// Its files.
@@ -318,7 +334,10 @@ impl Sandbox {
     /// # Errors
     /// `NotFound` where nothing answers.
     pub async fn connect_tcp(&self, host: &str, port: u16) -> Result<Connection> {
-        Connection::open(self.link()?, Address::Tcp(host.to_owned(), port)).await
+        during("connect_tcp", self, async {
+            Connection::open(self.link()?, Address::Tcp(host.to_owned(), port)).await
+        })
+        .await
     }
 
     /// Connects to a unix socket inside the sandbox.
@@ -326,8 +345,11 @@ impl Sandbox {
     /// # Errors
     /// `NotFound` where there is none, or nothing answers.
     pub async fn connect_unix(&self, path: impl AsRef<Path>) -> Result<Connection> {
-        let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_ref().as_os_str()).to_vec();
-        Connection::open(self.link()?, Address::Unix(path.into())).await
+        during("connect_unix", self, async {
+            let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_ref().as_os_str()).to_vec();
+            Connection::open(self.link()?, Address::Unix(path.into())).await
+        })
+        .await
     }
 
     /// Its published ports in the order in which they were asked for, each with the port that the host really has.
@@ -340,7 +362,10 @@ impl Sandbox {
     /// # Errors
     /// `SandboxDied` where the sandbox has ended.
     pub async fn ping(&self) -> Result<()> {
-        self.link()?.call(&Request::Ping).await.map(drop)
+        during("ping", self, async {
+            self.link()?.call(&Request::Ping).await.map(drop)
+        })
+        .await
     }
 
     /// The version of its guest agent.
@@ -363,21 +388,24 @@ impl Sandbox {
     /// `InvalidArgument` for a session's, which has a `remove` of its own; `Internal` where something of it could not be
     /// removed; the message names it.
     pub async fn remove(&self) -> Result<()> {
-        if self.folder.lifetime() == Lifetime::Session {
-            return Err(Error::invalid(
-                "the sandbox belongs to a session; stop or remove the session instead",
-            ));
-        }
-        let mut removed = self.removed.lock().await;
-        if *removed {
-            return Ok(());
-        }
-        self.published.end().await;
-        self.end("the sandbox was removed").await;
-        let folder = self.folder.clone();
-        on_thread(move || folder.remove()).await?;
-        *removed = true;
-        Ok(())
+        during("remove", self, async {
+            if self.folder.lifetime() == Lifetime::Session {
+                return Err(Error::invalid(
+                    "the sandbox belongs to a session; stop or remove the session instead",
+                ));
+            }
+            let mut removed = self.removed.lock().await;
+            if *removed {
+                return Ok(());
+            }
+            self.published.end().await;
+            self.end("the sandbox was removed").await;
+            let folder = self.folder.clone();
+            on_thread(move || folder.remove()).await?;
+            *removed = true;
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -464,6 +492,37 @@ pub struct ProcessInfo {
     pub pty: bool,
     /// The key it was spawned with.
     pub key: Option<String>,
+}
+
+impl Serialize for ProcessInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            id: u64,
+            pid: u32,
+            #[serde(serialize_with = "json::words")]
+            command: &'a [OsString],
+            running: bool,
+            stdout_bytes: u64,
+            stderr_bytes: u64,
+            tty: bool,
+            key: Option<&'a str>,
+            #[serde(flatten)]
+            status: Option<&'a crate::ExitStatus>,
+        }
+        let shown = Shown {
+            id: self.id,
+            pid: self.pid,
+            command: &self.argv,
+            running: self.status.is_none(),
+            stdout_bytes: self.stdout_bytes,
+            stderr_bytes: self.stderr_bytes,
+            tty: self.pty,
+            key: self.key.as_deref(),
+            status: self.status.as_ref(),
+        };
+        shown.serialize(serializer)
+    }
 }
 
 impl From<blink_wire::ProcessInfo> for ProcessInfo {

@@ -10,11 +10,13 @@ use super::registry::{CheckpointRow, LayerRow, SessionRow};
 use super::{Session, State, name, registry};
 use crate::blocking::on_thread;
 use crate::engine::{Consistency, Engine, engines};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
+use crate::json;
+use serde::Serialize;
 use tokio::sync::MutexGuard;
 
 /// A named state of a session's disk, which never changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Checkpoint {
     /// Names it in its session.
@@ -26,6 +28,7 @@ pub struct Checkpoint {
     /// The checkpoint that the session's disk was at before.
     pub parent: Option<String>,
     /// When it was made, to the second.
+    #[serde(serialize_with = "json::time")]
     pub created_at: SystemTime,
 }
 
@@ -46,7 +49,7 @@ impl CheckpointOptions {
 }
 
 /// Where a session comes from, and the tree of its checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Lineage {
     /// The session that it was forked from, as `session` or `session@checkpoint`.
@@ -114,17 +117,20 @@ impl Session {
         name: impl Into<String>,
         options: CheckpointOptions,
     ) -> Result<Checkpoint> {
-        let name = name.into();
-        name::check("checkpoint", &name)?;
-        let (mut state, _changing) = self
-            .changing("has been making a checkpoint of it", Others::Stay)
-            .await?;
-        let made = self.make_checkpoint(&mut state, name, options).await;
-        if made.is_err() {
-            // What was made for it.
-            self.core.blink.collect_layers().await;
-        }
-        made
+        during("checkpoint_with", self, async {
+            let name = name.into();
+            name::check("checkpoint", &name)?;
+            let (mut state, _changing) = self
+                .changing("has been making a checkpoint of it", Others::Stay)
+                .await?;
+            let made = self.make_checkpoint(&mut state, name, options).await;
+            if made.is_err() {
+                // What was made for it.
+                self.core.blink.collect_layers().await;
+            }
+            made
+        })
+        .await
     }
 
     async fn make_checkpoint(
@@ -177,13 +183,16 @@ impl Session {
     /// # Errors
     /// `Corrupt` where the list of sessions is damaged.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        let id = self.id().to_owned();
-        let rows = self
-            .core
-            .blink
-            .with_registry(move |registry| registry.checkpoints(&id))
-            .await?;
-        Ok(rows.into_iter().map(CheckpointRow::public).collect())
+        during("checkpoints", self, async {
+            let id = self.id().to_owned();
+            let rows = self
+                .core
+                .blink
+                .with_registry(move |registry| registry.checkpoints(&id))
+                .await?;
+            Ok(rows.into_iter().map(CheckpointRow::public).collect())
+        })
+        .await
     }
 
     /// Where it comes from, and the tree of its checkpoints.
@@ -207,20 +216,23 @@ impl Session {
     /// # Errors
     /// `NotFound`; `Busy` while other processes use it, with all of them; otherwise as for [`start`](Session::start).
     pub async fn restore(&self, name: &str) -> Result<()> {
-        let (mut state, _changing) = self
-            .changing("has been restoring it", Others::LeaveWhatRuns)
-            .await?;
-        let put_back = self.put_back(&mut state, name).await;
-        if put_back.is_err() {
-            // What was made for it.
-            self.core.blink.collect_layers().await;
-        }
-        let was_running = put_back?;
-        if was_running && let Err(error) = self.running(&mut state).await {
-            // Its disk is what was asked for, and the next call starts it, or says the same.
-            tracing::warn!(session = self.id(), %error, "the restored session did not start");
-        }
-        Ok(())
+        during("restore", self, async {
+            let (mut state, _changing) = self
+                .changing("has been restoring it", Others::LeaveWhatRuns)
+                .await?;
+            let put_back = self.put_back(&mut state, name).await;
+            if put_back.is_err() {
+                // What was made for it.
+                self.core.blink.collect_layers().await;
+            }
+            let was_running = put_back?;
+            if was_running && let Err(error) = self.running(&mut state).await {
+                // Its disk is what was asked for, and the next call starts it, or says the same.
+                tracing::warn!(session = self.id(), %error, "the restored session did not start");
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Says whether its machine ran.
@@ -259,23 +271,26 @@ impl Session {
     /// # Errors
     /// `NotFound`.
     pub async fn remove_checkpoint(&self, name: &str) -> Result<()> {
-        let (mut state, _changing) = self
-            .changing("has been removing a checkpoint of it", Others::Stay)
+        during("remove_checkpoint", self, async {
+            let (mut state, _changing) = self
+                .changing("has been removing a checkpoint of it", Others::Stay)
+                .await?;
+            let (checkpoint, _) = self.existing(&state.row, name).await?;
+            let (id, gone) = (state.row.id.clone(), name.to_owned());
+            self.change_and_remove(
+                &mut state,
+                None,
+                || Ok(()),
+                move |registry, ()| registry.remove_checkpoint(&id, &gone),
+            )
             .await?;
-        let (checkpoint, _) = self.existing(&state.row, name).await?;
-        let (id, gone) = (state.row.id.clone(), name.to_owned());
-        self.change_and_remove(
-            &mut state,
-            None,
-            || Ok(()),
-            move |registry, ()| registry.remove_checkpoint(&id, &gone),
-        )
-        .await?;
-        if state.row.checkpoint.as_deref() == Some(name) {
-            state.row.checkpoint = checkpoint.parent;
-        }
+            if state.row.checkpoint.as_deref() == Some(name) {
+                state.row.checkpoint = checkpoint.parent;
+            }
 
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
     /// Makes a session that begins with this one's disk as it is now, and goes its own way: it has its own name, machine-id
@@ -284,8 +299,11 @@ impl Session {
     /// # Errors
     /// `InvalidArgument`; `AlreadyExists`; `ResourceExhausted`; `SandboxDied`.
     pub async fn fork(&self, name: impl Into<String>) -> Result<Session> {
-        let mut forks = self.fork_many([name.into()]).await?;
-        forks.pop().ok_or_else(none_made)
+        during("fork", self, async {
+            let mut forks = self.fork_many([name.into()]).await?;
+            forks.pop().ok_or_else(none_made)
+        })
+        .await
     }
 
     /// As [`fork`](Session::fork), from a checkpoint.
@@ -293,24 +311,27 @@ impl Session {
     /// # Errors
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
-        let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
-        let (_, chain) = self.existing(&state.row, checkpoint).await?;
-        let kept = Kept {
-            chain,
-            consistency: Consistency::Stopped,
-            new: Vec::new(),
-            head: None,
-        };
-        let origin = format!("{}@{checkpoint}", state.row.name);
-        let making = self.core.blink.layers().making()?;
-        let forks = self
-            .make_forks(&mut state, &making, kept, &origin, vec![name.into()])
-            .await;
-        drop(making);
-        if forks.is_err() {
-            self.core.blink.collect_layers().await;
-        }
-        forks?.pop().ok_or_else(none_made)
+        during("fork_from", self, async {
+            let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
+            let (_, chain) = self.existing(&state.row, checkpoint).await?;
+            let kept = Kept {
+                chain,
+                consistency: Consistency::Stopped,
+                new: Vec::new(),
+                head: None,
+            };
+            let origin = format!("{}@{checkpoint}", state.row.name);
+            let making = self.core.blink.layers().making()?;
+            let forks = self
+                .make_forks(&mut state, &making, kept, &origin, vec![name.into()])
+                .await;
+            drop(making);
+            if forks.is_err() {
+                self.core.blink.collect_layers().await;
+            }
+            forks?.pop().ok_or_else(none_made)
+        })
+        .await
     }
 
     /// Makes several forks at once, of the same state: all of them, or none.
@@ -321,19 +342,22 @@ impl Session {
         &self,
         names: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Vec<Session>> {
-        let names: Vec<String> = names.into_iter().map(Into::into).collect();
-        for name in &names {
-            name::check("session", name)?;
-        }
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
-        let forks = self.keep_and_fork(&mut state, names).await;
-        if forks.is_err() {
-            self.core.blink.collect_layers().await;
-        }
-        forks
+        during("fork_many", self, async {
+            let names: Vec<String> = names.into_iter().map(Into::into).collect();
+            for name in &names {
+                name::check("session", name)?;
+            }
+            if names.is_empty() {
+                return Ok(Vec::new());
+            }
+            let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
+            let forks = self.keep_and_fork(&mut state, names).await;
+            if forks.is_err() {
+                self.core.blink.collect_layers().await;
+            }
+            forks
+        })
+        .await
     }
 
     async fn keep_and_fork(

@@ -71,7 +71,7 @@ impl Layers {
 
     pub(crate) fn making(&self) -> Result<Making> {
         let lock = FileLock::take(self.open()?, Share::Shared, PATIENCE)
-            .map_err(|error| error.into_error(self.what(), PATIENCE))?;
+            .map_err(|error| error.into_error(self.what()))?;
         Ok(Making {
             _lock: Arc::new(lock),
         })
@@ -181,7 +181,7 @@ impl Layers {
         match FileLock::take(self.open()?, Share::Alone, MOMENT) {
             Ok(lock) => Ok(Some(Alone(lock))),
             Err(NotLocked::Held(_)) => Ok(None),
-            Err(error) => Err(error.into_error(self.what(), MOMENT)),
+            Err(error) => Err(error.into_error(self.what())),
         }
     }
 

@@ -15,7 +15,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::engines;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Holder};
 use crate::file_lock::{FileLock, Share};
 use crate::home::SandboxFolder;
 use crate::private;
@@ -98,6 +98,14 @@ impl User {
         self.record.pid == std::process::id()
     }
 
+    fn holder(&self) -> Holder {
+        let Record { pid, command, .. } = &self.record;
+        Holder {
+            pid: (*pid != 0).then_some(*pid),
+            command: (!command.is_empty()).then(|| command.clone()),
+        }
+    }
+
     /// In words, as who comes second is told.
     fn told(&self) -> String {
         let Record {
@@ -135,13 +143,11 @@ pub(super) fn busy(name: &str, users: &[User]) -> Error {
         // It has just ended, or has not said yet who it is.
         told.push("another process opens or leaves it right now".to_owned());
     }
-    Error::new(
-        ErrorKind::Busy,
-        format!(
-            "the session {name:?} is in use: {}; try again when that has ended",
-            told.join("; ")
-        ),
-    )
+    let message = format!(
+        "the session {name:?} is in use: {}; try again when that has ended",
+        told.join("; ")
+    );
+    Error::new(ErrorKind::Busy, message).held_by(users.into_iter().map(User::holder))
 }
 
 /// A use of a session, by this process.

@@ -45,15 +45,17 @@ use crate::blink::Blink;
 use crate::blocking::on_thread;
 use crate::command::{Command, Output};
 use crate::engine::engines;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Subject, during};
 use crate::files::Files;
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
+use crate::json;
 use crate::lock;
 use crate::process::Process;
 use crate::publish::PublishedPort;
 use crate::sandbox::{ProcessInfo, Sandbox};
 use crate::spec::{Mount, Network, Resources, SandboxSpec};
+use serde::Serialize;
 
 /// How long others who use or change a session, or have a home, are waited for, unless told otherwise.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
@@ -102,7 +104,7 @@ struct State {
 }
 
 /// What there is to say about a session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// Names it in this home.
@@ -122,8 +124,10 @@ pub struct SessionInfo {
     /// The session that it was forked from, as `session` or `session@checkpoint`.
     pub forked_from: Option<String>,
     /// The checkpoint that its disk was last at.
+    #[serde(rename = "snapshot")]
     pub checkpoint: Option<String>,
     /// When it was made.
+    #[serde(serialize_with = "json::time")]
     pub created_at: SystemTime,
     /// What its disk occupies beyond its checkpoints. Of a disk with very many files, what it occupied when it was measured
     /// last: some 15 s before at most, while it runs.
@@ -137,6 +141,7 @@ pub struct SessionInfo {
     /// Its ports, as they were asked for.
     pub publish: Vec<PublishedPort>,
     /// After how long without use its machine is stopped.
+    #[serde(rename = "idle_stop_ms", serialize_with = "json::optional_millis")]
     pub idle_stop: Option<Duration>,
 }
 
@@ -198,23 +203,23 @@ impl Blink {
 
     /// Waits for the disk: some of its files are looked at.
     fn describe(&self, row: &SessionRow) -> SessionInfo {
-        let spec = &row.options.spec;
+        let spec = row.options.spec.as_asked();
         SessionInfo {
             name: row.name.clone(),
             id: row.id.clone(),
             isolation: row.isolation,
             image: spec.image().to_owned(),
+            resources: spec.resources(),
             running: engines::is_alive(&self.home().sandboxes().join(&row.id)),
             warm: spec.is_warm(),
-            labels: spec.labels.clone(),
+            labels: spec.labels,
             forked_from: row.forked_from.clone(),
             checkpoint: row.checkpoint.clone(),
             created_at: row.created_at,
             disk_bytes: self.layers().usage(&row.head),
-            resources: spec.resources(),
-            network: spec.network.clone().unwrap_or_default(),
-            mounts: spec.mounts.clone(),
-            publish: spec.publish.clone(),
+            network: spec.network.unwrap_or_default(),
+            mounts: spec.mounts,
+            publish: spec.publish,
             idle_stop: spec.idle_stop,
         }
     }
@@ -377,6 +382,16 @@ impl Drop for Session {
     }
 }
 
+impl Subject for Session {
+    fn subject(&self) -> String {
+        match self.core.state.try_lock() {
+            Ok(state) => format!("session {:?}", state.row.name),
+            // It is being changed, and its name perhaps too.
+            Err(_) => format!("session {}", self.id()),
+        }
+    }
+}
+
 impl Session {
     fn of(core: Arc<Core>, was_created: bool, patience: Duration) -> Session {
         core.handles.fetch_add(1, Ordering::Relaxed);
@@ -420,11 +435,7 @@ impl Session {
 
     /// What it was made with, where another is to be like it. The isolation is that of [`info`](Session::info).
     pub async fn spec(&self) -> SandboxSpec {
-        let mut spec = self.core.state.lock().await.row.options.spec.clone();
-        for mount in &mut spec.mounts {
-            mount.pinned = None;
-        }
-        spec
+        self.core.state.lock().await.row.options.spec.as_asked()
     }
 
     /// What there is to say about it.
@@ -451,18 +462,21 @@ impl Session {
     /// # Errors
     /// As for [`SessionBuilder::open`].
     pub async fn sandbox(&self) -> Result<Arc<Sandbox>> {
-        {
-            let mut state = self.there().await?;
-            self.use_now(&mut state);
-            if let Some(sandbox) = state.alive() {
-                return Ok(sandbox.clone());
+        during("sandbox", self, async {
+            {
+                let mut state = self.there().await?;
+                self.use_now(&mut state);
+                if let Some(sandbox) = state.alive() {
+                    return Ok(sandbox.clone());
+                }
             }
-        }
-        let patience = self.patience.max(DEFAULT_PATIENCE);
-        let (mut state, _changing) = self
-            .change_within(patience, "has been starting it", Others::Stay)
-            .await?;
-        self.running(&mut state).await
+            let patience = self.patience.max(DEFAULT_PATIENCE);
+            let (mut state, _changing) = self
+                .change_within(patience, "has been starting it", Others::Stay)
+                .await?;
+            self.running(&mut state).await
+        })
+        .await
     }
 
     /// Starts it from its disk, or takes up the machine that still runs. Does nothing where it runs already.
@@ -470,7 +484,7 @@ impl Session {
     /// # Errors
     /// As for [`SessionBuilder::open`].
     pub async fn start(&self) -> Result<()> {
-        self.sandbox().await.map(drop)
+        during("start", self, async { self.sandbox().await.map(drop) }).await
     }
 
     /// Ends its machine; what its programs have written to its disk stays. Does nothing where it does not run.
@@ -478,10 +492,13 @@ impl Session {
     /// # Errors
     /// `Busy` while other processes use it, with all of them; `Internal` where the machine cannot be ended.
     pub async fn stop(&self) -> Result<()> {
-        let (mut state, _changing) = self
-            .changing("has been stopping it", Others::LeaveWhatRuns)
-            .await?;
-        self.halt(&mut state).await.map(drop)
+        during("stop", self, async {
+            let (mut state, _changing) = self
+                .changing("has been stopping it", Others::LeaveWhatRuns)
+                .await?;
+            self.halt(&mut state).await.map(drop)
+        })
+        .await
     }
 
     /// Lets go of it. Where this is its last user, its machine ends with all that its programs have written on its disk, unless
@@ -558,19 +575,23 @@ impl Session {
     /// # Errors
     /// `InvalidArgument`; `AlreadyExists`.
     pub async fn rename(&self, name: impl Into<String>) -> Result<()> {
-        let name = name.into();
-        name::check("session", &name)?;
-        let (mut state, _changing) = self.changing("has been renaming it", Others::Stay).await?;
-        let (id, new) = (state.row.id.clone(), name.clone());
-        self.change(
-            &mut state,
-            None,
-            || Ok(()),
-            move |registry, ()| registry.rename_session(&id, &new),
-        )
-        .await?;
-        state.row.name = name;
-        Ok(())
+        during("rename", self, async {
+            let name = name.into();
+            name::check("session", &name)?;
+            let (mut state, _changing) =
+                self.changing("has been renaming it", Others::Stay).await?;
+            let (id, new) = (state.row.id.clone(), name.clone());
+            self.change(
+                &mut state,
+                None,
+                || Ok(()),
+                move |registry, ()| registry.rename_session(&id, &new),
+            )
+            .await?;
+            state.row.name = name;
+            Ok(())
+        })
+        .await
     }
 
     /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole. Files that cannot
@@ -581,7 +602,10 @@ impl Session {
     /// `Busy` while other processes have it open, with all of them; otherwise as for [`stop`](Session::stop). A full disk is no
     /// hindrance: room for this is kept in the home.
     pub async fn remove(&self) -> Result<()> {
-        self.remove_from(Others::Leave).await
+        during("remove", self, async {
+            self.remove_from(Others::Leave).await
+        })
+        .await
     }
 
     /// As [`remove`](Session::remove), also while other processes have it open: their calls fail from then on.
@@ -589,7 +613,10 @@ impl Session {
     /// # Errors
     /// As for [`remove`](Session::remove); `Busy` only while another process changes it.
     pub async fn remove_by_force(&self) -> Result<()> {
-        self.remove_from(Others::Stay).await
+        during("remove_by_force", self, async {
+            self.remove_from(Others::Stay).await
+        })
+        .await
     }
 
     async fn remove_from(&self, others: Others) -> Result<()> {

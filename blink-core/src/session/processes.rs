@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blink_wire::{Attach, Peeked, ProcessId, Request, Response, Signal};
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::registry::SessionRow;
@@ -14,6 +15,7 @@ use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
+use crate::json;
 use crate::link::{Link, LinkIo, Obituary, Options};
 use crate::process::Process;
 use crate::sandbox::{ProcessInfo, Sandbox};
@@ -48,6 +50,17 @@ pub struct ProcessLogs {
     pub stderr: Vec<u8>,
     /// How many bytes of standard error came before.
     pub stderr_offset: u64,
+}
+
+impl Serialize for ProcessLogs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let end = |offset: u64, bytes: &[u8]| offset.saturating_add(bytes.len() as u64);
+        let written = json::Written::new(
+            (&self.stdout, end(self.stdout_offset, &self.stdout)),
+            (&self.stderr, end(self.stderr_offset, &self.stderr)),
+        );
+        written.serialize(serializer)
+    }
 }
 
 impl Blink {

@@ -249,18 +249,24 @@ impl SandboxSpec {
         }
     }
 
+    /// The same without what was found where its mounts are.
+    pub(crate) fn as_asked(&self) -> SandboxSpec {
+        let mut spec = self.clone();
+        for mount in &mut spec.mounts {
+            mount.pinned = None;
+        }
+        spec
+    }
+
     /// What is asked for here and is otherwise in what was kept, in words. What is absent here is not asked for.
     pub(crate) fn differences(&self, kept: &SandboxSpec) -> Vec<String> {
         let fields = |spec: &SandboxSpec| {
-            let mut spec = SandboxSpec {
+            // Whether a mount is still what it was is seen when it is started.
+            let spec = SandboxSpec {
                 isolation: None,
                 boot_timeout: None,
-                ..spec.clone()
+                ..spec.as_asked()
             };
-            // Whether that is still what it was is seen when it is started.
-            for mount in &mut spec.mounts {
-                mount.pinned = None;
-            }
             match serde_json::to_value(spec) {
                 Ok(serde_json::Value::Object(fields)) => fields,
                 _ => serde_json::Map::new(),

@@ -28,7 +28,7 @@ impl Owner {
             let lock = file_lock::open(&path).map_err(failed)?;
             let mut lock =
                 FileLock::take(lock, Share::Alone, patience).map_err(|error| match error {
-                    NotLocked::Held(held) => busy(&held, patience),
+                    NotLocked::Held(held) => busy(held),
                     NotLocked::Failed(error) => failed(error),
                 })?;
             lock.sign();
@@ -38,13 +38,12 @@ impl Owner {
     }
 }
 
-fn busy(held: &Held, patience: Duration) -> Error {
+fn busy(Held { holder, patience }: Held) -> Error {
     let message = format!(
-        "the micro-VMs of this home belong to {}, and did for all of {patience:.0?}; one process at a time can have them: \
-         wait for it, or use another home (BLINK_HOME)",
-        held.holder
+        "the micro-VMs of this home belong to {holder}, and did for all of {patience:.0?}; only one process at a time can use \
+         them: wait for it, or use another home (BLINK_HOME)"
     );
-    Error::new(ErrorKind::Busy, message)
+    Error::new(ErrorKind::Busy, message).held_by([holder])
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::failure::translate;
 use super::owner::{Owner, PATIENCE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file_lock::Holder;
+use crate::file_lock::{self, FileLock, Share};
 use crate::home::Home;
 use crate::{lock, withheld};
 
@@ -218,6 +218,7 @@ fn check_programs(is_there: impl Fn(&str) -> bool) -> Result<()> {
 fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
     const LOOK_EVERY: Duration = Duration::from_millis(25);
     let deadline = Instant::now() + PATIENCE;
+    let mut unexplained = false;
     loop {
         let opened = BoxliteRuntime::new(BoxliteOptions {
             home_dir: folder.to_owned(),
@@ -228,26 +229,39 @@ fn open_patiently(folder: &Path) -> Result<BoxliteRuntime> {
             Ok(boxlite) => return Ok(boxlite),
             Err(error) => error,
         };
-        if !error.to_string().contains("already using directory") {
+        if !is_locked(folder) {
+            // Whoever had it may have let go just now.
+            if !std::mem::replace(&mut unexplained, true) {
+                continue;
+            }
             const WHAT: &str = "the micro-VMs' runtime could not be opened";
             // It does not say so itself.
             check_room(folder).map_err(|error| Error::io(WHAT, &error))?;
             return Err(translate(WHAT, &error));
         }
         if Instant::now() >= deadline {
-            let holder = std::fs::File::open(folder.join(BOXLITE_LOCK)).map_or_else(
-                |_| "another program".into(),
-                |lock| Holder::of(&lock).to_string(),
-            );
+            let holder = std::fs::File::open(folder.join(BOXLITE_LOCK))
+                .map(|lock| file_lock::holder(&lock))
+                .ok();
+            let who = holder
+                .as_ref()
+                .map_or_else(|| "another program".into(), |holder| holder.to_string());
             let message = format!(
-                "{holder} uses {} as its BoxLite home, and did for all of {PATIENCE:.0?}; wait for it, or use another \
+                "{who} uses {} as its BoxLite home, and did for all of {PATIENCE:.0?}; wait for it, or use another \
                  home (BLINK_HOME)",
                 folder.display()
             );
-            return Err(Error::new(ErrorKind::Busy, message));
+            return Err(Error::new(ErrorKind::Busy, message).held_by(holder));
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Whether another runtime has the folder.
+fn is_locked(folder: &Path) -> bool {
+    std::fs::File::open(folder.join(BOXLITE_LOCK))
+        .and_then(|lock| FileLock::try_take(lock, Share::Alone))
+        .is_ok_and(|lock| lock.is_none())
 }
 
 /// BoxLite's database needs room also to be read.

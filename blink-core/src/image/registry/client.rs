@@ -53,6 +53,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether the registry may give it another time.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Broken(_) | Self::Slow(_))
+    }
+
     /// A connection that failed, with the reason beneath all wrappings.
     pub(crate) fn connection(url: &Url, error: &reqwest::Error) -> Self {
         let host = url.host_str().unwrap_or_default();

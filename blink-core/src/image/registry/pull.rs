@@ -270,6 +270,7 @@ impl Pull<'_> {
         let all_miss = failures
             .iter()
             .all(|failure| matches!(failure, Failure::Missing(_)));
+        let passes = failures.iter().any(Failure::passes);
         for failure in failures {
             match failure {
                 Failure::Unusable(error) => return error,
@@ -288,7 +289,7 @@ impl Pull<'_> {
                 self.reference
             ));
         }
-        unavailable(self.reference, &reason)
+        unavailable(self.reference, &reason).retryable(passes)
     }
 }
 

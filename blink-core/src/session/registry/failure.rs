@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind};
-use crate::file_lock::Holder;
+use crate::file_lock::holder_of_records;
 
 pub(crate) fn session_taken(names: &str) -> Error {
     Error::new(
@@ -27,16 +27,18 @@ pub(super) fn failed_in(home: &Path, error: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if has_no_room(home) => {
-            Error::new(ErrorKind::ResourceExhausted, said(&error, FULL))
+            Error::new(ErrorKind::ResourceExhausted, said(&error, FULL)).caused_by(error)
         }
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => match out_of_files(home) {
             Some(why) => Error::io("the list of sessions cannot be used", &why),
             None => failed(error),
         },
         _ if is_busy(&error) => {
-            let holder = Holder::of_records(&home.join("blink.db-shm"));
+            let holder = holder_of_records(&home.join("blink.db-shm"));
             let advice = format!("; it is in use by {holder}, try again when that has ended");
             Error::new(ErrorKind::Busy, said(&error, &advice))
+                .held_by([holder])
+                .caused_by(error)
         }
         _ => failed(error),
     }
@@ -90,5 +92,20 @@ pub(super) fn failed(error: rusqlite::Error) -> Error {
         ),
         _ => (ErrorKind::Internal, ""),
     };
-    Error::new(kind, said(&error, advice))
+    Error::new(kind, said(&error, advice)).caused_by(error)
+}
+
+/// Whether a column refused a value that another row has, of those that are `UNIQUE` (the name of a session).
+pub(super) fn is_taken(error: &Error) -> bool {
+    extended_code(error) == Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
+}
+
+/// Whether a table refused a row whose key another one has.
+pub(super) fn is_key_taken(error: &Error) -> bool {
+    extended_code(error) == Some(rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+fn extended_code(error: &Error) -> Option<std::ffi::c_int> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<rusqlite::Error>()?;
+    Some(cause.sqlite_error()?.extended_code)
 }

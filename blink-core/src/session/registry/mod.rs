@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub(super) use self::failure::{checkpoint_taken, session_taken};
-use self::failure::{failed, failed_in, is_busy, is_full};
+use self::failure::{failed, failed_in, is_busy, is_full, is_key_taken, is_taken};
 use self::rows::{CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_session, seconds};
 pub(super) use self::rows::{CheckpointRow, LayerRow, SessionRow};
 use super::ballast::Ballast;
@@ -195,7 +195,7 @@ impl Registry {
             return Ok(());
         };
         let names = sessions.iter().map(|session| session.name.clone());
-        let taken = |error: Error| match error.message().contains("sessions.name") {
+        let taken = |error: Error| match is_taken(&error) {
             true => session_taken(&names.collect::<Vec<_>>().join(", ")),
             false => error,
         };
@@ -273,7 +273,7 @@ impl Registry {
     /// # Errors
     /// `AlreadyExists`.
     pub(crate) fn rename_session(&mut self, id: &str, name: &str) -> Result<()> {
-        let taken = |error: Error| match error.message().contains("sessions.name") {
+        let taken = |error: Error| match is_taken(&error) {
             true => session_taken(name),
             false => error,
         };
@@ -296,7 +296,7 @@ impl Registry {
         layers: &[LayerRow],
         head: Option<&str>,
     ) -> Result<()> {
-        let taken = |error: Error| match error.message().contains("checkpoints.session") {
+        let taken = |error: Error| match is_key_taken(&error) {
             true => checkpoint_taken(&session.name, &checkpoint.name),
             false => error,
         };

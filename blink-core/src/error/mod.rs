@@ -1,144 +1,24 @@
 //! What can go wrong, by what the caller can do about it.
 
+mod holder;
+mod kind;
+
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
 use crate::command::Output;
+use crate::file_lock::Held;
 use crate::image::{ImageError, ImageErrorKind};
 use crate::terminal;
 
-/// The kinds of failures, the same in every language. Each has a number that never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-#[repr(u16)]
-pub enum ErrorKind {
-    /// The request cannot be right; correct it.
-    InvalidArgument = 1,
-    /// What it names does not exist.
-    NotFound = 2,
-    /// What it would make exists already.
-    AlreadyExists = 3,
-    /// Somebody else has it now; try again later. The message names them.
-    Busy = 4,
-    /// The isolation that was asked for cannot be had here; the message says why, and how to ask for less.
-    IsolationUnavailable = 5,
-    /// The image cannot be had; the message says what is missing, and the ways without it.
-    ImageUnavailable = 6,
-    /// A limit was reached: disk, memory, processes, open files. Give more, or use less.
-    ResourceExhausted = 7,
-    /// It took longer than it was given.
-    Timeout = 8,
-    /// The sandbox has ended unexpectedly; the message holds the end of its console. Make a new one.
-    SandboxDied = 9,
-    /// The sandbox broke the rules of the protocol, and was cut off. Its program may be hostile.
-    Protocol = 10,
-    /// Data is not what it should be; it was not used.
-    Corrupt = 11,
-    /// This version, or this sandbox, cannot do that.
-    Unsupported = 12,
-    /// A defect in Blink, or a failure of the machine that has no better kind.
-    Internal = 13,
-    /// You, or the sandbox, may not do that; use another place, or change what is permitted.
-    PermissionDenied = 14,
-    /// It is a folder, and something else is needed.
-    IsADirectory = 15,
-    /// It, or a part of its path, is not a folder, and one is needed.
-    NotADirectory = 16,
-    /// It is on a file system that is read-only; use another place.
-    ReadOnly = 17,
-    /// A file's name, or a path, is longer than the file system takes; use a shorter one.
-    NameTooLong = 18,
-    /// The folder is not empty; remove what is in it first, or remove it with all that is in it.
-    DirectoryNotEmpty = 19,
-}
-
-impl ErrorKind {
-    /// All of them, by their numbers.
-    pub const ALL: [ErrorKind; 19] = [
-        ErrorKind::InvalidArgument,
-        ErrorKind::NotFound,
-        ErrorKind::AlreadyExists,
-        ErrorKind::Busy,
-        ErrorKind::IsolationUnavailable,
-        ErrorKind::ImageUnavailable,
-        ErrorKind::ResourceExhausted,
-        ErrorKind::Timeout,
-        ErrorKind::SandboxDied,
-        ErrorKind::Protocol,
-        ErrorKind::Corrupt,
-        ErrorKind::Unsupported,
-        ErrorKind::Internal,
-        ErrorKind::PermissionDenied,
-        ErrorKind::IsADirectory,
-        ErrorKind::NotADirectory,
-        ErrorKind::ReadOnly,
-        ErrorKind::NameTooLong,
-        ErrorKind::DirectoryNotEmpty,
-    ];
-
-    /// The kind's number in C and on the wire.
-    pub const fn code(self) -> u16 {
-        self as u16
-    }
-
-    /// The kind's name, the same in every language.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ErrorKind::InvalidArgument => "InvalidArgument",
-            ErrorKind::NotFound => "NotFound",
-            ErrorKind::AlreadyExists => "AlreadyExists",
-            ErrorKind::Busy => "Busy",
-            ErrorKind::IsolationUnavailable => "IsolationUnavailable",
-            ErrorKind::ImageUnavailable => "ImageUnavailable",
-            ErrorKind::ResourceExhausted => "ResourceExhausted",
-            ErrorKind::Timeout => "Timeout",
-            ErrorKind::SandboxDied => "SandboxDied",
-            ErrorKind::Protocol => "Protocol",
-            ErrorKind::Corrupt => "Corrupt",
-            ErrorKind::Unsupported => "Unsupported",
-            ErrorKind::Internal => "Internal",
-            ErrorKind::PermissionDenied => "PermissionDenied",
-            ErrorKind::IsADirectory => "IsADirectory",
-            ErrorKind::NotADirectory => "NotADirectory",
-            ErrorKind::ReadOnly => "ReadOnly",
-            ErrorKind::NameTooLong => "NameTooLong",
-            ErrorKind::DirectoryNotEmpty => "DirectoryNotEmpty",
-        }
-    }
-
-    /// The kind of a failure of the host's files and sockets.
-    pub(crate) fn of_io(error: &io::Error) -> ErrorKind {
-        match (error.raw_os_error(), error.kind()) {
-            (Some(errno), _) => blink_wire::ErrorKind::of_errno(errno).into(),
-            // The standard library's own.
-            (None, io::ErrorKind::NotFound) => ErrorKind::NotFound,
-            (None, io::ErrorKind::AlreadyExists) => ErrorKind::AlreadyExists,
-            (None, io::ErrorKind::PermissionDenied) => ErrorKind::PermissionDenied,
-            (None, io::ErrorKind::InvalidInput) => ErrorKind::InvalidArgument,
-            (
-                None,
-                io::ErrorKind::OutOfMemory
-                | io::ErrorKind::FileTooLarge
-                | io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded,
-            ) => ErrorKind::ResourceExhausted,
-            (None, io::ErrorKind::NotADirectory) => ErrorKind::NotADirectory,
-            (None, io::ErrorKind::IsADirectory) => ErrorKind::IsADirectory,
-            (None, io::ErrorKind::DirectoryNotEmpty) => ErrorKind::DirectoryNotEmpty,
-            (None, io::ErrorKind::ReadOnlyFilesystem) => ErrorKind::ReadOnly,
-            (None, io::ErrorKind::InvalidFilename) => ErrorKind::NameTooLong,
-            (None, io::ErrorKind::ResourceBusy | io::ErrorKind::ExecutableFileBusy) => {
-                ErrorKind::Busy
-            }
-            (None, io::ErrorKind::TimedOut) => ErrorKind::Timeout,
-            (None, io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
-            (None, _) => ErrorKind::Internal,
-        }
-    }
-}
+pub use holder::Holder;
+pub use kind::ErrorKind;
 
 /// What to do about a full disk.
 pub(crate) const ROOM_ADVICE: &str = "; make room on its disk, and try again";
@@ -162,9 +42,12 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// A failure: its kind, and a sentence for a person.
+/// A failure: its kind, and a message for a person.
 ///
-/// Cheap to clone: when a link breaks, every waiting call gets the same one.
+/// The message is complete: it says what was tried, why it failed and what to do. [`source`](std::error::Error::source) is the
+/// cause as a value, such as an [`io::Error`] to downcast to, so printing the whole chain repeats it.
+///
+/// Cheap to clone: when a link breaks, every waiting call gets the same error.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -172,9 +55,14 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    operation: Option<&'static str>,
+    subject: Option<String>,
     errno: Option<i32>,
     path: Option<PathBuf>,
+    holders: Vec<Holder>,
+    retryable: bool,
     output: Option<Output>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// A result with Blink's error.
@@ -188,20 +76,41 @@ impl Error {
 
     /// What was tried, what went wrong, and what to do.
     ///
-    /// It can be printed and logged: what came from a sandbox or a registry has its control characters
-    /// [escaped](crate::terminal). The path itself, whatever is in it, is [`path`](Error::path).
+    /// Safe to print and log: control characters in text from a sandbox or a registry are
+    /// [escaped](crate::terminal). [`path`](Error::path) has the path with its own bytes.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The error number of the system call that failed, in the sandbox or on the host, where one is known.
+    /// Whether the same call may succeed later without anyone changing anything: what was in use may be free, and a registry
+    /// that could not be reached may answer.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    /// The operation that failed, such as `"exec"`, where it is known: the name of the method.
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// What the operation was performed on, where it is known, such as `session "work"`.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.subject.as_deref()
+    }
+
+    /// Who is using what a [`Busy`](ErrorKind::Busy) call asked for. Empty where that is not known.
+    pub fn holders(&self) -> &[Holder] {
+        &self.0.holders
+    }
+
+    /// The error number of the system call that failed, in the sandbox or on the host, where there was one.
     ///
     /// Those from a sandbox are Linux's, whatever the host is.
     pub fn errno(&self) -> Option<i32> {
         self.0.errno
     }
 
-    /// The path that a file operation was asked about, where it failed at one: the sandbox's or the host's.
+    /// The path that the failed file operation was given: the sandbox's or the host's.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
@@ -209,6 +118,12 @@ impl Error {
     /// What the program had written when it was cut off, where there was one.
     pub fn output(&self) -> Option<&Output> {
         self.0.output.as_ref()
+    }
+
+    /// The messages of the causes, from the nearest to the root.
+    pub fn causes(&self) -> impl Iterator<Item = String> {
+        std::iter::successors(self.source(), |&cause| cause.source())
+            .map(|cause| terminal::escape_text(&cause.to_string()).into_owned())
     }
 
     /// Every message passes here: what a sandbox, an archive or a registry has put into it is harmless to a terminal.
@@ -220,10 +135,33 @@ impl Error {
         Error(Arc::new(Inner {
             kind,
             message,
+            operation: None,
+            subject: None,
             errno: None,
             path: None,
+            holders: Vec::new(),
+            retryable: kind == ErrorKind::Busy,
             output: None,
+            source: None,
         }))
+    }
+
+    /// The same with who is using what it is about.
+    pub(crate) fn held_by(self, holders: impl IntoIterator<Item = Holder>) -> Error {
+        let holders: Vec<_> = holders.into_iter().collect();
+        match holders.is_empty() {
+            true => self,
+            false => self.change(|inner| inner.holders = holders),
+        }
+    }
+
+    /// The same with what has caused it.
+    pub(crate) fn caused_by(self, source: impl StdError + Send + Sync + 'static) -> Error {
+        self.change(|inner| inner.source = Some(Arc::new(source)))
+    }
+
+    pub(crate) fn retryable(self, retryable: bool) -> Error {
+        self.change(|inner| inner.retryable = retryable)
     }
 
     pub(crate) fn with_errno(self, errno: Option<i32>) -> Error {
@@ -259,7 +197,43 @@ impl Error {
     /// A failed system call of the host's, with the kind and the advice that its number has.
     pub(crate) fn io(what: impl fmt::Display, error: &io::Error) -> Error {
         let message = format!("{what}: {error}{}", advice(error));
-        Error::new(ErrorKind::of_io(error), message).with_errno(error.raw_os_error())
+        Error::new(ErrorKind::of_io(error), message)
+            .with_errno(error.raw_os_error())
+            .caused_by(same(error))
+    }
+}
+
+/// What an operation is performed on, as a failure names it.
+pub(crate) trait Subject {
+    fn subject(&self) -> String;
+}
+
+impl Subject for Path {
+    fn subject(&self) -> String {
+        format!("file {}", self.display())
+    }
+}
+
+/// Performs what a public method does; its failures say which one, and on what. Of methods that call others, the outermost is
+/// named: the one that the caller knows.
+pub(crate) async fn during<T>(
+    operation: &'static str,
+    subject: &(impl Subject + ?Sized),
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    work.await.map_err(|error| {
+        error.change(|inner| {
+            inner.operation = Some(operation);
+            inner.subject = Some(terminal::escape_line(&subject.subject()).into_owned());
+        })
+    })
+}
+
+/// The same failure of a system call once more: it cannot be cloned.
+fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -275,7 +249,41 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// What JSON says of it: the fields that are known. Those that are added later have names of their own.
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", &self.kind())?;
+        map.serialize_entry("message", self.message())?;
+        map.serialize_entry("retryable", &self.is_retryable())?;
+        if let Some(operation) = self.operation() {
+            map.serialize_entry("operation", operation)?;
+        }
+        if let Some(subject) = self.subject() {
+            map.serialize_entry("subject", subject)?;
+        }
+        if let Some(errno) = self.errno() {
+            map.serialize_entry("errno", &errno)?;
+        }
+        if let Some(path) = self.path() {
+            map.serialize_entry("path", &path.to_string_lossy())?;
+        }
+        if !self.holders().is_empty() {
+            map.serialize_entry("holders", self.holders())?;
+        }
+        let causes: Vec<_> = self.causes().collect();
+        if !causes.is_empty() {
+            map.serialize_entry("causes", &causes)?;
+        }
+        map.end()
+    }
+}
 
 impl From<ImageError> for Error {
     fn from(error: ImageError) -> Error {
@@ -292,25 +300,25 @@ impl From<ImageError> for Error {
                 None => ErrorKind::Internal,
             },
         };
-        let Some(source) = error.io_error() else {
-            return Error::new(kind, error.to_string());
+        let retryable = error.is_retryable();
+        let message = error.to_string();
+        let Some(source) = error.into_io_error() else {
+            return Error::new(kind, message).retryable(retryable);
         };
         let message = match source.raw_os_error() {
             // It says so itself.
-            Some(libc::ENOSPC | libc::EDQUOT) => error.to_string(),
-            _ => format!("{error}: {source}{}", advice(source)),
+            Some(libc::ENOSPC | libc::EDQUOT) => message,
+            _ => format!("{message}: {source}{}", advice(&source)),
         };
-        Error::new(kind, message).with_errno(source.raw_os_error())
-    }
-}
-
-impl From<blink_wire::ErrorKind> for ErrorKind {
-    /// The numbers are the same.
-    fn from(kind: blink_wire::ErrorKind) -> ErrorKind {
-        ErrorKind::ALL
-            .into_iter()
-            .find(|known| known.code() == kind.code())
-            .unwrap_or(ErrorKind::Internal)
+        let holder = source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Held>())
+            .map(|held| held.holder.clone());
+        Error::new(kind, message)
+            .retryable(retryable)
+            .with_errno(source.raw_os_error())
+            .held_by(holder)
+            .caused_by(source)
     }
 }
 
@@ -335,7 +343,7 @@ mod tests {
 
     #[test]
     fn kinds_have_their_numbers_and_the_wire_has_the_same() {
-        for (index, kind) in ErrorKind::ALL.into_iter().enumerate() {
+        for (index, kind) in ErrorKind::ALL.iter().enumerate() {
             assert_eq!(usize::from(kind.code()), index + 1);
         }
         for &wire in blink_wire::ErrorKind::ALL {
@@ -360,6 +368,39 @@ mod tests {
         assert!(Error::from(long).message().len() <= AGENT_MESSAGE_LIMIT + 4);
         let console = Error::new(ErrorKind::SandboxDied, "it says:\n\x1b[31mred\u{85}");
         assert_eq!(console.message(), "it says:\n\\u{1b}[31mred\\u{85}");
+    }
+
+    #[test]
+    fn a_failure_has_its_causes_and_json_has_all_that_is_known() {
+        let inner = Holder::of_process(Some(std::process::id()));
+        let error = Error::io_at(Path::new("/x"), &io::Error::from_raw_os_error(libc::EBUSY))
+            .held_by([inner]);
+        let source = StdError::source(&error).unwrap();
+        let source: &io::Error = source.downcast_ref().unwrap();
+        assert_eq!(source.raw_os_error(), Some(libc::EBUSY));
+        let json = serde_json::to_value(&error).unwrap();
+        let causes = error.causes().collect::<Vec<_>>();
+        assert_eq!((causes.len(), &json["causes"]), (1, &causes.into()));
+        assert_eq!(json["kind"], "Busy");
+        assert_eq!(
+            (&json["retryable"], &json["errno"]),
+            (&true.into(), &16.into())
+        );
+        assert_eq!(json["holders"][0]["pid"], std::process::id());
+        assert!(error.holders()[0].is_this_process());
+        let plain = serde_json::to_value(Error::invalid("no")).unwrap();
+        let expected =
+            serde_json::json!({"kind": "InvalidArgument", "message": "no", "retryable": false});
+        assert_eq!(plain, expected);
+    }
+
+    #[tokio::test]
+    async fn the_outermost_operation_is_named() {
+        let failing = async { Err::<(), _>(Error::invalid("no")) };
+        let inner = during("inner", Path::new("/a"), failing);
+        let error = during("outer", Path::new("/b\n"), inner).await.unwrap_err();
+        assert_eq!(error.operation(), Some("outer"));
+        assert_eq!(error.subject(), Some("file /b\\n"));
     }
 
     #[test]
