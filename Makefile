@@ -16,7 +16,7 @@ export FUZZ_SECONDS
 # For make soak.
 SOAK_CYCLES ?= 10000
 
-# Where `make install` puts the library for C.
+# Where `make install` puts the command and the library for C.
 PREFIX ?= /usr/local
 DESTDIR ?=
 PROFILE ?= release
@@ -40,8 +40,8 @@ wheel: setup ## Build the Python package, dist/*.whl
 demo: build ## Show what Blink does, in a minute
 	@examples/demo.sh
 
-install: setup ## Install libblink for C below PREFIX (/usr/local): header, libraries, blink.pc, sandbox runtime
-	cargo build --release --package blink-ffi
+install: setup ## Install the command with its manual and completions, and libblink for C, below PREFIX (/usr/local)
+	cargo build --release --package blink-cli --package blink-ffi
 	@$(MAKE) --no-print-directory install-files
 
 # A release build of the library carries all that sandboxes are made with.
@@ -70,6 +70,7 @@ lint: setup ## Check formatting, lints, documentation, scripts and dependencies
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	@scripts/lint-scripts
+	@scripts/lint-circles
 	@scripts/setup lint
 	@scripts/lint-dependencies
 	@scripts/header --check

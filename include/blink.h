@@ -1,44 +1,93 @@
 /**
- * libblink: runs untrusted code in sandboxes.
+ * libblink: run untrusted code in sandboxes.
  *
  * Generated from blink-ffi by scripts/header; do not edit.
  *
- * Handles. A pointer to a type without fields is a handle: a number that is given out once, and no address. Each type has a
- * _free function, which takes NULL; blink_close() is that of a blink. A handle that was freed already, of another type, or not
- * of this library is told for good: the call fails with BLINK_STATUS_INVALID_ARGUMENT and a message that says which, a function
- * that returns no status returns what it returns for NULL, and freeing does nothing. blink_log_set() hears of it as a warning.
- * A call holds what it works with: a handle may be freed while other threads use it, and the last of their calls ends it.
- * What a function gives a look at (text, bytes) is there until its handle is freed. Handles may be freed in any order;
- * blink_handle_count() says how many were not.
+ * A whole program, which prints 42:
  *
- * Threads. Every function may be called from any thread, and every handle may be used from several at once.
+ *     #include <blink.h>
+ *     #include <stdio.h>
  *
- * Processes. After fork(), a child process can look at what calls have brought its parent, and free all that it had: nothing of
- * the parent's ends by that. Every other call on what the parent opened fails with BLINK_STATUS_UNSUPPORTED. The child opens
- * Blink again instead, or calls exec().
+ *     int main(void)
+ *     {
+ *         blink_options options;
+ *         blink_options_init(&options, sizeof options);
+ *         options.isolation = BLINK_ISOLATION_AUTO;
  *
- * Signal handlers. No function of this library may be called from one. A handler may write to the descriptor that
- * blink_cancel_fd() has given, which cancels.
+ *         const char *argv[] = {"python3", "-c", "print(6 * 7)"};
+ *         blink_command command;
+ *         blink_command_init(&command, sizeof command);
+ *         command.argv = argv;
+ *         command.argv_count = 3;
  *
- * Results. A place for a result (`out`) must not be NULL; it is NULL after a failure. What is borrowed (`const`) is not
- * kept after the call.
+ *         blink *all = NULL;
+ *         blink_output *output = NULL;
+ *         blink_error *error = NULL;
+ *         if (blink_open(&options, &all, &error) == BLINK_STATUS_OK &&
+ *             blink_run(all, NULL, &command, NULL, &output, &error) == BLINK_STATUS_OK) {
+ *             size_t length;
+ *             const uint8_t *bytes = blink_output_stdout(output, &length);
+ *             fwrite(bytes, 1, length, stdout);
+ *         } else {
+ *             fprintf(stderr, "%s\n", blink_error_message(error));
+ *         }
+ *         blink_error_free(error);
+ *         blink_output_free(output);
+ *         blink_close(all);
+ *         return 0;
+ *     }
  *
- * Failures. A function that can fail returns a blink_status, and sets `err`, unless that is NULL, to an error with a message
- * for a person; to NULL on success. No failure is kept in a variable of the thread. Any of them may return
- * BLINK_STATUS_INVALID_ARGUMENT for arguments that cannot be right, BLINK_STATUS_INTERNAL for a defect of the library or of the
- * machine. What a path meets in a file system has the status that is named like it, such as BLINK_STATUS_PERMISSION_DENIED.
+ * Build it with `cc program.c $(pkg-config --cflags --libs blink)`.
  *
- * Structures begin with their size. Set each up with its _init function and sizeof; programs then work with later versions
- * of the library, and with earlier ones as far as they ask for nothing that those do not know. `reserved` is 0 when it is
- * given to the library: anything else is BLINK_STATUS_INVALID_ARGUMENT.
+ * INDEX
  *
- * Signals. SIGCHLD gets a handler, which calls the one that was there before: a sandbox that ends interrupts poll() and the
- * like (EINTR). Processes that the program has started itself are left to it. No other signal is touched.
+ *     blink                  blink_open(), blink_run(), blink_close(): where everything starts
+ *     blink_sandbox          blink_sandbox_create(), _open(), _exec(), _spawn(), _files(), _remove()
+ *     blink_session          blink_session_open(), _take(), _checkpoint(), _restore(), _fork(), _export(), blink_session_import()
+ *     blink_command          blink_command_init(): what to run, with its input, environment and limits
+ *     blink_output           what a program wrote, and how it ended
+ *     blink_process          blink_process_read(), _write(), _wait(), _kill(), _fd(): a program that is running
+ *     blink_processes        blink_processes_of(): the processes of a session that someone else has open
+ *     blink_files            blink_files_read(), _write(), _upload(), _download(), _list()
+ *     blink_file_reader, blink_file_writer   large files, in parts
+ *     blink_image_list       blink_image_pull(), blink_image_list_all(), blink_image_remove()
+ *     blink_cancel           blink_cancel_new(), _now(), _fd(): cancels calls from other threads and from signal handlers
+ *     blink_report           blink_doctor(): which isolation works on this host, and why not
+ *     blink_error            blink_error_message(), _status(), _errno(), _cause(), _holder(), _is_retryable()
+ *     blink_strings, blink_bytes, blink_entries, blink_lineage, *_list   results that have several values
  *
- * Linux. A build needs the GNU C library of the machine that it was built on, or a later one (`pkg-config --variable=glibc
- * blink`), and 64-bit pointers.
+ * PROMISES
  *
- * Nothing is printed. See blink_log_set().
+ *  1. Handles. A pointer to a type without fields is a handle: a number that is used only once, not an address. Each type has a
+ *     _free function, which accepts NULL; a blink is freed by blink_close(). A handle that was freed already, that is of another
+ *     type, or that this library did not return is detected: the call fails with BLINK_STATUS_INVALID_ARGUMENT and a message that
+ *     says which, a function that does not return a status returns what it returns for NULL, and freeing it does nothing.
+ *     blink_log_set() receives a warning.
+ *  2. Lifetimes. A call keeps what it works with: a handle may be freed while other threads use it, and is destroyed when the
+ *     last of their calls returns. Text and bytes that a function returns are valid until their handle is freed. Handles may be
+ *     freed in any order; blink_handle_count() returns how many were not.
+ *  3. Threads. Every function may be called from any thread, and every handle may be used by several threads at the same time.
+ *  4. Fork. After fork(), a child process can read the results of calls that its parent made, and free all handles; that does
+ *     not affect the parent. Any other call with a handle of the parent fails with BLINK_STATUS_UNSUPPORTED. The child can call
+ *     blink_open() again.
+ *  5. Signal handlers. No function of this library may be called from a signal handler. A handler may write to the descriptor
+ *     that blink_cancel_fd() returned, which cancels.
+ *  6. Results. `out` must not be NULL; after a failure, *out is NULL. Borrowed arguments (`const`) are not kept after the call.
+ *  7. Errors. A function that can fail returns a blink_status. If `err` is not NULL, *err is set to an error on failure and to
+ *     NULL on success. There is no thread-local last error. Every function may return BLINK_STATUS_INVALID_ARGUMENT for invalid
+ *     arguments and BLINK_STATUS_INTERNAL for a bug in the library or a failure of the host. Errors of file systems have the
+ *     status that is named like them, such as BLINK_STATUS_PERMISSION_DENIED.
+ *  8. Zero. In structures, 0 and NULL mean "the default", which each field documents. For every limit (memory, disk, processors,
+ *     processes, output) that is a limit, never "unlimited". For times, 0 is: no limit for a command and for waiting; the default
+ *     for booting; never for idle stop; and not to wait for `patience_ms`.
+ *  9. Versions. Structures begin with their size. Initialize each with its _init function and sizeof: programs then work with
+ *     later versions of the library, and with earlier ones if they do not ask for anything that those do not know. `reserved`
+ *     must be 0.
+ * 10. SIGCHLD. The library installs a handler for it, which calls the previous one: a sandbox that ends interrupts poll() and
+ *     similar calls (EINTR). Child processes that the program started itself are left alone. No other signal is changed.
+ * 11. Output. The library prints nothing. See blink_log_set().
+ * 12. Linux. A build needs the version of the GNU C library that `pkg-config --variable=glibc blink` prints, or a later one, and
+ *     64-bit pointers.
  */
 
 
@@ -51,8 +100,8 @@
 
 
 /**
- * What a call came to. Numbers never change their meaning; new ones are added behind. Below 100 they are the kinds of
- * failures that every language knows; from 100 on, what only C has.
+ * The result of a call. Numbers never change their meaning; new ones are added at the end. Below 100 they are the kinds of
+ * errors that every language has; from 100 on, those that only C has.
  */
 enum blink_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -483,7 +532,7 @@ typedef struct blink_transfer {
    */
   uint64_t bytes_done;
   /**
-   * Bytes of all; 0 where that is not known before the end.
+   * Bytes of all; 0 if that is not known before the end.
    */
   uint64_t bytes_total;
 } blink_transfer;
@@ -717,7 +766,7 @@ typedef struct blink_sandbox_options {
 } blink_sandbox_options;
 
 /**
- * A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
+ * A session to open, or to create if there is none. Everything is borrowed for the call that it is given to.
  *
  * What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
  * with anything else: BLINK_STATUS_INVALID_ARGUMENT shows the difference.
@@ -920,7 +969,7 @@ typedef struct blink_check {
    */
   const char *isolation;
   /**
-   * Why it does not work, and what would mend it; NULL where it works.
+   * Why it does not work, and what would mend it; NULL if it works.
    */
   const char *problem;
   /**
@@ -980,16 +1029,16 @@ typedef struct blink_exit {
    */
   size_t size;
   /**
-   * Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 where there is no
-   * such program, 126 where it may not be executed.
+   * Its exit code; 128 and the signal's number if a signal ended it, as shells report it. 127 if there is no
+   * such program, 126 if it may not be executed.
    */
   int32_t code;
   /**
-   * The signal that ended it; 0 where none did.
+   * The signal that ended it; 0 if none did.
    */
   int32_t signal;
   /**
-   * 1 where its time was over, and it was killed with everything that it had started.
+   * 1 if its time was over, and it was killed with everything that it had started.
    */
   uint32_t timed_out;
   /**
@@ -997,11 +1046,11 @@ typedef struct blink_exit {
    */
   uint32_t reserved;
   /**
-   * "memory" or "disk" where it was killed because the sandbox was over that limit; otherwise NULL. A static string.
+   * "memory" or "disk" if it was killed because the sandbox was over that limit; otherwise NULL. A static string.
    */
   const char *over_limit;
   /**
-   * Why it could not be started, where the code is 126 or 127 for that reason; otherwise NULL. It belongs to the
+   * Why it could not be started, if the code is 126 or 127 for that reason; otherwise NULL. It belongs to the
    * object that was asked, and is there until that is freed.
    */
   const char *reason;
@@ -1043,7 +1092,7 @@ typedef struct blink_image {
    */
   size_t size;
   /**
-   * The name that it was pulled by, in full; NULL where it came from a file or folder, or its name has moved on.
+   * The name that it was pulled by, in full; NULL if it came from a file or folder, or its name has moved on.
    */
   const char *reference;
   /**
@@ -1077,7 +1126,7 @@ typedef struct blink_checkpoint {
    */
   const char *name;
   /**
-   * The checkpoint that the session's disk was at before; NULL where there is none.
+   * The checkpoint that the session's disk was at before; NULL if there is none.
    */
   const char *parent;
   /**
@@ -1127,7 +1176,7 @@ typedef struct blink_process_info {
    */
   uint32_t pid;
   /**
-   * 1 where it has a terminal.
+   * 1 if it has a terminal.
    */
   uint32_t pty;
   /**
@@ -1147,11 +1196,11 @@ typedef struct blink_process_info {
    */
   uint64_t stderr_bytes;
   /**
-   * The key that it was spawned with; NULL where there was none.
+   * The key that it was spawned with; NULL if there was none.
    */
   const char *key;
   /**
-   * 1 where it has ended; then blink_process_list_exit() tells how.
+   * 1 if it has ended; then blink_process_list_exit() tells how.
    */
   uint32_t ended;
   /**
@@ -1185,19 +1234,19 @@ typedef struct blink_session_info {
    */
   const char *image;
   /**
-   * The session that it was forked from, as "session" or "session@checkpoint"; NULL where it was not.
+   * The session that it was forked from, as "session" or "session@checkpoint"; NULL if it was not.
    */
   const char *forked_from;
   /**
-   * The checkpoint that its disk was last at; NULL where there is none.
+   * The checkpoint that its disk was last at; NULL if there is none.
    */
   const char *checkpoint;
   /**
-   * 1 where its machine runs.
+   * 1 if its machine runs.
    */
   uint32_t running;
   /**
-   * 1 where its machine goes on when its host process ends.
+   * 1 if its machine goes on when its host process ends.
    */
   uint32_t warm;
   /**
@@ -1213,11 +1262,11 @@ typedef struct blink_session_info {
    */
   size_t labels_count;
   /**
-   * Processors that it may use; 0 where that was not said.
+   * Processors that it may use; 0 if that was not said.
    */
   double cpus;
   /**
-   * Memory that it may use, in MiB; 0 where that was not said.
+   * Memory that it may use, in MiB; 0 if that was not said.
    */
   uint64_t memory_mib;
   /**
@@ -1241,7 +1290,7 @@ typedef struct blink_session_info {
    */
   uint32_t reserved;
   /**
-   * The hosts of BLINK_NETWORK_HOSTS; NULL where there are none.
+   * The hosts of BLINK_NETWORK_HOSTS; NULL if there are none.
    */
   const char *const *hosts;
   /**
@@ -1249,7 +1298,7 @@ typedef struct blink_session_info {
    */
   size_t hosts_count;
   /**
-   * What it sees of the host; NULL where that is nothing.
+   * What it sees of the host; NULL if that is nothing.
    */
   const struct blink_mount *mounts;
   /**
@@ -1258,7 +1307,7 @@ typedef struct blink_session_info {
   size_t mounts_count;
   /**
    * Its ports that programs of the host reach, as they were asked for: port 0 of the host is any that is free each time
-   * that it runs, which blink_session_published_port() tells. NULL where there are none.
+   * that it runs, which blink_session_published_port() tells. NULL if there are none.
    */
   const struct blink_port *ports;
   /**
@@ -1292,7 +1341,7 @@ blink_status blink_export_options_init(struct blink_export_options *options,
  * @param options  Borrowed. NULL is the defaults.
  * @param cancel   Borrowed. NULL: it cannot be cancelled. The file may be there afterwards.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such checkpoint; RESOURCE_EXHAUSTED for a full disk, with nothing
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if there is no such checkpoint; RESOURCE_EXHAUSTED for a full disk, with nothing
  *         left behind; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_session_export(const struct blink_session *session,
@@ -1311,7 +1360,7 @@ blink_status blink_session_export(const struct blink_session *session,
  * @param cancel   Borrowed. NULL: it cannot be cancelled. The image may be there afterwards.
  * @param err      May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); UNSUPPORTED for a session of the image "host", whose programs are this machine's;
- *         INVALID_ARGUMENT where there is something at the path already; otherwise as blink_session_export().
+ *         INVALID_ARGUMENT if there is something at the path already; otherwise as blink_session_export().
  */
 blink_status blink_session_export_oci(const struct blink_session *session,
                                       const char *path,
@@ -1397,7 +1446,7 @@ blink_status blink_run(const struct blink *blink,
  * Where the bytes are; they do not end with NUL.
  *
  * @param bytes   Borrowed. May be used from several threads at once.
- * @return There until they are freed. NULL where there are none, and for what is no blink_bytes.
+ * @return There until they are freed. NULL if there are none, and for an invalid handle.
  */
 const uint8_t *blink_bytes_data(const struct blink_bytes *bytes);
 
@@ -1405,7 +1454,7 @@ const uint8_t *blink_bytes_data(const struct blink_bytes *bytes);
  * How many bytes there are.
  *
  * @param bytes  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no blink_bytes.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_bytes_length(const struct blink_bytes *bytes);
 
@@ -1419,7 +1468,7 @@ void blink_bytes_free(struct blink_bytes *bytes);
 /**
  * Makes something to cancel calls with.
  *
- * @return Free with blink_cancel_free(). NULL only where memory is short.
+ * @return Free with blink_cancel_free(). NULL only if memory is short.
  */
 struct blink_cancel *blink_cancel_new(void);
 
@@ -1450,7 +1499,7 @@ void blink_cancel_now(const struct blink_cancel *cancel);
  *                started. -1 on failure. Remove the handler before the blink_cancel is freed: its number may then name
  *                another file.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; RESOURCE_EXHAUSTED where there are no more descriptors; UNSUPPORTED in a child
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; RESOURCE_EXHAUSTED if there are no more descriptors; UNSUPPORTED in a child
  *         process.
  */
 blink_status blink_cancel_fd(const struct blink_cancel *cancel,
@@ -1473,7 +1522,7 @@ void blink_cancel_free(struct blink_cancel *cancel);
  * @param consistency     Set to what it is worth, a blink_consistency. May be NULL.
  * @param cancel          Borrowed. NULL: it cannot be cancelled. The checkpoint may be there afterwards.
  * @param err             May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY where
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY if
  *         a disk that must be frozen cannot be; CANCELLED.
  */
 blink_status blink_session_checkpoint(const struct blink_session *session,
@@ -1516,7 +1565,7 @@ blink_status blink_session_remove_checkpoint(const struct blink_session *session
  * @param session  Borrowed. May be used from several threads at once.
  * @param out      Set on success; free with blink_lineage_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); CORRUPT where the list of sessions is damaged.
+ * @return BLINK_STATUS_OK (0); CORRUPT if the list of sessions is damaged.
  */
 blink_status blink_session_lineage(const struct blink_session *session,
                                    struct blink_lineage **out,
@@ -1598,8 +1647,8 @@ blink_status blink_command_init(struct blink_command *command,
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
  * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where nothing answers; INVALID_ARGUMENT for what is no address;
- *         RESOURCE_EXHAUSTED where there are no more descriptors; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if nothing answers; INVALID_ARGUMENT for what is no address;
+ *         RESOURCE_EXHAUSTED if there are no more descriptors; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_sandbox_connect_tcp(const struct blink_sandbox *sandbox,
                                        const char *host,
@@ -1677,7 +1726,7 @@ blink_status blink_check_init(struct blink_check *check,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_report_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0), also where nothing works; CANCELLED.
+ * @return BLINK_STATUS_OK (0), even if nothing works; CANCELLED.
  */
 blink_status blink_doctor(const struct blink *blink,
                           const struct blink_cancel *cancel,
@@ -1688,7 +1737,7 @@ blink_status blink_doctor(const struct blink *blink,
  * The number of isolations that were tried.
  *
  * @param report  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no report.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_report_count(const struct blink_report *report);
 
@@ -1710,7 +1759,7 @@ blink_status blink_report_get(const struct blink_report *report,
  * Why the machine's hypervisor cannot run a kernel, and what to do about it.
  *
  * @param report  Borrowed. May be used from several threads at once.
- * @return It belongs to the report. NULL where the hypervisor can, or was not tried on this kind of processor.
+ * @return It belongs to the report. NULL if the hypervisor can, or was not tried on this kind of processor.
  */
 const char *blink_report_hypervisor_problem(const struct blink_report *report);
 
@@ -1718,7 +1767,7 @@ const char *blink_report_hypervisor_problem(const struct blink_report *report);
  * Whether the hypervisor has run what a kernel runs.
  *
  * @param report  Borrowed. May be used from several threads at once.
- * @return false also where it was not tried, and for NULL and what is no report.
+ * @return false also if it was not tried, and for NULL or an invalid handle.
  */
 bool blink_report_hypervisor_works(const struct blink_report *report);
 
@@ -1726,7 +1775,7 @@ bool blink_report_hypervisor_works(const struct blink_report *report);
  * Whether Blink runs as root, and so gives sandboxes users of their own.
  *
  * @param report  Borrowed. May be used from several threads at once.
- * @return false for NULL and what is no report.
+ * @return false for NULL or an invalid handle.
  */
 bool blink_report_root(const struct blink_report *report);
 
@@ -1734,7 +1783,7 @@ bool blink_report_root(const struct blink_report *report);
  * Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
  *
  * @param report  Borrowed. May be used from several threads at once.
- * @return false for NULL and what is no report.
+ * @return false for NULL or an invalid handle.
  */
 bool blink_report_control_groups(const struct blink_report *report);
 
@@ -1760,7 +1809,7 @@ blink_status blink_file_info_init(struct blink_file_info *info,
  * The number of entries of a folder.
  *
  * @param entries  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no list.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_entries_count(const struct blink_entries *entries);
 
@@ -1789,7 +1838,7 @@ void blink_entries_free(struct blink_entries *entries);
  * Says what the caller can do about an error.
  *
  * @param error  Borrowed. May be used from several threads at once.
- * @return The status that the call has returned; BLINK_STATUS_INVALID_ARGUMENT for NULL and what is no error.
+ * @return The status that the call has returned; BLINK_STATUS_INVALID_ARGUMENT for NULL or an invalid handle.
  */
 blink_status blink_error_status(const struct blink_error *error);
 
@@ -1797,7 +1846,7 @@ blink_status blink_error_status(const struct blink_error *error);
  * What was tried, what went wrong, and what to do.
  *
  * @param error  Borrowed. May be used from several threads at once.
- * @return Text in UTF-8, there until the error is freed. "" for NULL and what is no error.
+ * @return Text in UTF-8, valid until the error is freed. "" for NULL or an invalid handle.
  */
 const char *blink_error_message(const struct blink_error *error);
 
@@ -1805,7 +1854,7 @@ const char *blink_error_message(const struct blink_error *error);
  * The error number of the system call that failed, in the sandbox or on the host, as in <errno.h> of Linux.
  *
  * @param error  Borrowed. May be used from several threads at once.
- * @return Such as ENOSPC or EISDIR. 0 where no system call failed, for NULL and what is no error.
+ * @return Such as ENOSPC or EISDIR. 0 if no system call failed, for NULL or an invalid handle.
  */
 int blink_error_errno(const struct blink_error *error);
 
@@ -1813,7 +1862,7 @@ int blink_error_errno(const struct blink_error *error);
  * Whether the same call may succeed later without anyone changing anything.
  *
  * @param error  Borrowed. May be used from several threads at once.
- * @return true where something was in use, or a registry could not be reached. false for NULL and what is no error.
+ * @return true if something was in use, or a registry could not be reached. false for NULL or an invalid handle.
  */
 bool blink_error_is_retryable(const struct blink_error *error);
 
@@ -1822,7 +1871,7 @@ bool blink_error_is_retryable(const struct blink_error *error);
  *
  * @param error  Borrowed. May be used from several threads at once.
  * @param index  From 0.
- * @return Text in UTF-8, there until the error is freed. NULL where there are no more, for NULL and what is no error.
+ * @return Text in UTF-8, valid until the error is freed. NULL if there are no more, for NULL or an invalid handle.
  */
 const char *blink_error_cause(const struct blink_error *error,
                               size_t index);
@@ -1832,9 +1881,9 @@ const char *blink_error_cause(const struct blink_error *error,
  *
  * @param error    Borrowed. May be used from several threads at once.
  * @param index    From 0.
- * @param command  May be NULL. Set to the beginning of the process's command line, there until the error is freed; "" where
- *                 that could not be read. NULL where the return value is -1.
- * @return The process's number on this host; 0 where it could not be told. -1 where there are no more, for NULL and what is no
+ * @param command  May be NULL. Set to the beginning of the process's command line, valid until the error is freed; "" where
+ *                 that could not be read. NULL if the return value is -1.
+ * @return The process's number on this host; 0 if it could not be told. -1 if there are no more, for NULL and what is no
  *         error.
  *
  * # Safety
@@ -1848,7 +1897,7 @@ int64_t blink_error_holder(const struct blink_error *error,
  * What the program had written when it was cut off.
  *
  * @param error  Borrowed. May be used from several threads at once.
- * @return Borrowed from the error, and there until that is freed: do not free it. NULL where there is none.
+ * @return Borrowed from the error, and there until that is freed: do not free it. NULL if there is none.
  */
 const struct blink_output *blink_error_output(const struct blink_error *error);
 
@@ -1899,7 +1948,7 @@ blink_status blink_files_reader(const struct blink_files *files,
  * @param count   Set to the number of bytes that were read; 0 is the end, by which all before is known to be right.
  * @param cancel  Borrowed. NULL: it cannot be cancelled. Nothing is lost by it.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); CORRUPT where it did not arrive as it was sent; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); CORRUPT if it did not arrive as it was sent; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_file_reader_read(const struct blink_file_reader *reader,
                                     uint8_t *buffer,
@@ -1941,7 +1990,7 @@ blink_status blink_files_writer(const struct blink_files *files,
  * @param cancel  Borrowed. NULL: it cannot be cancelled. The file can only be given up then.
  * @param err     May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; READ_ONLY; INVALID_ARGUMENT once it is
- *         finished, and after a cancelled write; RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
+ *         finished, and after a cancelled write; RESOURCE_EXHAUSTED if the disk is full; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_file_writer_write(const struct blink_file_writer *writer,
                                      const uint8_t *data,
@@ -1987,8 +2036,8 @@ blink_status blink_write_options_init(struct blink_write_options *options,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_bytes_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; CORRUPT where it did not arrive as
- *         it was sent; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; CORRUPT if it did not
+ *         arrive as it was sent; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_read(const struct blink_files *files,
                               const char *path,
@@ -2007,7 +2056,7 @@ blink_status blink_files_read(const struct blink_files *files,
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
  * @param err      May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; IS_A_DIRECTORY; NOT_A_DIRECTORY; READ_ONLY;
- *         RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
+ *         RESOURCE_EXHAUSTED if the disk is full; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_write(const struct blink_files *files,
                                const char *path,
@@ -2060,12 +2109,12 @@ blink_status blink_files_list(const struct blink_files *files,
                               struct blink_error **err);
 
 /**
- * Makes a folder and its missing parents; content where it exists.
+ * Makes a folder and its missing parents; content if it exists.
  *
  * @param files  Borrowed. May be used from several threads at once.
  * @param path   Absolute.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY where a part of the path is no folder; READ_ONLY; NOT_FOUND where the sandbox does
+ * @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY if a part of the path is no folder; READ_ONLY; NOT_FOUND if the sandbox does
  *         not know the user of blink_files_as_user(); SANDBOX_DIED.
  */
 blink_status blink_files_make_dir(const struct blink_files *files,
@@ -2087,7 +2136,7 @@ blink_status blink_files_make_dir_with(const struct blink_files *files,
                                        struct blink_error **err);
 
 /**
- * Removes a file, a link or an empty folder; a folder with all that is in it where that is asked for. Links are removed, not
+ * Removes a file, a link or an empty folder; a folder with all that is in it if asked to. Links are removed, not
  * followed.
  *
  * @param files      Borrowed. May be used from several threads at once.
@@ -2140,7 +2189,8 @@ blink_status blink_files_copy(const struct blink_files *files,
  * @param to      The sandbox's, absolute: what it is called there.
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; INTERNAL where it cannot be read; otherwise as blink_files_write().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if there is no such file; INTERNAL if it cannot be read; otherwise as
+ *         blink_files_write().
  */
 blink_status blink_files_upload(const struct blink_files *files,
                                 const char *from,
@@ -2157,7 +2207,7 @@ blink_status blink_files_upload(const struct blink_files *files,
  * @param to      The host's: what it is called there.
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; CORRUPT where a folder holds what may not leave a sandbox; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; CORRUPT if a folder holds what may not leave a sandbox; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_files_download(const struct blink_files *files,
                                   const char *from,
@@ -2174,7 +2224,7 @@ blink_status blink_files_download(const struct blink_files *files,
  * @param folder  The host's.
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return As blink_files_download(); NOT_FOUND where `folder` is missing too; INVALID_ARGUMENT where something of that name is
+ * @return As blink_files_download(); NOT_FOUND if `folder` is missing too; INVALID_ARGUMENT if something of that name is
  *         there that is neither a file nor a folder.
  */
 blink_status blink_files_download_into(const struct blink_files *files,
@@ -2185,7 +2235,7 @@ blink_status blink_files_download_into(const struct blink_files *files,
 
 /**
  * The same files; what is made through the new handle belongs to another user of the sandbox. Without, it belongs to the
- * sandbox's own user, or to root where it has none.
+ * sandbox's own user, or to root if it has none.
  *
  * @param files  Borrowed. May be used from several threads at once.
  * @param user   A user of the sandbox, by name or id. One that it does not know is NOT_FOUND when something is made.
@@ -2254,7 +2304,7 @@ blink_status blink_image_pull(const struct blink *blink,
  * @param blink  Borrowed. May be used from several threads at once.
  * @param out    Set on success; free with blink_image_list_free(). NULL on failure.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); CORRUPT where the list of images is damaged.
+ * @return BLINK_STATUS_OK (0); CORRUPT if the list of images is damaged.
  */
 blink_status blink_image_list_all(const struct blink *blink,
                                   struct blink_image_list **out,
@@ -2267,7 +2317,7 @@ blink_status blink_image_list_all(const struct blink *blink,
  * @param name         A reference, or a digest, of which 12 digits are enough.
  * @param freed_bytes  Set to how many bytes that has freed. May be NULL.
  * @param err          May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where a sandbox uses it, which the message names.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY if a sandbox uses it, which the message names.
  */
 blink_status blink_image_remove(const struct blink *blink,
                                 const char *name,
@@ -2291,7 +2341,7 @@ blink_status blink_image_prune(const struct blink *blink,
  * The number of images in a list.
  *
  * @param list  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no list.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_image_list_count(const struct blink_image_list *list);
 
@@ -2331,7 +2381,7 @@ blink_status blink_checkpoint_init(struct blink_checkpoint *checkpoint,
  * The session that a session was forked from.
  *
  * @param lineage  Borrowed. May be used from several threads at once.
- * @return "session" or "session@checkpoint", which belongs to the lineage; NULL where there is none.
+ * @return "session" or "session@checkpoint", which belongs to the lineage; NULL if there is none.
  */
 const char *blink_lineage_forked_from(const struct blink_lineage *lineage);
 
@@ -2339,7 +2389,7 @@ const char *blink_lineage_forked_from(const struct blink_lineage *lineage);
  * The checkpoint that a session's disk was last at.
  *
  * @param lineage  Borrowed. May be used from several threads at once.
- * @return It belongs to the lineage; NULL where there is none.
+ * @return It belongs to the lineage; NULL if there is none.
  */
 const char *blink_lineage_current(const struct blink_lineage *lineage);
 
@@ -2347,7 +2397,7 @@ const char *blink_lineage_current(const struct blink_lineage *lineage);
  * The number of checkpoints.
  *
  * @param lineage  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no lineage.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_lineage_count(const struct blink_lineage *lineage);
 
@@ -2390,7 +2440,7 @@ blink_status blink_log_set(int32_t level,
  * The program's exit code.
  *
  * @param output  Borrowed. May be used from several threads at once.
- * @return As `code` of blink_exit. -1 for NULL and what is no output.
+ * @return As `code` of blink_exit. -1 for NULL or an invalid handle.
  */
 int32_t blink_output_exit_code(const struct blink_output *output);
 
@@ -2398,7 +2448,7 @@ int32_t blink_output_exit_code(const struct blink_output *output);
  * Whether the program's time was over, so that it was killed with everything that it had started.
  *
  * @param output  Borrowed. May be used from several threads at once.
- * @return false for NULL and what is no output.
+ * @return false for NULL or an invalid handle.
  */
 bool blink_output_timed_out(const struct blink_output *output);
 
@@ -2419,7 +2469,7 @@ blink_status blink_output_exit(const struct blink_output *output,
  *
  * @param output  Borrowed. May be used from several threads at once.
  * @param length  Set to the number of bytes. May be NULL.
- * @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+ * @return There until the output is freed. NULL if there are no bytes, and for an invalid handle.
  */
 const uint8_t *blink_output_stdout(const struct blink_output *output,
                                    size_t *length);
@@ -2429,7 +2479,7 @@ const uint8_t *blink_output_stdout(const struct blink_output *output,
  *
  * @param output  Borrowed. May be used from several threads at once.
  * @param length  Set to the number of bytes. May be NULL.
- * @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+ * @return There until the output is freed. NULL if there are no bytes, and for an invalid handle.
  */
 const uint8_t *blink_output_stderr(const struct blink_output *output,
                                    size_t *length);
@@ -2438,7 +2488,7 @@ const uint8_t *blink_output_stderr(const struct blink_output *output,
  * How many bytes the program wrote to standard output in all, also beyond the capture's limit.
  *
  * @param output  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no output.
+ * @return 0 for NULL or an invalid handle.
  */
 uint64_t blink_output_stdout_total(const struct blink_output *output);
 
@@ -2446,7 +2496,7 @@ uint64_t blink_output_stdout_total(const struct blink_output *output);
  * How many bytes the program wrote to standard error in all, also beyond the capture's limit.
  *
  * @param output  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no output.
+ * @return 0 for NULL or an invalid handle.
  */
 uint64_t blink_output_stderr_total(const struct blink_output *output);
 
@@ -2454,7 +2504,7 @@ uint64_t blink_output_stderr_total(const struct blink_output *output);
  * Whether the program wrote more to a stream than was captured.
  *
  * @param output  Borrowed. May be used from several threads at once.
- * @return false for NULL and what is no output.
+ * @return false for NULL or an invalid handle.
  */
 bool blink_output_truncated(const struct blink_output *output);
 
@@ -2488,7 +2538,7 @@ void blink_output_free(struct blink_output *output);
  * Names a process for as long as its sandbox runs: blink_sandbox_attach() and blink_session_attach() take it.
  *
  * @param process  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no process.
+ * @return 0 for NULL or an invalid handle.
  */
 uint64_t blink_process_id(const struct blink_process *process);
 
@@ -2496,7 +2546,7 @@ uint64_t blink_process_id(const struct blink_process *process);
  * Its number among the sandbox's processes.
  *
  * @param process  Borrowed. May be used from several threads at once.
- * @return 0 where it could not be started, and for NULL and what is no process.
+ * @return 0 if it could not be started, and for NULL or an invalid handle.
  */
 uint32_t blink_process_pid(const struct blink_process *process);
 
@@ -2510,7 +2560,7 @@ uint32_t blink_process_pid(const struct blink_process *process);
  * @param count    Set to the number of bytes that were read; 0 is the stream's end.
  * @param cancel   Borrowed. NULL: it cannot be cancelled. Nothing is lost by it.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); BUSY where somebody else has attached to the process; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); BUSY if someone else has attached to the process; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_process_read(const struct blink_process *process,
                                 int32_t stream,
@@ -2529,8 +2579,8 @@ blink_status blink_process_read(const struct blink_process *process,
  * @param length   How many bytes fit; at least 1.
  * @param count    Set to the number of bytes that were read; 0 is the stream's end.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); WOULD_BLOCK where there is nothing now; BUSY while another thread reads the stream, or where
- *         somebody else has attached to the process; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); WOULD_BLOCK if there is nothing now; BUSY while another thread reads the stream, or if
+ *         someone else has attached to the process; SANDBOX_DIED.
  */
 blink_status blink_process_try_read(const struct blink_process *process,
                                     int32_t stream,
@@ -2563,7 +2613,7 @@ blink_status blink_process_offset(const struct blink_process *process,
  * @param stream   A blink_stream.
  * @param fd       Set to the descriptor, which is there until the process is freed. -1 on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED where there are no more descriptors.
+ * @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED if there are no more descriptors.
  */
 blink_status blink_process_fd(const struct blink_process *process,
                               int32_t stream,
@@ -2592,7 +2642,7 @@ blink_status blink_process_discard(const struct blink_process *process,
  * @param length   How many they are.
  * @param cancel   Borrowed. NULL: it cannot be cancelled. A part may have been written then.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where the command asked for no stdin_piped, or the input was closed;
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the command asked for no stdin_piped, or the input was closed;
  *         SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_process_write(const struct blink_process *process,
@@ -2602,7 +2652,7 @@ blink_status blink_process_write(const struct blink_process *process,
                                  struct blink_error **err);
 
 /**
- * Ends a program's standard input, behind everything that was written. Does nothing where there is none.
+ * Ends a program's standard input, behind everything that was written. Does nothing if there is none.
  *
  * @param process  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
@@ -2648,7 +2698,7 @@ blink_status blink_process_signal(const struct blink_process *process,
  * @param exit        Set up with blink_exit_init(), and filled in; its text belongs to the process. May be NULL.
  * @param cancel      Borrowed. NULL: it cannot be cancelled. The program goes on.
  * @param err         May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); TIMEOUT where it has not ended by then, and goes on; SANDBOX_DIED; BUSY where somebody else
+ * @return BLINK_STATUS_OK (0); TIMEOUT if it has not ended by then, and goes on; SANDBOX_DIED; BUSY if someone else
  *         has attached to the process; CANCELLED.
  */
 blink_status blink_process_wait(const struct blink_process *process,
@@ -2691,7 +2741,7 @@ void blink_process_free(struct blink_process *process);
  *
  * @param logs    Borrowed. May be used from several threads at once.
  * @param length  Set to the number of bytes. May be NULL.
- * @return There until the logs are freed. NULL where there are no bytes, and for what is no blink_process_logs.
+ * @return There until the logs are freed. NULL if there are no bytes, and for an invalid handle.
  */
 const uint8_t *blink_process_logs_stdout(const struct blink_process_logs *logs,
                                          size_t *length);
@@ -2701,7 +2751,7 @@ const uint8_t *blink_process_logs_stdout(const struct blink_process_logs *logs,
  *
  * @param logs    Borrowed. May be used from several threads at once.
  * @param length  Set to the number of bytes. May be NULL.
- * @return There until the logs are freed. NULL where there are no bytes, and for what is no blink_process_logs.
+ * @return There until the logs are freed. NULL if there are no bytes, and for an invalid handle.
  */
 const uint8_t *blink_process_logs_stderr(const struct blink_process_logs *logs,
                                          size_t *length);
@@ -2710,7 +2760,7 @@ const uint8_t *blink_process_logs_stderr(const struct blink_process_logs *logs,
  * How many bytes of standard output came before those that are kept.
  *
  * @param logs  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no blink_process_logs.
+ * @return 0 for NULL or an invalid handle.
  */
 uint64_t blink_process_logs_stdout_offset(const struct blink_process_logs *logs);
 
@@ -2718,7 +2768,7 @@ uint64_t blink_process_logs_stdout_offset(const struct blink_process_logs *logs)
  * How many bytes of standard error came before those that are kept.
  *
  * @param logs  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no blink_process_logs.
+ * @return 0 for NULL or an invalid handle.
  */
 uint64_t blink_process_logs_stderr_offset(const struct blink_process_logs *logs);
 
@@ -2744,7 +2794,7 @@ blink_status blink_process_info_init(struct blink_process_info *info,
  * The number of processes in a list.
  *
  * @param list  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no list.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_process_list_count(const struct blink_process_list *list);
 
@@ -2769,7 +2819,7 @@ blink_status blink_process_list_get(const struct blink_process_list *list,
  * @param index  From 0.
  * @param exit   Set up with blink_exit_init(), and filled in. Its text belongs to the list.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); BUSY where it still runs; INVALID_ARGUMENT.
+ * @return BLINK_STATUS_OK (0); BUSY if it still runs; INVALID_ARGUMENT.
  */
 blink_status blink_process_list_exit(const struct blink_process_list *list,
                                      size_t index,
@@ -2784,15 +2834,15 @@ blink_status blink_process_list_exit(const struct blink_process_list *list,
 void blink_process_list_free(struct blink_process_list *list);
 
 /**
- * Makes and boots a sandbox. Where the call is cancelled, nothing of it stays.
+ * Makes and boots a sandbox. If the call is cancelled, nothing is left behind.
  *
  * @param blink    Borrowed. May be used from several threads at once.
  * @param options  Borrowed. NULL is the defaults.
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
  * @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY where a port is taken;
- *         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT where it does
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY if a port is taken;
+ *         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT if it does
  *         not boot in time; CANCELLED.
  */
 blink_status blink_sandbox_create(const struct blink *blink,
@@ -2825,8 +2875,8 @@ blink_status blink_sandbox_fetch_image(const struct blink *blink,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_sandbox_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended; PROTOCOL where
- *         something else than its agent talks there.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED if it has ended; PROTOCOL if
+ *         something other than its agent answers.
  */
 blink_status blink_sandbox_open(const struct blink *blink,
                                 const char *id,
@@ -2850,7 +2900,7 @@ blink_status blink_sandbox_list(const struct blink *blink,
  * Names a sandbox among all of its home.
  *
  * @param sandbox  Borrowed. May be used from several threads at once.
- * @return There until the sandbox is freed. NULL for NULL and what is no sandbox.
+ * @return There until the sandbox is freed. NULL for NULL or an invalid handle.
  */
 const char *blink_sandbox_id(const struct blink_sandbox *sandbox);
 
@@ -2858,7 +2908,7 @@ const char *blink_sandbox_id(const struct blink_sandbox *sandbox);
  * The isolation that a sandbox really has.
  *
  * @param sandbox  Borrowed. May be used from several threads at once.
- * @return "microvm" or "namespace", a static string. NULL for NULL and what is no sandbox.
+ * @return "microvm" or "namespace", a static string. NULL for NULL or an invalid handle.
  */
 const char *blink_sandbox_isolation(const struct blink_sandbox *sandbox);
 
@@ -2866,7 +2916,7 @@ const char *blink_sandbox_isolation(const struct blink_sandbox *sandbox);
  * The version of a sandbox's guest agent: of one that an earlier process has made, perhaps an older one.
  *
  * @param sandbox  Borrowed. May be used from several threads at once.
- * @return Its name and version, there until the sandbox is freed. NULL for NULL and what is no sandbox.
+ * @return Its name and version, there until the sandbox is freed. NULL for NULL or an invalid handle.
  */
 const char *blink_sandbox_agent(const struct blink_sandbox *sandbox);
 
@@ -2886,7 +2936,7 @@ const struct blink_error *blink_sandbox_death(const struct blink_sandbox *sandbo
  * @param index    From 0, in the order in which the ports were asked for.
  * @param port     Set to the port, with the one that the host really has; its text belongs to the sandbox.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT also where there is none of that index.
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT also if the index is out of range.
  */
 blink_status blink_sandbox_published(const struct blink_sandbox *sandbox,
                                      size_t index,
@@ -2898,7 +2948,7 @@ blink_status blink_sandbox_published(const struct blink_sandbox *sandbox,
  *
  * @param sandbox  Borrowed. May be used from several threads at once.
  * @param index    From 0, in the order in which the ports were asked for.
- * @return 0 where there is none of that index, and for NULL and what is no sandbox.
+ * @return 0 if the index is out of range, and for NULL or an invalid handle.
  */
 uint16_t blink_sandbox_published_port(const struct blink_sandbox *sandbox,
                                       size_t index);
@@ -2948,7 +2998,7 @@ blink_status blink_sandbox_spawn(const struct blink_sandbox *sandbox,
  * @param cancel         Borrowed. NULL: it cannot be cancelled.
  * @param out            Set on success; free with blink_process_free(). NULL on failure.
  * @param err            May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_sandbox_attach(const struct blink_sandbox *sandbox,
                                   uint64_t id,
@@ -2976,7 +3026,7 @@ blink_status blink_sandbox_processes(const struct blink_sandbox *sandbox,
  * @param sandbox  Borrowed. May be used from several threads at once.
  * @param out      Set on success; free with blink_files_free(). NULL on failure. It may outlive the sandbox's handle.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0), also where it has ended: what is done with the files fails then.
+ * @return BLINK_STATUS_OK (0), even if it has ended: what is done with the files fails then.
  */
 blink_status blink_sandbox_files(const struct blink_sandbox *sandbox,
                                  struct blink_files **out,
@@ -2995,12 +3045,12 @@ blink_status blink_sandbox_ping(const struct blink_sandbox *sandbox,
                                 struct blink_error **err);
 
 /**
- * Ends a sandbox and removes everything of it, also where it is detached. Calls that are under way in it, and all that come
+ * Ends a sandbox and deletes everything in it, even if it is detached. Calls that are under way in it, and all that come
  * later, fail with BLINK_STATUS_SANDBOX_DIED; only this one does nothing then. The handle still wants to be freed.
  *
  * @param sandbox  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INTERNAL where something of it could not be removed, which the message names.
+ * @return BLINK_STATUS_OK (0); INTERNAL if something of it could not be removed, which the message names.
  */
 blink_status blink_sandbox_remove(const struct blink_sandbox *sandbox,
                                   struct blink_error **err);
@@ -3024,7 +3074,7 @@ blink_status blink_sandbox_options_init(struct blink_sandbox_options *options,
                                         size_t size);
 
 /**
- * Opens a session and starts it, or makes it where there is none of that name.
+ * Opens a session and starts it, or creates it if there is none of that name.
  *
  * @param blink    Borrowed. May be used from several threads at once.
  * @param name     Its name.
@@ -3032,7 +3082,7 @@ blink_status blink_sandbox_options_init(struct blink_sandbox_options *options,
  * @param cancel   Borrowed. NULL: it cannot be cancelled. A session that is being made may be there afterwards.
  * @param out      Set on success; free with blink_session_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for a name that is none, and for options that the session was not made with;
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the name is invalid, and for options that the session was not made with;
  *         BUSY while another process changes it, or has its micro-VM, which the message names; otherwise as
  *         blink_sandbox_create().
  */
@@ -3053,7 +3103,7 @@ blink_status blink_session_open(const struct blink *blink,
  * @param cancel       Borrowed. NULL: it cannot be cancelled.
  * @param out          Set on success; free with blink_session_free(). NULL on failure.
  * @param err          May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process changes it, or has its micro-VM; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY if another process changes it, or has its micro-VM; CANCELLED.
  */
 blink_status blink_session_take(const struct blink *blink,
                                 const char *name,
@@ -3075,10 +3125,10 @@ blink_status blink_session_prune(const struct blink *blink,
                                  struct blink_error **err);
 
 /**
- * Names a session for good: it stays the same when the session is renamed.
+ * Names a session it stays the same when the session is renamed.
  *
  * @param session  Borrowed. May be used from several threads at once.
- * @return There until the session is freed. NULL for NULL and what is no session.
+ * @return There until the session is freed. NULL for NULL or an invalid handle.
  */
 const char *blink_session_id(const struct blink_session *session);
 
@@ -3086,7 +3136,7 @@ const char *blink_session_id(const struct blink_session *session);
  * Whether opening a session has made it.
  *
  * @param session  Borrowed. May be used from several threads at once.
- * @return false for NULL and what is no session.
+ * @return false for NULL or an invalid handle.
  */
 bool blink_session_was_created(const struct blink_session *session);
 
@@ -3103,7 +3153,7 @@ blink_status blink_session_declined(const struct blink_session *session,
                                     struct blink_error **err);
 
 /**
- * Starts a session from its disk, or takes up the machine that still runs. Does nothing where it runs already. Whatever needs
+ * Starts a session from its disk, or takes up the machine that still runs. Does nothing if it is running already. Whatever needs
  * it to run starts it by itself.
  *
  * @param session  Borrowed. May be used from several threads at once.
@@ -3116,11 +3166,11 @@ blink_status blink_session_start(const struct blink_session *session,
                                  struct blink_error **err);
 
 /**
- * Ends a session's machine; what its programs have written to its disk stays. Does nothing where it does not run.
+ * Ends a session's machine; what its programs have written to its disk stays. Does nothing if it is not running.
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); BUSY while other processes use it, whom the message names; INTERNAL where the machine cannot be
+ * @return BLINK_STATUS_OK (0); BUSY while other processes use it, whom the message names; INTERNAL if the machine cannot be
  *         ended.
  */
 blink_status blink_session_stop(const struct blink_session *session,
@@ -3168,7 +3218,7 @@ blink_status blink_session_spawn(const struct blink_session *session,
  * @param cancel         Borrowed. NULL: it cannot be cancelled.
  * @param out            Set on success; free with blink_process_free(). NULL on failure.
  * @param err            May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_session_attach(const struct blink_session *session,
                                   uint64_t id,
@@ -3191,7 +3241,7 @@ blink_status blink_session_processes(const struct blink_session *session,
                                      struct blink_error **err);
 
 /**
- * The files of a session, which is started where it does not run. They end with its machine: ask again after
+ * The files of a session, which is started if it is not running. They end with its machine: ask again after
  * blink_session_stop() and blink_session_restore().
  *
  * @param session  Borrowed. May be used from several threads at once.
@@ -3204,13 +3254,13 @@ blink_status blink_session_files(const struct blink_session *session,
                                  struct blink_error **err);
 
 /**
- * The host's port that leads into a session, which is started where it does not run.
+ * The host's port that leads into a session, which is started if it is not running.
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param index    From 0, in the order in which the ports were asked for when it was made.
  * @param port     Set to the port; 0 on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where there is none of that index; otherwise as blink_session_start().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the index is out of range; otherwise as blink_session_start().
  */
 blink_status blink_session_published_port(const struct blink_session *session,
                                           size_t index,
@@ -3218,7 +3268,7 @@ blink_status blink_session_published_port(const struct blink_session *session,
                                           struct blink_error **err);
 
 /**
- * The version of a session's guest agent. The session is started where it does not run.
+ * The version of a session's guest agent. The session is started if it is not running.
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param out      Set on success to a list of one, its name and version; free with blink_strings_free(). NULL on failure.
@@ -3230,7 +3280,7 @@ blink_status blink_session_agent(const struct blink_session *session,
                                  struct blink_error **err);
 
 /**
- * Asks a session's agent for a sign of life. The session is started where it does not run.
+ * Asks a session's agent for a sign of life. The session is started if it is not running.
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
@@ -3259,7 +3309,7 @@ blink_status blink_session_rename(const struct blink_session *session,
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); BUSY while other processes have it open, whom the message names; INTERNAL where something of it
+ * @return BLINK_STATUS_OK (0); BUSY while other processes have it open, whom the message names; INTERNAL if something of it
  *         could not be removed, which the message names.
  */
 blink_status blink_session_remove(const struct blink_session *session,
@@ -3270,7 +3320,7 @@ blink_status blink_session_remove(const struct blink_session *session,
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); BUSY while another process changes it; INTERNAL where something of it could not be removed, which
+ * @return BLINK_STATUS_OK (0); BUSY while another process changes it; INTERNAL if something of it could not be removed, which
  *         the message names.
  */
 blink_status blink_session_remove_by_force(const struct blink_session *session,
@@ -3337,7 +3387,7 @@ blink_status blink_session_list_of(const struct blink_session *session,
  * The number of sessions in a list.
  *
  * @param list  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no list.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_session_list_count(const struct blink_session_list *list);
 
@@ -3361,7 +3411,7 @@ blink_status blink_session_list_get(const struct blink_session_list *list,
  * @param list   Borrowed. May be used from several threads at once.
  * @param index  The session's, from 0.
  * @param label  The label's, from 0.
- * @return "NAME=VALUE", which belongs to the list; NULL where there is none of that index.
+ * @return "NAME=VALUE", which belongs to the list; NULL if the index is out of range.
  */
 const char *blink_session_list_label(const struct blink_session_list *list,
                                      size_t index,
@@ -3394,7 +3444,7 @@ blink_status blink_session_options_init(struct blink_session_options *options,
  * @param cancel  Borrowed. NULL: it cannot be cancelled.
  * @param out     Set on success; free with blink_processes_free(). NULL on failure.
  * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such session, and where it does not run; BUSY where another process
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if there is no such session, and where it does not run; BUSY if another process
  *         starts it right now, or has its micro-VM, for longer than 10 s; CANCELLED.
  */
 blink_status blink_processes_of(const struct blink *blink,
@@ -3407,7 +3457,7 @@ blink_status blink_processes_of(const struct blink *blink,
  * The isolation that a session's processes have.
  *
  * @param processes  Borrowed. May be used from several threads at once.
- * @return "microvm" or "namespace", a static string. NULL for NULL and what is no blink_processes.
+ * @return "microvm" or "namespace", a static string. NULL for NULL or an invalid handle.
  */
 const char *blink_processes_isolation(const struct blink_processes *processes);
 
@@ -3417,7 +3467,7 @@ const char *blink_processes_isolation(const struct blink_processes *processes);
  * @param processes  Borrowed. May be used from several threads at once.
  * @param out        Set on success; free with blink_process_list_free(). NULL on failure.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); SANDBOX_DIED where the session's machine has ended.
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED if the session's machine has ended.
  */
 blink_status blink_processes_list(const struct blink_processes *processes,
                                   struct blink_process_list **out,
@@ -3431,7 +3481,7 @@ blink_status blink_processes_list(const struct blink_processes *processes,
  * @param cancel     Borrowed. NULL: it cannot be cancelled.
  * @param out        Set on success; free with blink_process_logs_free(). NULL on failure.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_processes_logs(const struct blink_processes *processes,
                                   uint64_t id,
@@ -3448,7 +3498,7 @@ blink_status blink_processes_logs(const struct blink_processes *processes,
  * @param exit        Set up with blink_exit_init(), and filled in; its text belongs to the blink_processes. May be NULL.
  * @param cancel      Borrowed. NULL: it cannot be cancelled. The program goes on.
  * @param err         May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); TIMEOUT where it has not ended by then, and goes on; NOT_FOUND where it was released;
+ * @return BLINK_STATUS_OK (0); TIMEOUT if it has not ended by then, and goes on; NOT_FOUND if it was released;
  *         SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_processes_wait(const struct blink_processes *processes,
@@ -3465,7 +3515,7 @@ blink_status blink_processes_wait(const struct blink_processes *processes,
  * @param id         As blink_process_id() or a list gave it.
  * @param signal     Linux's number, such as 15 for SIGTERM.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND where it was released; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND if it was released; SANDBOX_DIED.
  */
 blink_status blink_processes_signal(const struct blink_processes *processes,
                                     uint64_t id,
@@ -3478,7 +3528,7 @@ blink_status blink_processes_signal(const struct blink_processes *processes,
  * @param processes  Borrowed. May be used from several threads at once.
  * @param id         As blink_process_id() or a list gave it.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED.
  */
 blink_status blink_processes_kill(const struct blink_processes *processes,
                                   uint64_t id,
@@ -3494,7 +3544,7 @@ blink_status blink_processes_kill(const struct blink_processes *processes,
  * @param cancel         Borrowed. NULL: it cannot be cancelled.
  * @param out            Set on success; free with blink_process_free(). NULL on failure. It may outlive the blink_processes.
  * @param err            May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_processes_attach(const struct blink_processes *processes,
                                     uint64_t id,
@@ -3530,7 +3580,7 @@ const char *blink_version(void);
  * The number of strings in a list.
  *
  * @param strings  Borrowed. May be used from several threads at once.
- * @return 0 for NULL and what is no list.
+ * @return 0 for NULL or an invalid handle.
  */
 size_t blink_strings_count(const struct blink_strings *strings);
 
@@ -3539,7 +3589,7 @@ size_t blink_strings_count(const struct blink_strings *strings);
  *
  * @param strings  Borrowed. May be used from several threads at once.
  * @param index    From 0.
- * @return Text in UTF-8, there until the list is freed. NULL where there is none of that index.
+ * @return Text in UTF-8, there until the list is freed. NULL if the index is out of range.
  */
 const char *blink_strings_get(const struct blink_strings *strings,
                               size_t index);

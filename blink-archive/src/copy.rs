@@ -14,7 +14,8 @@ use crate::attributes::{self, LARGEST, Marks};
 use crate::error::ArchiveError;
 use crate::holes::copy_file;
 use crate::merge::{give, times};
-use crate::root::{self, Links, REAL_FOLDER, Root};
+use crate::options::Links;
+use crate::root::{self, REAL_FOLDER, Root};
 use crate::way::Way;
 
 /// Copies trees, each from the first folder to the second, an empty one, with owners, modes, times, extended attributes,

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use crate::attributes::{self, LARGEST, Marks};
 use crate::error::ArchiveError;
 use crate::format::Attributes;
+use crate::options::Links;
 use crate::overlay::{Merged, Overlay, Visitor, visit};
-use crate::root::{Links, REAL_FOLDER, Root, make_folder};
+use crate::root::{REAL_FOLDER, Root, make_folder};
 use crate::way::Way;
 
 /// Makes in the empty folder `into` the one layer that shows over what is beneath them what the

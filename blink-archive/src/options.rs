@@ -1,6 +1,14 @@
 //! What a caller can choose.
 
-use crate::root::Links;
+/// What becomes of a symbolic link in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Links {
+    /// The look-up fails.
+    Refuse,
+    /// It is followed as if the root were `/`, so that it cannot lead outside.
+    InRoot,
+}
 
 /// Who owns what is unpacked, or what owner a packed entry states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use crate::attributes::{self, Marks};
 use crate::error::{ArchiveError, LimitKind};
-use crate::root::{self, Links, REAL_FOLDER, Root};
+use crate::options::Links;
+use crate::root::{self, REAL_FOLDER, Root};
 use crate::way::Way;
 
 /// The upper folders of an overlay, the lowest first.

@@ -8,17 +8,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::ArchiveError;
+use crate::options::Links;
 use crate::path;
-
-/// What becomes of a symbolic link in a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Links {
-    /// The look-up fails.
-    Refuse,
-    /// It is followed as if the root were `/`, so that it cannot lead outside.
-    InRoot,
-}
 
 /// A folder that look-ups cannot leave: not by `..`, not by symbolic links, not
 /// by the magic links of `/proc`, and not by a rename while they run.

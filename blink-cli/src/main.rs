@@ -4,8 +4,11 @@ mod arguments;
 mod doctor;
 mod failure;
 mod images;
+mod names;
+mod options;
 mod progress;
 mod run;
+mod sandbox;
 mod session;
 mod table;
 mod time;
@@ -25,15 +28,26 @@ const LOG_VARIABLE: &str = "BLINK_LOG";
 
 fn main() {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let code = match Arguments::command()
-        .try_get_matches_from(&argv)
-        .and_then(|matches| Arguments::from_arg_matches(&matches))
-    {
+    // A session's name was an option once.
+    let positional = names::positional(&argv);
+    let (argv, parsed) = match (parse(&argv), positional) {
+        (Err(_), Some(rewritten)) => {
+            let parsed = parse(&rewritten);
+            (rewritten, parsed)
+        }
+        (parsed, _) => (argv, parsed),
+    };
+    let code = match parsed {
         Ok(arguments) => carry_out(arguments, &argv),
         Err(error) => answer_unparsed(&error, &argv),
     };
     // Not a return: a thread may still wait for standard input, and nothing can wake it.
     exit(code)
+}
+
+fn parse(argv: &[OsString]) -> Result<Arguments, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(argv)?;
+    Arguments::from_arg_matches(&matches)
 }
 
 fn carry_out(arguments: Arguments, argv: &[OsString]) -> i32 {
@@ -49,6 +63,7 @@ fn carry_out(arguments: Arguments, argv: &[OsString]) -> i32 {
             Task::Session { json, task } => {
                 runtime.block_on(session::carry_out(*task, json, home, argv))
             }
+            Task::Sandbox(task) => runtime.block_on(sandbox::carry_out(task, home, argv)),
             Task::Pull {
                 image,
                 registry,
@@ -65,6 +80,9 @@ fn carry_out(arguments: Arguments, argv: &[OsString]) -> i32 {
                 clap_complete::generate(shell, &mut Arguments::command(), "blink", &mut script);
                 failure::print_to_stdout(&script)
             }
+            Task::Man { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
+                .map(|()| 0)
+                .map_err(|error| Failure::internal(format!("{}: {error}", folder.display()))),
         }
     });
     result.unwrap_or_else(|failure| failure.report(json))

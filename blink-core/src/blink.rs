@@ -1,10 +1,10 @@
 //! The way in.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use blink_archive::Limits;
 use once_cell::sync::OnceCell;
@@ -12,17 +12,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::blocking::on_thread;
 use crate::child::{self, Launcher};
-use crate::command::{Command, Defaults, Output};
+use crate::command::{Command, Defaults};
 use crate::engine::Engine;
 use crate::engine::engines::{self, Engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::{Home, Lifetime, SandboxFolder};
+use crate::home::{self, Home, Lifetime, SandboxFolder};
 use crate::image::{
     DEFAULT_IMAGE_LIMIT_BYTES, IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions,
 };
 use crate::isolation::{Isolation, IsolationChoice};
+use crate::output::Output;
 use crate::publish::{self, Bound};
-use crate::sandbox::{Sandbox, SandboxBuilder};
+use crate::sandbox::{Sandbox, SandboxBuilder, SandboxInfo};
 use crate::session::{self, Registry};
 use crate::settings::Settings;
 use crate::spec::DEFAULT_BOOT_TIMEOUT;
@@ -210,6 +211,38 @@ impl Blink {
     /// The ids of the sandboxes that were made detached and not removed.
     pub fn sandboxes(&self) -> Vec<String> {
         self.shared.home.detached()
+    }
+
+    /// What there is to say about a detached sandbox, whoever has it.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none.
+    pub fn sandbox_info(&self, id: &str) -> Result<SandboxInfo> {
+        let home = &self.shared.home;
+        let found = home.detached().into_iter().find(|known| known == id);
+        let folder = found.map(|id| home.sandboxes().join(id));
+        let made = folder
+            .as_ref()
+            .and_then(|folder| std::fs::metadata(folder).ok());
+        let (Some(folder), Some(made)) = (folder, made) else {
+            return Err(home::missing(id));
+        };
+        Ok(SandboxInfo {
+            id: id.to_owned(),
+            isolation: engines::isolation_of(&folder),
+            running: engines::is_alive(&folder),
+            created_at: made.created().or(made.modified()).unwrap_or(UNIX_EPOCH),
+        })
+    }
+
+    /// The folder where everything is kept.
+    pub fn home_path(&self) -> &Path {
+        self.shared.home.path()
+    }
+
+    /// The isolation of sandboxes that do not ask for one.
+    pub fn default_isolation(&self) -> IsolationChoice {
+        self.shared.isolation
     }
 
     /// Takes up a detached sandbox that an earlier process has made.

@@ -14,7 +14,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::engine::tree::Tree;
-use crate::error::{Error, ErrorKind, Holder};
+use crate::error::{Error, ErrorKind, Held, Holder};
 use crate::withheld::Withheld;
 
 /// How long others are waited for that hold a lock for a moment: one that is stopped meanwhile is not waited for longer.
@@ -48,25 +48,6 @@ pub(crate) struct FileLock {
     share: Share,
     signed: bool,
 }
-
-/// A lock that others held for all of the time that it was waited for.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) holder: Holder,
-    pub(crate) patience: Duration,
-}
-
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "in use by {}, and was for all of {:.0?}; try again when that has ended, or end it",
-            self.holder, self.patience
-        )
-    }
-}
-
-impl std::error::Error for Held {}
 
 /// Why there is no lock.
 #[derive(Debug)]

@@ -163,12 +163,7 @@ impl Home {
 
     /// Takes over the folder of a sandbox that outlives its process.
     pub(crate) fn open_sandbox(&self, id: &str, lifetime: Lifetime) -> Result<SandboxFolder> {
-        let missing = || {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("there is no sandbox {id}; it was removed, or never made"),
-            )
-        };
+        let missing = || missing(id);
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(missing());
         }
@@ -234,6 +229,14 @@ impl Home {
         ids.sort();
         ids
     }
+}
+
+/// The failure of a sandbox that is not there.
+pub(crate) fn missing(id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("there is no sandbox {id}; it was removed, or never made"),
+    )
 }
 
 /// A sandbox's folder, owned by this process while this or a clone of it lives.

@@ -1,9 +1,6 @@
 //! What stands between a sandbox and the machine.
 
 use std::fmt;
-use std::str::FromStr;
-
-use crate::error::{Error, Result};
 
 /// An isolation that a sandbox really has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -53,21 +50,6 @@ impl Isolation {
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for IsolationChoice {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<IsolationChoice> {
-        match text {
-            "microvm" => Ok(IsolationChoice::Microvm),
-            "namespace" => Ok(IsolationChoice::Namespace),
-            "auto" => Ok(IsolationChoice::Auto),
-            _ => Err(Error::invalid(format!(
-                "{text:?} is not an isolation; choose microvm, namespace or auto"
-            ))),
-        }
     }
 }
 

@@ -46,6 +46,7 @@ mod json;
 #[cfg(test)]
 mod limits_table;
 mod link;
+mod output;
 mod private;
 mod process;
 mod publish;
@@ -62,7 +63,7 @@ mod withheld;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use blink::{Blink, BlinkBuilder};
-pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, ExitStatus, Output, Stdin};
+pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, Stdin};
 pub use connection::Connection;
 pub use doctor::{Check, Report, doctor};
 pub use engine::Consistency;
@@ -73,9 +74,10 @@ pub use hypervisor::Hypervisor;
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
 pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
+pub use output::{ExitStatus, Output};
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
-pub use sandbox::{ProcessInfo, Sandbox, SandboxBuilder};
+pub use sandbox::{ProcessInfo, Sandbox, SandboxBuilder, SandboxInfo};
 pub use session::{
     Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Declined, ExportOptions, Lineage, ProcessLogs,
     Session, SessionBuilder, SessionInfo, SessionProcesses,

@@ -9,12 +9,13 @@ use blink_wire::{FrameType, ProcessId, Request, Response, Signal, TtySize};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::command::{Command, ExitStatus, Output, Stdin};
+use crate::command::{Command, Stdin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
 use crate::link::Reading;
 use crate::link::deadline::TIMEOUT_GRACE;
 use crate::link::{Channel, Link, Stream};
+use crate::output::{ExitStatus, Output};
 
 /// The agent kills a tree when its time is over. Where it does not, the link ends the sandbox after [`TIMEOUT_GRACE`]; and
 /// where a program was started late, because so many were, the caller has waited for long enough a little later.

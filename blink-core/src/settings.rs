@@ -160,6 +160,21 @@ fn is_false(value: &str) -> bool {
     FALSE.contains(&value.to_lowercase().as_str())
 }
 
+impl std::str::FromStr for IsolationChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<IsolationChoice> {
+        match text {
+            "microvm" => Ok(IsolationChoice::Microvm),
+            "namespace" => Ok(IsolationChoice::Namespace),
+            "auto" => Ok(IsolationChoice::Auto),
+            _ => Err(Error::invalid(format!(
+                "{text:?} is not an isolation; choose microvm, namespace or auto"
+            ))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

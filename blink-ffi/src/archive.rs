@@ -71,7 +71,7 @@ impl Caller<'_> {
 /// @param options  Borrowed. NULL is the defaults.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. The file may be there afterwards.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such checkpoint; RESOURCE_EXHAUSTED for a full disk, with nothing
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if there is no such checkpoint; RESOURCE_EXHAUSTED for a full disk, with nothing
 ///         left behind; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_export(
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn blink_session_export(
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. The image may be there afterwards.
 /// @param err      May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); UNSUPPORTED for a session of the image "host", whose programs are this machine's;
-///         INVALID_ARGUMENT where there is something at the path already; otherwise as blink_session_export().
+///         INVALID_ARGUMENT if there is something at the path already; otherwise as blink_session_export().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_export_oci(
     session: *const blink_session,

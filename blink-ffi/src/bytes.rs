@@ -17,7 +17,7 @@ impl blink_bytes {
 /// Where the bytes are; they do not end with NUL.
 ///
 /// @param bytes   Borrowed. May be used from several threads at once.
-/// @return There until they are freed. NULL where there are none, and for what is no blink_bytes.
+/// @return There until they are freed. NULL if there are none, and for an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_bytes_data(bytes: *const blink_bytes) -> *const u8 {
     quietly(std::ptr::null(), || match handle::get(bytes) {
@@ -29,7 +29,7 @@ pub extern "C" fn blink_bytes_data(bytes: *const blink_bytes) -> *const u8 {
 /// How many bytes there are.
 ///
 /// @param bytes  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no blink_bytes.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_bytes_length(bytes: *const blink_bytes) -> usize {
     quietly(0, || handle::get(bytes).map_or(0, |bytes| bytes.0.len()))

@@ -20,7 +20,7 @@ const ARRAY_LIMIT: usize = 1 << 20;
 pub(crate) struct Failure {
     pub(crate) status: blink_status,
     pub(crate) message: String,
-    /// 0 where no system call failed.
+    /// 0 if no system call failed.
     pub(crate) errno: i32,
     pub(crate) retryable: bool,
     pub(crate) causes: Vec<String>,

@@ -132,7 +132,7 @@ impl blink_cancel {
 
 /// Makes something to cancel calls with.
 ///
-/// @return Free with blink_cancel_free(). NULL only where memory is short.
+/// @return Free with blink_cancel_free(). NULL only if memory is short.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_cancel_new() -> *mut blink_cancel {
     quietly(std::ptr::null_mut(), || handle::give(blink_cancel::new()))
@@ -169,7 +169,7 @@ pub extern "C" fn blink_cancel_now(cancel: *const blink_cancel) {
 ///                started. -1 on failure. Remove the handler before the blink_cancel is freed: its number may then name
 ///                another file.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; RESOURCE_EXHAUSTED where there are no more descriptors; UNSUPPORTED in a child
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; RESOURCE_EXHAUSTED if there are no more descriptors; UNSUPPORTED in a child
 ///         process.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_cancel_fd(

@@ -21,7 +21,7 @@ use crate::status::blink_status;
 /// @param consistency     Set to what it is worth, a blink_consistency. May be NULL.
 /// @param cancel          Borrowed. NULL: it cannot be cancelled. The checkpoint may be there afterwards.
 /// @param err             May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY where
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED; SANDBOX_DIED; UNSUPPORTED or BUSY if
 ///         a disk that must be frozen cannot be; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_checkpoint(
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn blink_session_remove_checkpoint(
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param out      Set on success; free with blink_lineage_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); CORRUPT where the list of sessions is damaged.
+/// @return BLINK_STATUS_OK (0); CORRUPT if the list of sessions is damaged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_lineage(
     session: *const blink_session,

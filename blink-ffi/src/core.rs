@@ -72,7 +72,7 @@ impl Core {
         }
     }
 
-    /// Waits for something that comes to its end also where the call is cancelled: a change is whole or none.
+    /// Waits for something that comes to its end even if the call is cancelled: a change is whole or none.
     pub(crate) fn finish<T: Send + 'static>(
         &self,
         cancel: *const blink_cancel,
@@ -143,7 +143,7 @@ impl Core {
         }
     }
 
-    /// Fails where nothing can be waited for. What a child process has after `fork` looks like its parent's, but none of its
+    /// Fails if nothing can be waited for. What a child process has after `fork` looks like its parent's, but none of its
     /// threads are there; and a thread of Blink's own, which calls a log callback, has its work to do.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.is_this_process() && is_own_thread() {

@@ -29,7 +29,7 @@ pub struct blink_check {
     pub size: usize,
     /// "microvm" or "namespace".
     pub isolation: *const c_char,
-    /// Why it does not work, and what would mend it; NULL where it works.
+    /// Why it does not work, and what would mend it; NULL if it works.
     pub problem: *const c_char,
     /// Microseconds that the trial took, from nothing to a program's result.
     pub elapsed_us: u64,
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn blink_check_init(check: *mut blink_check, size: usize) 
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_report_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0), also where nothing works; CANCELLED.
+/// @return BLINK_STATUS_OK (0), even if nothing works; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_doctor(
     blink: *const blink,
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn blink_doctor(
 /// The number of isolations that were tried.
 ///
 /// @param report  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no report.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_report_count(report: *const blink_report) -> usize {
     quietly(0, || {
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn blink_report_get(
 /// Why the machine's hypervisor cannot run a kernel, and what to do about it.
 ///
 /// @param report  Borrowed. May be used from several threads at once.
-/// @return It belongs to the report. NULL where the hypervisor can, or was not tried on this kind of processor.
+/// @return It belongs to the report. NULL if the hypervisor can, or was not tried on this kind of processor.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_report_hypervisor_problem(report: *const blink_report) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -139,7 +139,7 @@ pub extern "C" fn blink_report_hypervisor_problem(report: *const blink_report) -
 /// Whether the hypervisor has run what a kernel runs.
 ///
 /// @param report  Borrowed. May be used from several threads at once.
-/// @return false also where it was not tried, and for NULL and what is no report.
+/// @return false also if it was not tried, and for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_report_hypervisor_works(report: *const blink_report) -> bool {
     quietly(false, || {
@@ -150,7 +150,7 @@ pub extern "C" fn blink_report_hypervisor_works(report: *const blink_report) -> 
 /// Whether Blink runs as root, and so gives sandboxes users of their own.
 ///
 /// @param report  Borrowed. May be used from several threads at once.
-/// @return false for NULL and what is no report.
+/// @return false for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_report_root(report: *const blink_report) -> bool {
     quietly(false, || {
@@ -161,7 +161,7 @@ pub extern "C" fn blink_report_root(report: *const blink_report) -> bool {
 /// Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
 ///
 /// @param report  Borrowed. May be used from several threads at once.
-/// @return false for NULL and what is no report.
+/// @return false for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_report_control_groups(report: *const blink_report) -> bool {
     quietly(false, || {

@@ -122,7 +122,7 @@ pub(crate) fn milliseconds(time: SystemTime) -> i64 {
 /// The number of entries of a folder.
 ///
 /// @param entries  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no list.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_entries_count(entries: *const blink_entries) -> usize {
     quietly(0, || {

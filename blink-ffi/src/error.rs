@@ -45,7 +45,7 @@ fn told(holder: Holder) -> (i64, CString) {
 /// Says what the caller can do about an error.
 ///
 /// @param error  Borrowed. May be used from several threads at once.
-/// @return The status that the call has returned; BLINK_STATUS_INVALID_ARGUMENT for NULL and what is no error.
+/// @return The status that the call has returned; BLINK_STATUS_INVALID_ARGUMENT for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_status(error: *const blink_error) -> blink_status {
     quietly(blink_status::InvalidArgument, || {
@@ -56,7 +56,7 @@ pub extern "C" fn blink_error_status(error: *const blink_error) -> blink_status 
 /// What was tried, what went wrong, and what to do.
 ///
 /// @param error  Borrowed. May be used from several threads at once.
-/// @return Text in UTF-8, there until the error is freed. "" for NULL and what is no error.
+/// @return Text in UTF-8, valid until the error is freed. "" for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_message(error: *const blink_error) -> *const c_char {
     quietly(c"".as_ptr(), || {
@@ -67,7 +67,7 @@ pub extern "C" fn blink_error_message(error: *const blink_error) -> *const c_cha
 /// The error number of the system call that failed, in the sandbox or on the host, as in <errno.h> of Linux.
 ///
 /// @param error  Borrowed. May be used from several threads at once.
-/// @return Such as ENOSPC or EISDIR. 0 where no system call failed, for NULL and what is no error.
+/// @return Such as ENOSPC or EISDIR. 0 if no system call failed, for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_errno(error: *const blink_error) -> c_int {
     quietly(0, || handle::get(error).map_or(0, |error| error.errno))
@@ -76,7 +76,7 @@ pub extern "C" fn blink_error_errno(error: *const blink_error) -> c_int {
 /// Whether the same call may succeed later without anyone changing anything.
 ///
 /// @param error  Borrowed. May be used from several threads at once.
-/// @return true where something was in use, or a registry could not be reached. false for NULL and what is no error.
+/// @return true if something was in use, or a registry could not be reached. false for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_is_retryable(error: *const blink_error) -> bool {
     quietly(false, || {
@@ -88,7 +88,7 @@ pub extern "C" fn blink_error_is_retryable(error: *const blink_error) -> bool {
 ///
 /// @param error  Borrowed. May be used from several threads at once.
 /// @param index  From 0.
-/// @return Text in UTF-8, there until the error is freed. NULL where there are no more, for NULL and what is no error.
+/// @return Text in UTF-8, valid until the error is freed. NULL if there are no more, for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_cause(error: *const blink_error, index: usize) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -102,9 +102,9 @@ pub extern "C" fn blink_error_cause(error: *const blink_error, index: usize) -> 
 ///
 /// @param error    Borrowed. May be used from several threads at once.
 /// @param index    From 0.
-/// @param command  May be NULL. Set to the beginning of the process's command line, there until the error is freed; "" where
-///                 that could not be read. NULL where the return value is -1.
-/// @return The process's number on this host; 0 where it could not be told. -1 where there are no more, for NULL and what is no
+/// @param command  May be NULL. Set to the beginning of the process's command line, valid until the error is freed; "" where
+///                 that could not be read. NULL if the return value is -1.
+/// @return The process's number on this host; 0 if it could not be told. -1 if there are no more, for NULL and what is no
 ///         error.
 ///
 /// # Safety
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn blink_error_holder(
 /// What the program had written when it was cut off.
 ///
 /// @param error  Borrowed. May be used from several threads at once.
-/// @return Borrowed from the error, and there until that is freed: do not free it. NULL where there is none.
+/// @return Borrowed from the error, and there until that is freed: do not free it. NULL if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_error_output(error: *const blink_error) -> *const blink_output {
     quietly(std::ptr::null(), || {

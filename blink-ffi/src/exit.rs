@@ -15,18 +15,18 @@ use crate::text::{cut, pointer};
 pub struct blink_exit {
     /// sizeof(blink_exit), set by blink_exit_init().
     pub size: usize,
-    /// Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 where there is no
-    /// such program, 126 where it may not be executed.
+    /// Its exit code; 128 and the signal's number if a signal ended it, as shells report it. 127 if there is no
+    /// such program, 126 if it may not be executed.
     pub code: i32,
-    /// The signal that ended it; 0 where none did.
+    /// The signal that ended it; 0 if none did.
     pub signal: i32,
-    /// 1 where its time was over, and it was killed with everything that it had started.
+    /// 1 if its time was over, and it was killed with everything that it had started.
     pub timed_out: u32,
     /// Always 0.
     pub reserved: u32,
-    /// "memory" or "disk" where it was killed because the sandbox was over that limit; otherwise NULL. A static string.
+    /// "memory" or "disk" if it was killed because the sandbox was over that limit; otherwise NULL. A static string.
     pub over_limit: *const c_char,
-    /// Why it could not be started, where the code is 126 or 127 for that reason; otherwise NULL. It belongs to the
+    /// Why it could not be started, if the code is 126 or 127 for that reason; otherwise NULL. It belongs to the
     /// object that was asked, and is there until that is freed.
     pub reason: *const c_char,
     /// Microseconds from its start to its end.

@@ -87,7 +87,7 @@ pub unsafe extern "C" fn blink_files_reader(
 /// @param count   Set to the number of bytes that were read; 0 is the end, by which all before is known to be right.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled. Nothing is lost by it.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); CORRUPT where it did not arrive as it was sent; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); CORRUPT if it did not arrive as it was sent; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_file_reader_read(
     reader: *const blink_file_reader,
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn blink_files_writer(
 /// @param cancel  Borrowed. NULL: it cannot be cancelled. The file can only be given up then.
 /// @param err     May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; READ_ONLY; INVALID_ARGUMENT once it is
-///         finished, and after a cancelled write; RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
+///         finished, and after a cancelled write; RESOURCE_EXHAUSTED if the disk is full; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_file_writer_write(
     writer: *const blink_file_writer,

@@ -95,8 +95,8 @@ impl Caller<'_> {
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_bytes_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; CORRUPT where it did not arrive as
-///         it was sent; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; IS_A_DIRECTORY; INVALID_ARGUMENT for a device and the like; CORRUPT if it did not
+///         arrive as it was sent; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_read(
     files: *const blink_files,
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn blink_files_read(
 /// @param cancel   Borrowed. NULL: it cannot be cancelled.
 /// @param err      May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); NOT_FOUND for a missing folder; IS_A_DIRECTORY; NOT_A_DIRECTORY; READ_ONLY;
-///         RESOURCE_EXHAUSTED where the disk is full; SANDBOX_DIED; CANCELLED.
+///         RESOURCE_EXHAUSTED if the disk is full; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_write(
     files: *const blink_files,
@@ -222,12 +222,12 @@ pub unsafe extern "C" fn blink_files_list(
     })
 }
 
-/// Makes a folder and its missing parents; content where it exists.
+/// Makes a folder and its missing parents; content if it exists.
 ///
 /// @param files  Borrowed. May be used from several threads at once.
 /// @param path   Absolute.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY where a part of the path is no folder; READ_ONLY; NOT_FOUND where the sandbox does
+/// @return BLINK_STATUS_OK (0); NOT_A_DIRECTORY if a part of the path is no folder; READ_ONLY; NOT_FOUND if the sandbox does
 ///         not know the user of blink_files_as_user(); SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_make_dir(
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn blink_files_make_dir_with(
     })
 }
 
-/// Removes a file, a link or an empty folder; a folder with all that is in it where that is asked for. Links are removed, not
+/// Removes a file, a link or an empty folder; a folder with all that is in it if asked to. Links are removed, not
 /// followed.
 ///
 /// @param files      Borrowed. May be used from several threads at once.
@@ -356,7 +356,8 @@ pub unsafe extern "C" fn blink_files_copy(
 /// @param to      The sandbox's, absolute: what it is called there.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where there is nothing to bring; INTERNAL where it cannot be read; otherwise as blink_files_write().
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if there is no such file; INTERNAL if it cannot be read; otherwise as
+///         blink_files_write().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_upload(
     files: *const blink_files,
@@ -380,7 +381,7 @@ pub unsafe extern "C" fn blink_files_upload(
 /// @param to      The host's: what it is called there.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; CORRUPT where a folder holds what may not leave a sandbox; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; CORRUPT if a folder holds what may not leave a sandbox; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_download(
     files: *const blink_files,
@@ -404,7 +405,7 @@ pub unsafe extern "C" fn blink_files_download(
 /// @param folder  The host's.
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return As blink_files_download(); NOT_FOUND where `folder` is missing too; INVALID_ARGUMENT where something of that name is
+/// @return As blink_files_download(); NOT_FOUND if `folder` is missing too; INVALID_ARGUMENT if something of that name is
 ///         there that is neither a file nor a folder.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_files_download_into(
@@ -424,7 +425,7 @@ pub unsafe extern "C" fn blink_files_download_into(
 }
 
 /// The same files; what is made through the new handle belongs to another user of the sandbox. Without, it belongs to the
-/// sandbox's own user, or to root where it has none.
+/// sandbox's own user, or to root if it has none.
 ///
 /// @param files  Borrowed. May be used from several threads at once.
 /// @param user   A user of the sandbox, by name or id. One that it does not know is NOT_FOUND when something is made.

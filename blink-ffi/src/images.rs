@@ -42,7 +42,7 @@ impl blink_image_list {
 pub struct blink_image {
     /// sizeof(blink_image), set by blink_image_init().
     pub size: usize,
-    /// The name that it was pulled by, in full; NULL where it came from a file or folder, or its name has moved on.
+    /// The name that it was pulled by, in full; NULL if it came from a file or folder, or its name has moved on.
     pub reference: *const c_char,
     /// Its manifest's digest, as "sha256:…".
     pub digest: *const c_char,
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn blink_image_pull(
 /// @param blink  Borrowed. May be used from several threads at once.
 /// @param out    Set on success; free with blink_image_list_free(). NULL on failure.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); CORRUPT where the list of images is damaged.
+/// @return BLINK_STATUS_OK (0); CORRUPT if the list of images is damaged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_image_list_all(
     blink: *const blink,
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn blink_image_list_all(
 /// @param name         A reference, or a digest, of which 12 digits are enough.
 /// @param freed_bytes  Set to how many bytes that has freed. May be NULL.
 /// @param err          May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where a sandbox uses it, which the message names.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY if a sandbox uses it, which the message names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_image_remove(
     blink: *const blink,
@@ -186,7 +186,7 @@ pub unsafe extern "C" fn blink_image_prune(
 /// The number of images in a list.
 ///
 /// @param list  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no list.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_image_list_count(list: *const blink_image_list) -> usize {
     quietly(0, || handle::get(list).map_or(0, |list| list.0.len()))

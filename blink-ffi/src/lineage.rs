@@ -33,7 +33,7 @@ pub struct blink_checkpoint {
     pub size: usize,
     /// Names it in its session.
     pub name: *const c_char,
-    /// The checkpoint that the session's disk was at before; NULL where there is none.
+    /// The checkpoint that the session's disk was at before; NULL if there is none.
     pub parent: *const c_char,
     /// What it occupies beyond the layers beneath it.
     pub size_bytes: u64,
@@ -101,7 +101,7 @@ impl blink_lineage {
 /// The session that a session was forked from.
 ///
 /// @param lineage  Borrowed. May be used from several threads at once.
-/// @return "session" or "session@checkpoint", which belongs to the lineage; NULL where there is none.
+/// @return "session" or "session@checkpoint", which belongs to the lineage; NULL if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_lineage_forked_from(lineage: *const blink_lineage) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -115,7 +115,7 @@ pub extern "C" fn blink_lineage_forked_from(lineage: *const blink_lineage) -> *c
 /// The checkpoint that a session's disk was last at.
 ///
 /// @param lineage  Borrowed. May be used from several threads at once.
-/// @return It belongs to the lineage; NULL where there is none.
+/// @return It belongs to the lineage; NULL if there is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_lineage_current(lineage: *const blink_lineage) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -129,7 +129,7 @@ pub extern "C" fn blink_lineage_current(lineage: *const blink_lineage) -> *const
 /// The number of checkpoints.
 ///
 /// @param lineage  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no lineage.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_lineage_count(lineage: *const blink_lineage) -> usize {
     quietly(0, || {

@@ -36,7 +36,7 @@ where
     })
 }
 
-/// Bytes with their length; NULL where there are none.
+/// Bytes with their length; NULL if there are none.
 pub(crate) fn bytes(bytes: &[u8], length: *mut usize) -> *const u8 {
     // SAFETY: whoever calls an exported function keeps to what the header says of its pointers.
     unsafe {
@@ -53,7 +53,7 @@ pub(crate) fn bytes(bytes: &[u8], length: *mut usize) -> *const u8 {
 /// The program's exit code.
 ///
 /// @param output  Borrowed. May be used from several threads at once.
-/// @return As `code` of blink_exit. -1 for NULL and what is no output.
+/// @return As `code` of blink_exit. -1 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_exit_code(output: *const blink_output) -> i32 {
     look(output, -1, |output| output.exit.status().code)
@@ -62,7 +62,7 @@ pub extern "C" fn blink_output_exit_code(output: *const blink_output) -> i32 {
 /// Whether the program's time was over, so that it was killed with everything that it had started.
 ///
 /// @param output  Borrowed. May be used from several threads at once.
-/// @return false for NULL and what is no output.
+/// @return false for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_timed_out(output: *const blink_output) -> bool {
     look(output, false, |output| output.exit.status().timed_out)
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn blink_output_exit(
 ///
 /// @param output  Borrowed. May be used from several threads at once.
 /// @param length  Set to the number of bytes. May be NULL.
-/// @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+/// @return There until the output is freed. NULL if there are no bytes, and for an invalid handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_output_stdout(
     output: *const blink_output,
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn blink_output_stdout(
 ///
 /// @param output  Borrowed. May be used from several threads at once.
 /// @param length  Set to the number of bytes. May be NULL.
-/// @return There until the output is freed. NULL where there are no bytes, and for what is no output.
+/// @return There until the output is freed. NULL if there are no bytes, and for an invalid handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_output_stderr(
     output: *const blink_output,
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn blink_output_stderr(
 /// How many bytes the program wrote to standard output in all, also beyond the capture's limit.
 ///
 /// @param output  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no output.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_stdout_total(output: *const blink_output) -> u64 {
     look(output, 0, |output| output.output.stdout_bytes)
@@ -130,7 +130,7 @@ pub extern "C" fn blink_output_stdout_total(output: *const blink_output) -> u64 
 /// How many bytes the program wrote to standard error in all, also beyond the capture's limit.
 ///
 /// @param output  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no output.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_stderr_total(output: *const blink_output) -> u64 {
     look(output, 0, |output| output.output.stderr_bytes)
@@ -139,7 +139,7 @@ pub extern "C" fn blink_output_stderr_total(output: *const blink_output) -> u64 
 /// Whether the program wrote more to a stream than was captured.
 ///
 /// @param output  Borrowed. May be used from several threads at once.
-/// @return false for NULL and what is no output.
+/// @return false for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_truncated(output: *const blink_output) -> bool {
     look(output, false, |output| output.output.truncated())

@@ -41,7 +41,7 @@ pub struct blink_process {
 struct Output {
     /// Where its next byte is in the program's stream.
     offset: AtomicU64,
-    /// `None` where it is discarded.
+    /// `None` if it is discarded.
     reading: Held<Mutex<Option<ProcessOutput>>>,
     readiness: Arc<Readiness>,
 }
@@ -124,7 +124,7 @@ impl Output {
 /// Names a process for as long as its sandbox runs: blink_sandbox_attach() and blink_session_attach() take it.
 ///
 /// @param process  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no process.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_process_id(process: *const blink_process) -> u64 {
     quietly(0, || {
@@ -135,7 +135,7 @@ pub extern "C" fn blink_process_id(process: *const blink_process) -> u64 {
 /// Its number among the sandbox's processes.
 ///
 /// @param process  Borrowed. May be used from several threads at once.
-/// @return 0 where it could not be started, and for NULL and what is no process.
+/// @return 0 if it could not be started, and for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_process_pid(process: *const blink_process) -> u32 {
     quietly(0, || {
@@ -152,7 +152,7 @@ pub extern "C" fn blink_process_pid(process: *const blink_process) -> u32 {
 /// @param count    Set to the number of bytes that were read; 0 is the stream's end.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. Nothing is lost by it.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); BUSY where somebody else has attached to the process; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); BUSY if someone else has attached to the process; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_read(
     process: *const blink_process,
@@ -194,8 +194,8 @@ pub unsafe extern "C" fn blink_process_read(
 /// @param length   How many bytes fit; at least 1.
 /// @param count    Set to the number of bytes that were read; 0 is the stream's end.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); WOULD_BLOCK where there is nothing now; BUSY while another thread reads the stream, or where
-///         somebody else has attached to the process; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); WOULD_BLOCK if there is nothing now; BUSY while another thread reads the stream, or if
+///         someone else has attached to the process; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_try_read(
     process: *const blink_process,
@@ -248,7 +248,7 @@ pub unsafe extern "C" fn blink_process_offset(
 /// @param stream   A blink_stream.
 /// @param fd       Set to the descriptor, which is there until the process is freed. -1 on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED where there are no more descriptors.
+/// @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED if there are no more descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_fd(
     process: *const blink_process,
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn blink_process_discard(
 /// @param length   How many they are.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. A part may have been written then.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where the command asked for no stdin_piped, or the input was closed;
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the command asked for no stdin_piped, or the input was closed;
 ///         SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_write(
@@ -322,7 +322,7 @@ pub unsafe extern "C" fn blink_process_write(
     })
 }
 
-/// Ends a program's standard input, behind everything that was written. Does nothing where there is none.
+/// Ends a program's standard input, behind everything that was written. Does nothing if there is none.
 ///
 /// @param process  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
@@ -405,7 +405,7 @@ pub unsafe extern "C" fn blink_process_signal(
 /// @param exit        Set up with blink_exit_init(), and filled in; its text belongs to the process. May be NULL.
 /// @param cancel      Borrowed. NULL: it cannot be cancelled. The program goes on.
 /// @param err         May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); TIMEOUT where it has not ended by then, and goes on; SANDBOX_DIED; BUSY where somebody else
+/// @return BLINK_STATUS_OK (0); TIMEOUT if it has not ended by then, and goes on; SANDBOX_DIED; BUSY if someone else
 ///         has attached to the process; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_wait(

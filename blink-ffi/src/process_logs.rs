@@ -19,7 +19,7 @@ impl blink_process_logs {
 ///
 /// @param logs    Borrowed. May be used from several threads at once.
 /// @param length  Set to the number of bytes. May be NULL.
-/// @return There until the logs are freed. NULL where there are no bytes, and for what is no blink_process_logs.
+/// @return There until the logs are freed. NULL if there are no bytes, and for an invalid handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_logs_stdout(
     logs: *const blink_process_logs,
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn blink_process_logs_stdout(
 ///
 /// @param logs    Borrowed. May be used from several threads at once.
 /// @param length  Set to the number of bytes. May be NULL.
-/// @return There until the logs are freed. NULL where there are no bytes, and for what is no blink_process_logs.
+/// @return There until the logs are freed. NULL if there are no bytes, and for an invalid handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_logs_stderr(
     logs: *const blink_process_logs,
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn blink_process_logs_stderr(
 /// How many bytes of standard output came before those that are kept.
 ///
 /// @param logs  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no blink_process_logs.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_process_logs_stdout_offset(logs: *const blink_process_logs) -> u64 {
     quietly(0, || {
@@ -61,7 +61,7 @@ pub extern "C" fn blink_process_logs_stdout_offset(logs: *const blink_process_lo
 /// How many bytes of standard error came before those that are kept.
 ///
 /// @param logs  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no blink_process_logs.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_process_logs_stderr_offset(logs: *const blink_process_logs) -> u64 {
     quietly(0, || {

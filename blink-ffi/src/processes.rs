@@ -51,7 +51,7 @@ pub struct blink_process_info {
     pub id: u64,
     /// Its number among the sandbox's processes.
     pub pid: u32,
-    /// 1 where it has a terminal.
+    /// 1 if it has a terminal.
     pub pty: u32,
     /// The program and its arguments, with NULL behind.
     pub argv: *const *const c_char,
@@ -61,9 +61,9 @@ pub struct blink_process_info {
     pub stdout_bytes: u64,
     /// Bytes of standard error so far.
     pub stderr_bytes: u64,
-    /// The key that it was spawned with; NULL where there was none.
+    /// The key that it was spawned with; NULL if there was none.
     pub key: *const c_char,
-    /// 1 where it has ended; then blink_process_list_exit() tells how.
+    /// 1 if it has ended; then blink_process_list_exit() tells how.
     pub ended: u32,
     /// Always 0.
     pub reserved: u32,
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn blink_process_info_init(
 /// The number of processes in a list.
 ///
 /// @param list  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no list.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_process_list_count(list: *const blink_process_list) -> usize {
     quietly(0, || handle::get(list).map_or(0, |list| list.0.len()))
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn blink_process_list_get(
 /// @param index  From 0.
 /// @param exit   Set up with blink_exit_init(), and filled in. Its text belongs to the list.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); BUSY where it still runs; INVALID_ARGUMENT.
+/// @return BLINK_STATUS_OK (0); BUSY if it still runs; INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_list_exit(
     list: *const blink_process_list,

@@ -56,7 +56,7 @@ pub struct blink_transfer {
     pub size: usize,
     /// Bytes that are done.
     pub bytes_done: u64,
-    /// Bytes of all; 0 where that is not known before the end.
+    /// Bytes of all; 0 if that is not known before the end.
     pub bytes_total: u64,
 }
 

@@ -44,15 +44,15 @@ impl blink_sandbox {
     }
 }
 
-/// Makes and boots a sandbox. Where the call is cancelled, nothing of it stays.
+/// Makes and boots a sandbox. If the call is cancelled, nothing is left behind.
 ///
 /// @param blink    Borrowed. May be used from several threads at once.
 /// @param options  Borrowed. NULL is the defaults.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled.
 /// @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY where a port is taken;
-///         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT where it does
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY if a port is taken;
+///         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT if it does
 ///         not boot in time; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_create(
@@ -108,8 +108,8 @@ pub unsafe extern "C" fn blink_sandbox_fetch_image(
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_sandbox_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED where it has ended; PROTOCOL where
-///         something else than its agent talks there.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY while another process has it, or a port; SANDBOX_DIED if it has ended; PROTOCOL if
+///         something other than its agent answers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_open(
     blink: *const blink,
@@ -153,7 +153,7 @@ pub unsafe extern "C" fn blink_sandbox_list(
 /// Names a sandbox among all of its home.
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
-/// @return There until the sandbox is freed. NULL for NULL and what is no sandbox.
+/// @return There until the sandbox is freed. NULL for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_sandbox_id(sandbox: *const blink_sandbox) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -164,7 +164,7 @@ pub extern "C" fn blink_sandbox_id(sandbox: *const blink_sandbox) -> *const c_ch
 /// The isolation that a sandbox really has.
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
-/// @return "microvm" or "namespace", a static string. NULL for NULL and what is no sandbox.
+/// @return "microvm" or "namespace", a static string. NULL for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_sandbox_isolation(sandbox: *const blink_sandbox) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -178,7 +178,7 @@ pub extern "C" fn blink_sandbox_isolation(sandbox: *const blink_sandbox) -> *con
 /// The version of a sandbox's guest agent: of one that an earlier process has made, perhaps an older one.
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
-/// @return Its name and version, there until the sandbox is freed. NULL for NULL and what is no sandbox.
+/// @return Its name and version, there until the sandbox is freed. NULL for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_sandbox_agent(sandbox: *const blink_sandbox) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -212,7 +212,7 @@ pub extern "C" fn blink_sandbox_death(sandbox: *const blink_sandbox) -> *const b
 /// @param index    From 0, in the order in which the ports were asked for.
 /// @param port     Set to the port, with the one that the host really has; its text belongs to the sandbox.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT also where there is none of that index.
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT also if the index is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_published(
     sandbox: *const blink_sandbox,
@@ -233,7 +233,7 @@ pub unsafe extern "C" fn blink_sandbox_published(
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
 /// @param index    From 0, in the order in which the ports were asked for.
-/// @return 0 where there is none of that index, and for NULL and what is no sandbox.
+/// @return 0 if the index is out of range, and for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_sandbox_published_port(sandbox: *const blink_sandbox, index: usize) -> u16 {
     quietly(0, || {
@@ -311,7 +311,7 @@ pub unsafe extern "C" fn blink_sandbox_spawn(
 /// @param cancel         Borrowed. NULL: it cannot be cancelled.
 /// @param out            Set on success; free with blink_process_free(). NULL on failure.
 /// @param err            May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_attach(
     sandbox: *const blink_sandbox,
@@ -360,7 +360,7 @@ pub unsafe extern "C" fn blink_sandbox_processes(
 /// @param sandbox  Borrowed. May be used from several threads at once.
 /// @param out      Set on success; free with blink_files_free(). NULL on failure. It may outlive the sandbox's handle.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0), also where it has ended: what is done with the files fails then.
+/// @return BLINK_STATUS_OK (0), even if it has ended: what is done with the files fails then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_files(
     sandbox: *const blink_sandbox,
@@ -396,12 +396,12 @@ pub unsafe extern "C" fn blink_sandbox_ping(
     })
 }
 
-/// Ends a sandbox and removes everything of it, also where it is detached. Calls that are under way in it, and all that come
+/// Ends a sandbox and deletes everything in it, even if it is detached. Calls that are under way in it, and all that come
 /// later, fail with BLINK_STATUS_SANDBOX_DIED; only this one does nothing then. The handle still wants to be freed.
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INTERNAL where something of it could not be removed, which the message names.
+/// @return BLINK_STATUS_OK (0); INTERNAL if something of it could not be removed, which the message names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_remove(
     sandbox: *const blink_sandbox,

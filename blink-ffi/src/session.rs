@@ -42,7 +42,7 @@ impl blink_session {
     }
 }
 
-/// Opens a session and starts it, or makes it where there is none of that name.
+/// Opens a session and starts it, or creates it if there is none of that name.
 ///
 /// @param blink    Borrowed. May be used from several threads at once.
 /// @param name     Its name.
@@ -50,7 +50,7 @@ impl blink_session {
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. A session that is being made may be there afterwards.
 /// @param out      Set on success; free with blink_session_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for a name that is none, and for options that the session was not made with;
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the name is invalid, and for options that the session was not made with;
 ///         BUSY while another process changes it, or has its micro-VM, which the message names; otherwise as
 ///         blink_sandbox_create().
 #[unsafe(no_mangle)]
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn blink_session_open(
 /// @param cancel       Borrowed. NULL: it cannot be cancelled.
 /// @param out          Set on success; free with blink_session_free(). NULL on failure.
 /// @param err          May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY where another process changes it, or has its micro-VM; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND; BUSY if another process changes it, or has its micro-VM; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_take(
     blink: *const blink,
@@ -131,10 +131,10 @@ pub unsafe extern "C" fn blink_session_prune(
     })
 }
 
-/// Names a session for good: it stays the same when the session is renamed.
+/// Names a session it stays the same when the session is renamed.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
-/// @return There until the session is freed. NULL for NULL and what is no session.
+/// @return There until the session is freed. NULL for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_session_id(session: *const blink_session) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -145,7 +145,7 @@ pub extern "C" fn blink_session_id(session: *const blink_session) -> *const c_ch
 /// Whether opening a session has made it.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
-/// @return false for NULL and what is no session.
+/// @return false for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_session_was_created(session: *const blink_session) -> bool {
     quietly(false, || {
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn blink_session_declined(
     })
 }
 
-/// Starts a session from its disk, or takes up the machine that still runs. Does nothing where it runs already. Whatever needs
+/// Starts a session from its disk, or takes up the machine that still runs. Does nothing if it is running already. Whatever needs
 /// it to run starts it by itself.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
@@ -194,11 +194,11 @@ pub unsafe extern "C" fn blink_session_start(
     })
 }
 
-/// Ends a session's machine; what its programs have written to its disk stays. Does nothing where it does not run.
+/// Ends a session's machine; what its programs have written to its disk stays. Does nothing if it is not running.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); BUSY while other processes use it, whom the message names; INTERNAL where the machine cannot be
+/// @return BLINK_STATUS_OK (0); BUSY while other processes use it, whom the message names; INTERNAL if the machine cannot be
 ///         ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_stop(
@@ -277,7 +277,7 @@ pub unsafe extern "C" fn blink_session_spawn(
 /// @param cancel         Borrowed. NULL: it cannot be cancelled.
 /// @param out            Set on success; free with blink_process_free(). NULL on failure.
 /// @param err            May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_attach(
     session: *const blink_session,
@@ -322,7 +322,7 @@ pub unsafe extern "C" fn blink_session_processes(
     })
 }
 
-/// The files of a session, which is started where it does not run. They end with its machine: ask again after
+/// The files of a session, which is started if it is not running. They end with its machine: ask again after
 /// blink_session_stop() and blink_session_restore().
 ///
 /// @param session  Borrowed. May be used from several threads at once.
@@ -345,13 +345,13 @@ pub unsafe extern "C" fn blink_session_files(
     })
 }
 
-/// The host's port that leads into a session, which is started where it does not run.
+/// The host's port that leads into a session, which is started if it is not running.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param index    From 0, in the order in which the ports were asked for when it was made.
 /// @param port     Set to the port; 0 on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT where there is none of that index; otherwise as blink_session_start().
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the index is out of range; otherwise as blink_session_start().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_published_port(
     session: *const blink_session,
@@ -374,7 +374,7 @@ pub unsafe extern "C" fn blink_session_published_port(
     })
 }
 
-/// The version of a session's guest agent. The session is started where it does not run.
+/// The version of a session's guest agent. The session is started if it is not running.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param out      Set on success to a list of one, its name and version; free with blink_strings_free(). NULL on failure.
@@ -397,7 +397,7 @@ pub unsafe extern "C" fn blink_session_agent(
     })
 }
 
-/// Asks a session's agent for a sign of life. The session is started where it does not run.
+/// Asks a session's agent for a sign of life. The session is started if it is not running.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param cancel   Borrowed. NULL: it cannot be cancelled.
@@ -444,7 +444,7 @@ pub unsafe extern "C" fn blink_session_rename(
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); BUSY while other processes have it open, whom the message names; INTERNAL where something of it
+/// @return BLINK_STATUS_OK (0); BUSY while other processes have it open, whom the message names; INTERNAL if something of it
 ///         could not be removed, which the message names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_remove(
@@ -465,7 +465,7 @@ pub unsafe extern "C" fn blink_session_remove(
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); BUSY while another process changes it; INTERNAL where something of it could not be removed, which
+/// @return BLINK_STATUS_OK (0); BUSY while another process changes it; INTERNAL if something of it could not be removed, which
 ///         the message names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_remove_by_force(

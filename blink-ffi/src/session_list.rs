@@ -73,13 +73,13 @@ pub struct blink_session_info {
     pub isolation: *const c_char,
     /// What it was made from.
     pub image: *const c_char,
-    /// The session that it was forked from, as "session" or "session@checkpoint"; NULL where it was not.
+    /// The session that it was forked from, as "session" or "session@checkpoint"; NULL if it was not.
     pub forked_from: *const c_char,
-    /// The checkpoint that its disk was last at; NULL where there is none.
+    /// The checkpoint that its disk was last at; NULL if there is none.
     pub checkpoint: *const c_char,
-    /// 1 where its machine runs.
+    /// 1 if its machine runs.
     pub running: u32,
-    /// 1 where its machine goes on when its host process ends.
+    /// 1 if its machine goes on when its host process ends.
     pub warm: u32,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: i64,
@@ -87,9 +87,9 @@ pub struct blink_session_info {
     pub disk_bytes: u64,
     /// How many labels it has: blink_session_list_label() gives them.
     pub labels_count: usize,
-    /// Processors that it may use; 0 where that was not said.
+    /// Processors that it may use; 0 if that was not said.
     pub cpus: f64,
-    /// Memory that it may use, in MiB; 0 where that was not said.
+    /// Memory that it may use, in MiB; 0 if that was not said.
     pub memory_mib: u64,
     /// What it may write, in MiB.
     pub disk_mib: u64,
@@ -101,16 +101,16 @@ pub struct blink_session_info {
     pub network: i32,
     /// Always 0.
     pub reserved: u32,
-    /// The hosts of BLINK_NETWORK_HOSTS; NULL where there are none.
+    /// The hosts of BLINK_NETWORK_HOSTS; NULL if there are none.
     pub hosts: *const *const c_char,
     /// How many they are.
     pub hosts_count: usize,
-    /// What it sees of the host; NULL where that is nothing.
+    /// What it sees of the host; NULL if that is nothing.
     pub mounts: *const blink_mount,
     /// How many they are.
     pub mounts_count: usize,
     /// Its ports that programs of the host reach, as they were asked for: port 0 of the host is any that is free each time
-    /// that it runs, which blink_session_published_port() tells. NULL where there are none.
+    /// that it runs, which blink_session_published_port() tells. NULL if there are none.
     pub ports: *const blink_port,
     /// How many they are.
     pub ports_count: usize,
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn blink_session_list_of(
 /// The number of sessions in a list.
 ///
 /// @param list  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no list.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_session_list_count(list: *const blink_session_list) -> usize {
     quietly(0, || handle::get(list).map_or(0, |list| list.0.len()))
@@ -264,7 +264,7 @@ pub unsafe extern "C" fn blink_session_list_get(
 /// @param list   Borrowed. May be used from several threads at once.
 /// @param index  The session's, from 0.
 /// @param label  The label's, from 0.
-/// @return "NAME=VALUE", which belongs to the list; NULL where there is none of that index.
+/// @return "NAME=VALUE", which belongs to the list; NULL if the index is out of range.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_session_list_label(
     list: *const blink_session_list,

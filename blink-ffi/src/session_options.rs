@@ -12,7 +12,7 @@ use crate::sandbox_options::{Asked, blink_sandbox_options};
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
 
-/// A session to open, or to make where there is none. Everything is borrowed for the call that it is given to.
+/// A session to open, or to create if there is none. Everything is borrowed for the call that it is given to.
 ///
 /// What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
 /// with anything else: BLINK_STATUS_INVALID_ARGUMENT shows the difference.

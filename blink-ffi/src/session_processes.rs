@@ -34,7 +34,7 @@ pub struct blink_processes {
 /// @param cancel  Borrowed. NULL: it cannot be cancelled.
 /// @param out     Set on success; free with blink_processes_free(). NULL on failure.
 /// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where there is no such session, and where it does not run; BUSY where another process
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if there is no such session, and where it does not run; BUSY if another process
 ///         starts it right now, or has its micro-VM, for longer than 10 s; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_of(
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn blink_processes_of(
 /// The isolation that a session's processes have.
 ///
 /// @param processes  Borrowed. May be used from several threads at once.
-/// @return "microvm" or "namespace", a static string. NULL for NULL and what is no blink_processes.
+/// @return "microvm" or "namespace", a static string. NULL for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_processes_isolation(processes: *const blink_processes) -> *const c_char {
     quietly(std::ptr::null(), || {
@@ -77,7 +77,7 @@ pub extern "C" fn blink_processes_isolation(processes: *const blink_processes) -
 /// @param processes  Borrowed. May be used from several threads at once.
 /// @param out        Set on success; free with blink_process_list_free(). NULL on failure.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); SANDBOX_DIED where the session's machine has ended.
+/// @return BLINK_STATUS_OK (0); SANDBOX_DIED if the session's machine has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_list(
     processes: *const blink_processes,
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn blink_processes_list(
 /// @param cancel     Borrowed. NULL: it cannot be cancelled.
 /// @param out        Set on success; free with blink_process_logs_free(). NULL on failure.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_logs(
     processes: *const blink_processes,
@@ -128,7 +128,7 @@ pub unsafe extern "C" fn blink_processes_logs(
 /// @param exit        Set up with blink_exit_init(), and filled in; its text belongs to the blink_processes. May be NULL.
 /// @param cancel      Borrowed. NULL: it cannot be cancelled. The program goes on.
 /// @param err         May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); TIMEOUT where it has not ended by then, and goes on; NOT_FOUND where it was released;
+/// @return BLINK_STATUS_OK (0); TIMEOUT if it has not ended by then, and goes on; NOT_FOUND if it was released;
 ///         SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_wait(
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn blink_processes_wait(
 /// @param id         As blink_process_id() or a list gave it.
 /// @param signal     Linux's number, such as 15 for SIGTERM.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND where it was released; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND if it was released; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_signal(
     processes: *const blink_processes,
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn blink_processes_signal(
 /// @param processes  Borrowed. May be used from several threads at once.
 /// @param id         As blink_process_id() or a list gave it.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_kill(
     processes: *const blink_processes,
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn blink_processes_kill(
 /// @param cancel         Borrowed. NULL: it cannot be cancelled.
 /// @param out            Set on success; free with blink_process_free(). NULL on failure. It may outlive the blink_processes.
 /// @param err            May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND where it was released; SANDBOX_DIED; CANCELLED.
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if it was released; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_attach(
     processes: *const blink_processes,

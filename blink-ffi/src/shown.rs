@@ -28,7 +28,7 @@ impl<T> Shown<T> {
         self.elements.len()
     }
 
-    /// Its first element; NULL where there is none.
+    /// Its first element; NULL if there is none.
     pub(crate) fn first(&self) -> *const T {
         match self.elements.is_empty() {
             true => std::ptr::null(),

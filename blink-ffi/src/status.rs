@@ -1,11 +1,11 @@
-//! What calls answer.
+//! What calls return.
 
 use std::ffi::{CStr, c_char};
 
 use blink_core::ErrorKind;
 
-/// What a call came to. Numbers never change their meaning; new ones are added behind. Below 100 they are the kinds of
-/// failures that every language knows; from 100 on, what only C has.
+/// The result of a call. Numbers never change their meaning; new ones are added at the end. Below 100 they are the kinds of
+/// errors that every language has; from 100 on, those that only C has.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum blink_status {

@@ -18,7 +18,7 @@ impl blink_strings {
 /// The number of strings in a list.
 ///
 /// @param strings  Borrowed. May be used from several threads at once.
-/// @return 0 for NULL and what is no list.
+/// @return 0 for NULL or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_strings_count(strings: *const blink_strings) -> usize {
     quietly(0, || {
@@ -30,7 +30,7 @@ pub extern "C" fn blink_strings_count(strings: *const blink_strings) -> usize {
 ///
 /// @param strings  Borrowed. May be used from several threads at once.
 /// @param index    From 0.
-/// @return Text in UTF-8, there until the list is freed. NULL where there is none of that index.
+/// @return Text in UTF-8, there until the list is freed. NULL if the index is out of range.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_strings_get(strings: *const blink_strings, index: usize) -> *const c_char {
     quietly(std::ptr::null(), || {

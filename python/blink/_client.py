@@ -157,7 +157,7 @@ class Blink:
         return Sandbox(self._native.sandbox(options).wait())
 
     def fetch_image(self, **options: Unpack[SandboxOptions]) -> None:
-        """Fetch a sandbox's image where it is not stored, so that `sandbox` with the same options finds it.
+        """Fetch a sandbox's image if it is not stored, so that `sandbox` with the same options finds it.
 
         What is stored under a name is good enough; `pull` asks the registry again. Given up half-way, what came so far is
         kept.
@@ -192,7 +192,7 @@ class Blink:
         return Sandbox(self._native.take_sandbox(id).wait())
 
     def session(self, name: str, **options: Unpack[SessionOptions]) -> Session:
-        """Open the session of that name and start it, or make it where there is none.
+        """Open the session with this name and start it, or create it if there is none.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class Blink:
         Raises
         ------
         InvalidArgument
-            For a name that is none, and for options that the session was not made with.
+            If the name is invalid, or if the session was created with other options.
         Busy
             Another process changes it, or has its micro-VM, which the message names; otherwise as for `sandbox`.
         """
@@ -236,7 +236,7 @@ class Blink:
         ------
         AlreadyExists
         Corrupt, Unsupported
-            For what is no whole archive, or one of the future, with nothing left behind.
+            If it is not a complete archive, or was written by a later version; nothing is left behind.
         ImageUnavailable
             Its image is not stored; the message has the command that fetches it.
         """
@@ -273,7 +273,7 @@ class Blink:
         return self._native.session_info(name).wait()
 
     def session_lineage(self, name: str) -> Lineage:
-        """Say where a session comes from, with the tree of its checkpoints, whoever has it.
+        """Return where a session comes from, with the tree of its checkpoints, also while others use it.
 
         Raises
         ------

@@ -58,7 +58,7 @@ class Files:
         ------
         NotFound
         InvalidArgument
-            For what is no regular file.
+            If it is not a regular file.
         Corrupt
             It did not arrive as it was sent.
         """
@@ -110,7 +110,7 @@ class Files:
         ------
         NotFound
         InvalidArgument
-            For what is no regular file.
+            If it is not a regular file.
 
         Examples
         --------
@@ -160,12 +160,12 @@ class Files:
         ------
         NotFound
         InvalidArgument
-            For what is no folder.
+            If it is not a folder.
         """
         return self._native.list(path).wait()
 
     def make_dir(self, path: Text, *, mode: int = 0o755) -> None:
-        """Make a folder and its missing parents; content where it exists.
+        """Make a folder and its missing parents; does nothing if it exists.
 
         Parameters
         ----------
@@ -210,12 +210,12 @@ class Files:
         ------
         NotFound
         InvalidArgument
-            For what is no regular file.
+            If it is not a regular file.
         """
         self._native.copy(path, to).wait()
 
     def upload(self, source: Text, path: Text) -> None:
-        """Bring a file or a whole folder of the host into the sandbox, where it is called `path`.
+        """Copy a file or a whole folder of the host into the sandbox, as `path`.
 
         A folder is merged into one that exists. Links come as they are; sockets and devices do not.
 
@@ -227,7 +227,7 @@ class Files:
         self._native.upload(source, path).wait()
 
     def download(self, path: Text, destination: Text) -> None:
-        """Take a file or a whole folder out of the sandbox to the host, where it is called `destination`.
+        """Copy a file or a whole folder from the sandbox to the host, as `destination`.
 
         Nothing outside `destination` is touched, whatever the sandbox sends. A folder that exists is merged into. A
         symbolic link that `destination` itself names is followed; beneath it none is. To take something into a folder in
@@ -248,7 +248,7 @@ class Files:
         self._native.download(path, destination).wait()
 
     def download_into(self, path: Text, folder: Text) -> None:
-        """Take a file or a whole folder out of the sandbox into a folder of the host, where it keeps its name.
+        """Copy a file or a whole folder from the sandbox into a folder of the host, under its own name.
 
         Nothing in `folder` is followed, as it may have come from a sandbox earlier. What has no name of its own, as ``/``,
         is merged into `folder`.

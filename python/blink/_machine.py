@@ -144,7 +144,7 @@ class Machine:
         Raises
         ------
         NotFound
-            There is none, or nothing answers.
+            If there is none, or nothing answers.
         """
         return Connection(self._machine.connect_unix(path).wait())
 
@@ -226,7 +226,7 @@ class Sandbox(Machine):
         self._native.close().wait()
 
     def remove(self) -> None:
-        """End it and remove everything of it, also where it is detached. No-op once it is closed."""
+        """Stop it and delete everything in it, even if it is detached. Does nothing if it is closed already."""
         self._native.remove().wait()
 
     def __enter__(self) -> Self:
@@ -294,11 +294,11 @@ class Session(Machine):
         return self._native.info().wait()
 
     def start(self) -> None:
-        """Start it from its disk, or take up the machine that still runs. No-op where it runs already."""
+        """Start it from its disk, or connect to its sandbox if that is running already."""
         self._native.start().wait()
 
     def stop(self) -> None:
-        """End its machine; what its programs have written to its disk stays. No-op where it does not run.
+        """Stop its sandbox; what its programs wrote to its disk stays. Does nothing if it is not running.
 
         Raises
         ------
@@ -341,7 +341,7 @@ class Session(Machine):
         return self._native.checkpoints().wait()
 
     def lineage(self) -> Lineage:
-        """Say where it comes from, with the tree of its checkpoints."""
+        """Return where it comes from, with the tree of its checkpoints."""
         return self._native.lineage().wait()
 
     def restore(self, checkpoint: str) -> None:
@@ -423,7 +423,7 @@ class Session(Machine):
         checkpoint: str | None = None,
         progress: Callable[[TransferProgress], object] | None = None,
     ) -> None:
-        """Write its disk as an image: a folder in OCI layout, or a tar of one where `path` ends in ``.tar``.
+        """Write its disk as an image: a folder in OCI layout, or a tar of one if `path` ends in ``.tar``.
 
         Sandboxes and sessions of either isolation can be made from it, and other programs read it. The parameters are those
         of `export`.
@@ -440,7 +440,7 @@ class Session(Machine):
         self._native.export_oci(path, checkpoint, progress).wait()
 
     def close(self) -> None:
-        """Let go of it, and stop it, unless it is warm or somebody else uses it. No-op once it is closed.
+        """Close it, and stop it unless it is warm or someone else uses it. Does nothing if it is closed already.
 
         Calls that are under way in other threads fail with `SandboxDied`.
         """

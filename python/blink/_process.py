@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ProcessOutput:
     """One output stream of a running program: bytes as it writes them, chunk by chunk.
 
-    It holds the program back while nobody reads. Several threads may read: each chunk goes to one of them.
+    The program blocks while nobody reads. Several threads may read: each chunk goes to one of them.
     """
 
     __slots__ = ("_native",)
@@ -47,7 +47,7 @@ class ProcessOutput:
 
     @property
     def offset(self) -> int:
-        """How many bytes of the program's stream were before the next one: where to attach again later."""
+        """How many bytes of the stream have been read: the offset at which to attach again later."""
         return self._native.offset
 
     def close(self) -> None:
@@ -87,9 +87,9 @@ class ProcessInput:
 class Process:
     """A running program, from ``spawn``.
 
-    Its output comes as it writes it, and holds it back when nobody takes it: read `stdout` and `stderr`, or close them,
-    which throws their output away. At the end of a ``with`` block it is killed, with everything that it has started, and
-    forgotten. Without one it goes on when this object is gone, and ``process`` attaches to it again by its `id`.
+    Its output arrives as it is written, and the program blocks while nobody reads it: read `stdout` and `stderr`, or
+    close them to discard the rest. At the end of a ``with`` block it is killed, with everything that it started, and
+    forgotten. Without one it keeps running when this object is gone, and ``process`` attaches to it again by its `id`.
 
     Examples
     --------
@@ -114,12 +114,12 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number among the sandbox's processes; 0 where it could not be started."""
+        """Its process ID in the sandbox; 0 if it could not be started."""
         return self._native.pid
 
     @property
     def stdin(self) -> ProcessInput:
-        """Its standard input, where it was spawned with ``stdin=blink.PIPE``."""
+        """Its standard input, if it was spawned with ``stdin=blink.PIPE``."""
         return ProcessInput(self._native.stdin())
 
     @property
@@ -155,7 +155,7 @@ class Process:
         return self._native.wait(timeout).wait()
 
     def output(self) -> Output:
-        """Wait until it has ended, capturing the output that nobody has asked for: all of it, with no limit.
+        """Wait until it has ended, and capture the output that has not been read yet, without a limit.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class Process:
         Raises
         ------
         InvalidArgument
-            For what is no signal.
+            If it is not a signal.
         NotFound
             It was released.
         """

@@ -54,7 +54,7 @@ class SessionProcesses:
         return self._native.closed
 
     def list(self) -> list[ProcessInfo]:
-        """List all that were spawned and not released, and those that somebody waits for right now."""
+        """List all processes that were spawned and not released, and those that someone is waiting for right now."""
         return self._native.list().wait()
 
     def logs(self, id: int) -> ProcessLogs:
@@ -92,7 +92,7 @@ class SessionProcesses:
         Raises
         ------
         InvalidArgument
-            For what is no signal.
+            If it is not a signal.
         NotFound
             It was released.
         """

@@ -30,8 +30,8 @@ class Output:
     stdout, stderr : bytes
         What it wrote, byte for byte; the first ``output_limit`` bytes of each.
     exit_code : int
-        Its exit code; 128 and the signal's number where a signal ended it, 127 where there is no such program, 126
-        where it may not be executed.
+        Its exit code; 128 plus the signal's number if a signal ended it, 127 if there is no such program, 126
+        if it may not be executed.
     signal : int or None
         The signal that ended it.
     timed_out : bool
@@ -39,7 +39,7 @@ class Output:
     over_limit : str or None
         It was killed because the sandbox was over this limit: ``"memory"`` or ``"disk"``.
     reason : str or None
-        Why it could not be started, where ``exit_code`` is 126 or 127 for that reason.
+        Why it could not be started, if ``exit_code`` is 126 or 127 for that reason.
     duration : float
         Seconds from its start to its end.
     isolation : str
@@ -88,7 +88,7 @@ class Output:
         return self.stdout_bytes > len(self.stdout) or self.stderr_bytes > len(self.stderr)
 
     def check(self) -> Output:
-        r"""Return this output where the program has succeeded, and raise what went wrong otherwise.
+        r"""Return this output if the program succeeded, and raise an exception otherwise.
 
         Returns
         -------
@@ -361,7 +361,7 @@ class PublishedPort:
     host_port : int
         The host's port; 0, the default, is any that is free, and `Sandbox.published` says which.
     address : str
-        Where the host listens: ``"127.0.0.1"`` by default, which only this machine's own programs reach.
+        Where the host listens: ``"127.0.0.1"`` by default, which only programs on this host can reach.
     """
 
     guest_port: int
@@ -426,7 +426,7 @@ class Image:
     Attributes
     ----------
     reference : str or None
-        The name that it was pulled by, in full; `None` where it came from a file or folder, or its name has moved on.
+        The full name that it was pulled by; `None` if it came from a file or folder, or if its tag has moved.
     digest : str
         The manifest's digest, as ``sha256:…``.
     size_bytes : int
@@ -481,7 +481,7 @@ class TransferProgress:
     bytes_done : int
         Bytes that are done.
     bytes_total : int or None
-        Bytes of all, where that is known before the end.
+        The total in bytes, if it is known before the end.
     """
 
     bytes_done: int
@@ -499,7 +499,7 @@ class Check:
     elapsed : float
         Seconds from nothing to a program's result.
     problem : str or None
-        Why it does not work, and what would mend it; `None` where it works.
+        Why it does not work, and how to fix it; `None` if it works.
     """
 
     isolation: Isolation
@@ -521,13 +521,13 @@ class Report:
     checks : list of Check
         One for each isolation, the strongest first.
     hypervisor_problem : str or None
-        Why the machine's hypervisor cannot run a kernel, which micro-VMs need; `None` where it can.
+        Why the host's hypervisor cannot run a kernel, which micro-VMs need; `None` if it can.
     root : bool
         Whether Blink runs as root, and so gives sandboxes users of their own.
     control_groups : bool
         Whether control groups hold the limits of sandboxes; resource limits do otherwise, each process for itself.
     hypervisor_works : bool
-        Whether the hypervisor has run what a kernel runs; `False` also where it was not tried on this kind of processor.
+        Whether the hypervisor passed a trial; also `False` if it was not tried on this kind of processor.
     """
 
     checks: list[Check]

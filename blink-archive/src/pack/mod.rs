@@ -1,6 +1,6 @@
 //! Packing: a tree as a tar stream, in a fixed order.
 
-mod overlay;
+pub(crate) mod overlay;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -13,16 +13,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub use self::overlay::pack_overlay;
 use crate::attributes;
 use crate::error::{ArchiveError, LimitKind};
 use crate::format::{
     ATTRIBUTE, Attributes, BLOCK, Fields, LARGEST_EXTENSION, Time, encode, push_record,
 };
 use crate::layer;
-use crate::options::{Ownership, PackOptions};
+use crate::options::{Links, Ownership, PackOptions};
 use crate::overlay::is_whiteout;
-use crate::root::{self, FOLDER, HANDLE, Links, REAL_FOLDER, Root};
+use crate::root::{self, FOLDER, HANDLE, REAL_FOLDER, Root};
 use crate::way::Way;
 
 /// What was packed, and what was not.

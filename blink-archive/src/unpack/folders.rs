@@ -12,7 +12,8 @@ use super::owner::Owner;
 use super::times;
 use crate::error::{ArchiveError, LimitKind};
 use crate::format::Time;
-use crate::root::{FOLDER, Links, Root};
+use crate::options::Links;
+use crate::root::{FOLDER, Root};
 
 /// Memory for the paths remembered: a million folders of ordinary images, and
 /// no more than a small sandbox can spare many times over.

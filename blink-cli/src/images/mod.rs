@@ -8,8 +8,8 @@ use blink_core::Blink;
 use blink_core::image::Removed;
 use indicatif::HumanBytes;
 
-use crate::arguments::RegistryArguments;
 use crate::failure::{Failure, print_event, print_json, print_text, to_json};
+use crate::options::RegistryArguments;
 use crate::progress::{self, Sign};
 
 /// Fetches an image.

@@ -16,8 +16,8 @@ use super::signals::{Caught, Signals, exit_code};
 use super::streams::{self, Broken};
 use super::target::Target;
 use super::terminal::{self, Terminal};
-use crate::arguments::ProgramOptions;
 use crate::failure::{EXIT_BROKEN_PIPE, Failure, warn};
+use crate::options::ProgramOptions;
 
 /// How long a killed program's last output may take to get out.
 const KILLED_GRACE: Duration = Duration::from_secs(2);

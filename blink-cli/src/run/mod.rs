@@ -13,8 +13,9 @@ use std::path::PathBuf;
 
 use blink_core::{Blink, Isolation, IsolationChoice, PublishedPort, Sandbox, SandboxBuilder};
 
-use crate::arguments::{RunOptions, SandboxOptions};
+use crate::arguments::RunOptions;
 use crate::failure::{Failure, warn};
+use crate::options::SandboxOptions;
 use crate::progress::Sign;
 use hold::{Ending, Holding};
 use signals::Signals;

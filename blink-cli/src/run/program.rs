@@ -8,8 +8,8 @@ use blink_core::{Command, Mount, Process, Sandbox, Stdin, WriteOptions};
 
 use super::target::{Script, Target};
 use super::terminal;
-use crate::arguments::{ProgramOptions, Surroundings};
 use crate::failure::Failure;
+use crate::options::{ProgramOptions, Surroundings};
 use crate::progress;
 
 /// Where a script may come to lie: the first that is the sandbox's own, and not a mounted folder of the user's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::arguments::{ProgramOptions, SandboxOptions, Surroundings};
+use crate::options::{ProgramOptions, SandboxOptions, Surroundings};
 use crate::values;
 
 #[derive(Debug, Subcommand)]
@@ -16,8 +16,8 @@ pub(crate) enum SessionTask {
     /// Its sandbox stops when this command ends, unless the session is --warm; its disk stays until 'blink session rm'.
     /// An existing session keeps the options it was created with: different ones are an error.
     #[command(after_help = "Examples:
-  blink session open --name work --isolation auto --image host
-  blink session open --name server --isolation auto --image python:3.12 --warm --memory-mib 512")]
+  blink session open work --isolation auto --image host
+  blink session open server --isolation auto --image python:3.12 --warm --memory-mib 512")]
     Open {
         #[command(flatten)]
         name: Name,
@@ -29,8 +29,8 @@ pub(crate) enum SessionTask {
     /// Works like 'blink run', with the same exit codes and signals. Background processes keep running if the session is
     /// warm.
     #[command(
-        override_usage = "blink session run --name NAME [OPTIONS] SCRIPT [ARGS…]\n       \
-                          blink session run --name NAME [OPTIONS] -- COMMAND [ARGS…]"
+        override_usage = "blink session run NAME [OPTIONS] SCRIPT [ARGS…]\n       \
+                          blink session run NAME [OPTIONS] -- COMMAND [ARGS…]"
     )]
     Run {
         #[command(flatten)]
@@ -151,8 +151,8 @@ pub(crate) enum SessionTask {
     /// resources, environment and labels. With --oci, export an image for --image and for other programs: a folder in OCI
     /// layout, or a tar of one if the name ends in .tar.
     #[command(after_help = "Examples:
-  blink session export --name work --output work.boxlite
-  blink session export --name work --oci --output ./tools
+  blink session export work --output work.boxlite
+  blink session export work --oci --output ./tools
   blink run --isolation auto --image ./tools -- sh")]
     Export {
         #[command(flatten)]
@@ -241,8 +241,8 @@ pub(crate) enum SessionTask {
 /// The session that is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Name {
-    /// The session
-    #[arg(long = "name", value_name = "NAME")]
+    /// The session; '--name NAME' means the same
+    #[arg(value_name = "NAME")]
     pub(crate) session: String,
 }
 
@@ -250,16 +250,42 @@ pub(crate) struct Name {
 #[derive(Debug, Args)]
 pub(crate) struct NewName {
     /// The new name
-    #[arg(long = "as", value_name = "NAME")]
-    pub(crate) new_name: String,
+    #[arg(
+        value_name = "NEW_NAME",
+        required_unless_present = "as",
+        conflicts_with = "as"
+    )]
+    word: Option<String>,
+    /// The same as NEW_NAME
+    #[arg(id = "as", long, value_name = "NEW_NAME")]
+    flag: Option<String>,
+}
+
+impl NewName {
+    pub(crate) fn name(self) -> String {
+        self.word.or(self.flag).unwrap_or_default()
+    }
 }
 
 /// The checkpoint that is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Snapshot {
     /// The checkpoint
-    #[arg(long = "snapshot", value_name = "CHECKPOINT")]
-    pub(crate) snapshot: String,
+    #[arg(
+        value_name = "CHECKPOINT",
+        required_unless_present = "snapshot",
+        conflicts_with = "snapshot"
+    )]
+    word: Option<String>,
+    /// The same as CHECKPOINT
+    #[arg(id = "snapshot", long, value_name = "CHECKPOINT")]
+    flag: Option<String>,
+}
+
+impl Snapshot {
+    pub(crate) fn name(self) -> String {
+        self.word.or(self.flag).unwrap_or_default()
+    }
 }
 
 /// What a session is made with.

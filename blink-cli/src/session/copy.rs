@@ -1,5 +1,6 @@
 //! `blink session cp`.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -34,53 +35,88 @@ impl Side {
     }
 }
 
-impl Sessions {
-    /// Copies a file or folder one way or the other.
-    pub(super) async fn copy(
-        &self,
+/// A copy between this machine and a session or sandbox.
+pub(crate) struct Way {
+    from: OsString,
+    to: OsString,
+    name: String,
+    source: Side,
+    destination: PathBuf,
+    user: Option<String>,
+}
+
+impl Way {
+    pub(crate) fn new(
         from: &OsString,
         to: &OsString,
         user: Option<String>,
-    ) -> Result<i32, Failure> {
-        let (name, from_side, to_side) = match (Side::new(from), Side::new(to)) {
+    ) -> Result<Way, Failure> {
+        let (name, source, destination) = match (Side::new(from), Side::new(to)) {
             (Side::Here(from), Side::There(name, to)) => (name, Side::Here(from), to),
             (Side::There(name, from), Side::Here(to)) => {
                 (name.clone(), Side::There(name, from), to)
             }
             (Side::Here(_), Side::Here(_)) => {
                 return Err(Failure::invalid(
-                    "neither path is a session's; write one as NAME:/PATH",
+                    "neither path is in a session or sandbox; write one as NAME:/PATH",
                 ));
             }
             (Side::There(..), Side::There(..)) => {
                 return Err(Failure::invalid(
-                    "both paths are sessions'; copy to this machine first, or fork the session",
+                    "only one of the paths can be in a session or sandbox; copy to this machine first, or fork the session",
                 ));
             }
         };
-        if user.is_some() && matches!(from_side, Side::There(..)) {
+        if user.is_some() && matches!(source, Side::There(..)) {
             return Err(Failure::invalid(
-                "--user says to whom files belong in a session; what is copied to this machine is yours",
+                "--user sets the owner of files in a sandbox; files copied to this machine belong to you",
             ));
         }
-        let (session, info) = self.take(&name).await?;
-        let copying = async {
-            let mut files = session.files().await?;
-            if let Some(user) = user {
-                files = files.as_user(user);
-            }
-            match &from_side {
-                Side::Here(from) => upload(&files, from, &to_side).await,
-                Side::There(_, from) => download(&files, from, &to_side).await,
-            }
-        };
+        Ok(Way {
+            from: from.clone(),
+            to: to.clone(),
+            name,
+            source,
+            destination,
+            user,
+        })
+    }
+
+    /// Of the session or sandbox.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn from(&self) -> Cow<'_, str> {
+        self.from.to_string_lossy()
+    }
+
+    pub(crate) fn to(&self) -> Cow<'_, str> {
+        self.to.to_string_lossy()
+    }
+
+    pub(crate) async fn copy(&self, mut files: Files) -> Result<(), Failure> {
+        if let Some(user) = &self.user {
+            files = files.as_user(user.as_str());
+        }
+        match &self.source {
+            Side::Here(from) => upload(&files, from, &self.destination).await,
+            Side::There(_, from) => download(&files, from, &self.destination).await,
+        }
+    }
+}
+
+impl Sessions {
+    /// Copies a file or folder one way or the other.
+    pub(crate) async fn copy(&self, way: Way) -> Result<i32, Failure> {
+        let (session, info) = self.take(way.name()).await?;
+        let copying = async { way.copy(session.files().await?).await };
         let copied = progress::shown("copying", copying).await;
         self.let_go(session).await;
         copied?;
-        let (from, to) = (from.to_string_lossy(), to.to_string_lossy());
-        let more = json!({"from": from, "to": to});
-        let words = format!("copied {from} to {to}");
-        self.tell("session_copied", &name, info.isolation, more, &words)
+        let more = json!({"from": way.from(), "to": way.to()});
+        let words = format!("copied {} to {}", way.from(), way.to());
+        self.tell("session_copied", way.name(), info.isolation, more, &words)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::progress;
 
 impl Sessions {
     /// Ends its machine.
-    pub(super) async fn stop(&self, name: &str) -> Result<i32, Failure> {
+    pub(crate) async fn stop(&self, name: &str) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         progress::shown("stopping the session", session.stop()).await?;
         let words = match info.running {
@@ -22,7 +22,7 @@ impl Sessions {
     }
 
     /// Starts its machine.
-    pub(super) async fn start(&self, name: &str) -> Result<i32, Failure> {
+    pub(crate) async fn start(&self, name: &str) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         must_be_warm(&info)?;
         progress::shown("starting the session", session.start()).await?;
@@ -35,13 +35,13 @@ impl Sessions {
     }
 
     /// Removes it with everything that it has; only by `force` where it goes on running for somebody, or others use it.
-    pub(super) async fn remove(&self, name: &str, force: bool) -> Result<i32, Failure> {
+    pub(crate) async fn remove(&self, name: &str, force: bool) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         if info.running && info.warm && !force {
             return Err(Failure::new(
                 ErrorKind::Busy,
                 format!(
-                    "the session {name:?} is running; stop it first ('blink session stop --name {name}'), or remove \
+                    "the session {name:?} is running; stop it first ('blink stop {name}'), or remove \
                      it with --force"
                 ),
             ));
@@ -58,7 +58,7 @@ impl Sessions {
     }
 
     /// Gives it another name.
-    pub(super) async fn rename(&self, name: &str, new: String) -> Result<i32, Failure> {
+    pub(crate) async fn rename(&self, name: &str, new: String) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         session.rename(new.as_str()).await?;
         let words = format!("the session {name} is called {new} now");
@@ -67,7 +67,7 @@ impl Sessions {
     }
 
     /// Removes what nobody needs.
-    pub(super) async fn prune(&self) -> Result<i32, Failure> {
+    pub(crate) async fn prune(&self) -> Result<i32, Failure> {
         let pruning = self.blink.prune_sessions();
         let freed_bytes = progress::shown("removing what is not needed", pruning).await?;
         if self.json {

@@ -3,7 +3,7 @@
 mod archive;
 mod arguments;
 mod checkpoints;
-mod copy;
+pub(crate) mod copy;
 mod life;
 mod open;
 mod processes;
@@ -20,13 +20,13 @@ use serde_json::{Value, json};
 
 pub(crate) use arguments::SessionTask;
 
-use crate::arguments::RegistryArguments;
 use crate::failure::{Failure, print_event, print_text, warn};
+use crate::options::RegistryArguments;
 
 /// How an answer is given, and the home that is asked.
-struct Sessions {
-    blink: Blink,
-    json: bool,
+pub(crate) struct Sessions {
+    pub(crate) blink: Blink,
+    pub(crate) json: bool,
 }
 
 /// Does what is asked; returns this command's exit code.
@@ -79,14 +79,12 @@ pub(crate) async fn carry_out(
             snapshot,
             require_frozen,
         } => {
-            let snapshot = snapshot.snapshot;
+            let snapshot = snapshot.name();
             sessions
                 .checkpoint(&name.session, snapshot, require_frozen)
                 .await
         }
-        Task::Restore { name, snapshot } => {
-            sessions.restore(&name.session, &snapshot.snapshot).await
-        }
+        Task::Restore { name, snapshot } => sessions.restore(&name.session, &snapshot.name()).await,
         Task::Checkpoints { name } => sessions.list(&name.session).await,
         Task::Ls => sessions.ls().await,
         Task::Fork {
@@ -95,7 +93,7 @@ pub(crate) async fn carry_out(
             new,
         } => {
             sessions
-                .fork(&name.session, snapshot.as_deref(), new.new_name)
+                .fork(&name.session, snapshot.as_deref(), new.name())
                 .await
         }
         Task::Export {
@@ -117,9 +115,9 @@ pub(crate) async fn carry_out(
             ..
         } => sessions.remove_checkpoint(&name.session, &snapshot).await,
         Task::Rm { name, force, .. } => sessions.remove(&name.session, force).await,
-        Task::Rename { name, new } => sessions.rename(&name.session, new.new_name).await,
+        Task::Rename { name, new } => sessions.rename(&name.session, new.name()).await,
         Task::Inspect { name } => sessions.inspect(&name.session).await,
-        Task::Cp { from, to, user } => sessions.copy(&from, &to, user).await,
+        Task::Cp { from, to, user } => sessions.copy(copy::Way::new(&from, &to, user)?).await,
         Task::Prune => sessions.prune().await,
     }
 }

@@ -49,7 +49,7 @@ impl Sessions {
     }
 
     /// Waits for its end; returns its exit code.
-    pub(super) async fn wait(&self, name: &str, id: u64) -> Result<i32, Failure> {
+    pub(crate) async fn wait(&self, name: &str, id: u64) -> Result<i32, Failure> {
         let processes = self.processes_of(name).await?;
         find(&processes, id).await?;
         let status = processes.wait(id).await?;
@@ -66,7 +66,7 @@ impl Sessions {
     }
 
     /// Kills its tree, or sends it a signal.
-    pub(super) async fn kill(
+    pub(crate) async fn kill(
         &self,
         name: &str,
         id: u64,

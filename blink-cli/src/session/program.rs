@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::Sessions;
 use super::life::must_be_warm;
-use crate::arguments::{ProgramOptions, Surroundings};
 use crate::failure::Failure;
+use crate::options::{ProgramOptions, Surroundings};
 use crate::progress;
 use crate::run::hold::{Ending, Holding};
 use crate::run::signals::Signals;
@@ -27,7 +27,7 @@ pub(super) struct Spawn {
 
 impl Sessions {
     /// Runs a program to its end, with its input, output and exit code.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &self,
         name: &str,
         options: &ProgramOptions,

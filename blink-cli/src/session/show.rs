@@ -21,7 +21,7 @@ impl Sessions {
     }
 
     /// Shows everything that is known of one.
-    pub(super) async fn inspect(&self, name: &str) -> Result<i32, Failure> {
+    pub(crate) async fn inspect(&self, name: &str) -> Result<i32, Failure> {
         let info = self.blink.session_info(name).await?;
         let lineage = self.blink.session_lineage(name).await?;
         let mut more = to_json(&info)?;

@@ -1,5 +1,6 @@
 //! The commands about sessions as their users meet them, in real sandboxes.
 
+mod alike;
 #[path = "../../../blink-core/tests/image/builder.rs"]
 #[allow(
     dead_code,

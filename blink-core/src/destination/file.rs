@@ -16,6 +16,16 @@ use crate::home::new_id;
 /// What the names of files and folders begin with that are not whole.
 pub(crate) const PREFIX: &str = ".blink-export-";
 
+impl Destination {
+    /// Begins a file that takes this place when it is whole.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a folder's place; `ResourceExhausted` where the disk has no room.
+    pub(crate) fn new_file(self) -> Result<NewFile> {
+        NewFile::begin(self)
+    }
+}
+
 /// A file that has no name before it is whole, so that nothing is left of it where its process ends; where the file system
 /// cannot do that, one that has another name. What goes to a device or a pipe is kept aside until then.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! - Only a regular file is ever replaced, by one that was written beside it and takes its name when it is whole. A device or
 //!   a named pipe is written to. A socket is refused.
 
-mod file;
+pub(crate) mod file;
 mod stream;
 
 use std::ffi::{OsStr, OsString};
@@ -23,7 +23,6 @@ use blink_archive::Root;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-pub(crate) use self::file::{NewFile, PREFIX};
 use crate::error::{Error, Result};
 
 /// Links followed one after another, as many as the kernel follows.
@@ -128,14 +127,6 @@ impl Destination {
             .and_then(rustix::fs::Dir::read_from);
         // Itself and its parent are always in it.
         entries.is_ok_and(|mut entries| entries.nth(2).is_none())
-    }
-
-    /// Begins a file that takes this place when it is whole.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a folder's place; `ResourceExhausted` where the disk has no room.
-    pub(crate) fn new_file(self) -> Result<NewFile> {
-        NewFile::begin(self)
     }
 
     /// Whether nothing is there.

@@ -119,7 +119,8 @@ impl Engines {
     }
 }
 
-fn isolation_of(folder: &Path) -> Isolation {
+/// The isolation of the machine in a folder. Opens no engine.
+pub(crate) fn isolation_of(folder: &Path) -> Isolation {
     #[cfg(feature = "microvm")]
     if microvm::Record::read(folder).is_some() {
         return Isolation::Microvm;

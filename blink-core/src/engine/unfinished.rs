@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::destination::{Destination, NewFile};
+use crate::destination::Destination;
+use crate::destination::file::NewFile;
 use crate::error::{Error, Result};
 use crate::fault::{self, Step};
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -40,6 +41,25 @@ impl fmt::Display for Holder {
         }
     }
 }
+
+/// A lock that others held for all of the time that it was waited for.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) holder: Holder,
+    pub(crate) patience: Duration,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "in use by {}, and was for all of {:.0?}; try again when that has ended, or end it",
+            self.holder, self.patience
+        )
+    }
+}
+
+impl std::error::Error for Held {}
 
 /// The command of a process, for people who wait.
 fn command_of(pid: u32) -> Option<String> {

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::command::Output;
-use crate::file_lock::Held;
 use crate::image::{ImageError, ImageErrorKind};
+use crate::output::Output;
 use crate::terminal;
 
+pub(crate) use holder::Held;
 pub use holder::Holder;
 pub use kind::ErrorKind;
 

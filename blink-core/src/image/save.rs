@@ -14,7 +14,8 @@ use flate2::write::GzEncoder;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Map, Value, json};
 
-use crate::destination::{Destination, Found, NewFile, PREFIX};
+use crate::destination::file::{NewFile, PREFIX};
+use crate::destination::{Destination, Found};
 use crate::error::{Error, Result};
 use crate::fault::{self, Step};
 use crate::image::contents::{Blob, Compression};

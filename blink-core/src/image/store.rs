@@ -24,23 +24,19 @@ use std::time::{Duration, SystemTime};
 
 use blink_archive::Limits;
 
-use crate::child::Launcher;
 use crate::image::blobs::BlobFolder;
 use crate::image::contents::{Blob, Contents};
 use crate::image::digest::Digest;
 use crate::image::error::{ImageError, ImageErrorKind, shown};
-use crate::image::import;
+use crate::image::ids::IdMap;
 use crate::image::layout::Found;
 use crate::image::lease::Lease;
 use crate::image::lock::Lock;
 use crate::image::manifest::{self, Document};
-use crate::image::options::{Progress, PullOptions, PullPolicy, StoredImage};
+use crate::image::options::StoredImage;
 use crate::image::record::{Entry, Record};
 use crate::image::reference::Reference;
-use crate::image::registry::{Failed, Pull, unavailable};
-use crate::image::source::ImageSource;
 use crate::image::temporary;
-use crate::image::unpack::IdMap;
 use crate::private;
 
 /// The bytes of an image's layers, as they are stored and as they are unpacked, unless told otherwise: 16 GiB, which is more
@@ -133,99 +129,6 @@ impl ImageStore {
         }
     }
 
-    /// The image that `source` names, fetched or read now where it is not in the store. The network is used for
-    /// registry references alone, as `options` allow.
-    ///
-    /// Two processes that want the same image share the work. When this future is dropped, what was downloaded so far
-    /// is kept, and taken up the next time.
-    ///
-    /// # Errors
-    /// `ImageUnavailable` where a registry cannot be reached, wants other credentials, or may not be asked;
-    /// `NotFound` where it has no such image; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image deserves;
-    /// `InvalidArgument` for [`ImageSource::Host`], which needs no store.
-    pub async fn obtain(
-        &self,
-        source: &ImageSource,
-        options: &PullOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<StoredImage, ImageError> {
-        match source {
-            ImageSource::Host => Err(ImageError::invalid(
-                "the image 'host' is this machine's own programs and is not kept in the image store",
-            )),
-            ImageSource::Reference(reference) => {
-                self.obtain_reference(reference, options, progress).await
-            }
-            ImageSource::Layout { .. } | ImageSource::Archive { .. } => {
-                let (store, source) = (self.clone(), source.clone());
-                blocking(move || {
-                    let digest = import::import(&store, &source)?;
-                    store.image(&digest, None)
-                })
-                .await
-            }
-        }
-    }
-
-    async fn obtain_reference(
-        &self,
-        reference: &Reference,
-        options: &PullOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<StoredImage, ImageError> {
-        if options.policy != PullPolicy::Always {
-            let (store, wanted) = (self.clone(), reference.clone());
-            if let Some(image) = blocking(move || store.find(&wanted)).await? {
-                return Ok(image);
-            }
-        }
-        if options.policy == PullPolicy::Never {
-            return Err(unavailable(
-                reference,
-                "the network may not be used (--offline); 'blink pull' fetches it when it may",
-            ));
-        }
-        let mut registry = options.registry.clone();
-        registry
-            .launcher
-            .get_or_insert_with(|| Launcher::in_home(&self.shared.folder));
-        let pull = Pull {
-            store: &self.shared.folder,
-            blobs: &self.shared.blobs,
-            reference,
-            options: &registry,
-            largest: self.shared.limits.total_bytes,
-            progress,
-        };
-        let (found, lease) = match pull.run().await {
-            Ok(fetched) => fetched,
-            Err(failed) => return Err(self.failed_pull(failed).await),
-        };
-        let (store, name) = (self.clone(), reference.to_string());
-        let digest = found.contents.manifest.digest;
-        tracing::info!(%reference, %digest, "pulled an image");
-        blocking(move || {
-            store.complete(&found, &lease, Some(&name))?;
-            store.image(&digest, Some(&name))
-        })
-        .await
-    }
-
-    /// Nothing stays of what was refused. What a broken connection has left is taken up the next time.
-    async fn failed_pull(&self, failed: Failed) -> ImageError {
-        let Failed { error, digests } = failed;
-        if error.is_refusal() {
-            let store = self.clone();
-            let forgotten = blocking(move || {
-                store.forget(&digests);
-                Ok(())
-            });
-            // It is told where it cannot be.
-            let _ = forgotten.await;
-        }
-        error
-    }
-
     /// Makes an image of blobs that are all there: its manifest and its name come last.
     pub(crate) fn complete(
         &self,
@@ -255,7 +158,7 @@ impl ImageStore {
     }
 
     /// What is stored under a reference, if all of it is.
-    fn find(&self, reference: &Reference) -> Result<Option<StoredImage>, ImageError> {
+    pub(crate) fn find(&self, reference: &Reference) -> Result<Option<StoredImage>, ImageError> {
         let name = reference.to_string();
         let pinned = reference.digest();
         let entries = self.shared.record.read()?;
@@ -292,7 +195,11 @@ impl ImageStore {
         }
     }
 
-    fn image(&self, digest: &Digest, name: Option<&str>) -> Result<StoredImage, ImageError> {
+    pub(crate) fn image(
+        &self,
+        digest: &Digest,
+        name: Option<&str>,
+    ) -> Result<StoredImage, ImageError> {
         let text = digest.to_string();
         let entries = self.shared.record.read()?;
         let of_digest = || entries.iter().filter(|entry| entry.digest == text);

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 pub use self::builder::SandboxBuilder;
 pub(crate) use self::builder::{Parts, Place};
 use crate::blocking::on_thread;
-use crate::command::{Command, Defaults, Output};
+use crate::command::{Command, Defaults};
 use crate::connection::Connection;
 use crate::engine::{Consistency, Machine};
 use crate::error::{Error, ErrorKind, Result, Subject, during};
@@ -23,6 +23,7 @@ use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
 use crate::json;
 use crate::link::Link;
+use crate::output::Output;
 use crate::process::{self, Process};
 use crate::publish::{Bound, Published, PublishedPort};
 use crate::spec::DEFAULT_BOOT_TIMEOUT;
@@ -470,6 +471,21 @@ pub(crate) async fn processes(link: &Link) -> Result<Vec<ProcessInfo>> {
         }
         all.extend(more.into_iter().map(Into::into));
     }
+}
+
+/// What there is to say about a detached sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SandboxInfo {
+    /// Names it.
+    pub id: String,
+    /// The isolation that it has.
+    pub isolation: Isolation,
+    /// Whether it runs. One that has ended is removed when it is next opened.
+    pub running: bool,
+    /// When it was made.
+    #[serde(serialize_with = "json::time")]
+    pub created_at: std::time::SystemTime,
 }
 
 /// A spawned process in a list.

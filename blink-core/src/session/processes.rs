@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use super::registry::SessionRow;
 use super::{CLAIM_EVERY, DEFAULT_PATIENCE, Session, lease, missing, watch};
 use crate::blink::Blink;
-use crate::command::ExitStatus;
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
 use crate::json;
 use crate::link::{Link, LinkIo, Obituary, Options};
+use crate::output::ExitStatus;
 use crate::process::Process;
 use crate::sandbox::{ProcessInfo, Sandbox};
 

@@ -29,7 +29,7 @@ def _mailbox(loop: asyncio.AbstractEventLoop) -> _blink.Mailbox:
 
 
 async def result(call: _blink.Call[T]) -> T:
-    """Wait for a call, and give it up where the waiting ends otherwise."""
+    """Wait for a call, and cancel it if the wait is interrupted."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     call.start(_mailbox(loop), future)

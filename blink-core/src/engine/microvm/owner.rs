@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::blocking::on_thread;
-use crate::error::{Error, ErrorKind, Result};
-use crate::file_lock::{self, FileLock, Held, NotLocked, Share};
+use crate::error::{Error, ErrorKind, Held, Result};
+use crate::file_lock::{self, FileLock, NotLocked, Share};
 
 const LOCK: &str = "owner.lock";
 

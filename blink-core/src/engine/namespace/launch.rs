@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use blink_archive::Marks;
@@ -17,7 +17,7 @@ use rustix::fs::FlockOperation;
 
 use super::cgroup::{self, ControlGroup};
 use super::disk::Upper;
-use super::machine::{NamespaceMachine, Record};
+use super::machine::{CONSOLE, NamespaceMachine, Record, SOCKET};
 use super::ranges::Range;
 use super::{Tools, disk, machine, userns};
 use crate::child::{self, LaunchError};
@@ -35,8 +35,6 @@ const SHARED_MEMORY_SHARE: u64 = 2;
 /// What files in `/run` may have: sockets, and numbers of processes.
 const RUN_BYTES: u64 = 16 << 20;
 
-const CONSOLE: &str = "console.log";
-pub(crate) const SOCKET: &str = "agent.sock";
 const LOCK: &str = "machine.lock";
 
 /// Boots a machine, which nobody finds before it is written down.
@@ -332,9 +330,4 @@ pub(super) fn tidy(folder: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
-}
-
-/// Where a boot's console is.
-pub(crate) fn console(folder: &Path) -> PathBuf {
-    folder.join(CONSOLE)
 }

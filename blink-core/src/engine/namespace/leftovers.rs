@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::launch::SOCKET;
-use super::machine::{self, Record};
+use super::machine::{self, Record, SOCKET};
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 

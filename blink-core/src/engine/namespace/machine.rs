@@ -13,7 +13,6 @@ use tokio::sync::watch;
 
 use super::cgroup::{ControlGroup, Frozen};
 use super::disk;
-use super::launch::{SOCKET, console};
 use crate::child::Launched;
 use crate::engine::tree::{Paused, Tree};
 use crate::engine::{Consistency, Machine};
@@ -23,6 +22,8 @@ use crate::link::LinkIo;
 use crate::{lock, private};
 
 pub(super) const RECORD: &str = "machine.json";
+pub(super) const CONSOLE: &str = "console.log";
+pub(super) const SOCKET: &str = "agent.sock";
 
 /// How long a broken link waits for the machine's end, to be able to say how it ended.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(500);
@@ -248,7 +249,7 @@ impl NamespaceMachine {
     fn console_tail(&self) -> String {
         use std::io::{Read, Seek, SeekFrom};
         let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = fs::File::open(console(&self.folder))?;
+            let mut file = fs::File::open(self.folder.join(CONSOLE))?;
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL_BYTES)))?;
             let mut bytes = Vec::new();

@@ -5,8 +5,8 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use crate::image::registry::client::{Failure, read_limited};
 use crate::image::registry::credentials::Credentials;
+use crate::image::registry::failure::{Failure, read_limited};
 use crate::image::registry::transport::Transport;
 
 /// No token is larger.

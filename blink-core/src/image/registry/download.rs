@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::image::blobs::{Begun, BlobFolder, Partial};
 use crate::image::contents::Blob;
 use crate::image::error::ImageError;
-use crate::image::registry::client::{Failure, Remote};
+use crate::image::registry::client::Remote;
+use crate::image::registry::failure::Failure;
 use crate::image::registry::options::Pace;
 
 /// So much is gathered before it is written: what a kill can cost.

@@ -11,6 +11,7 @@ mod client;
 mod credentials;
 mod download;
 mod endpoint;
+mod failure;
 mod options;
 mod origin;
 mod pull;

@@ -19,9 +19,10 @@ use crate::image::lease::Lease;
 use crate::image::manifest::{self, DEEPEST_INDEX, Document};
 use crate::image::options::{Progress, Step};
 use crate::image::reference::Reference;
-use crate::image::registry::client::{Failure, Remote};
+use crate::image::registry::client::Remote;
 use crate::image::registry::download::Download;
 use crate::image::registry::endpoint;
+use crate::image::registry::failure::Failure;
 use crate::image::registry::options::RegistryOptions;
 use crate::image::store::blocking;
 

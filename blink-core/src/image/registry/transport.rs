@@ -9,8 +9,8 @@ use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
 use tokio::time::Instant;
 
 use crate::image::error::{ImageError, ImageErrorKind, shown};
-use crate::image::registry::client::{Failure, innermost};
 use crate::image::registry::endpoint::Endpoint;
+use crate::image::registry::failure::{Failure, innermost};
 use crate::image::registry::options::RegistryOptions;
 use crate::image::registry::origin::{Asked, Origin, Purpose, Verdict, judge};
 
