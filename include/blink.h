@@ -78,11 +78,13 @@
  *     arguments and BLINK_STATUS_INTERNAL for a bug in the library or a failure of the host. Errors of file systems have the
  *     status that is named like them, such as BLINK_STATUS_PERMISSION_DENIED.
  *  8. Zero. In structures, 0 and NULL mean "the default", which each field documents. For every limit (memory, disk, processors,
- *     processes, output) that is a limit, never "unlimited". For times, 0 is: no limit for a command and for waiting; the default
- *     for booting; never for idle stop; and not to wait for `patience_ms`.
- *  9. Versions. Structures begin with their size. Initialize each with its _init function and sizeof: programs then work with
- *     later versions of the library, and with earlier ones if they do not ask for anything that those do not know. `reserved`
- *     must be 0.
+ *     processes) that is a limit, never "unlimited"; the timeout of a command and of waiting is the exception: 0 is none. Three
+ *     defaults are not 0, and set by the _init functions: a command's `output_limit_bytes`, of which 0 captures nothing and only
+ *     counts, the size of its terminal, and a session's `patience_ms`, of which 0 does not wait.
+ *  9. Versions. Structures begin with their size. Initialize each with its _init function and sizeof, or with its _INIT macro:
+ *     programs then work with later versions of the library, and with earlier ones if they do not ask for anything that those do
+ *     not know. `reserved` must be 0. BLINK_VERSION_MAJOR, _MINOR and _PATCH are the version of this header, and
+ *     blink_version() returns that of the library.
  * 10. SIGCHLD. The library installs a handler for it, which calls the previous one: a sandbox that ends interrupts poll() and
  *     similar calls (EINTR). Child processes that the program started itself are left alone. No other signal is changed.
  * 11. Output. The library prints nothing. See blink_log_set().
@@ -97,6 +99,26 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+/** The version of this header; blink_version() returns the library's. */
+#define BLINK_VERSION_MAJOR 0
+#define BLINK_VERSION_MINOR 1
+#define BLINK_VERSION_PATCH 0
+
+/** What the _init functions set, as initializers: `blink_options options = BLINK_OPTIONS_INIT;`. */
+#define BLINK_EXPORT_OPTIONS_INIT { .size = sizeof(blink_export_options) }
+#define BLINK_OPTIONS_INIT { .size = sizeof(blink_options) }
+#define BLINK_COMMAND_INIT \
+    { .size = sizeof(blink_command), .pty_rows = 24, .pty_cols = 80, .output_limit_bytes = 16777216 }
+#define BLINK_CHECK_INIT { .size = sizeof(blink_check) }
+#define BLINK_FILE_INFO_INIT { .size = sizeof(blink_file_info) }
+#define BLINK_EXIT_INIT { .size = sizeof(blink_exit) }
+#define BLINK_WRITE_OPTIONS_INIT { .size = sizeof(blink_write_options) }
+#define BLINK_IMAGE_INIT { .size = sizeof(blink_image) }
+#define BLINK_CHECKPOINT_INIT { .size = sizeof(blink_checkpoint) }
+#define BLINK_PROCESS_INFO_INIT { .size = sizeof(blink_process_info) }
+#define BLINK_SANDBOX_OPTIONS_INIT { .size = sizeof(blink_sandbox_options) }
+#define BLINK_SESSION_INFO_INIT { .size = sizeof(blink_session_info) }
+#define BLINK_SESSION_OPTIONS_INIT { .size = sizeof(blink_session_options), .patience_ms = 10000 }
 
 
 /**

@@ -68,7 +68,7 @@ struct Copier<'a> {
 }
 
 impl Copier<'_> {
-    /// `path` is where it is, also where it fails.
+    /// `path` is where it is, even if it fails.
     fn run(&mut self, path: &mut PathBuf) -> Result<(), Errno> {
         self.from.data().below = self.files(path)?;
         loop {

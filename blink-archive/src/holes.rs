@@ -17,7 +17,7 @@ pub struct DataPart {
     pub length: u64,
 }
 
-/// The first part of an open file from `from` on that holds data; `None` where there is only a hole, or nothing.
+/// The first part of an open file from `from` on that holds data; `None` if there is only a hole, or nothing.
 ///
 /// A file system that does not tell of holes has none: the whole file is one part. The file's position is moved.
 ///

@@ -52,7 +52,7 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     Err(Errno::NOTEMPTY)
 }
 
-/// Opens a folder with all rights on it; `None` where it is none, or gone.
+/// Opens a folder with all rights on it; `None` if it is none, or gone.
 fn open(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>, Errno> {
     let folder = match root::open_folder_anyway(parent, name) {
         Ok(folder) => folder,

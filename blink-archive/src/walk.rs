@@ -19,7 +19,7 @@ use crate::way::Way;
 /// nor the length of its paths matters, and memory is bounded by the names of one path's folders.
 ///
 /// # Errors
-/// [`ArchiveError::Io`] with `ESTALE` where a folder was moved while the walk was deep in it, so that some of the tree was
+/// [`ArchiveError::Io`] with `ESTALE` if a folder was moved while the walk was deep in it, so that some of the tree was
 /// not seen.
 pub fn walk_tree(folder: OwnedFd, mut seen: impl FnMut(&Stat)) -> Result<(), ArchiveError> {
     walk_names(folder, |_, _, stat| seen(stat))

@@ -28,7 +28,7 @@ impl<T> Way<T> {
     /// A way that begins in an open folder.
     ///
     /// # Errors
-    /// The kernel's, where it does not say what the folder is.
+    /// The kernel's, if it does not say what the folder is.
     pub(crate) fn new(top: OwnedFd, data: T) -> Result<Self, Errno> {
         Self::with_most_open(top, data, MOST_OPEN)
     }

@@ -119,7 +119,7 @@ impl BlinkBuilder {
     /// `XDG_CONFIG_HOME` or `~/.config`.
     ///
     /// # Errors
-    /// `InvalidArgument` where the home cannot be used, or is another user's, or settings cannot be right; `Busy` where another process that uses it is
+    /// `InvalidArgument` if the home cannot be used, or is another user's, or settings cannot be right; `Busy` if another process that uses it is
     /// stopped at a moment at which nobody else can.
     pub async fn build(self) -> Result<Blink> {
         child::fill_standard_descriptors();
@@ -213,10 +213,10 @@ impl Blink {
         self.shared.home.detached()
     }
 
-    /// What there is to say about a detached sandbox, whoever has it.
+    /// Details of a detached sandbox, whoever has it.
     ///
     /// # Errors
-    /// `NotFound` where there is none.
+    /// `NotFound` if there is none.
     pub fn sandbox_info(&self, id: &str) -> Result<SandboxInfo> {
         let home = &self.shared.home;
         let found = home.detached().into_iter().find(|known| known == id);
@@ -251,7 +251,7 @@ impl Blink {
     /// Its ports are published again; where any port of the host was asked for, it may be another than before.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` while another process has it, or a port to publish; `SandboxDied` where it has ended.
+    /// `NotFound`; `Busy` while another process has it, or a port to publish; `SandboxDied` if it has ended.
     pub async fn open(&self, id: &str) -> Result<Sandbox> {
         let folder = self.take_folder(id).await?;
         let Some((machine, isolation)) = self
@@ -377,7 +377,7 @@ impl Blink {
     /// Removes what processes that are gone have left. What fails here is tried again at the next start.
     ///
     /// # Errors
-    /// `Busy` where another process that is making a sandbox does not come to its end.
+    /// `Busy` if another process that is making a sandbox does not come to its end.
     pub(crate) async fn sweep(&self) -> Result<()> {
         let home = self.shared.home.clone();
         for folder in on_thread(move || home.orphans()).await? {

@@ -110,7 +110,7 @@ pub(crate) struct Launcher {
 pub(crate) struct Launched {
     control: UnixStream,
     pid: i32,
-    /// `None` where it has ended and was collected already, by somebody else.
+    /// `None` if it has ended and was collected already, by someone else.
     process: Option<OwnedFd>,
 }
 
@@ -368,7 +368,7 @@ pub(crate) fn fill_standard_descriptors() {
     }
 }
 
-/// Takes an ended process from the list of this process's children, unless somebody else has.
+/// Takes an ended process from the list of this process's children, unless someone else has.
 fn collect(process: &OwnedFd) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let _ = waitid(WaitId::PidFd(process.as_fd()), options);

@@ -54,7 +54,7 @@ impl Connection {
     /// sandbox ends, it is at its end.
     ///
     /// # Errors
-    /// `ResourceExhausted` where there are no more descriptors.
+    /// `ResourceExhausted` if there are no more descriptors.
     ///
     /// # Panics
     /// Outside a Tokio runtime.

@@ -22,7 +22,7 @@ pub struct Check {
     pub isolation: Isolation,
     /// How long the trial took, from nothing to a program's result.
     pub elapsed: Duration,
-    /// Why it does not work, and what would mend it; `None` where it works.
+    /// Why it does not work, and how to fix it; `None` if it works.
     pub problem: Option<Error>,
 }
 
@@ -71,7 +71,7 @@ pub struct Report {
     pub control_groups: bool,
 }
 
-/// Tries the hypervisor, also where its answer is known already, and each isolation by running a program in a sandbox
+/// Tries the hypervisor, even if its answer is known already, and each isolation by running a program in a sandbox
 /// of its own.
 pub async fn doctor(blink: &Blink) -> Report {
     // Before the isolations, which go by what is known then.

@@ -98,7 +98,7 @@ fn is_installed(path: &Path, size: usize) -> bool {
     })
 }
 
-/// Writes a file that appears whole or not at all, also where several processes write it at once.
+/// Writes a file that appears whole or not at all, even if several processes write it at once.
 fn write_whole(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".blink-guest-")

@@ -70,7 +70,7 @@ pub(crate) struct Home {
 
 impl Home {
     /// Opens the home, making what is missing. It is this user's alone: what others could read is made private, and what
-    /// is somebody else's refused. The way to it may go through links of the user's; nothing in it is followed.
+    /// is someone else's refused. The way to it may go through links of the user's; nothing in it is followed.
     pub(crate) fn open(path: Option<PathBuf>) -> Result<Home> {
         let path = match path {
             Some(path) if path.as_os_str().is_empty() => {
@@ -191,7 +191,7 @@ impl Home {
     /// The folders whose owner is gone, locked.
     ///
     /// # Errors
-    /// `Busy` where another process that is making a sandbox does not come to its end.
+    /// `Busy` if another process that is making a sandbox does not come to its end.
     pub(crate) fn orphans(&self) -> Result<Vec<SandboxFolder>> {
         let _sweeping = self.lock_sandboxes(Share::Alone)?;
         let Ok(entries) = std::fs::read_dir(self.sandboxes()) else {

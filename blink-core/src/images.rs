@@ -80,7 +80,7 @@ impl Blink {
     /// The stored images, each once for every name that it has, the one that was fetched last first.
     ///
     /// # Errors
-    /// `Corrupt` where the list of images is damaged.
+    /// `Corrupt` if the list of images is damaged.
     pub async fn images(&self) -> Result<Vec<StoredImage>> {
         let store = self.image_store().await?;
         on_thread(move || Ok(store.list()?)).await
@@ -90,7 +90,7 @@ impl Blink {
     /// names, a reference removes just that name.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` where a sandbox uses it, which the message names.
+    /// `NotFound`; `Busy` if a sandbox uses it, which the message names.
     pub async fn remove_image(&self, name: impl Into<String>) -> Result<Removed> {
         let (store, name) = (self.image_store().await?, name.into());
         on_thread(move || Ok(store.remove(&name)?)).await

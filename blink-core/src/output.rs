@@ -14,8 +14,8 @@ use crate::json;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExitStatus {
-    /// Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 where there is no
-    /// such program, 126 where it may not be executed.
+    /// Its exit code; 128 and the signal's number where a signal ended it, as shells report it. 127 if there is no
+    /// such program, 126 if it may not be executed.
     #[serde(rename = "exit_code")]
     pub code: i32,
     /// The signal that ended it.

@@ -96,7 +96,7 @@ impl Process {
     /// away meanwhile.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox ends first; `Busy` where somebody else has attached to the process.
+    /// `SandboxDied` if the sandbox ends first; `Busy` if someone else has attached to the process.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         self.stdout = None;
         self.stderr = None;
@@ -131,7 +131,7 @@ impl Process {
     /// Sends a signal to its process group.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is no signal; `NotFound` once it was released.
+    /// `InvalidArgument` if it is not a signal; `NotFound` once it was released.
     pub async fn signal(&self, signal: u8) -> Result<()> {
         self.send_signal(signal, false).await
     }
@@ -147,7 +147,7 @@ impl Process {
     /// Kills it and everything that it has started.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox has ended.
+    /// `SandboxDied` if the sandbox has ended.
     pub async fn kill(&self) -> Result<()> {
         const KILL: u8 = 9;
         self.send_signal(KILL, true).await
@@ -173,7 +173,7 @@ impl Process {
     /// Forgets it: it is killed if it runs, and its output and exit can no longer be asked for.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox has ended.
+    /// `SandboxDied` if the sandbox has ended.
     pub async fn release(&self) -> Result<()> {
         self.link.call(&Request::Release(self.id)).await.map(drop)
     }
@@ -329,7 +329,7 @@ impl ProcessOutput {
     /// The next bytes, as they came; `None` at the end.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox ends first.
+    /// `SandboxDied` if the sandbox ends first.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         let chunk = self.reading.chunk().await?;
         let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -377,7 +377,7 @@ impl ProcessStdin {
     /// Writes bytes; waits while the program does not take them.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox ends. That the program reads no more is no error: its result tells.
+    /// `SandboxDied` if the sandbox ends. That the program reads no more is no error: its result tells.
     pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
         if let Some(sending) = &mut self.sending {
             sending.await?;

@@ -83,7 +83,7 @@ impl PublishedPort {
     }
 }
 
-/// Refuses what cannot be right.
+/// Refuses invalid values.
 pub(crate) fn check(ports: &[PublishedPort]) -> Result<()> {
     for (index, port) in ports.iter().enumerate() {
         if port.guest == 0 {

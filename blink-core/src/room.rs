@@ -20,7 +20,7 @@ const STEP_BYTES: u64 = 4 << 20;
 /// Bytes that may still be written to the file system that holds `place`: what is free there, less the reserve.
 ///
 /// # Errors
-/// The kernel's, where it does not say.
+/// The kernel's, if it does not say.
 pub(crate) fn room(place: impl AsFd) -> io::Result<u64> {
     let disk = rustix::fs::fstatvfs(place)?;
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
@@ -63,7 +63,7 @@ impl Meter {
     /// `place` is on the file system that is written to.
     ///
     /// # Errors
-    /// `StorageFull` where it is full already; the kernel's.
+    /// `StorageFull` if it is full already; the kernel's.
     pub(crate) fn new(place: impl AsFd) -> io::Result<Meter> {
         require(&place, 1)?;
         Ok(Meter {
@@ -75,7 +75,7 @@ impl Meter {
     /// So many bytes were written, or are about to be.
     ///
     /// # Errors
-    /// `StorageFull` where there is no room for them.
+    /// `StorageFull` if there is no room for them.
     pub(crate) fn came(&mut self, bytes: usize) -> io::Result<()> {
         self.since += bytes as u64;
         if self.since >= STEP_BYTES {

@@ -54,7 +54,7 @@ impl Settings {
     /// What the environment says, and the file where that says nothing.
     ///
     /// # Errors
-    /// `InvalidArgument` for a value that cannot be right, with where it is.
+    /// `InvalidArgument` for an invalid value, with where it is.
     pub(crate) fn load() -> Result<Settings> {
         let said = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let in_file = match path() {

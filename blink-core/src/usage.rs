@@ -17,7 +17,7 @@ pub(crate) fn open(disk: &Path) -> io::Result<File> {
     private::open_file(&disk.join(NAME), File::options().create(true).write(true))
 }
 
-/// What was written down last; `None` where nothing was.
+/// What was written down last; `None` if nothing was.
 pub(crate) fn read(disk: &Path) -> Option<u64> {
     let mut text = String::new();
     let file = File::open(disk.join(NAME)).ok()?;

@@ -23,6 +23,35 @@ static void kill_machine(const blink_sandbox *sandbox)
     CHECK(kill((pid_t)atoi(pid + strlen("\"pid\":")), SIGKILL) == 0);
 }
 
+/* The macros are what the functions set. */
+#define SAME(type, macro)                                                                                              \
+    do {                                                                                                               \
+        static const type by_macro = macro;                                                                           \
+        type by_function;                                                                                              \
+        CHECK(type##_init(&by_function, sizeof by_function) == BLINK_STATUS_OK);                                       \
+        CHECK(memcmp(&by_macro, &by_function, sizeof by_macro) == 0);                                                  \
+    } while (0)
+
+static void initializers(void)
+{
+    SAME(blink_export_options, BLINK_EXPORT_OPTIONS_INIT);
+    SAME(blink_options, BLINK_OPTIONS_INIT);
+    SAME(blink_command, BLINK_COMMAND_INIT);
+    SAME(blink_check, BLINK_CHECK_INIT);
+    SAME(blink_file_info, BLINK_FILE_INFO_INIT);
+    SAME(blink_exit, BLINK_EXIT_INIT);
+    SAME(blink_write_options, BLINK_WRITE_OPTIONS_INIT);
+    SAME(blink_image, BLINK_IMAGE_INIT);
+    SAME(blink_checkpoint, BLINK_CHECKPOINT_INIT);
+    SAME(blink_process_info, BLINK_PROCESS_INFO_INIT);
+    SAME(blink_sandbox_options, BLINK_SANDBOX_OPTIONS_INIT);
+    SAME(blink_session_info, BLINK_SESSION_INFO_INIT);
+    SAME(blink_session_options, BLINK_SESSION_OPTIONS_INIT);
+    char version[64];
+    snprintf(version, sizeof version, "%d.%d.%d", BLINK_VERSION_MAJOR, BLINK_VERSION_MINOR, BLINK_VERSION_PATCH);
+    CHECK(strcmp(blink_version(), version) == 0);
+}
+
 static void a_death_has_a_reason(blink *all)
 {
     blink_error *err = NULL;
@@ -179,6 +208,7 @@ static void what_a_session_sees_and_reaches(blink *all)
 
 void test_about(void)
 {
+    initializers();
     blink *all = open_blink();
     a_death_has_a_reason(all);
     ports_are_told_whole(all);

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -15,6 +17,7 @@ import blink
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ERRORS = (ROOT / "docs/errors.md").read_text()
 MODULES = ["blink", *(module.name for module in pkgutil.walk_packages(blink.__path__, "blink."))]
 
 
@@ -66,8 +69,39 @@ def test_best_of_n() -> None:
     assert blink.Blink(home=f"{os.environ['BLINK_HOME']}-of-examples").sessions() == []
 
 
-def test_readme(tmp_path: Path) -> None:
-    programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("name", ["README.md", "docs/errors.md"])
+def test_programs_in_documents(name: str, tmp_path: Path) -> None:
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     assert programs
     for program in programs:
         run("-c", program, folder=tmp_path)
+
+
+def test_the_documented_kinds_of_errors_are_those_that_there_are() -> None:
+    with (ROOT / "tests/errors.tsv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["kind"] != "-"]
+    documented = re.findall(
+        r"^\| `(\w+)` \| `(\w+)` \((\d+)\) \| `(\w+)`, an? `(\w+)` \| (.*) \|$", ERRORS, re.MULTILINE
+    )
+    assert [found[:5] for found in documented] == [
+        (row["kind"], row["c_name"], row["c_number"], row["python_class"], row["python_builtin"]) for row in rows
+    ]
+    for _, _, _, name, _, meaning in documented:
+        explained = inspect.getdoc(getattr(blink, name))
+        assert explained is not None
+        assert explained.startswith(re.split(r"[.;]", meaning)[0])
+
+
+def test_the_book_has_every_document() -> None:
+    contents = (ROOT / "docs/SUMMARY.md").read_text()
+    linked = set(re.findall(r"\]\(([^)]+)\)", contents))
+    there = {path.name for path in (ROOT / "docs").glob("*.md")} - {"SUMMARY.md"}
+    assert linked == there | {"adr/README.md"}
+    decisions = (ROOT / "docs/adr/README.md").read_text()
+    for path in (ROOT / "docs/adr").glob("0*.md"):
+        title = path.read_text().splitlines()[0].removeprefix("# ")
+        assert f"- [{title}]({path.name})" in decisions
+    # Links between documents lead somewhere.
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"

@@ -15,7 +15,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// The owner on this machine, or `None` where it is whoever runs this.
+    /// The owner on this machine, or `None` if it is whoever runs this.
     pub(super) fn of(
         member: &Member,
         path: &Path,

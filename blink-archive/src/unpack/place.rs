@@ -38,7 +38,7 @@ impl Unpacker<'_> {
             .ok_or_else(|| ArchiveError::io(folder, "opened", Errno::NOENT))
     }
 
-    /// The folder at `folder`, or `None` where nothing is there.
+    /// The folder at `folder`, or `None` if nothing is there.
     pub(super) fn existing_parent(
         &mut self,
         folder: &Path,

@@ -20,7 +20,7 @@ impl Destination {
     /// Begins a file that takes this place when it is whole.
     ///
     /// # Errors
-    /// `InvalidArgument` for a folder's place; `ResourceExhausted` where the disk has no room.
+    /// `InvalidArgument` for a folder's place; `ResourceExhausted` if the disk has no room.
     pub(crate) fn new_file(self) -> Result<NewFile> {
         NewFile::begin(self)
     }
@@ -66,7 +66,7 @@ impl NewFile {
         &mut self.file
     }
 
-    /// Gives it its name, also where another file has that; or sends its bytes where they belong.
+    /// Gives it its name, even if another file has that; or sends its bytes where they belong.
     ///
     /// # Errors
     /// The kernel's. Nothing is there then that was not there before, but for what a device or a pipe has taken already.

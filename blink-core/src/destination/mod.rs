@@ -137,7 +137,7 @@ impl Destination {
     /// The folder at this place, made where nothing is.
     ///
     /// # Errors
-    /// `InvalidArgument` where something else is.
+    /// `InvalidArgument` if something else is.
     pub(crate) fn folder(self) -> Result<Root> {
         let open = || -> io::Result<OwnedFd> {
             match self.found {

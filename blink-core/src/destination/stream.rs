@@ -23,7 +23,7 @@ const CHUNK: usize = 64 << 10;
 /// Sends all of a file.
 ///
 /// # Errors
-/// `TimedOut` where nobody reads; what the device or the pipe says.
+/// `TimedOut` if nobody reads; what the device or the pipe says.
 pub(super) fn send(to: &OwnedFd, file: &mut File) -> io::Result<()> {
     let _unharmed = NoPipeSignal::begin();
     let mut to = open(to)?;

@@ -174,7 +174,7 @@ pub(crate) fn is_recorded(folder: &Path) -> bool {
     false
 }
 
-/// Opens a link to a machine beside its owner; `None` where only the owner can have one. Opens no engine.
+/// Opens a link to a machine beside its owner; `None` if only the owner can have one. Opens no engine.
 pub(crate) fn visit(folder: &Path, isolation: Isolation) -> Option<Result<LinkIo>> {
     match isolation {
         Isolation::Namespace => Leftovers.visit(folder),

@@ -140,7 +140,7 @@ pub(crate) trait Engine: Send + Sync {
         about: About<'_>,
     ) -> Result<()>;
 
-    /// How to write what a disk and the layers beneath it, the lowest first, come to over their image. `None` where only a
+    /// How to write what a disk and the layers beneath it, the lowest first, come to over their image. `None` if only a
     /// machine can read a disk, and gives the whole root.
     fn pack_layer(
         &self,
@@ -149,10 +149,10 @@ pub(crate) trait Engine: Send + Sync {
         rootfs: Option<&Path>,
     ) -> Option<PackLayer>;
 
-    /// Opens what [`export`](Engine::export) has written, or somebody else: it is checked first.
+    /// Opens what [`export`](Engine::export) has written, or someone else: it is checked first.
     async fn open_archive(&self, archive: &Path) -> Result<Box<dyn Archive>>;
 
-    /// Takes over a machine that an earlier process has booted; `None` where it does not run.
+    /// Takes over a machine that an earlier process has booted; `None` if it does not run.
     async fn adopt(&self, folder: &Path, disk: &Path) -> Result<Option<Box<dyn Machine>>>;
 
     /// Ends whatever runs of a machine whose process is gone, and removes its folder.
@@ -196,10 +196,10 @@ pub(crate) trait Machine: Send + Sync {
     /// Opens a channel to the agent.
     async fn open_link(&self) -> Result<LinkIo>;
 
-    /// Waits a moment for the machine's end; says how it ended and what it printed last. `None` where it goes on.
+    /// Waits a moment for the machine's end; says how it ended and what it printed last. `None` if it goes on.
     async fn last_words(&self) -> Option<String>;
 
-    /// Why the machine did not boot, where it ended before its first link was answered; `None` where it goes on, or
+    /// Why the machine did not boot, where it ended before its first link was answered; `None` if it goes on, or
     /// the engine knows no more than its last words.
     async fn boot_failure(&self) -> Option<Error>;
 

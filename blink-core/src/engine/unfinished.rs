@@ -29,7 +29,7 @@ impl<'a> Unfinished<'a> {
         self.file.file()
     }
 
-    /// Gives it its name, also where another file has that.
+    /// Gives it its name, even if another file has that.
     pub(crate) fn finish(mut self) -> Result<()> {
         let path = self.path;
         let finished = fault::before(Step::ExportWritten)

@@ -10,9 +10,9 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Holder {
-    /// The process's number on the host; `None` where it could not be told.
+    /// The process's number on the host; `None` if it could not be told.
     pub pid: Option<u32>,
-    /// The beginning of its command line; `None` where it could not be read.
+    /// The beginning of its command line; `None` if it could not be read.
     pub command: Option<String>,
 }
 

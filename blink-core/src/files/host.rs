@@ -18,7 +18,7 @@ impl Files {
     /// A folder is merged into one that exists. Links come as they are; sockets and devices do not.
     ///
     /// # Errors
-    /// `NotFound` where there is nothing to bring; else as for [`write`](Files::write).
+    /// `NotFound` if there is nothing to bring; else as for [`write`](Files::write).
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
         let metadata = tokio::fs::metadata(from)
@@ -79,8 +79,8 @@ impl Files {
     /// owner. Holes of files stay holes. Of the disk's free space, a twentieth of its size is left, and at most 256 MiB.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` where a folder holds what may not leave a sandbox; `InvalidArgument` where `to` is a socket;
-    /// `IsADirectory` and `NotADirectory` where one is a folder and the other is not; `ResourceExhausted` where the disk has no
+    /// `NotFound`; `Corrupt` if a folder holds what may not leave a sandbox; `InvalidArgument` if `to` is a socket;
+    /// `IsADirectory` and `NotADirectory` if one is a folder and the other is not; `ResourceExhausted` if the disk has no
     /// room for it.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref().to_owned());
@@ -103,7 +103,7 @@ impl Files {
     /// [`download`](Files::download).
     ///
     /// # Errors
-    /// As for [`download`](Files::download); `InvalidArgument` where something of that name is there that is neither a file
+    /// As for [`download`](Files::download); `InvalidArgument` if something of that name is there that is neither a file
     /// nor a folder.
     pub async fn download_into(
         &self,

@@ -27,7 +27,7 @@ const LIST_LIMIT_BYTES: usize = 256 << 20;
 
 /// The files of a sandbox, from [`Sandbox::files`](crate::Sandbox::files).
 ///
-/// Paths are absolute. What is made belongs to the sandbox's own user, or to root where it has none. Whatever is transferred is compared with its length and checksum at the other end before it is
+/// Paths are absolute. What is made belongs to the sandbox's own user, or to root if it has none. Whatever is transferred is compared with its length and checksum at the other end before it is
 /// believed: it arrives whole, or not at all. Everything streams in constant memory but what is returned whole.
 #[derive(Clone)]
 pub struct Files {
@@ -89,7 +89,7 @@ pub struct WriteOptions {
     /// Append to the file instead of replacing it.
     pub append: bool,
     /// Who owns it: a user of the sandbox, by name or id. Without, an existing file keeps its owner, and a new one belongs to the
-    /// sandbox's own user, or to root where it has none.
+    /// sandbox's own user, or to root if it has none.
     pub user: Option<String>,
 }
 
@@ -142,7 +142,7 @@ impl Files {
     ///
     /// # Errors
     /// `NotFound`; `IsADirectory`; `InvalidArgument` for a device or a pipe; `PermissionDenied`; `ResourceExhausted` for a
-    /// longer file; `Corrupt` where it did not arrive as it was sent.
+    /// longer file; `Corrupt` if it did not arrive as it was sent.
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Bytes> {
         during("read", path.as_ref(), async {
             let path = path.as_ref();
@@ -228,7 +228,7 @@ impl Files {
     /// Opens a file to write it bit by bit. The file changes when that is finished, as [`write`](Files::write) does it.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox has ended. Whether the file can be written is told by the writer.
+    /// `SandboxDied` if the sandbox has ended. Whether the file can be written is told by the writer.
     ///
     /// # Examples
     ///
@@ -254,7 +254,7 @@ impl Files {
     ///
     /// # Errors
     /// `NotFound` for a missing folder; `NotADirectory`, `IsADirectory`, `ReadOnly`, `PermissionDenied` and `NameTooLong`
-    /// where there can be no such file; `ResourceExhausted` where the disk is full.
+    /// where there can be no such file; `ResourceExhausted` if the disk is full.
     pub async fn write(&self, path: impl AsRef<Path>, contents: impl Into<Bytes>) -> Result<()> {
         self.write_with(
             path,
@@ -304,7 +304,7 @@ impl Files {
     /// Whether there is a file, or a link that leads to one.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox has ended.
+    /// `SandboxDied` if the sandbox has ended.
     pub async fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
         during("exists", path.as_ref(), async {
             let request = Request::Stat(PathOptions {
@@ -364,7 +364,7 @@ impl Files {
     /// Makes a folder and its missing parents; content where it exists.
     ///
     /// # Errors
-    /// `NotADirectory` where a part of the path is no folder; `AlreadyExists` where it is something else itself;
+    /// `NotADirectory` if a part of the path is no folder; `AlreadyExists` if it is something else itself;
     /// `ReadOnly`, `PermissionDenied`, `NameTooLong`.
     pub async fn make_dir(&self, path: impl AsRef<Path>) -> Result<()> {
         const MODE: u32 = 0o755;
@@ -391,7 +391,7 @@ impl Files {
     /// Removes a file, a link or an empty folder.
     ///
     /// # Errors
-    /// `NotFound`; `DirectoryNotEmpty`; `NotADirectory` where a part of the path is no folder; `ReadOnly`;
+    /// `NotFound`; `DirectoryNotEmpty`; `NotADirectory` if a part of the path is no folder; `ReadOnly`;
     /// `PermissionDenied`; `Busy` for a place where something is mounted.
     pub async fn remove(&self, path: impl AsRef<Path>) -> Result<()> {
         during("remove", path.as_ref(), async {

@@ -26,7 +26,7 @@ impl FileReader {
     /// away.
     ///
     /// # Errors
-    /// `Corrupt` where it did not arrive as it was sent; `SandboxDied` where the sandbox ends first.
+    /// `Corrupt` if it did not arrive as it was sent; `SandboxDied` if the sandbox ends first.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         match self.first.take() {
             Some(first) => Ok(Some(first)),

@@ -31,7 +31,7 @@ const ENTRIES: [&str; 9] = [
 const MOST_LINKS: u32 = 40;
 
 /// The home's path without links. A link of the user's own, or of the system's, is followed to what it names; one that
-/// somebody else could have made leads to somebody else's.
+/// someone else could have made leads to someone else's.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf> {
     let mut resolved = PathBuf::from("/");
     let mut rest: Vec<PathBuf> = components(path);

@@ -61,7 +61,7 @@ impl Key {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     key: Key,
-    /// Why the hypervisor cannot be used; `None` where it can.
+    /// Why the hypervisor cannot be used; `None` if it can.
     problem: Option<String>,
 }
 

@@ -62,7 +62,7 @@ impl Hypervisor {
         self.reason().is_none()
     }
 
-    /// Why it cannot run a kernel, and what to do about it; `None` where it can.
+    /// Why it cannot run a kernel, and what to do about it; `None` if it can.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Hypervisor::Usable | Hypervisor::Untried => None,

@@ -29,7 +29,7 @@ pub(crate) struct BlobFolder {
 pub(crate) enum Begun {
     /// The blob is there already.
     Present,
-    /// Somebody else writes it, and has got so far.
+    /// Someone else writes it, and has got so far.
     Elsewhere(u64),
     /// This one writes it now.
     Mine(Box<Partial>),

@@ -68,7 +68,7 @@ impl ImageStore {
     /// The images that are stored, each once for every name that it has; the one that was fetched last comes first.
     ///
     /// # Errors
-    /// `Corrupt` where the list of images is damaged.
+    /// `Corrupt` if the list of images is damaged.
     pub fn list(&self) -> Result<Vec<StoredImage>, ImageError> {
         let mut images = Vec::new();
         for entry in self.shared.record.read()? {
@@ -87,7 +87,7 @@ impl ImageStore {
     /// Says that the owner of `folder` uses an image, for as long as the folder is there: nobody removes it then.
     ///
     /// # Errors
-    /// `NotFound` where the image was removed before that.
+    /// `NotFound` if the image was removed before that.
     pub fn claim(&self, image: &StoredImage, folder: &Path) -> Result<(), ImageError> {
         let digest = Digest::parse(&image.digest, "the image")?;
         let _lock = self.lock_shared()?;
@@ -100,7 +100,7 @@ impl ImageStore {
     /// names, only this one goes. A digest takes all its names with it.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` where a sandbox uses it, which the message names, or where images are being unpacked.
+    /// `NotFound`; `Busy` if a sandbox uses it, which the message names, or where images are being unpacked.
     pub fn remove(&self, name: &str) -> Result<Removed, ImageError> {
         let _lock = self.lock_alone()?;
         let users = self.users()?;
@@ -136,7 +136,7 @@ impl ImageStore {
     /// given up.
     ///
     /// # Errors
-    /// `Busy` where images are being unpacked.
+    /// `Busy` if images are being unpacked.
     pub fn prune(&self) -> Result<Removed, ImageError> {
         let _lock = self.lock_alone()?;
         let users = self.users()?;

@@ -241,7 +241,7 @@ impl fmt::Display for Refused {
 
 impl Error for Refused {}
 
-/// Names in images and what registries say are somebody else's text.
+/// Names in images and what registries say are someone else's text.
 fn harmless(message: String) -> String {
     crate::terminal::escape_text(&message).into_owned()
 }

@@ -26,7 +26,7 @@ impl ImageStore {
     /// It is read-only: its blobs are the store's own.
     ///
     /// # Errors
-    /// `NotFound` where the image was removed meanwhile; `Corrupt` where a layer does not unpack to what the image's
+    /// `NotFound` if the image was removed meanwhile; `Corrupt` if a layer does not unpack to what the image's
     /// configuration states; `ResourceExhausted`.
     pub fn layout(&self, image: &StoredImage) -> Result<PathBuf, ImageError> {
         let _span = tracing::info_span!("layout", digest = %image.digest).entered();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::file_lock::{self, FileLock, NotLocked, Share};
 
-/// How long an image may be unpacked, or removed, by somebody else: the largest that there is, on a slow disk. Whoever is
+/// How long an image may be unpacked, or removed, by someone else: the largest that there is, on a slow disk. Whoever is
 /// stopped meanwhile is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 

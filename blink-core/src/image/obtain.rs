@@ -17,8 +17,8 @@ impl ImageStore {
     /// is kept, and taken up the next time.
     ///
     /// # Errors
-    /// `ImageUnavailable` where a registry cannot be reached, wants other credentials, or may not be asked;
-    /// `NotFound` where it has no such image; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image deserves;
+    /// `ImageUnavailable` if a registry cannot be reached, wants other credentials, or may not be asked;
+    /// `NotFound` if it has no such image; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image deserves;
     /// `InvalidArgument` for [`ImageSource::Host`], which needs no store.
     pub async fn obtain(
         &self,

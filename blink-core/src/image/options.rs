@@ -76,7 +76,7 @@ impl PullOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoredImage {
-    /// The name that it was pulled by, in full; `None` where it came from a file or folder, or its name has moved on
+    /// The name that it was pulled by, in full; `None` if it came from a file or folder, or its name has moved on
     /// to another image.
     pub reference: Option<String>,
     /// The manifest's digest, as `sha256:…`.

@@ -19,7 +19,7 @@ const USE_STEP: Duration = Duration::from_secs(60 * 60);
 /// An image, and the name that it was pulled by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// `None` where it came from a folder or file, or its name has moved on to another image.
+    /// `None` if it came from a folder or file, or its name has moved on to another image.
     pub(crate) reference: Option<String>,
     /// The manifest's digest, as `sha256:…`.
     pub(crate) digest: String,

@@ -77,7 +77,7 @@ impl NewImage {
     /// Begins an image at `goal`: a tar where it ends in `.tar`, otherwise a folder, which must not be there yet.
     ///
     /// # Errors
-    /// `InvalidArgument` where something else is there; `NotFound` where the folder above it is missing.
+    /// `InvalidArgument` if something else is there; `NotFound` if the folder above it is missing.
     pub(crate) fn begin(goal: &Path) -> Result<NewImage> {
         let destination = Destination::named(goal)?;
         let is_free = match (is_tar(goal), destination.found()) {

@@ -65,7 +65,7 @@ impl ImageStore {
     /// removes what crashed processes left in it.
     ///
     /// # Errors
-    /// `Internal` or `ResourceExhausted` where the folder cannot be made or read.
+    /// `Internal` or `ResourceExhausted` if the folder cannot be made or read.
     pub fn open(folder: impl Into<PathBuf>, ids: IdMap) -> Result<Self, ImageError> {
         let folder = folder.into();
         let failed =
@@ -180,7 +180,7 @@ impl ImageStore {
     /// The image with this manifest digest, if it is in the store.
     ///
     /// # Errors
-    /// `InvalidArgument` where `digest` is not `sha256:…`; `Corrupt` or `Internal`
+    /// `InvalidArgument` if `digest` is not `sha256:…`; `Corrupt` or `Internal`
     /// where the stored image cannot be read.
     pub fn get(&self, digest: &str) -> Result<Option<StoredImage>, ImageError> {
         let digest = digest

@@ -34,7 +34,7 @@ impl ImageStore {
     /// The image's root folder, unpacked now where it is not. Blocks while another process unpacks the same image.
     ///
     /// # Errors
-    /// `NotFound` where the image was removed meanwhile; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image
+    /// `NotFound` if the image was removed meanwhile; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image
     /// deserves. On an error nothing unpacked stays.
     pub fn rootfs(
         &self,

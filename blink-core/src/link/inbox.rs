@@ -175,7 +175,7 @@ impl Inbox {
         self.kind
     }
 
-    /// Where it stands; `None` where nothing is due any more.
+    /// Where it stands; `None` if nothing is due any more.
     pub(crate) fn standing(&self) -> Option<Standing> {
         let state = lock(&self.state);
         if self.id == 0 || state.exit.is_some() || state.failed.is_some() {
@@ -290,7 +290,7 @@ impl Inbox {
         self.credited.notify_one();
     }
 
-    /// Waits for credit and takes at most `wanted` of it; `None` where the guest wants no more.
+    /// Waits for credit and takes at most `wanted` of it; `None` if the guest wants no more.
     pub(crate) async fn take_send_window(&self, wanted: usize) -> Result<Option<usize>> {
         loop {
             {

@@ -87,7 +87,7 @@ impl Link {
     /// Greets the agent at the other end.
     ///
     /// # Errors
-    /// `Timeout` where it does not answer in time, and whatever the obituary says where it ends before.
+    /// `Timeout` if it does not answer in time, and whatever the obituary says where it ends before.
     pub(crate) async fn connect(io: LinkIo, deadline: Duration, options: Options) -> Result<Link> {
         let shared = Arc::new(Shared {
             next_id: AtomicU64::new(1),
@@ -159,7 +159,7 @@ impl Link {
     /// Asks for something that has a stream, when the request's turn has come.
     ///
     /// # Errors
-    /// `InvalidArgument` for a request that is too long, `Timeout` where its turn does not come within its own timeout, and
+    /// `InvalidArgument` for a request that is too long, `Timeout` if its turn does not come within its own timeout, and
     /// why the link has ended.
     pub(crate) async fn open(&self, request: &Request) -> Result<Stream> {
         let body = request.to_body();

@@ -183,8 +183,8 @@ impl SandboxBuilder {
     /// Makes and boots the sandbox. Given up half-way, nothing of it stays; [`Blink::settled`] waits for that.
     ///
     /// # Errors
-    /// `InvalidArgument` for options that cannot be right; `Busy` where a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
-    /// that are left; `ResourceExhausted`; `Timeout` where it does not boot in time.
+    /// `InvalidArgument` for invalid options; `Busy` if a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
+    /// that are left; `ResourceExhausted`; `Timeout` if it does not boot in time.
     pub async fn create(self) -> Result<Sandbox> {
         let parts = self.prepare().await?;
         let lifetime = match self.detached {

@@ -233,7 +233,7 @@ impl Sandbox {
     /// says so.
     ///
     /// # Errors
-    /// `InvalidArgument` and `NotFound` for a command that cannot be right; `ResourceExhausted`; `SandboxDied`.
+    /// `InvalidArgument` and `NotFound` for an invalid command; `ResourceExhausted`; `SandboxDied`.
     ///
     /// # Examples
     ///
@@ -295,7 +295,7 @@ impl Sandbox {
     /// offsets that the caller has, or at the oldest byte of its last MiB.
     ///
     /// # Errors
-    /// `NotFound` where it was released.
+    /// `NotFound` if it was released.
     pub async fn process(
         &self,
         id: u64,
@@ -316,7 +316,7 @@ impl Sandbox {
     /// The spawned processes that were not released.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox has ended.
+    /// `SandboxDied` if the sandbox has ended.
     pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
         during("processes", self, async { processes(self.link()?).await }).await
     }
@@ -324,7 +324,7 @@ impl Sandbox {
     /// Its files.
     ///
     /// # Errors
-    /// `SandboxDied` where it was never booted.
+    /// `SandboxDied` if it was never booted.
     pub fn files(&self) -> Result<Files> {
         let files = Files::new(self.link()?.clone());
         Ok(files.owned_by(self.defaults.user.clone()))
@@ -333,7 +333,7 @@ impl Sandbox {
     /// Connects to a TCP port inside the sandbox; `host` is an IP address or `localhost`.
     ///
     /// # Errors
-    /// `NotFound` where nothing answers.
+    /// `NotFound` if nothing answers.
     pub async fn connect_tcp(&self, host: &str, port: u16) -> Result<Connection> {
         during("connect_tcp", self, async {
             Connection::open(self.link()?, Address::Tcp(host.to_owned(), port)).await
@@ -344,7 +344,7 @@ impl Sandbox {
     /// Connects to a unix socket inside the sandbox.
     ///
     /// # Errors
-    /// `NotFound` where there is none, or nothing answers.
+    /// `NotFound` if there is none, or nothing answers.
     pub async fn connect_unix(&self, path: impl AsRef<Path>) -> Result<Connection> {
         during("connect_unix", self, async {
             let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_ref().as_os_str()).to_vec();
@@ -361,7 +361,7 @@ impl Sandbox {
     /// Asks the agent for a sign of life.
     ///
     /// # Errors
-    /// `SandboxDied` where the sandbox has ended.
+    /// `SandboxDied` if the sandbox has ended.
     pub async fn ping(&self) -> Result<()> {
         during("ping", self, async {
             self.link()?.call(&Request::Ping).await.map(drop)
@@ -382,11 +382,11 @@ impl Sandbox {
         self.link.as_ref()?.dead()
     }
 
-    /// Ends it and removes everything of it, also where it was made detached. Calls that are under way in it, and all that
+    /// Ends it and deletes everything in it, even if it was made detached. Calls that are under way in it, and all that
     /// come later, fail with `SandboxDied`; only this one does nothing then.
     ///
     /// # Errors
-    /// `InvalidArgument` for a session's, which has a `remove` of its own; `Internal` where something of it could not be
+    /// `InvalidArgument` for a session's, which has a `remove` of its own; `Internal` if something of it could not be
     /// removed; the message names it.
     pub async fn remove(&self) -> Result<()> {
         during("remove", self, async {
@@ -473,7 +473,7 @@ pub(crate) async fn processes(link: &Link) -> Result<Vec<ProcessInfo>> {
     }
 }
 
-/// What there is to say about a detached sandbox.
+/// Details of a detached sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SandboxInfo {

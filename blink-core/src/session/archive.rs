@@ -85,7 +85,7 @@ impl Session {
     /// As [`export`](Session::export), with options.
     ///
     /// # Errors
-    /// As for [`export`](Session::export); `NotFound` where there is no such checkpoint.
+    /// As for [`export`](Session::export); `NotFound` if there is no such checkpoint.
     pub async fn export_with(
         &self,
         archive: impl AsRef<Path>,

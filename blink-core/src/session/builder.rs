@@ -178,10 +178,10 @@ impl SessionBuilder {
         self
     }
 
-    /// Opens the session and starts it, or makes it where there is none: [`Session::was_created`] says which.
+    /// Opens the session and starts it, or makes it if there is none: [`Session::was_created`] says which.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is none, and for options that the session was not made with; `Busy` while another
+    /// `InvalidArgument` if the name is invalid, and for options that the session was not made with; `Busy` while another
     /// process changes it, or has its micro-VM, with that process; otherwise as for [`SandboxBuilder::create`]. A new session that cannot start is
     /// removed again.
     pub async fn open(self) -> Result<Session> {
@@ -217,8 +217,8 @@ impl SessionBuilder {
     ///
     /// # Errors
     /// `AlreadyExists`; `Corrupt` for what is no whole archive, or asks for what cannot be, and `Unsupported` for one of the
-    /// future, with nothing left behind; `ImageUnavailable` where its image is not stored, with the command that fetches it;
-    /// `ResourceExhausted` where its disk holds more than the session's may; `InvalidArgument` for an archive of another
+    /// future, with nothing left behind; `ImageUnavailable` if its image is not stored, with the command that fetches it;
+    /// `ResourceExhausted` if its disk holds more than the session's may; `InvalidArgument` for an archive of another
     /// isolation; otherwise as for [`open`](SessionBuilder::open).
     pub async fn import(mut self, archive: impl AsRef<Path>) -> Result<Session> {
         self.check()?;

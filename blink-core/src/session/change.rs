@@ -53,7 +53,7 @@ impl Session {
     /// What it is now, unless it was removed, for one who changes it.
     ///
     /// # Errors
-    /// `Busy` where others do not let it, with all of them; `NotFound`.
+    /// `Busy` if others do not let it, with all of them; `NotFound`.
     pub(super) async fn changing(
         &self,
         what: &str,

@@ -111,7 +111,7 @@ impl Session {
     /// As [`checkpoint`](Session::checkpoint), with options.
     ///
     /// # Errors
-    /// As for [`checkpoint`](Session::checkpoint); `Unsupported` or `Busy` where a disk that must be frozen cannot be.
+    /// As for [`checkpoint`](Session::checkpoint); `Unsupported` or `Busy` if a disk that must be frozen cannot be.
     pub async fn checkpoint_with(
         &self,
         name: impl Into<String>,
@@ -181,7 +181,7 @@ impl Session {
     /// Its checkpoints, in the order in which they were made.
     ///
     /// # Errors
-    /// `Corrupt` where the list of sessions is damaged.
+    /// `Corrupt` if the list of sessions is damaged.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         during("checkpoints", self, async {
             let id = self.id().to_owned();
@@ -476,7 +476,7 @@ impl Session {
         rootfs.await.map(Some)
     }
 
-    /// Its head and all beneath it, where it has no such checkpoint yet.
+    /// Its head and all beneath it, if it has no such checkpoint yet.
     async fn chain_for(
         &self,
         session: &SessionRow,

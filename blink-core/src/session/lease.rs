@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// Somebody else who uses a session.
+/// Someone else who uses a session.
 #[derive(Debug, Clone)]
 pub(super) struct User {
     record: Record,
@@ -316,7 +316,7 @@ impl Gate {
     /// For one who changes it; `None` while others pass, or change it.
     ///
     /// # Errors
-    /// `NotFound` where the folder was removed.
+    /// `NotFound` if the folder was removed.
     pub(super) fn try_have(folder: &Path) -> std::io::Result<Option<Gate>> {
         Gate::lock(folder, Share::Alone)
     }
@@ -324,7 +324,7 @@ impl Gate {
     /// For one who comes; `None` while somebody changes it.
     ///
     /// # Errors
-    /// `NotFound` where the folder was removed.
+    /// `NotFound` if the folder was removed.
     pub(super) fn try_pass(folder: &Path) -> std::io::Result<Option<Gate>> {
         Gate::lock(folder, Share::Shared)
     }

@@ -104,7 +104,7 @@ struct State {
     changing: Weak<Changing>,
 }
 
-/// What there is to say about a session.
+/// Details of a session.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
@@ -159,7 +159,7 @@ impl Blink {
         }
     }
 
-    /// Describes a session to open, or to make where there is none of that name.
+    /// Describes a session to open, or to make if there is none of that name.
     ///
     /// # Examples
     ///
@@ -189,7 +189,7 @@ impl Blink {
         .await
     }
 
-    /// What there is to say about a session, whoever has it.
+    /// Details of a session, whoever has it.
     ///
     /// # Errors
     /// `NotFound`.
@@ -458,7 +458,7 @@ impl Session {
         }
     }
 
-    /// The sandbox that it runs in; it is started where it does not run.
+    /// The sandbox that it runs in; it is started if it does not run.
     ///
     /// # Errors
     /// As for [`SessionBuilder::open`].
@@ -488,10 +488,10 @@ impl Session {
         during("start", self, async { self.sandbox().await.map(drop) }).await
     }
 
-    /// Ends its machine; what its programs have written to its disk stays. Does nothing where it does not run.
+    /// Ends its machine; what its programs have written to its disk stays. Does nothing if it does not run.
     ///
     /// # Errors
-    /// `Busy` while other processes use it, with all of them; `Internal` where the machine cannot be ended.
+    /// `Busy` while other processes use it, with all of them; `Internal` if the machine cannot be ended.
     pub async fn stop(&self) -> Result<()> {
         during("stop", self, async {
             let (mut state, _changing) = self
@@ -544,7 +544,7 @@ impl Session {
     /// that the caller has, or at the oldest byte of its last MiB.
     ///
     /// # Errors
-    /// `NotFound` where it was released, or its machine has ended since.
+    /// `NotFound` if it was released, or its machine has ended since.
     pub async fn process(
         &self,
         id: u64,
@@ -558,7 +558,7 @@ impl Session {
     /// The spawned processes that were not released.
     ///
     /// # Errors
-    /// `SandboxDied` where the machine has ended.
+    /// `SandboxDied` if the machine has ended.
     pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
         self.sandbox().await?.processes().await
     }
@@ -595,7 +595,7 @@ impl Session {
         .await
     }
 
-    /// Ends it and removes everything of it: its disk, its checkpoints, its name. Forks of it stay whole. Files that cannot
+    /// Ends it and deletes everything in it: its disk, its checkpoints, its name. Forks of it stay whole. Files that cannot
     /// be removed go when Blink is next started in this home. Calls that come later fail with `NotFound`; only this one
     /// does nothing then.
     ///

@@ -30,7 +30,7 @@ impl Session {
     ///
     /// # Errors
     /// `Unsupported` for a session of the image `host`, whose programs are this machine's and on no disk, and for a disk with
-    /// a file whose name begins with `.wh.`, which means something else in images; `InvalidArgument` where there is something
+    /// a file whose name begins with `.wh.`, which means something else in images; `InvalidArgument` if there is something
     /// at the path already that is not replaced (a file is, by a tar); `ResourceExhausted` for a full disk. Nothing is left
     /// behind then.
     ///
@@ -50,7 +50,7 @@ impl Session {
     /// As [`export_oci`](Session::export_oci), with options.
     ///
     /// # Errors
-    /// As for [`export_oci`](Session::export_oci); `NotFound` where there is no such checkpoint.
+    /// As for [`export_oci`](Session::export_oci); `NotFound` if there is no such checkpoint.
     pub async fn export_oci_with(
         &self,
         path: impl AsRef<Path>,

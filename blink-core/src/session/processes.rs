@@ -68,7 +68,7 @@ impl Blink {
     /// changed, and ended, without regard to that. A micro-VM belongs to the process that started it, and so do they.
     ///
     /// # Errors
-    /// `NotFound` where there is no such session, and where it does not run; `Busy` where another process starts it right
+    /// `NotFound` if there is no such session, and if it does not run; `Busy` if another process starts it right
     /// now for longer than [`DEFAULT_PATIENCE`], or has its micro-VM.
     ///
     /// # Examples
@@ -173,7 +173,7 @@ impl SessionProcesses {
     /// All that were spawned and not released, and those that somebody waits for right now.
     ///
     /// # Errors
-    /// `SandboxDied` where the machine has ended.
+    /// `SandboxDied` if the machine has ended.
     pub async fn list(&self) -> Result<Vec<ProcessInfo>> {
         crate::sandbox::processes(&self.link).await
     }
@@ -181,7 +181,7 @@ impl SessionProcesses {
     /// What is kept of a process's output so far. Whoever is attached to it goes on.
     ///
     /// # Errors
-    /// `NotFound` where it was released.
+    /// `NotFound` if it was released.
     pub async fn logs(&self, id: u64) -> Result<ProcessLogs> {
         let first = self.peek(id, 0, 0).await?;
         let mut logs = ProcessLogs {
@@ -230,7 +230,7 @@ impl SessionProcesses {
     /// Waits until a process has ended. Whoever is attached to it goes on.
     ///
     /// # Errors
-    /// `NotFound` where it was released.
+    /// `NotFound` if it was released.
     pub async fn wait(&self, id: u64) -> Result<ExitStatus> {
         match self.link.call(&Request::Wait(ProcessId(id))).await? {
             Response::Ended(report) => Ok(ExitStatus::from_report(&report)),
@@ -241,7 +241,7 @@ impl SessionProcesses {
     /// Sends a signal to a process's group.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is no signal; `NotFound` where it was released.
+    /// `InvalidArgument` if it is not a signal; `NotFound` if it was released.
     pub async fn signal(&self, id: u64, signal: u8) -> Result<()> {
         self.send_signal(id, signal, false).await
     }
@@ -249,7 +249,7 @@ impl SessionProcesses {
     /// Kills a process and everything that it has started.
     ///
     /// # Errors
-    /// `NotFound` where it was released.
+    /// `NotFound` if it was released.
     pub async fn kill(&self, id: u64) -> Result<()> {
         const KILL: u8 = 9;
         self.send_signal(id, KILL, true).await
@@ -267,7 +267,7 @@ impl SessionProcesses {
     /// Attaches to a process, as [`Session::process`](super::Session::process) does: who was attached is not any more.
     ///
     /// # Errors
-    /// `NotFound` where it was released.
+    /// `NotFound` if it was released.
     pub async fn attach(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Process> {
         let attach = Attach {
             process: ProcessId(id),

@@ -114,7 +114,7 @@ impl SandboxSpec {
     /// Checks what can be checked before anything is made.
     ///
     /// # Errors
-    /// `InvalidArgument` for what cannot be right, `NotFound` for a mount of what is not on this machine.
+    /// `InvalidArgument` for invalid values, `NotFound` for a mount of what is not on this machine.
     pub fn validate(&self) -> Result<()> {
         /// Less than this and nothing starts.
         const LEAST_MEMORY_MIB: u64 = 4;

@@ -12,12 +12,12 @@ pub const DEFAULT_DISK_MIB: u64 = 10 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Resources {
-    /// Processors; where there is none, all of the host's for namespaces, and two for a micro-VM, or half of the host's
+    /// Processors; if there is none, all of the host's for namespaces, and two for a micro-VM, or half of the host's
     /// where that is less. A part of one is possible where control groups divide time.
     pub cpus: Option<f64>,
-    /// Memory in MiB; where there is none, half of the host's for namespaces, and 2048 for a micro-VM.
+    /// Memory in MiB; if there is none, half of the host's for namespaces, and 2048 for a micro-VM.
     pub memory_mib: Option<u64>,
-    /// What `/dev/shm` may hold of the memory, in MiB; where there is none, half of it.
+    /// What `/dev/shm` may hold of the memory, in MiB; if there is none, half of it.
     #[serde(default)]
     pub shared_memory_mib: Option<u64>,
     /// What it may write, in MiB.

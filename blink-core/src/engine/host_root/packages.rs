@@ -14,7 +14,7 @@ const STATUS: &str = "/var/lib/dpkg/status";
 /// Whoever has a larger one keeps data in it.
 const LARGEST: u64 = 1 << 20;
 
-/// When packages came or went last; `None` where there are none of this kind.
+/// When packages came or went last; `None` if there are none of this kind.
 pub(super) fn changed() -> Option<SystemTime> {
     fs::metadata(STATUS).ok()?.modified().ok()
 }

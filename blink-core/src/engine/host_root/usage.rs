@@ -15,7 +15,7 @@ pub(super) const PREFIX: &str = "host-";
 /// What an image made from one is called besides.
 const IMAGE: &str = "oci";
 
-/// Uses the root at a path for as long as what is returned is open; `None` where there is none.
+/// Uses the root at a path for as long as what is returned is open; `None` if there is none.
 pub(super) fn share(path: &Path) -> io::Result<Option<Withheld>> {
     loop {
         let folder = match File::open(path) {

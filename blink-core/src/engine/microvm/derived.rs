@@ -130,7 +130,7 @@ fn needed_names(home: &Path) -> io::Result<HashSet<OsString>> {
     Ok(needed)
 }
 
-/// What is in a folder; nothing where there is none.
+/// What is in a folder; nothing if there is none.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(error)

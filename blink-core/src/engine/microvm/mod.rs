@@ -57,7 +57,7 @@ impl MicrovmEngine {
     /// Opens the engine; waits a while for another process that has it.
     ///
     /// # Errors
-    /// `Busy` with that process; `IsolationUnavailable` where the parts that it needs are missing.
+    /// `Busy` with that process; `IsolationUnavailable` if the parts that it needs are missing.
     pub(crate) async fn open(home: &Home) -> Result<MicrovmEngine> {
         let not_put = |error: &std::io::Error| {
             Error::io("the guest agent could not be put into Blink's home", error)

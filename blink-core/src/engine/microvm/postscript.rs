@@ -45,7 +45,7 @@ pub(super) fn append(file: &mut File, text: &[u8]) -> io::Result<()> {
     file.write_all(&frame)
 }
 
-/// The text; `None` where the file has none, as those that only the engine has written.
+/// The text; `None` if the file has none, as those that only the engine has written.
 ///
 /// # Errors
 /// Why it is damaged.

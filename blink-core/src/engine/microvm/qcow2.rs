@@ -130,7 +130,7 @@ impl Header {
     /// Writes a disk in which nothing has changed yet.
     ///
     /// # Errors
-    /// `AlreadyExists` where there is a file of that name.
+    /// `AlreadyExists` if there is a file of that name.
     pub(super) fn write_new(&self, disk: &Path) -> io::Result<()> {
         let (counts, count_block, first_table) = (CLUSTER, 2 * CLUSTER, 3 * CLUSTER);
         let clusters = 3 + self.first_table_clusters();
@@ -210,7 +210,7 @@ pub(super) struct FirstTable {
 }
 
 impl FirstTable {
-    /// Its entries: for each span, where its table is; 0 where it has none.
+    /// Its entries: for each span, where its table is; 0 if it has none.
     pub(super) fn read(&self, file: &File) -> io::Result<Vec<u64>> {
         let mut table = read_table(file, self.offset, self.entries * 8)?;
         for entry in &mut table {

@@ -47,7 +47,7 @@ impl Runtime {
     /// The runtime of a home.
     ///
     /// # Errors
-    /// `IsolationUnavailable` where a program that machines are made with is missing; `Busy` where another process has
+    /// `IsolationUnavailable` if a program that machines are made with is missing; `Busy` if another process has
     /// the home.
     pub(super) async fn open(home: &Home) -> Result<Arc<Runtime>> {
         check_programs(|name| boxlite::util::find_binary(name).is_ok())?;
@@ -130,7 +130,7 @@ impl Runtime {
         self.folder.join("boxes").join(machine)
     }
 
-    /// Ends a machine and removes its disk; no error where there is none.
+    /// Ends a machine and removes its disk; no error if there is none.
     pub(super) async fn remove(&self, machine: &str) -> Result<()> {
         let boxlite = self.boxlite()?.clone();
         let machine = machine.to_owned();

@@ -23,7 +23,7 @@ pub(crate) struct ControlGroup {
 }
 
 impl ControlGroup {
-    /// Makes one that holds these limits; `None` where control groups are not delegated to this process.
+    /// Makes one that holds these limits; `None` if control groups are not delegated to this process.
     pub(crate) fn create(id: &str, resources: &Resources) -> Option<ControlGroup> {
         let parent = parent()?;
         let group = ControlGroup {
@@ -66,7 +66,7 @@ impl ControlGroup {
         Ok(())
     }
 
-    /// Stops everything in it until what is returned is dropped; `None` where the kernel cannot.
+    /// Stops everything in it until what is returned is dropped; `None` if the kernel cannot.
     pub(super) fn freeze(&self) -> Option<Frozen> {
         fs::write(self.path.join(FREEZE), "1").ok()?;
         let mut frozen = Frozen {

@@ -44,10 +44,10 @@ impl Leftovers {
         }
     }
 
-    /// Opens a link to the folder's machine; `None` where that takes none but its owner's, with whom it ends.
+    /// Opens a link to the folder's machine; `None` if that takes none but its owner's, with whom it ends.
     ///
     /// # Errors
-    /// `Busy` while it is not written down that it stays, `SandboxDied` where it has ended.
+    /// `Busy` while it is not written down that it stays, `SandboxDied` if it has ended.
     pub(crate) fn visit(&self, folder: &Path) -> Option<Result<LinkIo>> {
         if !folder.join(SOCKET).exists() {
             return None;

@@ -154,7 +154,7 @@ pub(crate) struct NamespaceMachine {
     record: Record,
     /// The first link, until it is taken.
     link: Mutex<Option<UnixStream>>,
-    /// What this process has started; `None` where an earlier one has.
+    /// What this process has started; `None` if an earlier one has.
     launched: Option<Arc<Launched>>,
     /// Whether it ends when this is dropped, or this process ends.
     is_leashed: AtomicBool,

@@ -76,7 +76,7 @@ impl Span {
             .min(ID_COUNT)
     }
 
-    /// Takes one that nobody has; `None` where there is none, where they are no ids here, and where this host has no place for the
+    /// Takes one that nobody has; `None` if there is none, where they are no ids here, and where this host has no place for the
     /// locks.
     pub(super) fn take(self) -> Option<Range> {
         if !are_mapped(self.first, self.last) {

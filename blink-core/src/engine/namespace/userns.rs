@@ -10,7 +10,7 @@ pub(crate) const ID_COUNT: u32 = 65536;
 /// for containers, so that no real user has one of them.
 pub(crate) const ID_BASE: u32 = 0x7000_0000 - ID_COUNT;
 
-/// The first id of those that own the files of layers and disks; `None` where Blink may not map ids.
+/// The first id of those that own the files of layers and disks; `None` if Blink may not map ids.
 pub(crate) fn id_base() -> Option<u32> {
     let root = rustix::process::geteuid().is_root();
     (root && are_mapped(ID_BASE, agent_id(ID_BASE))).then_some(ID_BASE)
