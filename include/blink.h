@@ -991,7 +991,7 @@ typedef struct blink_check {
    */
   const char *isolation;
   /**
-   * Why it does not work, and what would mend it; NULL if it works.
+   * Why it does not work, and how to fix it; NULL if it works.
    */
   const char *problem;
   /**
@@ -1401,7 +1401,7 @@ blink_status blink_session_export_oci(const struct blink_session *session,
  * @param cancel   Borrowed. NULL: it cannot be cancelled. The session may be there afterwards.
  * @param out      Set on success; free with blink_session_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT for what is no whole archive, and UNSUPPORTED for one of the future,
+ * @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT if it is not a complete archive; UNSUPPORTED if a later version wrote it,
  *         with nothing left behind; otherwise as blink_session_open().
  */
 blink_status blink_session_import(const struct blink *blink,
@@ -1669,7 +1669,7 @@ blink_status blink_command_init(struct blink_command *command,
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
  * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND if nothing answers; INVALID_ARGUMENT for what is no address;
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if nothing answers; INVALID_ARGUMENT if it is not an address;
  *         RESOURCE_EXHAUSTED if there are no more descriptors; SANDBOX_DIED; CANCELLED.
  */
 blink_status blink_sandbox_connect_tcp(const struct blink_sandbox *sandbox,
@@ -2309,7 +2309,7 @@ blink_status blink_image_init(struct blink_image *image,
  * @param cancel         Borrowed. NULL: it cannot be cancelled. What came so far is kept for the next time.
  * @param out            Set on success to a list of one; free with blink_image_list_free(). NULL on failure. May be NULL itself.
  * @param err            May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, with the ways that are left; NOT_FOUND; CORRUPT, UNSUPPORTED and
+ * @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, whose message names alternatives; NOT_FOUND; CORRUPT, UNSUPPORTED and
  *         RESOURCE_EXHAUSTED as the image deserves; INVALID_ARGUMENT for what names no image; CANCELLED.
  */
 blink_status blink_image_pull(const struct blink *blink,
@@ -2534,7 +2534,7 @@ bool blink_output_truncated(const struct blink_output *output);
  * The isolation that the program really ran with.
  *
  * @param output  Borrowed. May be used from several threads at once.
- * @return "microvm" or "namespace", a static string. NULL for what is no output.
+ * @return "microvm" or "namespace", a static string. NULL for an invalid handle.
  */
 const char *blink_output_isolation(const struct blink_output *output);
 
@@ -2704,7 +2704,7 @@ blink_status blink_process_resize(const struct blink_process *process,
  * @param signal   Linux's number, such as 15 for SIGTERM.
  * @param tree     false: to its process group. true: to everything that it has started, also what has left that.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND once it was released; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if it is not a signal; NOT_FOUND once it was released; SANDBOX_DIED.
  */
 blink_status blink_process_signal(const struct blink_process *process,
                                   int32_t signal,
@@ -2864,7 +2864,7 @@ void blink_process_list_free(struct blink_process_list *list);
  * @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY if a port is taken;
- *         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT if it does
+ *         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE, whose message names alternatives; RESOURCE_EXHAUSTED; TIMEOUT if it does
  *         not boot in time; CANCELLED.
  */
 blink_status blink_sandbox_create(const struct blink *blink,
@@ -2947,7 +2947,7 @@ const char *blink_sandbox_agent(const struct blink_sandbox *sandbox);
  *
  * @param sandbox  Borrowed. May be used from several threads at once.
  * @return Borrowed from the sandbox, and there until that is freed: do not free it. NULL while it has not ended, and for NULL
- *         and what is no sandbox.
+ *         or an invalid handle.
  */
 const struct blink_error *blink_sandbox_death(const struct blink_sandbox *sandbox);
 
@@ -3373,7 +3373,7 @@ blink_status blink_session_info_init(struct blink_session_info *info,
  * @param blink  Borrowed. May be used from several threads at once.
  * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
  * @param err    May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
+ * @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED if the list of sessions is damaged, or of a later version.
  */
 blink_status blink_session_list_all(const struct blink *blink,
                                     struct blink_session_list **out,
@@ -3537,7 +3537,7 @@ blink_status blink_processes_wait(const struct blink_processes *processes,
  * @param id         As blink_process_id() or a list gave it.
  * @param signal     Linux's number, such as 15 for SIGTERM.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND if it was released; SANDBOX_DIED.
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if it is not a signal; NOT_FOUND if it was released; SANDBOX_DIED.
  */
 blink_status blink_processes_signal(const struct blink_processes *processes,
                                     uint64_t id,

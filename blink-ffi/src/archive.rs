@@ -131,7 +131,7 @@ pub unsafe extern "C" fn blink_session_export_oci(
 /// @param cancel   Borrowed. NULL: it cannot be cancelled. The session may be there afterwards.
 /// @param out      Set on success; free with blink_session_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT for what is no whole archive, and UNSUPPORTED for one of the future,
+/// @return BLINK_STATUS_OK (0); ALREADY_EXISTS; CORRUPT if it is not a complete archive; UNSUPPORTED if a later version wrote it,
 ///         with nothing left behind; otherwise as blink_session_open().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_import(

@@ -40,7 +40,7 @@ fn connect(
 /// @param cancel   Borrowed. NULL: it cannot be cancelled.
 /// @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND if nothing answers; INVALID_ARGUMENT for what is no address;
+/// @return BLINK_STATUS_OK (0); NOT_FOUND if nothing answers; INVALID_ARGUMENT if it is not an address;
 ///         RESOURCE_EXHAUSTED if there are no more descriptors; SANDBOX_DIED; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_connect_tcp(

@@ -29,7 +29,7 @@ pub struct blink_check {
     pub size: usize,
     /// "microvm" or "namespace".
     pub isolation: *const c_char,
-    /// Why it does not work, and what would mend it; NULL if it works.
+    /// Why it does not work, and how to fix it; NULL if it works.
     pub problem: *const c_char,
     /// Microseconds that the trial took, from nothing to a program's result.
     pub elapsed_us: u64,

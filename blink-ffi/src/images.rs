@@ -77,7 +77,7 @@ pub unsafe extern "C" fn blink_image_init(image: *mut blink_image, size: usize) 
 /// @param cancel         Borrowed. NULL: it cannot be cancelled. What came so far is kept for the next time.
 /// @param out            Set on success to a list of one; free with blink_image_list_free(). NULL on failure. May be NULL itself.
 /// @param err            May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, with the ways that are left; NOT_FOUND; CORRUPT, UNSUPPORTED and
+/// @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, whose message names alternatives; NOT_FOUND; CORRUPT, UNSUPPORTED and
 ///         RESOURCE_EXHAUSTED as the image deserves; INVALID_ARGUMENT for what names no image; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_image_pull(

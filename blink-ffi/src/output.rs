@@ -148,7 +148,7 @@ pub extern "C" fn blink_output_truncated(output: *const blink_output) -> bool {
 /// The isolation that the program really ran with.
 ///
 /// @param output  Borrowed. May be used from several threads at once.
-/// @return "microvm" or "namespace", a static string. NULL for what is no output.
+/// @return "microvm" or "namespace", a static string. NULL for an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_isolation(output: *const blink_output) -> *const c_char {
     look(output, std::ptr::null(), |output| {

@@ -377,7 +377,7 @@ pub unsafe extern "C" fn blink_process_resize(
 /// @param signal   Linux's number, such as 15 for SIGTERM.
 /// @param tree     false: to its process group. true: to everything that it has started, also what has left that.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND once it was released; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if it is not a signal; NOT_FOUND once it was released; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_process_signal(
     process: *const blink_process,

@@ -52,7 +52,7 @@ impl blink_sandbox {
 /// @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that cannot be right; BUSY if a port is taken;
-///         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE with the ways that are left; RESOURCE_EXHAUSTED; TIMEOUT if it does
+///         ISOLATION_UNAVAILABLE and IMAGE_UNAVAILABLE, whose message names alternatives; RESOURCE_EXHAUSTED; TIMEOUT if it does
 ///         not boot in time; CANCELLED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_sandbox_create(
@@ -191,7 +191,7 @@ pub extern "C" fn blink_sandbox_agent(sandbox: *const blink_sandbox) -> *const c
 ///
 /// @param sandbox  Borrowed. May be used from several threads at once.
 /// @return Borrowed from the sandbox, and there until that is freed: do not free it. NULL while it has not ended, and for NULL
-///         and what is no sandbox.
+///         or an invalid handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_sandbox_death(sandbox: *const blink_sandbox) -> *const blink_error {
     quietly(std::ptr::null(), || {

@@ -137,7 +137,7 @@ pub unsafe extern "C" fn blink_session_info_init(
 /// @param blink  Borrowed. May be used from several threads at once.
 /// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
 /// @param err    May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED for what is no list of sessions of this version.
+/// @return BLINK_STATUS_OK (0); CORRUPT and UNSUPPORTED if the list of sessions is damaged, or of a later version.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_session_list_all(
     blink: *const blink,

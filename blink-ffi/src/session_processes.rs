@@ -165,7 +165,7 @@ pub unsafe extern "C" fn blink_processes_wait(
 /// @param id         As blink_process_id() or a list gave it.
 /// @param signal     Linux's number, such as 15 for SIGTERM.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for what is no signal; NOT_FOUND if it was released; SANDBOX_DIED.
+/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if it is not a signal; NOT_FOUND if it was released; SANDBOX_DIED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_signal(
     processes: *const blink_processes,

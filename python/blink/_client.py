@@ -149,7 +149,7 @@ class Blink:
         Busy
             A port to publish is taken.
         IsolationUnavailable, ImageUnavailable
-            With the ways that are left.
+            The message names alternatives.
         ResourceExhausted
         ExecTimeout
             It does not boot in time.
@@ -320,7 +320,7 @@ class Blink:
         Raises
         ------
         ImageUnavailable
-            With the ways that are left.
+            The message names alternatives.
         NotFound, Corrupt, Unsupported, ResourceExhausted
             As the image deserves.
         InvalidArgument

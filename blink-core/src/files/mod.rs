@@ -228,7 +228,7 @@ impl Files {
     /// Opens a file to write it bit by bit. The file changes when that is finished, as [`write`](Files::write) does it.
     ///
     /// # Errors
-    /// `SandboxDied` if the sandbox has ended. Whether the file can be written is told by the writer.
+    /// `SandboxDied` if the sandbox has ended. Whether the file can be written is known when the writer finishes.
     ///
     /// # Examples
     ///

@@ -18,7 +18,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// `ImageUnavailable` if a registry cannot be reached, wants other credentials, or may not be asked;
-    /// `NotFound` if it has no such image; `Corrupt`, `Unsupported` and `ResourceExhausted` as the image deserves;
+    /// `NotFound` if it has no such image; `Corrupt`, `Unsupported` and `ResourceExhausted` if the image cannot be used;
     /// `InvalidArgument` for [`ImageSource::Host`], which needs no store.
     pub async fn obtain(
         &self,
@@ -97,7 +97,7 @@ impl ImageStore {
                 store.forget(&digests);
                 Ok(())
             });
-            // It is told where it cannot be.
+            // Where it cannot be removed, that is logged.
             let _ = forgotten.await;
         }
         error
