@@ -98,11 +98,17 @@ impl BlobFolder {
                 return Ok(Begun::Elsewhere(size));
             };
             // Between the opening and the locking, it may have become a blob, or been thrown away.
-            if is_at(lock.file(), &path) && !self.has(blob) {
-                return Partial::take_up(self, blob, path, lock)
-                    .map(|partial| Begun::Mine(Box::new(partial)))
-                    .map_err(failed);
+            if !is_at(lock.file(), &path) {
+                continue;
             }
+            if self.has(blob) {
+                // The opening made a file that nobody goes on with.
+                let _ = fs::remove_file(&path);
+                return Ok(Begun::Present);
+            }
+            return Partial::take_up(self, blob, path, lock)
+                .map(|partial| Begun::Mine(Box::new(partial)))
+                .map_err(failed);
         }
     }
 
@@ -314,8 +320,8 @@ impl Partial {
             .map_err(failed)
     }
 
-    /// Throws it away.
-    pub(crate) fn discard(&mut self) {
+    /// Throws it away, while it is locked.
+    pub(crate) fn discard(self) {
         // What cannot be removed now goes with a prune.
         let _ = fs::remove_file(&self.path);
     }
@@ -331,7 +337,8 @@ impl Partial {
 /// What there is of a download, where nobody goes on with it.
 fn nobodys(path: &Path) -> Option<FileLock> {
     let file = File::open(path).ok()?;
-    FileLock::try_take(file, Share::Alone).ok().flatten()
+    let lock = FileLock::try_take(file, Share::Alone).ok().flatten()?;
+    is_at(lock.file(), path).then_some(lock)
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
@@ -339,4 +346,35 @@ fn is_at(file: &File, path: &Path) -> bool {
         return false;
     };
     (here.dev(), here.ino()) == (there.dev(), there.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_while_a_blob_is_finished_leaves_nothing_under_construction() {
+        let store = tempfile::tempdir().unwrap();
+        let folder = BlobFolder::open(store.path()).unwrap();
+        for round in 0..100_u32 {
+            let content = round.to_le_bytes();
+            let mut hasher = Hasher::default();
+            hasher.update(&content);
+            let blob = Blob {
+                digest: hasher.finish(),
+                size: content.len() as u64,
+            };
+            std::thread::scope(|threads| {
+                for _ in 0..8 {
+                    threads.spawn(|| {
+                        let insert =
+                            || folder.insert(blob, "a layer", || Ok(Box::new(&content[..])));
+                        insert().unwrap();
+                    });
+                }
+            });
+            assert!(folder.has(blob));
+            assert_eq!(fs::read_dir(&folder.downloads).unwrap().count(), 0);
+        }
+    }
 }
