@@ -227,9 +227,11 @@ impl Blink {
         let (Some(folder), Some(made)) = (folder, made) else {
             return Err(home::missing(id));
         };
+        // Its boot is not over, or was broken off.
+        let isolation = engines::isolation_of(&folder).ok_or_else(|| home::missing(id))?;
         Ok(SandboxInfo {
             id: id.to_owned(),
-            isolation: engines::isolation_of(&folder),
+            isolation,
             running: engines::is_alive(&folder),
             created_at: made.created().or(made.modified()).unwrap_or(UNIX_EPOCH),
         })

@@ -6,9 +6,10 @@ use serde::{Serialize, Serializer};
 
 use crate::blink::Blink;
 use crate::command::Command;
+use crate::engine::engines;
+use crate::engine::hypervisor::{self, Hypervisor};
 use crate::error::{Error, ErrorKind};
-use crate::hypervisor::{self, Hypervisor};
-use crate::isolation::{Isolation, IsolationChoice};
+use crate::isolation::Isolation;
 use crate::json;
 
 /// How long a trial may take: as long as a boot may, which takes a third of that on a host that is emulated itself.
@@ -77,12 +78,9 @@ pub async fn doctor(blink: &Blink) -> Report {
     // Before the isolations, which go by what is known then.
     let hypervisor = try_hypervisor(blink).await;
     let mut checks = Vec::new();
-    for (isolation, choice) in [
-        (Isolation::Microvm, IsolationChoice::Microvm),
-        (Isolation::Namespace, IsolationChoice::Namespace),
-    ] {
+    for isolation in engines::isolations() {
         let started = Instant::now();
-        let problem = try_isolation(blink, choice).await.err();
+        let problem = try_isolation(blink, isolation).await.err();
         checks.push(Check {
             isolation,
             elapsed: started.elapsed(),
@@ -105,10 +103,10 @@ async fn try_hypervisor(blink: &Blink) -> Hypervisor {
     })
 }
 
-async fn try_isolation(blink: &Blink, choice: IsolationChoice) -> Result<(), Error> {
+async fn try_isolation(blink: &Blink, isolation: Isolation) -> Result<(), Error> {
     let sandbox = blink
         .sandbox()
-        .isolation(choice)
+        .isolation(isolation.into())
         .boot_timeout(TRIAL_TIMEOUT)
         .create()
         .await?;

@@ -105,7 +105,7 @@ impl Blink {
         let (store, home) = (self.image_store().await?, self.home().path().to_owned());
         on_thread(move || {
             let mut removed = store.prune()?;
-            match engines::prune_derived(&home) {
+            match engines::prune(&home) {
                 Ok(freed_bytes) => removed.freed_bytes += freed_bytes,
                 Err(error) => tracing::warn!(%error, "disks that were made of images go later"),
             }

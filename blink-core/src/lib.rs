@@ -38,7 +38,6 @@ mod files;
 pub mod fuzzing;
 mod guest_binary;
 mod home;
-mod hypervisor;
 pub mod image;
 mod images;
 mod isolation;
@@ -67,10 +66,12 @@ pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, Stdin};
 pub use connection::Connection;
 pub use doctor::{Check, Report, doctor};
 pub use engine::Consistency;
+pub use engine::hypervisor::Hypervisor;
+#[cfg(any(test, feature = "scripted"))]
+pub use engine::scripted;
 pub use error::{Error, ErrorKind, Holder, Result};
 
 pub use files::{DirEntry, FileReader, FileType, FileWriter, Files, Metadata, WriteOptions};
-pub use hypervisor::Hypervisor;
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
 pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::isolation::IsolationChoice;
+use crate::isolation::{Isolation, IsolationChoice};
 
 const ISOLATION: &str = "BLINK_ISOLATION";
 const HOME: &str = "BLINK_HOME";
@@ -164,11 +164,10 @@ impl std::str::FromStr for IsolationChoice {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<IsolationChoice> {
-        match text {
-            "microvm" => Ok(IsolationChoice::Microvm),
-            "namespace" => Ok(IsolationChoice::Namespace),
-            "auto" => Ok(IsolationChoice::Auto),
-            _ => Err(Error::invalid(format!(
+        match Isolation::from_name(text) {
+            Some(isolation) => Ok(isolation.into()),
+            None if text == IsolationChoice::Auto.name() => Ok(IsolationChoice::Auto),
+            None => Err(Error::invalid(format!(
                 "{text:?} is not an isolation; choose microvm, namespace or auto"
             ))),
         }

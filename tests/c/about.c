@@ -13,8 +13,7 @@ static void kill_machine(const blink_sandbox *sandbox)
 {
     bool namespaces = strcmp(blink_sandbox_isolation(sandbox), "namespace") == 0;
     char name[128], record[4096] = "";
-    snprintf(name, sizeof name, "home/sandboxes/%s/%s", blink_sandbox_id(sandbox),
-             namespaces ? "machine.json" : "microvm.json");
+    snprintf(name, sizeof name, "home/sandboxes/%s/record.json", blink_sandbox_id(sandbox));
     FILE *file = fopen(scratch(name), "r");
     CHECK(file != NULL && fread(record, 1, sizeof record - 1, file) > 0 && fclose(file) == 0);
     const char *holder = strstr(record, namespaces ? "\"agent\"" : "\"process\"");

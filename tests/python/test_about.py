@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def kill_machine(home: Path, id: str) -> None:
     """End a sandbox's machine from outside, by what is written down of it."""
-    record, holder = {"namespace": ("machine.json", "agent"), "microvm": ("microvm.json", "process")}[ENGINE]
-    pid = json.loads((home / "sandboxes" / id / record).read_text())[holder]["pid"]
+    holder = {"namespace": "agent", "microvm": "process"}[ENGINE]
+    pid = json.loads((home / "sandboxes" / id / "record.json").read_text())[holder]["pid"]
     os.kill(pid, signal.SIGKILL)
 
 

@@ -152,7 +152,7 @@ fn waited_for(home: &Home, id: &str, patience: Duration) -> (Option<i32>, String
     let record = home
         .0
         .path()
-        .join(format!("home/sandboxes/{id}/machine.json"));
+        .join(format!("home/sandboxes/{id}/record.json"));
     let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
     let agent = record["agent"]["pid"].as_i64().unwrap();
     let agent = rustix::process::Pid::from_raw(agent.try_into().unwrap()).unwrap();

@@ -60,10 +60,10 @@ impl Setting {
     pub(crate) fn process_of(&self, sandbox: &Sandbox, which: &str) -> Result<i64> {
         let folder = self.home().join("sandboxes").join(sandbox.id());
         let record: serde_json::Value =
-            serde_json::from_slice(&fs::read(folder.join("machine.json"))?)?;
+            serde_json::from_slice(&fs::read(folder.join("record.json"))?)?;
         record[which]["pid"]
             .as_i64()
-            .ok_or_else(|| format!("machine.json names no {which}").into())
+            .ok_or_else(|| format!("record.json names no {which}").into())
     }
 
     pub(crate) async fn end(self) -> Result<()> {

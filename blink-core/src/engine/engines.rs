@@ -1,71 +1,88 @@
-//! The engines of a home, each opened when the first sandbox asks for it: a machine that cannot have one can still use
-//! another, and what nobody asks for is not touched.
+//! The engines that there are, and those of a home that are open: each is opened when the first sandbox asks for it, so that
+//! a host that cannot have one can still use another.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use once_cell::sync::OnceCell;
+use tokio::sync::OnceCell;
 
+use super::kind::{Capabilities, Kind, Left, Share};
 #[cfg(feature = "microvm")]
-use super::microvm::{self, MicrovmEngine};
-use super::namespace::{Leftovers, NamespaceEngine};
-use super::{Engine, Machine};
-#[cfg(feature = "microvm")]
-use crate::blocking::on_thread;
+use super::microvm;
+#[cfg(any(test, feature = "scripted"))]
+use super::scripted;
+use super::{Engine, Machine, namespace, record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::link::LinkIo;
 
+/// All kinds of engines, the strongest isolation first. Nothing else lists them.
+static KINDS: &[&dyn Kind] = &[
+    #[cfg(feature = "microvm")]
+    &microvm::Microvm,
+    &namespace::Namespace,
+    #[cfg(any(test, feature = "scripted"))]
+    &scripted::Scripted,
+];
+
+fn kind(isolation: Isolation) -> Option<&'static dyn Kind> {
+    let mut kinds = KINDS.iter().copied();
+    kinds.find(|kind| kind.isolation() == isolation)
+}
+
 /// The engines of one home.
 pub(crate) struct Engines {
     home: Home,
-    namespace: OnceCell<Arc<NamespaceEngine>>,
-    #[cfg(feature = "microvm")]
-    microvm: tokio::sync::OnceCell<Arc<MicrovmEngine>>,
+    /// One for each of the kinds.
+    opened: Vec<OnceCell<Arc<dyn Engine>>>,
 }
 
 impl Engines {
     pub(crate) fn new(home: Home) -> Engines {
-        Engines {
-            home,
-            namespace: OnceCell::new(),
-            #[cfg(feature = "microvm")]
-            microvm: tokio::sync::OnceCell::new(),
-        }
+        let opened = KINDS.iter().map(|_| OnceCell::new()).collect();
+        Engines { home, opened }
     }
 
-    /// The isolation that a choice comes to on this machine. Opens no engine.
+    /// The isolation that a choice comes to on this host. Opens no engine.
     ///
     /// # Errors
     /// `IsolationUnavailable` with the reason, and the words that ask for less.
     pub(crate) async fn choose(&self, choice: IsolationChoice) -> Result<Isolation> {
-        if choice == IsolationChoice::Namespace {
-            return Ok(Isolation::Namespace);
+        if let Some(isolation) = choice.only() {
+            let kind = kind(isolation).ok_or_else(|| not_built(isolation))?;
+            return match kind.probe(&self.home).await? {
+                Ok(()) => Ok(isolation),
+                Err(reason) => {
+                    tracing::info!(reason, %isolation, "an isolation is not available");
+                    let message = kind.unavailable();
+                    Err(Error::new(ErrorKind::IsolationUnavailable, message))
+                }
+            };
         }
-        match (self.try_microvms().await?, choice) {
-            (Ok(()), _) => Ok(Isolation::Microvm),
-            (Err(reason), IsolationChoice::Auto) => {
-                tracing::info!(reason, "taking namespaces");
-                Ok(Isolation::Namespace)
-            }
-            (Err(reason), _) => {
-                tracing::info!(reason, "no micro-VMs");
-                Err(Error::new(
-                    ErrorKind::IsolationUnavailable,
-                    "micro-VMs cannot run here; to accept namespaces, which share the host's kernel, give --isolation auto, or set \
-                     BLINK_ISOLATION=auto ('blink doctor' says why)",
-                ))
+        for kind in KINDS.iter().filter(|kind| kind.capabilities().isolates) {
+            match kind.probe(&self.home).await? {
+                Ok(()) => return Ok(kind.isolation()),
+                Err(reason) => {
+                    tracing::info!(reason, isolation = %kind.isolation(), "taking the next isolation");
+                }
             }
         }
+        Err(Error::new(
+            ErrorKind::IsolationUnavailable,
+            "no isolation works here; 'blink doctor' says why",
+        ))
     }
 
     /// Opens the engine of an isolation.
     pub(crate) async fn open(&self, isolation: Isolation) -> Result<Arc<dyn Engine>> {
-        match isolation {
-            Isolation::Namespace => Ok(self.namespace()?),
-            Isolation::Microvm => self.microvm().await,
-        }
+        let mut engines = KINDS.iter().zip(&self.opened);
+        let (kind, opened) = engines
+            .find(|(kind, _)| kind.isolation() == isolation)
+            .ok_or_else(|| not_built(isolation))?;
+        let opening = || kind.open(&self.home);
+        Ok(opened.get_or_try_init(opening).await?.clone())
     }
 
     /// Takes over the machine of a sandbox that an earlier process has made, if it runs.
@@ -74,7 +91,9 @@ impl Engines {
         folder: &Path,
         disk: &Path,
     ) -> Result<Option<(Box<dyn Machine>, Isolation)>> {
-        let isolation = isolation_of(folder);
+        let Some(isolation) = isolation_of(folder) else {
+            return Ok(None);
+        };
         let engine = self.open(isolation).await?;
         let adopted = engine.adopt(folder, disk).await?;
         if adopted.is_none() {
@@ -82,125 +101,91 @@ impl Engines {
         }
         Ok(adopted.map(|machine| (machine, isolation)))
     }
-
-    #[cfg(feature = "microvm")]
-    async fn try_microvms(&self) -> Result<std::result::Result<(), String>> {
-        let home = self.home.path().to_owned();
-        on_thread(move || Ok(crate::hypervisor::usable(&home))).await
-    }
-
-    #[cfg(not(feature = "microvm"))]
-    #[expect(clippy::unused_async, reason = "the same as with the feature")]
-    async fn try_microvms(&self) -> Result<std::result::Result<(), String>> {
-        Ok(Err(
-            "this Blink was built without its feature microvm".into()
-        ))
-    }
-
-    #[cfg(feature = "microvm")]
-    async fn microvm(&self) -> Result<Arc<dyn Engine>> {
-        let opening = || async { MicrovmEngine::open(&self.home).await.map(Arc::new) };
-        Ok(self.microvm.get_or_try_init(opening).await?.clone())
-    }
-
-    #[cfg(not(feature = "microvm"))]
-    async fn microvm(&self) -> Result<Arc<dyn Engine>> {
-        let isolation = self.choose(IsolationChoice::Microvm).await?;
-        Err(Error::new(
-            ErrorKind::Internal,
-            format!("{isolation} has no engine"),
-        ))
-    }
-
-    fn namespace(&self) -> Result<Arc<NamespaceEngine>> {
-        self.namespace
-            .get_or_try_init(|| NamespaceEngine::open(&self.home).map(Arc::new))
-            .cloned()
-    }
 }
 
-/// The isolation of the machine in a folder. Opens no engine.
-pub(crate) fn isolation_of(folder: &Path) -> Isolation {
-    #[cfg(feature = "microvm")]
-    if microvm::Record::read(folder).is_some() {
-        return Isolation::Microvm;
-    }
-    let _ = folder;
-    Isolation::Namespace
+fn not_built(isolation: Isolation) -> Error {
+    let message = format!(
+        "this Blink was built without its feature {isolation}; take one that has it, or another isolation"
+    );
+    Error::new(ErrorKind::IsolationUnavailable, message)
 }
 
-/// Whether the machine of a sandbox whose owner is gone still runs. Opens no engine.
+/// The isolations that this Blink can try, the strongest first.
+pub(crate) fn isolations() -> impl Iterator<Item = Isolation> {
+    let kinds = KINDS.iter().filter(|kind| kind.capabilities().isolates);
+    kinds.map(|kind| kind.isolation())
+}
+
+/// What an isolation's engine can do; nothing, if there is none.
+pub(crate) fn capabilities(isolation: Isolation) -> Capabilities {
+    kind(isolation).map_or_else(Capabilities::default, |kind| kind.capabilities())
+}
+
+/// What a sandbox with this isolation is given for which nothing was asked for.
+pub(crate) fn default_share(isolation: Isolation) -> Result<Share> {
+    let kind = kind(isolation).ok_or_else(|| not_built(isolation))?;
+    Ok(kind.default_share())
+}
+
+fn left(folder: &Path) -> Option<Box<dyn Left>> {
+    let (isolation, record) = record::read(folder)?;
+    kind(isolation)?.left(folder, record)
+}
+
+/// The isolation of the machine in a folder; `None` if none has been recorded.
+pub(crate) fn isolation_of(folder: &Path) -> Option<Isolation> {
+    record::read(folder).map(|(isolation, _)| isolation)
+}
+
+/// Whether the machine of a sandbox whose owner may be gone still runs.
 pub(crate) fn is_alive(folder: &Path) -> bool {
-    #[cfg(feature = "microvm")]
-    if let Some(record) = microvm::Record::read(folder) {
-        return record.is_alive();
-    }
-    Leftovers.is_alive(folder)
+    left(folder).is_some_and(|machine| machine.is_alive())
 }
 
-/// Whether the machine of a sandbox that nobody uses any more is to end, and has not. Opens no engine.
+/// Whether the machine of a sandbox that nobody uses any more is to end, and has not.
 pub(crate) fn is_overdue(folder: &Path) -> bool {
-    #[cfg(feature = "microvm")]
-    if microvm::Record::read(folder).is_some() {
-        return false;
-    }
-    Leftovers.is_overdue(folder)
+    left(folder).is_some_and(|machine| machine.ends_with_its_links() && machine.is_alive())
 }
 
-/// Lets a machine go on that somebody holds still, who is gone. Opens no engine.
-pub(crate) fn resume(folder: &Path) {
-    Leftovers.resume(folder);
-}
-
-/// Whether a machine is held still. Opens no engine.
-pub(crate) fn is_held_still(folder: &Path) -> bool {
-    Leftovers.is_held_still(folder)
-}
-
-/// Ends a machine that ends with its last user, now. Does not wait, and opens no engine.
+/// Ends a machine that ends with its last user, now. Does not wait.
 pub(crate) fn kill_overdue(folder: &Path) {
-    if is_overdue(folder) {
-        Leftovers.kill(folder);
+    if let Some(machine) = left(folder)
+        && machine.ends_with_its_links()
+    {
+        machine.kill();
     }
+}
+
+/// Lets a machine go on that somebody holds still, who is gone.
+pub(crate) fn resume(folder: &Path) {
+    if let Some(machine) = left(folder) {
+        machine.resume();
+    }
+}
+
+/// Whether a machine is held still.
+pub(crate) fn is_held_still(folder: &Path) -> bool {
+    left(folder).is_some_and(|machine| machine.is_held_still())
 }
 
 /// Whether an engine keeps something for a machine that has ended with its owner.
-pub(crate) fn is_recorded(folder: &Path) -> bool {
-    #[cfg(feature = "microvm")]
-    if microvm::Record::read(folder).is_some() {
-        return true;
-    }
-    let _ = folder;
-    false
+pub(crate) fn is_kept(folder: &Path) -> bool {
+    left(folder).is_some_and(|machine| machine.is_kept())
 }
 
-/// Opens a link to a machine beside its owner; `None` if only the owner can have one. Opens no engine.
-pub(crate) fn visit(folder: &Path, isolation: Isolation) -> Option<Result<LinkIo>> {
-    match isolation {
-        Isolation::Namespace => Leftovers.visit(folder),
-        Isolation::Microvm => None,
-    }
+/// Opens a link to a machine beside its owner; `None` if only the owner can have one.
+pub(crate) fn visit(folder: &Path) -> Option<Result<LinkIo>> {
+    left(folder)?.link()
 }
 
-/// Removes what engines have derived from images that are gone; says how many bytes that has freed. Opens no engine.
-#[cfg(feature = "microvm")]
-pub(crate) fn prune_derived(home: &Path) -> std::io::Result<u64> {
-    microvm::derived::prune(home)
-}
-
-/// There is nothing of the kind.
-#[cfg(not(feature = "microvm"))]
-pub(crate) fn prune_derived(_home: &Path) -> std::io::Result<u64> {
-    Ok(0)
-}
-
-/// Ends what still runs of a sandbox whose owner is gone. Opens no engine; what only an engine can remove, it removes
-/// when it is next opened.
+/// Ends what still runs of a sandbox whose owner is gone. What only an engine can remove, it removes when it is next opened.
 pub(crate) async fn end(folder: &Path) {
-    #[cfg(feature = "microvm")]
-    if let Some(record) = microvm::Record::read(folder) {
-        record.kill();
-        return;
+    if let Some(machine) = left(folder) {
+        machine.end().await;
     }
-    Leftovers.end(folder).await;
+}
+
+/// Removes what engines have derived from images that are gone; returns how many bytes that has freed.
+pub(crate) fn prune(home: &Path) -> io::Result<u64> {
+    KINDS.iter().map(|kind| kind.prune(home)).sum()
 }

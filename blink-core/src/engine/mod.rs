@@ -15,9 +15,14 @@ use crate::transfer::Tell;
 
 pub(crate) mod engines;
 mod host_root;
+pub(crate) mod hypervisor;
+pub(crate) mod kind;
 #[cfg(feature = "microvm")]
 pub(crate) mod microvm;
 pub(crate) mod namespace;
+mod record;
+#[cfg(any(test, feature = "scripted"))]
+pub mod scripted;
 pub(crate) mod tree;
 mod unfinished;
 

@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::Sandbox;
 use crate::blink::Blink;
-use crate::engine::{self, Engine, Machine, MachineSpec};
+use crate::engine::{self, Engine, Machine, MachineSpec, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::image::{ImageSource, Progress, StoredImage};
@@ -284,7 +284,7 @@ impl SandboxBuilder {
     /// Takes the host's ports that are published.
     pub(crate) fn bind(&self, isolation: Isolation) -> Result<Bound> {
         let ports = Bound::bind(&self.spec.publish)?;
-        if isolation == Isolation::Namespace && self.spec.network() == Network::Host {
+        if engines::capabilities(isolation).shares_network && self.spec.network() == Network::Host {
             publish::check_for_loops(&ports)?;
         }
         Ok(ports)

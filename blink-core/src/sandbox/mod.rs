@@ -16,7 +16,7 @@ pub(crate) use self::builder::{Parts, Place};
 use crate::blocking::on_thread;
 use crate::command::{Command, Defaults};
 use crate::connection::Connection;
-use crate::engine::{Consistency, Machine};
+use crate::engine::{Consistency, Machine, engines};
 use crate::error::{Error, ErrorKind, Result, Subject, during};
 use crate::files::Files;
 use crate::home::{Lifetime, SandboxFolder};
@@ -106,10 +106,14 @@ impl Sandbox {
     /// Has everything written to the disk, before an end that leaves no time for it.
     pub(crate) async fn settle(&self) {
         if let Ok(link) = self.link()
-            && self.isolation == Isolation::Microvm
+            && !self.writes_through()
         {
             let _ = link.call(&Request::Freeze).await;
         }
+    }
+
+    fn writes_through(&self) -> bool {
+        engines::capabilities(self.isolation).writes_through
     }
 
     /// Ends the machine. Its folder stays.
@@ -127,8 +131,7 @@ impl Sandbox {
         let frozen = match link.call(&Request::Freeze).await {
             Ok(_) => true,
             Err(error) if error.kind() == ErrorKind::SandboxDied => return Err(error),
-            // In a namespace nothing needs to be frozen: its disk is the host's own files.
-            Err(error) if must_freeze && self.isolation != Isolation::Namespace => {
+            Err(error) if must_freeze && !self.writes_through() => {
                 return Err(error);
             }
             Err(error) => {

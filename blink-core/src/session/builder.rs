@@ -10,10 +10,11 @@ use super::options::SessionOptions;
 use super::registry::{LayerRow, SessionRow, session_taken};
 use super::{DEFAULT_PATIENCE, Session, name};
 use crate::blink::Blink;
-use crate::engine::{Archive, Target};
+use crate::engine::kind::Share;
+use crate::engine::{Archive, Target, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Progress;
-use crate::isolation::{Isolation, IsolationChoice};
+use crate::isolation::IsolationChoice;
 use crate::publish::PublishedPort;
 use crate::sandbox::{Parts, SandboxBuilder};
 use crate::spec::{Mount, Network, SandboxSpec};
@@ -236,7 +237,8 @@ impl SessionBuilder {
         let mut origin = Origin::default();
         if let Some(text) = archive.session() {
             let carried = Carried::read(text, path)?;
-            (origin.digest, origin.declined) = self.take_over(carried, isolation);
+            (origin.digest, origin.declined) =
+                self.take_over(carried, engines::default_share(isolation)?);
             self.check().map_err(|error| {
                 let message = format!(
                     "what the archive {} says of its session cannot be: {error}",
@@ -251,13 +253,9 @@ impl SessionBuilder {
 
     /// What was not asked for is as an archive says, as far as it may; returns the digest that the image must have, and what
     /// was not given.
-    fn take_over(
-        &mut self,
-        carried: Carried,
-        isolation: Isolation,
-    ) -> (Option<String>, Vec<Declined>) {
+    fn take_over(&mut self, carried: Carried, share: Share) -> (Option<String>, Vec<Declined>) {
         let spec = &mut self.sandbox.spec;
-        let mut declined = carried.describe(spec, isolation);
+        let mut declined = carried.describe(spec, share);
         let own = std::mem::replace(&mut spec.labels, carried.labels);
         spec.labels.extend(own);
         spec.idle_stop = spec.idle_stop.or(carried.idle_stop);

@@ -19,9 +19,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::options::SessionOptions;
-use crate::engine::namespace::default_memory_mib;
+use crate::engine::kind::Share;
 use crate::error::{Error, ErrorKind, Result};
-use crate::isolation::Isolation;
 use crate::spec::{HOST_IMAGE, Resources, SandboxSpec};
 
 const VERSION: u32 = 1;
@@ -41,9 +40,6 @@ const LONGEST_USER: usize = 513;
 
 /// Who wants more wants none.
 const LONGEST_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// The memory of a micro-VM for which none was asked for, in MiB.
-const MICROVM_MEMORY_MIB: u64 = 2048;
 
 /// What goes with a disk, wherever it goes: neither mounts, network nor ports.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -162,14 +158,14 @@ impl Carried {
     }
 
     /// Describes a sandbox as the archive does, as far as it may and nobody else does; returns what was not given.
-    pub(super) fn describe(&self, spec: &mut SandboxSpec, isolation: Isolation) -> Vec<Declined> {
+    pub(super) fn describe(&self, spec: &mut SandboxSpec, share: Share) -> Vec<Declined> {
         let mut declined = Vec::new();
         let default = Resources::default();
         let asked = self.resources;
         // It is a part of the memory, which is limited anyway.
         spec.shared_memory_mib = spec.shared_memory_mib.or(asked.shared_memory_mib);
         if let Some(asked) = asked.cpus {
-            let most = spec.cpus.unwrap_or_else(|| default_cpus(isolation));
+            let most = spec.cpus.unwrap_or(share.cpus);
             let is_given = spec.cpus.is_none() && asked <= most;
             match is_given {
                 true => spec.cpus = Some(asked),
@@ -178,10 +174,7 @@ impl Carried {
             }
         }
         if let Some(asked) = asked.memory_mib {
-            let most = spec.memory_mib.unwrap_or(match isolation {
-                Isolation::Microvm => MICROVM_MEMORY_MIB,
-                _ => default_memory_mib(),
-            });
+            let most = spec.memory_mib.unwrap_or(share.memory_mib);
             let is_given = spec.memory_mib.is_none() && asked <= most;
             match is_given {
                 true => spec.memory_mib = Some(asked),
@@ -220,16 +213,6 @@ impl Carried {
         spec.user = spec.user.take().or_else(|| self.user.clone());
         declined
     }
-}
-
-/// The processors of a sandbox for which none were asked for.
-fn default_cpus(isolation: Isolation) -> f64 {
-    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let host = u32::try_from(host).unwrap_or(u32::MAX);
-    f64::from(match isolation {
-        Isolation::Microvm => (host / 2).clamp(1, 2),
-        _ => host,
-    })
 }
 
 /// What an archive has asked for and was not given.

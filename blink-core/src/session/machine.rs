@@ -14,7 +14,6 @@ use super::{Session, State, idle, watch};
 use crate::command::Defaults;
 use crate::engine::{Engine, engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::isolation::Isolation;
 use crate::sandbox::{Place, Sandbox, SandboxBuilder};
 
 /// How long a machine that takes no links may take to end: its agent ends with its last link, or is killed.
@@ -24,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 impl Session {
     /// Whether other processes have links of their own to its machine.
     pub(super) fn is_shared(&self) -> bool {
-        self.core.isolation == Isolation::Namespace
+        engines::capabilities(self.core.isolation).shares_machines
     }
 
     /// The sandbox that it runs in; it is taken up or started where this process has none. Whoever asks changes the session.
@@ -222,12 +221,11 @@ impl Session {
         // One that another process has left running, or has not ended.
         if runs {
             let engine = self.core.blink.engine(self.core.isolation).await?;
-            // In a namespace, what programs have written is on the disk.
-            if !self.is_shared() {
+            if !engines::capabilities(self.core.isolation).writes_through {
                 self.settle_and_end(state, &*engine).await?;
             }
             engine.discard(folder).await?;
-        } else if engines::is_recorded(folder) {
+        } else if engines::is_kept(folder) {
             // It has ended with an earlier process, and its engine keeps the disk for it.
             let engine = self.core.blink.engine(self.core.isolation).await;
             let discarded = match engine {

@@ -307,9 +307,10 @@ impl Blink {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(&row.name)),
             Err(error) => return Err(error),
         };
-        let gate = match row.isolation {
-            Isolation::Namespace => Gate::try_pass(folder.path()),
-            Isolation::Microvm => Gate::try_have(folder.path()),
+        let is_shared = engines::capabilities(row.isolation).shares_machines;
+        let gate = match is_shared {
+            true => Gate::try_pass(folder.path()),
+            false => Gate::try_have(folder.path()),
         };
         let _gate = match gate {
             Ok(Some(gate)) => gate,
@@ -319,8 +320,8 @@ impl Blink {
             }
             Err(error) => return Err(Error::io("the session cannot be locked", &error)),
         };
-        // A micro-VM has one link, its owner's.
-        if row.isolation == Isolation::Microvm && !lease::all_users(folder.path()).is_empty() {
+        // The machine has one link, its owner's.
+        if !is_shared && !lease::all_users(folder.path()).is_empty() {
             return Ok(None);
         }
         let core = Core::new(self, folder, row)?;
@@ -354,7 +355,7 @@ fn missing(name: &str) -> Error {
 impl Core {
     fn new(blink: &Blink, folder: SandboxFolder, row: SessionRow) -> Result<Arc<Core>> {
         let isolation = row.isolation;
-        let ends = isolation == Isolation::Namespace && !row.options.spec.is_warm();
+        let ends = engines::capabilities(isolation).shares_machines && !row.options.spec.is_warm();
         let lease = Lease::take(folder.clone(), ends)
             .map_err(|error| Error::io("who uses the session cannot be written down", &error))?;
         Ok(Arc::new(Core {

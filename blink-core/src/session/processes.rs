@@ -96,13 +96,13 @@ impl Blink {
                 return Err(not_running(name));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if row.isolation == Isolation::Microvm {
+            if !engines::capabilities(row.isolation).shares_machines {
                 return self.take_processes(&row, left).await;
             }
             let visited = match self.home().open_sandbox(&row.id, Lifetime::Session) {
                 Ok(held) => {
                     watch::let_go_on_if_left(&folder);
-                    match engines::visit(&folder, row.isolation) {
+                    match engines::visit(&folder) {
                         Some(Ok(io)) => reach(io, &row, held, left).await,
                         Some(Err(error)) => Err(error),
                         None => Err(not_running(name)),

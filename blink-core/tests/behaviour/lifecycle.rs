@@ -284,10 +284,17 @@ async fn a_detached_sandbox_outlives_its_process() {
         (5, "one\ntwo\n")
     );
 
-    // Left and taken up again, in one process.
+    // Left and taken up again, in one process, as if an earlier release had made it.
     drop(sandbox);
+    let folder = &blink.folders()[0];
+    let earlier = match Engine::chosen() {
+        Engine::Namespace => "machine.json",
+        Engine::Microvm => "microvm.json",
+    };
+    std::fs::rename(folder.join("record.json"), folder.join(earlier)).unwrap();
     let sandbox = ok(blink.open(id)).await;
-    let agent = host_pid(&blink.folders()[0]);
+    std::fs::rename(folder.join(earlier), folder.join("record.json")).unwrap();
+    let agent = host_pid(folder);
     ok(sandbox.exec(Command::new("true"))).await;
     ok(sandbox.remove()).await;
     assert!(!is_alive(agent));

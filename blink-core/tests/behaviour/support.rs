@@ -454,11 +454,11 @@ pub(crate) fn host_pid(folder: &Path) -> i32 {
 }
 
 fn find_host_pid(folder: &Path) -> Option<i32> {
-    let (record, holder) = match Engine::chosen() {
-        Engine::Namespace => ("machine.json", "agent"),
-        Engine::Microvm => ("microvm.json", "process"),
+    let holder = match Engine::chosen() {
+        Engine::Namespace => "agent",
+        Engine::Microvm => "process",
     };
-    let record = std::fs::read(folder.join(record)).ok()?;
+    let record = std::fs::read(folder.join("record.json")).ok()?;
     let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
     i32::try_from(record[holder]["pid"].as_i64()?).ok()
 }

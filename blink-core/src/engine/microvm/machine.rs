@@ -16,6 +16,7 @@ use super::filter::Filter;
 use super::record::Record;
 use super::runtime::{self, Runtime};
 use super::{archive, console, failure, link};
+use crate::engine::kind::Left as _;
 use crate::engine::tree::Tree;
 use crate::engine::{Consistency, Machine, MachineSpec, given_up};
 use crate::error::{Error, ErrorKind, Result};

@@ -5,7 +5,7 @@
 
 mod archive;
 mod console;
-pub(crate) mod derived;
+mod derived;
 mod disk;
 mod failure;
 mod filter;
@@ -28,20 +28,73 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use serde_json::Value;
 
+use super::hypervisor;
+use super::kind::{Capabilities, Kind, Left, Share};
+use super::record as engine_record;
 use super::{About, Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
 use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
+use crate::isolation::Isolation;
 use disk::Disk;
 use import::MicrovmArchive;
 use machine::MicrovmMachine;
-pub(crate) use record::Record;
+use record::Record;
 use runtime::Runtime;
 
 /// How long BoxLite waits for a machine to be ready, whatever time a boot is given.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What there is to know of the engine before it is opened.
+pub(crate) struct Microvm;
+
+#[async_trait]
+impl Kind for Microvm {
+    fn isolation(&self) -> Isolation {
+        Isolation::Microvm
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            isolates: true,
+            ..Capabilities::default()
+        }
+    }
+
+    fn default_share(&self) -> Share {
+        Share {
+            cpus: options::default_cpus().into(),
+            memory_mib: options::DEFAULT_MEMORY_MIB,
+        }
+    }
+
+    async fn probe(&self, home: &Home) -> Result<std::result::Result<(), String>> {
+        let home = home.path().to_owned();
+        on_thread(move || Ok(hypervisor::usable(&home))).await
+    }
+
+    fn unavailable(&self) -> String {
+        "micro-VMs cannot run here; to accept namespaces, which share the host's kernel, give --isolation auto, or set \
+         BLINK_ISOLATION=auto ('blink doctor' says why)"
+            .into()
+    }
+
+    async fn open(&self, home: &Home) -> Result<Arc<dyn Engine>> {
+        Ok(Arc::new(MicrovmEngine::open(home).await?))
+    }
+
+    fn left(&self, _folder: &Path, record: Value) -> Option<Box<dyn Left>> {
+        let record: Record = serde_json::from_value(record).ok()?;
+        Some(Box::new(record))
+    }
+
+    fn prune(&self, home: &Path) -> std::io::Result<u64> {
+        derived::prune(home)
+    }
+}
 
 /// The engine, opened once.
 pub(crate) struct MicrovmEngine {
@@ -256,7 +309,7 @@ impl Engine for MicrovmEngine {
         if let Some(record) = Record::read(folder) {
             record.kill();
             self.runtime.remove(&record.machine).await?;
-            record::remove(folder);
+            engine_record::remove(folder);
         }
         Ok(())
     }

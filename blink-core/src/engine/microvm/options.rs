@@ -21,7 +21,7 @@ const AGENT_FOLDER: &str = "/.blink";
 const DEFAULT_CPUS: u8 = 2;
 
 /// Memory of a machine that does not say. It is the host's only once it is used.
-const DEFAULT_MEMORY_MIB: u64 = 2048;
+pub(super) const DEFAULT_MEMORY_MIB: u64 = 2048;
 
 /// What the machine's own kernel and the engine's agent need beside the sandbox's programs.
 const MACHINE_MEMORY_MIB: u64 = 128;
@@ -188,9 +188,17 @@ fn entrypoint(spec: &MachineSpec, secret: &str) -> Vec<String> {
     words
 }
 
-fn cpus(resources: &Resources) -> u8 {
+fn host_cpus() -> u8 {
     let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let most = u8::try_from(host).unwrap_or(u8::MAX);
+    u8::try_from(host).unwrap_or(u8::MAX)
+}
+
+/// The processors of a machine for which none were asked for.
+pub(super) fn default_cpus() -> u8 {
+    DEFAULT_CPUS.min((host_cpus() / 2).max(1))
+}
+
+fn cpus(resources: &Resources) -> u8 {
     match resources.cpus {
         // The number is above 0 and was checked; more than the host has are the host's.
         #[expect(
@@ -198,8 +206,8 @@ fn cpus(resources: &Resources) -> u8 {
             clippy::cast_sign_loss,
             reason = "a cast of a float to an integer ends at the integer's borders"
         )]
-        Some(cpus) => (cpus.ceil() as u8).clamp(1, most),
-        None => DEFAULT_CPUS.min((most / 2).max(1)),
+        Some(cpus) => (cpus.ceil() as u8).clamp(1, host_cpus()),
+        None => default_cpus(),
     }
 }
 

@@ -109,7 +109,7 @@ impl Drop for ControlGroup {
 const DEFAULT_MEMORY_SHARE: u64 = 2;
 
 /// The memory in MiB of a sandbox for which nothing else was said.
-pub(crate) fn default_memory_mib() -> u64 {
+pub(super) fn default_memory_mib() -> u64 {
     host_memory_mib() / DEFAULT_MEMORY_SHARE
 }
 

@@ -19,9 +19,9 @@ use super::cgroup::{self, ControlGroup};
 use super::disk::Upper;
 use super::machine::{CONSOLE, NamespaceMachine, Record, SOCKET};
 use super::ranges::Range;
-use super::{Tools, disk, machine, userns};
+use super::{Tools, disk, userns};
 use crate::child::{self, LaunchError};
-use crate::engine::MachineSpec;
+use crate::engine::{MachineSpec, record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::home::new_id;
@@ -325,8 +325,9 @@ fn agent_limits(spec: &MachineSpec, grouped: bool) -> Vec<String> {
 
 /// Removes what a boot has left in a sandbox's folder, so that it can boot again.
 pub(super) fn tidy(folder: &Path) {
+    record::remove(folder);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if let Some(SOCKET | CONSOLE | machine::RECORD) = entry.file_name().to_str() {
+        if let Some(SOCKET | CONSOLE) = entry.file_name().to_str() {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -15,13 +15,13 @@ use super::cgroup::{ControlGroup, Frozen};
 use super::disk;
 use crate::child::Launched;
 use crate::engine::tree::{Paused, Tree};
-use crate::engine::{Consistency, Machine};
+use crate::engine::{Consistency, Machine, record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
+use crate::isolation::Isolation;
 use crate::link::LinkIo;
-use crate::{lock, private};
+use crate::lock;
 
-pub(super) const RECORD: &str = "machine.json";
 pub(super) const CONSOLE: &str = "console.log";
 pub(super) const SOCKET: &str = "agent.sock";
 
@@ -67,11 +67,11 @@ impl Record {
     }
 
     pub(crate) fn write(&self, folder: &Path) -> std::io::Result<()> {
-        private::write_file(&folder.join(RECORD), serde_json::to_vec(self)?)
+        record::write(folder, Isolation::Namespace, self)
     }
 
     pub(crate) fn read(folder: &Path) -> Option<Record> {
-        serde_json::from_slice(&fs::read(folder.join(RECORD)).ok()?).ok()
+        record::read_as(folder, Isolation::Namespace)
     }
 
     /// Whether it may end yet with the process that boots it.

@@ -11,7 +11,7 @@ mod archive;
 mod cgroup;
 mod disk;
 mod launch;
-mod leftovers;
+mod left;
 mod links;
 mod machine;
 mod ranges;
@@ -22,22 +22,62 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use blink_archive::Marks;
+use serde_json::Value;
 
 use super::host_root::{self, HostRoot};
+use super::kind::{Capabilities, Kind, Left, Share};
 use super::{About, Archive, Engine, Machine, MachineSpec, PackLayer, RootForm, Target};
 use crate::blocking::on_thread;
 use crate::child::Launcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
+use crate::isolation::Isolation;
 use crate::private;
 use crate::spec::Network;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use archive::fuzzing as archive_fuzzing;
-pub(crate) use leftovers::Leftovers;
+use left::LeftMachine;
 use ranges::Span;
 pub(crate) use userns::id_base;
+
+/// What there is to know of the engine before it is opened.
+pub(crate) struct Namespace;
+
+#[async_trait]
+impl Kind for Namespace {
+    fn isolation(&self) -> Isolation {
+        Isolation::Namespace
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            shares_machines: true,
+            // The disk is a folder of the host's.
+            writes_through: true,
+            shares_network: true,
+            isolates: true,
+        }
+    }
+
+    fn default_share(&self) -> Share {
+        let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Share {
+            cpus: f64::from(u32::try_from(host).unwrap_or(u32::MAX)),
+            memory_mib: cgroup::default_memory_mib(),
+        }
+    }
+
+    async fn open(&self, home: &Home) -> Result<Arc<dyn Engine>> {
+        Ok(Arc::new(NamespaceEngine::open(home)?))
+    }
+
+    fn left(&self, folder: &Path, record: Value) -> Option<Box<dyn Left>> {
+        let record = serde_json::from_value(record).ok()?;
+        Some(Box::new(LeftMachine::new(folder, record)))
+    }
+}
 
 /// The engine, opened once.
 pub(crate) struct NamespaceEngine {
@@ -229,7 +269,9 @@ impl Engine for NamespaceEngine {
     }
 
     async fn discard(&self, folder: &Path) -> Result<()> {
-        Leftovers.end(folder).await;
+        if let Some(record) = machine::Record::read(folder) {
+            LeftMachine::new(folder, record).end().await;
+        }
         launch::tidy(folder);
         Ok(())
     }
@@ -266,8 +308,6 @@ impl Archive for NamespaceArchive {
         .await
     }
 }
-
-pub(crate) use cgroup::default_memory_mib;
 
 /// Whether this process may make control groups for its sandboxes.
 pub(crate) fn has_control_groups() -> bool {
