@@ -1,10 +1,10 @@
 //! The way in.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use blink_archive::Limits;
 use once_cell::sync::OnceCell;
@@ -12,19 +12,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::blocking::on_thread;
 use crate::child::{self, Launcher};
-use crate::command::{Command, Defaults};
-use crate::engine::Engine;
+use crate::disk::Disks;
 use crate::engine::engines::{self, Engines};
-use crate::error::{Error, ErrorKind, Result};
-use crate::home::{self, Home, Lifetime, SandboxFolder};
+use crate::engine::{Engine, Machine};
+use crate::error::{Error, Result};
+use crate::home::{Home, Lifetime};
 use crate::image::{
     DEFAULT_IMAGE_LIMIT_BYTES, IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions,
 };
 use crate::isolation::{Isolation, IsolationChoice};
-use crate::output::Output;
-use crate::publish::{self, Bound};
-use crate::sandbox::{Sandbox, SandboxBuilder, SandboxInfo};
-use crate::session::{self, Registry};
 use crate::settings::Settings;
 use crate::spec::DEFAULT_BOOT_TIMEOUT;
 
@@ -48,6 +44,10 @@ pub struct Blink {
     shared: Arc<Shared>,
 }
 
+/// The sessions that are open in this process, by their ids: however often one is opened, it is one. What they are, only their
+/// own module knows.
+pub(crate) type OpenSessions = HashMap<String, Weak<dyn Any + Send + Sync>>;
+
 struct Shared {
     home: Home,
     isolation: IsolationChoice,
@@ -56,11 +56,8 @@ struct Shared {
     boot_timeout: Duration,
     engines: Engines,
     images: OnceCell<Arc<ImageStore>>,
-    registry: OnceCell<Arc<Mutex<Registry>>>,
-    /// The sessions that are open, by their ids: however often one is opened, it is one.
-    sessions: Mutex<HashMap<String, Weak<session::Core>>>,
-    /// What opening the registry has freed, until somebody is told.
-    freed_bytes: AtomicU64,
+    disks: Disks,
+    sessions: Mutex<OpenSessions>,
     pull: PullOptions,
     image_limit_bytes: u64,
     /// Boots, which come to their end, or are undone, whoever waits for them. Closed from the beginning, which ends nothing:
@@ -139,14 +136,13 @@ impl BlinkBuilder {
         registry.launcher = Some(Launcher::in_home(home.path()));
         let shared = Shared {
             engines: Engines::new(home.clone()),
+            disks: Disks::of(&home),
             home,
             isolation_is_asked: self.isolation.is_some(),
             isolation: self.isolation.or(settings.isolation).unwrap_or_default(),
             boot_timeout: settings.boot_timeout.unwrap_or(DEFAULT_BOOT_TIMEOUT),
             images: OnceCell::new(),
-            registry: OnceCell::new(),
             sessions: Mutex::default(),
-            freed_bytes: AtomicU64::new(0),
             pull: PullOptions::default()
                 .with_policy(policy)
                 .with_registry(registry),
@@ -168,23 +164,6 @@ impl Blink {
         BlinkBuilder::default()
     }
 
-    /// Runs one command in a sandbox of its own, which is gone afterwards.
-    ///
-    /// # Errors
-    /// Those of [`SandboxBuilder::create`] and [`Sandbox::exec`].
-    pub async fn run(&self, command: Command) -> Result<Output> {
-        let sandbox = self.sandbox().create().await?;
-        let result = sandbox.exec(command).await;
-        let removed = sandbox.remove().await;
-        let output = result?;
-        removed.map(|()| output)
-    }
-
-    /// Describes a sandbox to make.
-    pub fn sandbox(&self) -> SandboxBuilder {
-        SandboxBuilder::new(self.clone())
-    }
-
     /// Waits until all sandboxes that are being made are made, and nothing is left of those that were given up while they
     /// were. What a program does before it ends, if it gives some up.
     ///
@@ -203,38 +182,17 @@ impl Blink {
         self.shared.boots.wait().await;
     }
 
+    /// Takes over the machine in a folder, if it runs.
+    pub(crate) async fn adopt(
+        &self,
+        folder: &Path,
+    ) -> Result<Option<(Box<dyn Machine>, Isolation)>> {
+        self.shared.engines.adopt(folder, folder).await
+    }
+
     /// Boots in a task of its own.
     pub(crate) fn spawn_boot(&self, boot: impl Future<Output = ()> + Send + 'static) {
         self.shared.boots.spawn(boot);
-    }
-
-    /// The ids of the sandboxes that were made detached and not removed.
-    pub fn sandboxes(&self) -> Vec<String> {
-        self.shared.home.detached()
-    }
-
-    /// Details of a detached sandbox, whoever has it.
-    ///
-    /// # Errors
-    /// `NotFound` if there is none.
-    pub fn sandbox_info(&self, id: &str) -> Result<SandboxInfo> {
-        let home = &self.shared.home;
-        let found = home.detached().into_iter().find(|known| known == id);
-        let folder = found.map(|id| home.sandboxes().join(id));
-        let made = folder
-            .as_ref()
-            .and_then(|folder| std::fs::metadata(folder).ok());
-        let (Some(folder), Some(made)) = (folder, made) else {
-            return Err(home::missing(id));
-        };
-        // Its boot is not over, or was broken off.
-        let isolation = engines::isolation_of(&folder).ok_or_else(|| home::missing(id))?;
-        Ok(SandboxInfo {
-            id: id.to_owned(),
-            isolation,
-            running: engines::is_alive(&folder),
-            created_at: made.created().or(made.modified()).unwrap_or(UNIX_EPOCH),
-        })
     }
 
     /// The folder where everything is kept.
@@ -245,49 +203,6 @@ impl Blink {
     /// The isolation of sandboxes that do not ask for one.
     pub fn default_isolation(&self) -> IsolationChoice {
         self.shared.isolation
-    }
-
-    /// Takes up a detached sandbox that an earlier process has made.
-    ///
-    /// Its programs run as before; the environment, folder and user that it was made with no longer apply to new ones.
-    /// Its ports are published again; where any port of the host was asked for, it may be another than before.
-    ///
-    /// # Errors
-    /// `NotFound`; `Busy` while another process has it, or a port to publish; `SandboxDied` if it has ended.
-    pub async fn open(&self, id: &str) -> Result<Sandbox> {
-        let folder = self.take_folder(id).await?;
-        let Some((machine, isolation)) = self
-            .shared
-            .engines
-            .adopt(folder.path(), folder.path())
-            .await?
-        else {
-            folder.remove()?;
-            let message = format!("the sandbox {id} has ended, and was removed");
-            return Err(Error::new(ErrorKind::SandboxDied, message));
-        };
-        let ports = publish::recorded(folder.path());
-        let mut sandbox =
-            Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
-        let ports = Bound::bind(&ports?)?;
-        sandbox
-            .connect(std::time::Instant::now(), DEFAULT_BOOT_TIMEOUT)
-            .await?;
-        sandbox.publish(ports)?;
-        Ok(sandbox)
-    }
-
-    /// The folder of a detached sandbox. A start of another process looks at each for a moment, which is waited for.
-    async fn take_folder(&self, id: &str) -> Result<SandboxFolder> {
-        const TRIES: u32 = 50;
-        const PAUSE: Duration = Duration::from_millis(10);
-        for _ in 0..TRIES {
-            match self.shared.home.open_sandbox(id, Lifetime::Detached) {
-                Err(error) if error.kind() == ErrorKind::Busy => tokio::time::sleep(PAUSE).await,
-                other => return other,
-            }
-        }
-        self.shared.home.open_sandbox(id, Lifetime::Detached)
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -316,36 +231,13 @@ impl Blink {
         self.shared.engines.open(isolation).await
     }
 
-    /// The list of sessions; it may take a moment to open it.
-    pub(crate) fn registry(&self) -> Result<Arc<Mutex<Registry>>> {
-        let open = || {
-            let registry = Arc::new(Mutex::new(Registry::open(self.shared.home.path())?));
-            // What processes that are gone were making. What cannot be told stays.
-            match self.layers().prune(&registry) {
-                Ok(freed_bytes) => {
-                    let counted = &self.shared.freed_bytes;
-                    counted.fetch_add(freed_bytes, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "layers that nobody needs are collected later")
-                }
-            }
-            Ok::<_, Error>(registry)
-        };
-        self.shared.registry.get_or_try_init(open).cloned()
+    /// The disks of sessions.
+    pub(crate) fn disks(&self) -> &Disks {
+        &self.shared.disks
     }
 
-    /// The registry, where it was opened already.
-    pub(crate) fn opened_registry(&self) -> Option<Arc<Mutex<Registry>>> {
-        self.shared.registry.get().cloned()
-    }
-
-    /// The bytes that opening the registry has freed, told once.
-    pub(crate) fn take_freed_bytes(&self) -> u64 {
-        self.shared.freed_bytes.swap(0, Ordering::Relaxed)
-    }
-
-    pub(crate) fn open_sessions(&self) -> &Mutex<HashMap<String, Weak<session::Core>>> {
+    /// What has this locked opens sessions, and nobody else does meanwhile.
+    pub(crate) fn open_sessions(&self) -> &Mutex<OpenSessions> {
         &self.shared.sessions
     }
 
@@ -391,7 +283,7 @@ impl Blink {
                 }
                 continue;
             }
-            if folder.lifetime() == Lifetime::Session && self.is_session(folder.id()).await {
+            if folder.lifetime() == Lifetime::Session && self.has_session(folder.id()).await {
                 continue;
             }
             engines::end(folder.path()).await;
@@ -404,5 +296,15 @@ impl Blink {
             }
         }
         Ok(())
+    }
+
+    /// Whether the registry knows a session of this id. If it cannot tell, it may.
+    async fn has_session(&self, id: &str) -> bool {
+        let id = id.to_owned();
+        let row = self
+            .disks()
+            .with_registry(move |registry| registry.session_by_id(&id))
+            .await;
+        !matches!(row, Ok(None))
     }
 }

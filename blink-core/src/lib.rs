@@ -27,6 +27,7 @@ mod child;
 mod command;
 mod connection;
 mod destination;
+mod disk;
 mod doctor;
 mod engine;
 mod error;

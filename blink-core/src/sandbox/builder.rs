@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::Sandbox;
+use super::handle::Sandbox;
 use crate::blink::Blink;
 use crate::engine::{self, Engine, Machine, MachineSpec, engines};
 use crate::error::{Error, ErrorKind, Result};

@@ -2,16 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-use tokio::sync::MutexGuard;
+use std::sync::Arc;
 
 use super::carried::Carried;
-use super::change::Others;
 use super::checkpoint::CheckpointOptions;
-use super::layers::Making;
-use super::registry::SessionRow;
-use super::{Session, State};
-use crate::blink::Blink;
+use super::handle::Session;
+use super::turn::{Others, Turn};
+use crate::disk::{Draft, SessionRow};
 use crate::engine::About;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transfer::{Tell, TransferProgress, tell_nobody};
@@ -46,7 +43,7 @@ impl ExportOptions {
         mut self,
         progress: impl Fn(TransferProgress) + Send + Sync + 'static,
     ) -> ExportOptions {
-        self.progress = Some(std::sync::Arc::new(progress));
+        self.progress = Some(Arc::new(progress));
         self
     }
 
@@ -63,7 +60,8 @@ pub(super) struct Held {
     pub(super) beneath: Vec<PathBuf>,
     /// The image beneath these, in the engine's form; `None` is the host's own programs.
     pub(super) rootfs: Option<PathBuf>,
-    pub(super) making: Making,
+    /// What was made for it, which goes with the last of these.
+    pub(super) draft: Arc<Draft>,
 }
 
 impl Session {
@@ -94,11 +92,7 @@ impl Session {
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
         let engine = self.core.blink.engine(held.session.isolation).await?;
         let about = Carried::of(&held.session.options).to_json();
-        let (blink, archive, tell) = (
-            self.core.blink.clone(),
-            archive.as_ref().to_owned(),
-            options.tell(),
-        );
+        let (archive, tell) = (archive.as_ref().to_owned(), options.tell());
         // In a task: where the caller gives up, what is read must stay until it was read.
         let exporting = tokio::spawn(async move {
             let about = About {
@@ -106,11 +100,9 @@ impl Session {
                 tell: &tell,
             };
             let (disk, beneath) = (&held.disk, &held.beneath);
-            let exported = engine
+            engine
                 .export(disk, beneath, held.rootfs.as_deref(), &archive, about)
-                .await;
-            held.let_go(&blink).await;
-            exported
+                .await
         });
         exporting
             .await
@@ -119,67 +111,44 @@ impl Session {
 
     /// The disk as it is now, or was at a checkpoint. The session goes on meanwhile.
     pub(super) async fn hold_still(&self, checkpoint: Option<&str>) -> Result<Held> {
-        let held = self.hold_disk(checkpoint).await;
-        if held.is_err() {
-            // What was made for it.
-            self.core.blink.collect_layers().await;
-        }
-        held
-    }
-
-    async fn hold_disk(&self, checkpoint: Option<&str>) -> Result<Held> {
-        let (mut state, _changing) = self
-            .changing("has been beginning an export of it", Others::Stay)
-            .await?;
-        let engine = self.core.blink.engine(state.row.isolation).await?;
-        let rootfs = self.rootfs(&state.row, &*engine).await?;
-        let making = self.core.blink.layers().making()?;
-        let chain = match checkpoint {
-            Some(checkpoint) => self.existing(&state.row, checkpoint).await?.1,
-            None => self.keep_to_export(&mut state, &making).await?,
+        let what = "has been beginning an export of it";
+        let mut turn = self.turn(what, Others::Stay).await?;
+        let rootfs = turn.rootfs(&*turn.engine().await?).await?;
+        let (chain, draft) = match checkpoint {
+            Some(name) => {
+                let draft = turn.draft().await?;
+                (turn.core.existing(turn.row(), name).await?.1, draft)
+            }
+            None => turn.keep_to_export().await?,
         };
-        let layers = self.core.blink.layers();
-        let mut folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
+        let mut folders = self.core.disks().folders(&chain);
         Ok(Held {
-            session: state.row.clone(),
+            session: turn.row().clone(),
             disk: folders.pop().unwrap_or_default(),
             beneath: folders,
             rootfs,
-            making,
+            draft: Arc::new(draft),
         })
-    }
-
-    async fn keep_to_export(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        making: &Making,
-    ) -> Result<Vec<String>> {
-        let kept = self
-            .keep(state, making, None, CheckpointOptions::default())
-            .await?;
-        // A head that is new is the session's from now on; a copy goes when it was exported.
-        if let Some(head) = kept.head {
-            let (session, id) = (state.row.clone(), head.id().to_owned());
-            let to = id.clone();
-            self.change(
-                state,
-                Some(making),
-                move || head.make(),
-                move |registry, made| {
-                    let new = [kept.new, vec![made]].concat();
-                    registry.set_session_head(&session, &new, &to)
-                },
-            )
-            .await?;
-            state.row.head = id;
-        }
-        Ok(kept.chain)
     }
 }
 
-impl Held {
-    pub(super) async fn let_go(self, blink: &Blink) {
-        drop(self);
-        blink.collect_layers().await;
+impl Turn {
+    /// A chain of layers, and what keeps it there.
+    async fn keep_to_export(&mut self) -> Result<(Vec<String>, Draft)> {
+        let mut draft = self.draft().await?;
+        let kept = self
+            .keep(&mut draft, None, CheckpointOptions::default())
+            .await?;
+        // A head that is new is the session's from now on; a copy goes when it was exported.
+        let Some(head) = kept.head else {
+            return Ok((kept.chain, draft));
+        };
+        let reading = self.draft().await?;
+        let session = self.row().clone();
+        self.commit(draft, move |registry, made| {
+            registry.set_session_head(&session, made, &head)
+        })
+        .await?;
+        Ok((kept.chain, reading))
     }
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::carried::{Carried, Declined};
-use super::options::SessionOptions;
-use super::registry::{LayerRow, SessionRow, session_taken};
-use super::{DEFAULT_PATIENCE, Session, name};
+use super::core::DEFAULT_PATIENCE;
+use super::handle::Session;
+use super::list::new_session_folder;
+use super::name;
 use crate::blink::Blink;
+use crate::blocking::on_thread;
+use crate::disk::{Draft, SessionOptions, SessionRow, session_taken};
 use crate::engine::kind::Share;
 use crate::engine::{Archive, Target, engines};
 use crate::error::{Error, ErrorKind, Result};
@@ -44,8 +47,27 @@ struct Origin {
     declined: Vec<Declined>,
 }
 
+impl Blink {
+    /// Describes a session to open, or to make if there is none of that name.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(blink: blink_core::Blink) -> blink_core::Result<()> {
+    /// use blink_core::Command;
+    /// let session = blink.session("notebook").image("host").open().await?;
+    /// session.exec(Command::shell("echo 1 >> /var/blink/memory/runs")).await?;
+    /// session.checkpoint("begun").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn session(&self, name: impl Into<String>) -> SessionBuilder {
+        SessionBuilder::new(self.clone(), name.into())
+    }
+}
+
 impl SessionBuilder {
-    pub(super) fn new(blink: Blink, name: String) -> SessionBuilder {
+    fn new(blink: Blink, name: String) -> SessionBuilder {
         SessionBuilder {
             sandbox: blink.sandbox(),
             blink,
@@ -350,15 +372,13 @@ impl SessionBuilder {
             image,
             ..
         } = self.sandbox.prepare_with(origin.digest.as_deref()).await?;
-        let folder = self.blink.new_session_folder()?;
+        let folder = new_session_folder(&self.blink)?;
         let claimed = self.blink.claim_image(image.as_ref(), &folder).await;
         let made = async {
             claimed?;
-            let layers = self.blink.layers();
-            let making = layers.making()?;
-            let head = layers.new_layer(&making)?;
+            let mut draft = Draft::begin(self.blink.disks(), engine.clone())?;
+            let (head, disk) = draft.layer(None)?;
             if let Some(archive) = origin.archive {
-                let disk = layers.folder(&head);
                 let rootfs = self
                     .sandbox
                     .rootfs(&*engine, image.as_ref(), &folder)
@@ -388,22 +408,14 @@ impl SessionBuilder {
                     digest: image.as_ref().map(|image| image.digest.clone()),
                     config: image.map(|image| image.config).unwrap_or_default(),
                 },
-                head: head.clone(),
+                head,
                 checkpoint: None,
                 forked_from: None,
                 created_at: SystemTime::now(),
             };
             let written = row.clone();
-            let layer = LayerRow {
-                id: head,
-                parent: None,
-            };
-            self.blink
-                .with_registry(move |registry| {
-                    // Also where the caller gives up meanwhile.
-                    let _until_then = making;
-                    registry.add_session(&written, &[layer])
-                })
+            // Also where the caller gives up meanwhile.
+            on_thread(move || draft.write(|registry, made| registry.add_session(&written, made)))
                 .await?;
             Ok(row)
         };
@@ -414,7 +426,6 @@ impl SessionBuilder {
             }
             Err(error) => {
                 folder.remove_or_later();
-                self.blink.collect_layers().await;
                 Err(error)
             }
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::options::SessionOptions;
+use crate::disk::SessionOptions;
 use crate::engine::kind::Share;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{HOST_IMAGE, Resources, SandboxSpec};

@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::change::Others;
-use super::head::{self, NewHead};
-use super::registry::{CheckpointRow, LayerRow, SessionRow};
-use super::{Session, State, name, registry};
+use super::core::{Core, missing};
+use super::handle::Session;
+use super::list::new_session_folder;
+use super::name;
+use super::turn::{Others, Turn};
+use crate::blink::Blink;
 use crate::blocking::on_thread;
+use crate::disk::{CheckpointRow, Draft, SessionRow, checkpoint_taken};
 use crate::engine::{Consistency, Engine, engines};
 use crate::error::{Error, ErrorKind, Result, during};
 use crate::json;
 use serde::Serialize;
-use tokio::sync::MutexGuard;
 
 /// A named state of a session's disk, which never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,10 +93,29 @@ pub(super) struct Kept {
     /// Its layer, and all beneath it before it.
     pub(super) chain: Vec<String>,
     consistency: Consistency,
-    /// Layers that are not written down yet.
-    pub(super) new: Vec<LayerRow>,
     /// The session's own new head, where the old one is the state that is kept.
-    pub(super) head: Option<NewHead>,
+    pub(super) head: Option<String>,
+}
+
+impl Blink {
+    /// Where a session comes from, and the tree of its checkpoints, whoever has it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn session_lineage(&self, name: &str) -> Result<Lineage> {
+        let wanted = name.to_owned();
+        let found = self
+            .disks()
+            .with_registry(move |registry| {
+                let Some(row) = registry.session(&wanted)? else {
+                    return Ok(None);
+                };
+                let checkpoints = registry.checkpoints(&row.id)?;
+                Ok(Some(Lineage::of(row, checkpoints)))
+            })
+            .await?;
+        found.ok_or_else(|| missing(name))
+    }
 }
 
 impl Session {
@@ -120,62 +141,32 @@ impl Session {
         during("checkpoint_with", self, async {
             let name = name.into();
             name::check("checkpoint", &name)?;
-            let (mut state, _changing) = self
-                .changing("has been making a checkpoint of it", Others::Stay)
-                .await?;
-            let made = self.make_checkpoint(&mut state, name, options).await;
-            if made.is_err() {
-                // What was made for it.
-                self.core.blink.collect_layers().await;
-            }
-            made
+            let what = "has been making a checkpoint of it";
+            let mut turn = self.turn(what, Others::Stay).await?;
+            let mut draft = turn.draft().await?;
+            let kept = turn.keep(&mut draft, Some(&name), options).await?;
+            let layer = kept.chain.last().cloned().unwrap_or_default();
+            let (session, disks) = (turn.row().clone(), self.core.disks().clone());
+            let mut row = CheckpointRow {
+                layer,
+                name,
+                parent: session.checkpoint.clone(),
+                consistency: kept.consistency.name().to_owned(),
+                size_bytes: 0,
+                created_at: SystemTime::now(),
+            };
+            row.size_bytes = {
+                let layer = row.layer.clone();
+                on_thread(move || Ok(disks.usage(&layer))).await?
+            };
+            let written = row.clone();
+            turn.commit(draft, move |registry, made| {
+                registry.add_checkpoint(&session, &written, made, kept.head.as_deref())
+            })
+            .await?;
+            Ok(row.public())
         })
         .await
-    }
-
-    async fn make_checkpoint(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        name: String,
-        options: CheckpointOptions,
-    ) -> Result<Checkpoint> {
-        let layers = self.core.blink.layers();
-        let making = layers.making()?;
-        let kept = self.keep(state, &making, Some(&name), options).await?;
-        let layer = kept.chain.last().cloned().unwrap_or_default();
-        let session = state.row.clone();
-        let measured = layers.clone();
-        let mut row = CheckpointRow {
-            layer: layer.clone(),
-            name,
-            parent: session.checkpoint.clone(),
-            consistency: kept.consistency.name().to_owned(),
-            size_bytes: 0,
-            created_at: SystemTime::now(),
-        };
-        let (new, heads) = (kept.new, kept.head);
-        let (head, row) = self
-            .change(
-                state,
-                Some(&making),
-                move || {
-                    row.size_bytes = measured.usage(&layer);
-                    Ok((row, head::make(heads)?))
-                },
-                move |registry, (row, made)| {
-                    let head = made.first().map(|head| head.id.clone());
-                    let new = [new, made].concat();
-                    registry.add_checkpoint(&session, &row, &new, head.as_deref())?;
-                    Ok((head, row))
-                },
-            )
-            .await?;
-        drop(making);
-        state.row.checkpoint = Some(row.name.clone());
-        if let Some(head) = head {
-            state.row.head = head;
-        }
-        Ok(row.public())
     }
 
     /// Its checkpoints, in the order in which they were made.
@@ -183,16 +174,7 @@ impl Session {
     /// # Errors
     /// `Corrupt` if the list of sessions is damaged.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        during("checkpoints", self, async {
-            let id = self.id().to_owned();
-            let rows = self
-                .core
-                .blink
-                .with_registry(move |registry| registry.checkpoints(&id))
-                .await?;
-            Ok(rows.into_iter().map(CheckpointRow::public).collect())
-        })
-        .await
+        during("checkpoints", self, async { self.core.checkpoints().await }).await
     }
 
     /// Where it comes from, and the tree of its checkpoints.
@@ -200,8 +182,7 @@ impl Session {
     /// # Errors
     /// As for [`checkpoints`](Session::checkpoints).
     pub async fn lineage(&self) -> Result<Lineage> {
-        let mut state = self.core.state.lock().await;
-        self.reread(&mut state).await?;
+        let state = self.core.reread().await?;
         let checkpoints = self.checkpoints().await?;
         Ok(Lineage {
             forked_from: state.row.forked_from.clone(),
@@ -217,16 +198,10 @@ impl Session {
     /// `NotFound`; `Busy` while other processes use it, with all of them; otherwise as for [`start`](Session::start).
     pub async fn restore(&self, name: &str) -> Result<()> {
         during("restore", self, async {
-            let (mut state, _changing) = self
-                .changing("has been restoring it", Others::LeaveWhatRuns)
-                .await?;
-            let put_back = self.put_back(&mut state, name).await;
-            if put_back.is_err() {
-                // What was made for it.
-                self.core.blink.collect_layers().await;
-            }
-            let was_running = put_back?;
-            if was_running && let Err(error) = self.running(&mut state).await {
+            let what = "has been restoring it";
+            let mut turn = self.turn(what, Others::LeaveWhatRuns).await?;
+            let was_running = turn.put_back(name).await?;
+            if was_running && let Err(error) = turn.running().await {
                 // Its disk is what was asked for, and the next call starts it, or says the same.
                 tracing::warn!(session = self.id(), %error, "the restored session did not start");
             }
@@ -235,60 +210,18 @@ impl Session {
         .await
     }
 
-    /// Says whether its machine ran.
-    async fn put_back(&self, state: &mut MutexGuard<'_, State>, name: &str) -> Result<bool> {
-        let making = self.core.blink.layers().making()?;
-        let (checkpoint, chain) = self.existing(&state.row, name).await?;
-        let engine = self.core.blink.engine(state.row.isolation).await?;
-        let base = self.base(&*engine, &making, chain, Vec::new()).await?;
-        let head = self.new_head(&engine, &making, &base.chain)?;
-        let id = head.id().to_owned();
-        let (mut new, mut heads) = (base.new, vec![head]);
-        if self.may_run(state) {
-            // What can fail fails before the machine goes.
-            let head = std::mem::take(&mut heads);
-            new.extend(on_thread(move || head::make(head)).await?);
-        }
-        let was_running = self.halt(state).await?;
-        let (session, name, head) = (state.row.clone(), checkpoint.name.clone(), id.clone());
-        self.change_and_remove(
-            state,
-            Some(making),
-            move || head::make(heads),
-            move |registry, made| {
-                new.extend(made);
-                registry.restore(&session, &name, &new, &head)
-            },
-        )
-        .await?;
-        state.row.head = id;
-        state.row.checkpoint = Some(checkpoint.name);
-        Ok(was_running)
-    }
-
     /// Forgets a checkpoint. What others need of it stays until they are gone.
     ///
     /// # Errors
     /// `NotFound`.
     pub async fn remove_checkpoint(&self, name: &str) -> Result<()> {
         during("remove_checkpoint", self, async {
-            let (mut state, _changing) = self
-                .changing("has been removing a checkpoint of it", Others::Stay)
-                .await?;
-            let (checkpoint, _) = self.existing(&state.row, name).await?;
-            let (id, gone) = (state.row.id.clone(), name.to_owned());
-            self.change_and_remove(
-                &mut state,
-                None,
-                || Ok(()),
-                move |registry, ()| registry.remove_checkpoint(&id, &gone),
-            )
-            .await?;
-            if state.row.checkpoint.as_deref() == Some(name) {
-                state.row.checkpoint = checkpoint.parent;
-            }
-
-            Ok(())
+            let what = "has been removing a checkpoint of it";
+            let mut turn = self.turn(what, Others::Stay).await?;
+            turn.core.existing(turn.row(), name).await?;
+            let (id, gone) = (turn.row().id.clone(), name.to_owned());
+            turn.write(move |registry| registry.remove_checkpoint(&id, &gone))
+                .await
         })
         .await
     }
@@ -312,24 +245,19 @@ impl Session {
     /// As for [`fork`](Session::fork); `NotFound`.
     pub async fn fork_from(&self, checkpoint: &str, name: impl Into<String>) -> Result<Session> {
         during("fork_from", self, async {
-            let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
-            let (_, chain) = self.existing(&state.row, checkpoint).await?;
+            let mut turn = self.turn("has been forking it", Others::Stay).await?;
+            let (_, chain) = turn.core.existing(turn.row(), checkpoint).await?;
             let kept = Kept {
                 chain,
                 consistency: Consistency::Stopped,
-                new: Vec::new(),
                 head: None,
             };
-            let origin = format!("{}@{checkpoint}", state.row.name);
-            let making = self.core.blink.layers().making()?;
-            let forks = self
-                .make_forks(&mut state, &making, kept, &origin, vec![name.into()])
-                .await;
-            drop(making);
-            if forks.is_err() {
-                self.core.blink.collect_layers().await;
-            }
-            forks?.pop().ok_or_else(none_made)
+            let origin = format!("{}@{checkpoint}", turn.row().name);
+            let draft = turn.draft().await?;
+            let mut forks = turn
+                .make_forks(draft, kept, &origin, vec![name.into()])
+                .await?;
+            forks.pop().ok_or_else(none_made)
         })
         .await
     }
@@ -350,105 +278,92 @@ impl Session {
             if names.is_empty() {
                 return Ok(Vec::new());
             }
-            let (mut state, _changing) = self.changing("has been forking it", Others::Stay).await?;
-            let forks = self.keep_and_fork(&mut state, names).await;
-            if forks.is_err() {
-                self.core.blink.collect_layers().await;
-            }
-            forks
+            let mut turn = self.turn("has been forking it", Others::Stay).await?;
+            let mut draft = turn.draft().await?;
+            let kept = turn
+                .keep(&mut draft, None, CheckpointOptions::default())
+                .await?;
+            let origin = turn.row().name.clone();
+            turn.make_forks(draft, kept, &origin, names).await
         })
         .await
     }
+}
 
-    async fn keep_and_fork(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        names: Vec<String>,
-    ) -> Result<Vec<Session>> {
-        let making = self.core.blink.layers().making()?;
-        let kept = self
-            .keep(state, &making, None, CheckpointOptions::default())
-            .await?;
-        let head = kept.head.as_ref().map(|head| head.id().to_owned());
-        let origin = state.row.name.clone();
-        let forks = self
-            .make_forks(state, &making, kept, &origin, names)
-            .await?;
-        if let Some(head) = head {
-            state.row.head = head;
+impl Turn {
+    /// Says whether its machine ran.
+    async fn put_back(&mut self, name: &str) -> Result<bool> {
+        let (checkpoint, chain) = self.core.existing(self.row(), name).await?;
+        let mut draft = self.draft().await?;
+        let base = draft.shortened(chain).await?;
+        let head = draft.head(&base)?;
+        if self.may_run() {
+            // What can fail fails before the machine goes.
+            draft = draft.make_heads().await?;
         }
-        Ok(forks)
+        let was_running = self.halt().await?;
+        let session = self.row().clone();
+        self.commit(draft, move |registry, made| {
+            registry.restore(&session, &checkpoint.name, made, &head)
+        })
+        .await?;
+        Ok(was_running)
     }
 
     /// Afterwards the machine runs and answers, or it has ended: one that nobody reaches and that writes on would change
     /// what was kept.
-    async fn settle_who_writes(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
+    async fn settle_who_writes(&mut self) -> Result<()> {
         // Asked, as its end may not have been heard of yet.
-        if let Some(sandbox) = &state.sandbox
+        if let Some(sandbox) = &self.state.sandbox
             && sandbox.ping().await.is_ok()
         {
             return Ok(());
         }
         let runs = engines::is_alive(self.core.folder.path());
         // Another process has started it, or an earlier one has left it so.
-        if runs && self.is_linked(state).await? {
+        if runs && self.is_linked().await? {
             return Ok(());
         }
-        if runs || state.sandbox.is_some() {
-            self.halt(state).await?;
+        if runs || self.state.sandbox.is_some() {
+            self.halt().await?;
         }
         Ok(())
     }
 
-    /// Makes a layer of the disk as it is now, for a checkpoint that is not there yet, if it is for one.
+    /// Keeps the disk as it is now, for a checkpoint that is not there yet, if it is for one.
     pub(super) async fn keep(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        making: &super::layers::Making,
+        &mut self,
+        draft: &mut Draft,
         checkpoint: Option<&str>,
         options: CheckpointOptions,
     ) -> Result<Kept> {
-        let layers = self.core.blink.layers();
-        let engine = self.core.blink.engine(state.row.isolation).await?;
-        let mut chain = self.chain_for(&state.row, checkpoint).await?;
-        self.settle_who_writes(state).await?;
-        let Some(sandbox) = state.alive() else {
-            self.settle(state, &engine, &chain).await?;
-            let base = self
-                .base(&*engine, making, chain.clone(), Vec::new())
-                .await?;
+        let mut chain = self.chain_for(checkpoint).await?;
+        self.settle_who_writes().await?;
+        let Some(sandbox) = self.state.alive() else {
+            self.settle(&chain).await?;
+            let base = draft.shortened(chain.clone()).await?;
             return Ok(Kept {
                 chain,
                 consistency: Consistency::Stopped,
-                new: base.new,
-                head: Some(self.new_head(&engine, making, &base.chain)?),
+                head: Some(draft.head(&base)?),
             });
         };
-        let new = layers.new_layer(making)?;
-        let consistency = sandbox
-            .snapshot(&layers.folder(&new), options.require_frozen)
-            .await?;
         chain.pop();
-        let parent = chain.last().cloned();
-        chain.push(new.clone());
-        self.settle(state, &engine, &chain).await?;
+        let (layer, folder) = draft.layer(chain.last().map(String::as_str))?;
+        let consistency = sandbox.snapshot(&folder, options.require_frozen).await?;
+        chain.push(layer);
+        self.settle(&chain).await?;
         Ok(Kept {
             chain,
             consistency,
-            new: vec![LayerRow { id: new, parent }],
             head: None,
         })
     }
 
     /// Makes the uppermost of a chain of disks ready to become a layer.
-    async fn settle(
-        &self,
-        state: &State,
-        engine: &Arc<dyn Engine>,
-        chain: &[String],
-    ) -> Result<()> {
-        let layers = self.core.blink.layers();
-        let mut folders: Vec<_> = chain.iter().map(|id| layers.folder(id)).collect();
+    async fn settle(&self, chain: &[String]) -> Result<()> {
+        let engine = self.engine().await?;
+        let mut folders = self.core.disks().folders(chain);
         let Some(disk) = folders.pop() else {
             return Ok(());
         };
@@ -456,17 +371,13 @@ impl Session {
         if engine.is_settled(&disk)? {
             return Ok(());
         }
-        let rootfs = self.rootfs(&state.row, &**engine).await?;
+        let rootfs = self.rootfs(&*engine).await?;
         engine.settle(&disk, &folders, rootfs.as_deref()).await
     }
 
     /// The image that it was made of, in the engine's form; `None` for the host's own programs.
-    pub(super) async fn rootfs(
-        &self,
-        session: &SessionRow,
-        engine: &dyn Engine,
-    ) -> Result<Option<PathBuf>> {
-        let (blink, options) = (&self.core.blink, &session.options);
+    pub(super) async fn rootfs(&self, engine: &dyn Engine) -> Result<Option<PathBuf>> {
+        let (blink, options) = (&self.core.blink, &self.row().options);
         let (name, digest) = (options.spec.image(), options.digest.as_deref());
         let Some(image) = blink.stored_image(name, digest).await? else {
             return Ok(None);
@@ -477,19 +388,15 @@ impl Session {
     }
 
     /// Its head and all beneath it, if it has no such checkpoint yet.
-    async fn chain_for(
-        &self,
-        session: &SessionRow,
-        checkpoint: Option<&str>,
-    ) -> Result<Vec<String>> {
-        let (session, checkpoint) = (session.clone(), checkpoint.map(str::to_owned));
+    async fn chain_for(&self, checkpoint: Option<&str>) -> Result<Vec<String>> {
+        let (session, checkpoint) = (self.row().clone(), checkpoint.map(str::to_owned));
         self.core
-            .blink
+            .disks()
             .look_up(move |registry| {
                 if let Some(name) = checkpoint
                     && registry.checkpoint(&session.id, &name)?.is_some()
                 {
-                    return Err(registry::checkpoint_taken(&session.name, &name));
+                    return Err(checkpoint_taken(&session.name, &name));
                 }
                 registry.chain(&session.head)
             })
@@ -497,53 +404,41 @@ impl Session {
     }
 
     async fn make_forks(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        making: &super::layers::Making,
+        &mut self,
+        mut draft: Draft,
         kept: Kept,
         origin: &str,
         names: Vec<String>,
     ) -> Result<Vec<Session>> {
-        let parent = state.row.clone();
-        let engine = self.core.blink.engine(parent.isolation).await?;
-        let base = self.base(&*engine, making, kept.chain, kept.new).await?;
-        let (mut rows, mut heads, mut folders) = (Vec::new(), Vec::new(), Vec::new());
+        for name in &names {
+            name::check("session", name)?;
+        }
+        let (blink, parent) = (self.core.blink.clone(), self.row().clone());
+        let base = draft.shortened(kept.chain).await?;
+        let (mut rows, mut folders) = (Vec::new(), Vec::new());
         let made = async {
-            for name in &names {
-                name::check("session", name)?;
-                folders.push(self.core.blink.new_session_folder()?);
+            for _ in &names {
+                folders.push(new_session_folder(&blink)?);
             }
             let image = parent.options.spec.image();
             let digest = parent.options.digest.as_deref();
-            self.core
-                .blink
-                .claim_stored_image(image, digest, &folders)
-                .await?;
+            blink.claim_stored_image(image, digest, &folders).await?;
             for (name, folder) in names.into_iter().zip(&folders) {
-                let head = self.new_head(&engine, making, &base.chain)?;
                 rows.push(SessionRow {
                     id: folder.id().to_owned(),
                     name,
-                    head: head.id().to_owned(),
+                    head: draft.head(&base)?,
                     checkpoint: None,
                     forked_from: Some(origin.to_owned()),
                     created_at: SystemTime::now(),
                     ..parent.clone()
                 });
-                heads.push(head);
             }
-            let own = kept.head.as_ref().map(|head| head.id().to_owned());
-            heads.extend(kept.head);
             let (written, id) = (rows.clone(), parent.id.clone());
-            self.change(
-                state,
-                Some(making),
-                move || head::make(heads),
-                move |registry, made| {
-                    let head = own.as_deref().map(|head| (id.as_str(), head));
-                    registry.add_sessions(&written, &[base.new, made].concat(), head)
-                },
-            )
+            self.commit(draft, move |registry, made| {
+                let head = kept.head.as_deref().map(|head| (id.as_str(), head));
+                registry.add_sessions(&written, made, head)
+            })
             .await
         };
         if let Err(error) = made.await {
@@ -554,8 +449,19 @@ impl Session {
         }
         let forks = folders.into_iter().zip(rows);
         forks
-            .map(|(folder, row)| Session::made(&self.core.blink, folder, row))
+            .map(|(folder, row)| Session::made(&blink, folder, row))
             .collect()
+    }
+}
+
+impl Core {
+    async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        let id = self.folder.id().to_owned();
+        let rows = self
+            .disks()
+            .with_registry(move |registry| registry.checkpoints(&id))
+            .await?;
+        Ok(rows.into_iter().map(CheckpointRow::public).collect())
     }
 
     /// A checkpoint, with its layer and all beneath it.
@@ -566,16 +472,13 @@ impl Session {
     ) -> Result<(CheckpointRow, Vec<String>)> {
         let (id, wanted) = (session.id.clone(), name.to_owned());
         let found = self
-            .core
-            .blink
+            .disks()
             .look_up(move |registry| {
-                let found = registry.checkpoint(&id, &wanted)?;
-                found
-                    .map(|row| {
-                        let chain = registry.chain(&row.layer)?;
-                        Ok((row, chain))
-                    })
-                    .transpose()
+                let Some(row) = registry.checkpoint(&id, &wanted)? else {
+                    return Ok(None);
+                };
+                let chain = registry.chain(&row.layer)?;
+                Ok(Some((row, chain)))
             })
             .await?;
         if let Some(found) = found {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::Core;
+use super::core::Core;
 use super::lease::Gate;
 use crate::sandbox::Sandbox;
 

@@ -4,83 +4,84 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{MutexGuard, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::options::SessionOptions;
+use super::core::{Core, LOOK_EVERY, State};
 use super::ports::Ports;
-use super::{Session, State, idle, watch};
+use super::turn::Turn;
+use super::{idle, watch};
 use crate::command::Defaults;
+use crate::disk::SessionOptions;
 use crate::engine::{Engine, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::{Place, Sandbox, SandboxBuilder};
 
 /// How long a machine that takes no links may take to end: its agent ends with its last link, or is killed.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-impl Session {
-    /// Whether other processes have links of their own to its machine.
-    pub(super) fn is_shared(&self) -> bool {
-        engines::capabilities(self.core.isolation).shares_machines
+impl Core {
+    /// Somebody uses it, which others may want to know before they stop it.
+    pub(super) fn use_now(&self, state: &mut State) {
+        state.used_at = Instant::now();
+        if state.row.options.spec.idle_stop.is_some() {
+            self.lease.touch();
+        }
     }
+}
 
+impl Turn {
     /// The sandbox that it runs in; it is taken up or started where this process has none. Whoever asks changes the session.
-    pub(super) async fn running(&self, state: &mut MutexGuard<'_, State>) -> Result<Arc<Sandbox>> {
-        if let Some(sandbox) = state.alive() {
+    pub(super) async fn running(&mut self) -> Result<Arc<Sandbox>> {
+        if let Some(sandbox) = self.state.alive() {
             return Ok(sandbox.clone());
         }
-        self.drop_dead(state).await;
-        let (disk, layers) = self.disk(&state.row.head).await?;
-        let engine = self.core.blink.engine(self.core.isolation).await?;
-        if let Some(sandbox) = self.linked(state, &*engine, &disk).await? {
-            return Ok(self.hold(state, sandbox));
+        self.drop_dead().await;
+        let (disk, layers) = self.disk().await?;
+        let engine = self.engine().await?;
+        if let Some(sandbox) = self.linked(&*engine, &disk).await? {
+            return Ok(self.hold(sandbox));
         }
         engine.discard(self.core.folder.path()).await?;
-        let sandbox = self.boot(state, disk, layers).await?;
-        Ok(self.hold(state, sandbox))
+        let sandbox = self.boot(disk, layers).await?;
+        Ok(self.hold(sandbox))
     }
 
     /// Links to the machine, where one runs; says whether one does. Whoever asks changes the session.
-    pub(super) async fn is_linked(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
-        self.drop_dead(state).await;
-        let (disk, _) = self.disk(&state.row.head).await?;
-        let engine = self.core.blink.engine(self.core.isolation).await?;
-        let linked = self.linked(state, &*engine, &disk).await?;
+    pub(super) async fn is_linked(&mut self) -> Result<bool> {
+        self.drop_dead().await;
+        let (disk, _) = self.disk().await?;
+        let engine = self.engine().await?;
+        let linked = self.linked(&*engine, &disk).await?;
         let is_there = linked.is_some();
         if let Some(sandbox) = linked {
-            self.hold(state, sandbox);
+            self.hold(sandbox);
         }
         Ok(is_there)
     }
 
-    async fn drop_dead(&self, state: &mut MutexGuard<'_, State>) {
-        let Some(dead) = state.sandbox.take() else {
+    async fn drop_dead(&mut self) {
+        let Some(dead) = self.state.sandbox.take() else {
             return;
         };
         tracing::info!(
-            session = self.id(),
+            session = self.core.folder.id(),
             "its machine, or the link to it, has ended"
         );
         // Others may have links that work.
-        if !self.is_shared() || self.core.lease.others().is_empty() {
+        if !self.core.is_shared || self.core.lease.others().is_empty() {
             dead.end("the machine has ended").await;
         }
     }
 
     /// A link to the machine that runs, where one does.
-    async fn linked(
-        &self,
-        state: &State,
-        engine: &dyn Engine,
-        disk: &Path,
-    ) -> Result<Option<Sandbox>> {
-        let (row, folder) = (&state.row, self.core.folder.path());
-        if !self.is_shared() && !row.options.spec.is_warm() {
+    async fn linked(&self, engine: &dyn Engine, disk: &Path) -> Result<Option<Sandbox>> {
+        let (row, folder) = (self.row(), self.core.folder.path());
+        if !self.core.is_shared && !row.options.spec.is_warm() {
             return Ok(None);
         }
-        if self.is_shared() {
+        if self.core.is_shared {
             // Nobody else changes the session: whoever has stopped it is gone.
             watch::let_go_on(folder);
         }
@@ -90,7 +91,7 @@ impl Session {
         let defaults = row.options.spec.defaults(&row.options.config);
         let own = self.core.folder.clone();
         let sandbox = Sandbox::assemble(own, machine.into(), row.isolation, defaults).adopted();
-        let ports = self.ports(&row.options.spec.publish, false).await?;
+        let ports = self.core.ports(&row.options.spec.publish, false).await?;
         let reached = match &ports {
             Ports::Own(ports, _) => sandbox.reached(ports).await,
             Ports::Elsewhere(ports) => sandbox.reached_beside(ports.clone()).await,
@@ -101,9 +102,9 @@ impl Session {
                 Ok(Some(sandbox.used_by(self.core.lease.clone())))
             }
             Err(error) if error.kind() == ErrorKind::Busy => Err(error),
-            Err(error) if self.is_shared() && !self.ends().await => Err(error),
+            Err(error) if self.core.is_shared && !self.ends().await => Err(error),
             Err(error) => {
-                tracing::info!(session = self.id(), %error, "its machine does not answer");
+                tracing::info!(session = self.core.folder.id(), %error, "its machine does not answer");
                 Ok(None)
             }
         }
@@ -126,12 +127,12 @@ impl Session {
     }
 
     /// Boots a machine. Where nobody waits for it any more, it is undone; until then, nobody else changes the session.
-    async fn boot(&self, state: &State, disk: PathBuf, layers: Vec<PathBuf>) -> Result<Sandbox> {
-        let row = &state.row;
+    async fn boot(&self, disk: PathBuf, layers: Vec<PathBuf>) -> Result<Sandbox> {
+        let row = self.row();
         let mut described = self.described(&row.options).isolation(row.isolation.into());
         let asked = std::mem::take(&mut described.spec.publish);
         let mut parts = described.prepare_without_image().await?;
-        let mut ports = self.ports(&asked, true).await?;
+        let mut ports = self.core.ports(&asked, true).await?;
         if let Ports::Own(own, _) = &ports {
             described.spec.publish.clone_from(own);
             parts.ports = described.bind(row.isolation)?;
@@ -146,12 +147,12 @@ impl Session {
             disk,
             layers,
             outlives: row.options.spec.is_warm(),
-            shared: self.is_shared(),
+            shared: self.core.is_shared,
         };
         let (taker, taken) = oneshot::channel();
         let given_up = CancellationToken::new();
         let _giving_up = given_up.clone().drop_guard();
-        let (changing, id) = (state.changing.upgrade(), self.id().to_owned());
+        let (changing, id) = (self.changing.clone(), self.core.folder.id().to_owned());
         let booting = async move {
             let booted = described.boot(parts, place, given_up).await;
             if let Ok(sandbox) = &booted {
@@ -176,25 +177,17 @@ impl Session {
         Ok(sandbox.used_by(self.core.lease.clone()))
     }
 
-    fn hold(&self, state: &mut MutexGuard<'_, State>, sandbox: Sandbox) -> Arc<Sandbox> {
+    fn hold(&mut self, sandbox: Sandbox) -> Arc<Sandbox> {
         let sandbox = Arc::new(sandbox);
-        state.sandbox = Some(sandbox.clone());
-        self.use_now(state);
-        if let Some(after) = state.row.options.spec.idle_stop {
+        self.state.sandbox = Some(sandbox.clone());
+        self.core.clone().use_now(&mut self.state);
+        if let Some(after) = self.state.row.options.spec.idle_stop {
             idle::watch(&self.core, &sandbox, after);
         }
-        if self.is_shared() {
+        if self.core.is_shared {
             watch::start(self.core.folder.path(), &sandbox);
         }
         sandbox
-    }
-
-    /// Somebody uses it, which others may want to know before they stop it.
-    pub(super) fn use_now(&self, state: &mut MutexGuard<'_, State>) {
-        state.used_at = Instant::now();
-        if state.row.options.spec.idle_stop.is_some() {
-            self.core.lease.touch();
-        }
     }
 
     fn described(&self, options: &SessionOptions) -> SandboxBuilder {
@@ -202,51 +195,51 @@ impl Session {
     }
 
     /// Whether there may be a machine to end.
-    pub(super) fn may_run(&self, state: &State) -> bool {
-        state.sandbox.is_some() || engines::is_alive(self.core.folder.path())
+    pub(super) fn may_run(&self) -> bool {
+        self.state.sandbox.is_some() || engines::is_alive(self.core.folder.path())
     }
 
     /// Ends the machine; says whether there was one. Whoever asks changes the session.
-    pub(super) async fn halt(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+    pub(super) async fn halt(&mut self) -> Result<bool> {
         let folder = self.core.folder.path();
         let runs = engines::is_alive(folder);
-        if let Some(sandbox) = state.sandbox.take() {
+        if let Some(sandbox) = self.state.sandbox.take() {
             let was_running = runs || sandbox.death().is_none();
             sandbox.settle().await;
             sandbox.end("the session was stopped").await;
-            let engine = self.core.blink.engine(self.core.isolation).await?;
+            let engine = self.engine().await?;
             engine.discard(folder).await?;
             return Ok(was_running);
         }
         // One that another process has left running, or has not ended.
         if runs {
-            let engine = self.core.blink.engine(self.core.isolation).await?;
-            if !engines::capabilities(self.core.isolation).writes_through {
-                self.settle_and_end(state, &*engine).await?;
+            let engine = self.engine().await?;
+            if !engines::capabilities(self.row().isolation).writes_through {
+                self.settle_and_end(&*engine).await?;
             }
             engine.discard(folder).await?;
         } else if engines::is_kept(folder) {
             // It has ended with an earlier process, and its engine keeps the disk for it.
-            let engine = self.core.blink.engine(self.core.isolation).await;
+            let engine = self.engine().await;
             let discarded = match engine {
                 Ok(engine) => engine.discard(folder).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = discarded {
-                tracing::debug!(session = self.id(), %error, "what is left of its machine goes later");
+                tracing::debug!(session = self.core.folder.id(), %error, "what is left of its machine goes later");
             }
         }
         Ok(runs)
     }
 
-    async fn settle_and_end(&self, state: &State, engine: &dyn Engine) -> Result<()> {
+    async fn settle_and_end(&self, engine: &dyn Engine) -> Result<()> {
         let folder = self.core.folder.clone();
-        let (disk, _) = self.disk(&state.row.head).await?;
+        let (disk, _) = self.disk().await?;
         let Some(machine) = engine.adopt(folder.path(), &disk).await? else {
             return Ok(());
         };
         let defaults = Defaults::default();
-        let sandbox = Sandbox::assemble(folder, machine.into(), self.core.isolation, defaults);
+        let sandbox = Sandbox::assemble(folder, machine.into(), self.row().isolation, defaults);
         if let Ok(sandbox) = sandbox.reached(&[]).await {
             sandbox.settle().await;
             sandbox.end("the session was stopped").await;
@@ -254,11 +247,10 @@ impl Session {
         Ok(())
     }
 
-    /// The folders of a head, and of the layers beneath it.
-    pub(super) async fn disk(&self, head: &str) -> Result<(PathBuf, Vec<PathBuf>)> {
-        let chain = self.chain(head).await?;
-        let layers = self.core.blink.layers();
-        let mut folders: Vec<PathBuf> = chain.iter().map(|id| layers.folder(id)).collect();
+    /// The folders of its head, and of the layers beneath it.
+    async fn disk(&self) -> Result<(PathBuf, Vec<PathBuf>)> {
+        let chain = self.core.disks().chain(&self.row().head).await?;
+        let mut folders = self.core.disks().folders(&chain);
         let disk = folders.pop().ok_or_else(|| {
             Error::new(
                 ErrorKind::Corrupt,

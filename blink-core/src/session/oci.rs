@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tokio::io::AsyncWriteExt;
 
-use super::archive::Held;
-use super::{ExportOptions, Session};
+use super::archive::{ExportOptions, Held};
+use super::handle::Session;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::on_thread;
@@ -57,7 +57,7 @@ impl Session {
         options: ExportOptions,
     ) -> Result<()> {
         let base = {
-            let state = self.there().await?;
+            let state = self.core.there().await?;
             let options = &state.row.options;
             if options.spec.image() == HOST_IMAGE {
                 return Err(Error::new(
@@ -85,9 +85,8 @@ impl Session {
         })
         .await?;
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
-        let written = self.write_layers(image, &held, &base, store, tell).await;
-        held.let_go(&self.core.blink).await;
-        let image = written?;
+        let image = self.write_layers(image, &held, &base, store, tell).await?;
+        drop(held);
         on_thread(move || image.finish()).await
     }
 
@@ -102,10 +101,10 @@ impl Session {
         let engine = self.core.blink.engine(held.session.isolation).await?;
         let (disk, beneath) = (&held.disk, &held.beneath);
         if let Some(pack) = engine.pack_layer(disk, beneath, held.rootfs.as_deref()) {
-            let (base, making) = (base.clone(), held.making.clone());
+            let (base, draft) = (base.clone(), held.draft.clone());
             return on_thread(move || {
                 // What is read must stay until it was read, also where the caller gives up.
-                let _until_then = making;
+                let _until_then = draft;
                 store.copy_layers(&base, &mut image, &tell)?;
                 let mut layer = image.layer(&tell)?;
                 pack(&mut layer)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Session;
+use super::core::{Core, LOOK_EVERY};
 use crate::error::{Error, Result};
 use crate::file_lock::{self, FileLock, Share};
 use crate::publish::{self, Bound, PublishedPort};
@@ -13,7 +13,6 @@ const LOCK: &str = "ports.lock";
 
 /// Who has published for a machine that has ended lets go of it when it hears of that.
 const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The right to publish a session's ports.
 #[derive(Debug)]
@@ -60,13 +59,13 @@ impl Ports {
     }
 }
 
-impl Session {
+impl Core {
     /// Who publishes what was asked for: those of a machine that boots are not taken yet, but for a moment.
     pub(super) async fn ports(&self, asked: &[PublishedPort], boots: bool) -> Result<Ports> {
-        if asked.is_empty() || !self.is_shared() {
+        if asked.is_empty() || !self.is_shared {
             return Ok(Ports::Own(asked.to_vec(), None));
         }
-        let folder = self.core.folder.path();
+        let folder = self.folder.path();
         let begun = Instant::now();
         loop {
             if let Some(publisher) = Publisher::try_be(folder)? {

@@ -7,9 +7,11 @@ use blink_wire::{Attach, Peeked, ProcessId, Request, Response, Signal};
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-use super::registry::SessionRow;
-use super::{CLAIM_EVERY, DEFAULT_PATIENCE, Session, lease, missing, watch};
+use super::core::{DEFAULT_PATIENCE, LOOK_EVERY, missing};
+use super::handle::Session;
+use super::{lease, watch};
 use crate::blink::Blink;
+use crate::disk::SessionRow;
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
@@ -88,6 +90,7 @@ impl Blink {
         loop {
             let wanted = name.to_owned();
             let row = self
+                .disks()
                 .with_registry(move |registry| registry.session(&wanted))
                 .await?
                 .ok_or_else(|| missing(name))?;
@@ -116,7 +119,7 @@ impl Blink {
                 Err(error) => Err(error),
             };
             match visited {
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(CLAIM_EVERY).await,
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
                 visited => return visited,
             }
         }

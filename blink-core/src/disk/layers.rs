@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use blink_archive::{disk_usage, disk_usage_of_few};
@@ -16,7 +16,7 @@ use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
 use crate::file_lock::{FileLock, NotLocked, PATIENCE, Share};
-use crate::home::{Home, new_id};
+use crate::home::Home;
 use crate::usage;
 use crate::{lock, private};
 
@@ -30,10 +30,10 @@ pub(crate) struct Layers {
     folder: PathBuf,
 }
 
-/// While this or one of its clones lives, no process removes layers: some are not written down yet, or are read.
-#[derive(Debug, Clone)]
+/// While this lives, no process removes layers: some are not written down yet, or are read.
+#[derive(Debug)]
 pub(crate) struct Making {
-    _lock: Arc<FileLock>,
+    _lock: FileLock,
 }
 
 /// While this lives, no process makes or reads layers.
@@ -72,20 +72,11 @@ impl Layers {
     pub(crate) fn making(&self) -> Result<Making> {
         let lock = FileLock::take(self.open()?, Share::Shared, PATIENCE)
             .map_err(|error| error.into_error(self.what()))?;
-        Ok(Making {
-            _lock: Arc::new(lock),
-        })
+        Ok(Making { _lock: lock })
     }
 
-    /// A folder for a new layer.
-    pub(crate) fn new_layer(&self, making: &Making) -> Result<String> {
-        let id = new_id()?;
-        self.make(&id, making)?;
-        Ok(id)
-    }
-
-    /// As [`new_layer`](Layers::new_layer), for one that has its id already.
-    pub(crate) fn make(&self, id: &str, _making: &Making) -> Result<()> {
+    /// Makes the folder of a new layer; nobody may remove layers meanwhile.
+    pub(crate) fn make(&self, id: &str) -> Result<()> {
         fault::before(Step::LayerMake)
             .and_then(|()| private::make_folder(&self.folder(id)))
             .and_then(|()| fault::before(Step::LayerMade))
@@ -99,6 +90,9 @@ impl Layers {
 
     /// Removes what changes have freed; not while others make or read layers, after whom its turn comes again.
     pub(crate) fn remove_forgotten(&self, registry: &Mutex<Registry>) -> Result<()> {
+        if !lock(registry).has_forgotten() {
+            return Ok(());
+        }
         let Some(alone) = self.lock_alone()? else {
             return Ok(());
         };

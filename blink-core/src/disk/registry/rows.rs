@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::disk::options::SessionOptions;
 use crate::isolation::Isolation;
-use crate::session::options::SessionOptions;
 
 /// A session, as it is written down.
 #[derive(Debug, Clone)]

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-pub(super) use self::failure::{checkpoint_taken, session_taken};
+pub(crate) use self::failure::{checkpoint_taken, session_taken};
 use self::failure::{failed, failed_in, is_busy, is_full, is_key_taken, is_taken};
 use self::rows::{CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_session, seconds};
-pub(super) use self::rows::{CheckpointRow, LayerRow, SessionRow};
+pub(crate) use self::rows::{CheckpointRow, LayerRow, SessionRow};
 use super::ballast::Ballast;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{self, Step};
@@ -456,6 +456,10 @@ impl Registry {
             )?;
             statement.execute([]).map(drop)
         })
+    }
+
+    pub(crate) fn has_forgotten(&self) -> bool {
+        !self.forgotten.is_empty()
     }
 
     /// The layers that its changes have freed since this was last asked.
