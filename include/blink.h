@@ -43,7 +43,7 @@
  *
  *     blink                  blink_open(), blink_run(), blink_close(): where everything starts
  *     blink_sandbox          blink_sandbox_create(), _open(), _exec(), _spawn(), _files(), _remove()
- *     blink_session          blink_session_open(), _take(), _checkpoint(), _restore(), _fork(), _export(), blink_session_import()
+ *     blink_session          blink_session_open(), _take(), _sandbox(), _checkpoint(), _restore(), _fork(), _export(), blink_session_import()
  *     blink_command          blink_command_init(): what to run, with its input, environment and limits
  *     blink_output           what a program wrote, and how it ended
  *     blink_process          blink_process_read(), _write(), _wait(), _kill(), _fd(): a program that is running
@@ -51,7 +51,7 @@
  *     blink_files            blink_files_read(), _write(), _upload(), _download(), _list()
  *     blink_file_reader, blink_file_writer   large files, in parts
  *     blink_image_list       blink_image_pull(), blink_image_list_all(), blink_image_remove()
- *     blink_cancel           blink_cancel_new(), _now(), _fd(): cancels calls from other threads and from signal handlers
+ *     blink_cancel           blink_cancel_new(), _after(), _now(), _fd(): cancels calls, from other threads and signal handlers
  *     blink_report           blink_doctor(): which isolation works on this host, and why not
  *     blink_error            blink_error_message(), _status(), _errno(), _cause(), _holder(), _is_retryable()
  *     blink_strings, blink_bytes, blink_entries, blink_lineage, *_list   results that have several values
@@ -1190,7 +1190,7 @@ typedef struct blink_process_info {
    */
   size_t size;
   /**
-   * Names it: blink_sandbox_attach() and blink_session_attach() take it.
+   * Names it: blink_sandbox_attach() takes it.
    */
   uint64_t id;
   /**
@@ -1329,7 +1329,7 @@ typedef struct blink_session_info {
   size_t mounts_count;
   /**
    * Its ports that programs of the host reach, as they were asked for: port 0 of the host is any that is free each time
-   * that it runs, which blink_session_published_port() tells. NULL if there are none.
+   * that it runs, which blink_sandbox_published_port() tells. NULL if there are none.
    */
   const struct blink_port *ports;
   /**
@@ -1495,6 +1495,15 @@ void blink_bytes_free(struct blink_bytes *bytes);
 struct blink_cancel *blink_cancel_new(void);
 
 /**
+ * Makes something to cancel calls with that cancels by itself after a time, so that all calls that it is given to have to end by then.
+ * blink_cancel_now() cancels it earlier.
+ *
+ * @param timeout_ms  Milliseconds from now on; 0 cancels at once.
+ * @return Free with blink_cancel_free(). NULL only if memory is short.
+ */
+struct blink_cancel *blink_cancel_after(uint64_t timeout_ms);
+
+/**
  * Cancels all calls that it was given to, and all that it is given to later: they return BLINK_STATUS_CANCELLED soon.
  * Does not wait for them. A command that is cancelled is killed with everything that it has started; a change that has
  * begun, such as a checkpoint, is finished or undone behind the caller's back, never left half-way.
@@ -1514,7 +1523,8 @@ void blink_cancel_now(const struct blink_cancel *cancel);
  *     write(fd, &one, sizeof one);
  *
  * Calls that it is given to watch it with a descriptor of their own, and are BLINK_STATUS_RESOURCE_EXHAUSTED where there is none.
- * Writing never blocks, and the descriptor is readable once blink_cancel_now() was called or it was written to. Do not read from it.
+ * Writing never blocks, and the descriptor is readable once blink_cancel_now() was called, it was
+ * written to, or a call has ended because the time of blink_cancel_after() was over. Do not read from it.
  *
  * @param cancel  Borrowed. May be used from several threads at once.
  * @param fd      Set to the descriptor, which is there until the blink_cancel is freed, and not inherited by programs that are
@@ -1690,41 +1700,6 @@ blink_status blink_sandbox_connect_tcp(const struct blink_sandbox *sandbox,
  * @return As blink_sandbox_connect_tcp().
  */
 blink_status blink_sandbox_connect_unix(const struct blink_sandbox *sandbox,
-                                        const char *path,
-                                        const struct blink_cancel *cancel,
-                                        int32_t *fd,
-                                        struct blink_error **err);
-
-/**
- * Connects to a TCP port inside a session, as blink_sandbox_connect_tcp(). A session that does not run is started; when it is
- * stopped, the socket is at its end.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param host     "localhost", or an IP address of the session's.
- * @param port     The port.
- * @param cancel   Borrowed. NULL: it cannot be cancelled.
- * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_sandbox_connect_tcp(), and blink_session_start().
- */
-blink_status blink_session_connect_tcp(const struct blink_session *session,
-                                       const char *host,
-                                       uint16_t port,
-                                       const struct blink_cancel *cancel,
-                                       int32_t *fd,
-                                       struct blink_error **err);
-
-/**
- * Connects to a unix socket inside a session, as blink_session_connect_tcp().
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param path     The socket's path in the session, absolute.
- * @param cancel   Borrowed. NULL: it cannot be cancelled.
- * @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_connect_tcp().
- */
-blink_status blink_session_connect_unix(const struct blink_session *session,
                                         const char *path,
                                         const struct blink_cancel *cancel,
                                         int32_t *fd,
@@ -2557,7 +2532,7 @@ blink_status blink_output_check(const struct blink_output *output,
 void blink_output_free(struct blink_output *output);
 
 /**
- * Names a process for as long as its sandbox runs: blink_sandbox_attach() and blink_session_attach() take it.
+ * Names a process for as long as its sandbox runs: blink_sandbox_attach() takes it.
  *
  * @param process  Borrowed. May be used from several threads at once.
  * @return 0 for NULL or an invalid handle.
@@ -2641,6 +2616,20 @@ blink_status blink_process_fd(const struct blink_process *process,
                               int32_t stream,
                               int32_t *fd,
                               struct blink_error **err);
+
+/**
+ * A file descriptor to poll for a program's end: POLLIN says that blink_process_wait() returns without waiting, since the program has
+ * ended and its output was taken or discarded, or since its sandbox has ended. It stays ready. Do not read from it, and do not close
+ * it.
+ *
+ * @param process  Borrowed. May be used from several threads at once.
+ * @param fd       Set to the descriptor, which is there until the process is freed. -1 on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED if there are no more descriptors.
+ */
+blink_status blink_process_exit_fd(const struct blink_process *process,
+                                   int32_t *fd,
+                                   struct blink_error **err);
 
 /**
  * Throws away what a stream still holds, and all that is to come: the program is not held back by it. Reading it then finds
@@ -3078,7 +3067,7 @@ blink_status blink_sandbox_remove(const struct blink_sandbox *sandbox,
                                   struct blink_error **err);
 
 /**
- * Frees a sandbox's handle. The sandbox ends and is removed with it, unless it is detached.
+ * Frees a sandbox's handle. The sandbox ends and is removed with it, unless it is detached or a session's.
  *
  * @param sandbox  Taken. NULL does nothing. Calls that are under way on it end first.
  */
@@ -3155,6 +3144,14 @@ blink_status blink_session_prune(const struct blink *blink,
 const char *blink_session_id(const struct blink_session *session);
 
 /**
+ * The name that a session has now. Any process can change it: see blink_session_rename().
+ *
+ * @param session  Borrowed. May be used from several threads at once.
+ * @return There until the session is freed, also when the name changes. NULL for NULL or an invalid handle.
+ */
+const char *blink_session_name(const struct blink_session *session);
+
+/**
  * Whether opening a session has made it.
  *
  * @param session  Borrowed. May be used from several threads at once.
@@ -3199,119 +3196,22 @@ blink_status blink_session_stop(const struct blink_session *session,
                                 struct blink_error **err);
 
 /**
- * Runs a command in a session and waits for it, as blink_sandbox_exec().
+ * The sandbox that a session runs in, with its commands, processes, files, connections and ports. The session is started if it is
+ * not running; where it runs already, this costs next to nothing.
+ *
+ * The sandbox ends with blink_session_stop() and blink_session_restore(): its calls fail with BLINK_STATUS_SANDBOX_DIED then, and
+ * this function returns the next one. A session whose sandbox is held is not idle.
  *
  * @param session  Borrowed. May be used from several threads at once.
- * @param command  Borrowed.
- * @param cancel   Borrowed. NULL: it cannot be cancelled. A cancelled command is killed with all that it has started.
- * @param out      Set on success; free with blink_output_free(). NULL on failure.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. The session may run afterwards.
+ * @param out      Set on success; free with blink_sandbox_free(), which leaves the session as it is. NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_sandbox_exec(); NOT_FOUND once the session was removed.
+ * @return As blink_session_open(); NOT_FOUND once the session was removed.
  */
-blink_status blink_session_exec(const struct blink_session *session,
-                                const struct blink_command *command,
-                                const struct blink_cancel *cancel,
-                                struct blink_output **out,
-                                struct blink_error **err);
-
-/**
- * Starts a command in a session, as blink_sandbox_spawn(). Its number stays its own, also in later processes.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param command  Borrowed.
- * @param cancel   Borrowed. NULL: it cannot be cancelled. It cancels the start only.
- * @param out      Set on success; free with blink_process_free(). NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_exec().
- */
-blink_status blink_session_spawn(const struct blink_session *session,
-                                 const struct blink_command *command,
-                                 const struct blink_cancel *cancel,
-                                 struct blink_process **out,
-                                 struct blink_error **err);
-
-/**
- * Attaches to a process of a session, as blink_sandbox_attach().
- *
- * @param session        Borrowed. May be used from several threads at once.
- * @param id             As blink_process_id() gave it.
- * @param stdout_offset  Where its standard output goes on; 0 for the oldest of its last MiB.
- * @param stderr_offset  As stdout_offset, for its standard error.
- * @param cancel         Borrowed. NULL: it cannot be cancelled.
- * @param out            Set on success; free with blink_process_free(). NULL on failure.
- * @param err            May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); NOT_FOUND if it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
- */
-blink_status blink_session_attach(const struct blink_session *session,
-                                  uint64_t id,
-                                  uint64_t stdout_offset,
-                                  uint64_t stderr_offset,
-                                  const struct blink_cancel *cancel,
-                                  struct blink_process **out,
-                                  struct blink_error **err);
-
-/**
- * Lists a session's spawned processes that were not released.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param out      Set on success; free with blink_process_list_free(). NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); SANDBOX_DIED.
- */
-blink_status blink_session_processes(const struct blink_session *session,
-                                     struct blink_process_list **out,
-                                     struct blink_error **err);
-
-/**
- * The files of a session, which is started if it is not running. They end with its machine: ask again after
- * blink_session_stop() and blink_session_restore().
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param out      Set on success; free with blink_files_free(). NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_start().
- */
-blink_status blink_session_files(const struct blink_session *session,
-                                 struct blink_files **out,
-                                 struct blink_error **err);
-
-/**
- * The host's port that leads into a session, which is started if it is not running.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param index    From 0, in the order in which the ports were asked for when it was made.
- * @param port     Set to the port; 0 on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the index is out of range; otherwise as blink_session_start().
- */
-blink_status blink_session_published_port(const struct blink_session *session,
-                                          size_t index,
-                                          uint16_t *port,
-                                          struct blink_error **err);
-
-/**
- * The version of a session's guest agent. The session is started if it is not running.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param out      Set on success to a list of one, its name and version; free with blink_strings_free(). NULL on failure.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_start().
- */
-blink_status blink_session_agent(const struct blink_session *session,
-                                 struct blink_strings **out,
-                                 struct blink_error **err);
-
-/**
- * Asks a session's agent for a sign of life. The session is started if it is not running.
- *
- * @param session  Borrowed. May be used from several threads at once.
- * @param cancel   Borrowed. NULL: it cannot be cancelled.
- * @param err      May be NULL. If set, free with blink_error_free().
- * @return As blink_session_start(); SANDBOX_DIED; CANCELLED.
- */
-blink_status blink_session_ping(const struct blink_session *session,
-                                const struct blink_cancel *cancel,
-                                struct blink_error **err);
+blink_status blink_session_sandbox(const struct blink_session *session,
+                                   const struct blink_cancel *cancel,
+                                   struct blink_sandbox **out,
+                                   struct blink_error **err);
 
 /**
  * Gives a session another name.
@@ -3557,7 +3457,7 @@ blink_status blink_processes_kill(const struct blink_processes *processes,
                                   struct blink_error **err);
 
 /**
- * Attaches to a process, as blink_session_attach(): whoever was attached to it is not any more.
+ * Attaches to a process, as blink_sandbox_attach(): whoever was attached to it is not any more.
  *
  * @param processes      Borrowed. May be used from several threads at once.
  * @param id             As blink_process_id() or a list gave it.

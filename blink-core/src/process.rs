@@ -109,7 +109,17 @@ impl Process {
     /// # Errors
     /// As for [`wait`](Process::wait).
     pub async fn exited(&self) -> Result<ExitStatus> {
-        Ok(ExitStatus::from_report(&self.stream.exit().await?))
+        self.exit().await
+    }
+
+    /// As [`exited`](Process::exited), for a task of its own: what is returned does not borrow this handle, but keeps it
+    /// attached.
+    ///
+    /// # Errors
+    /// As for [`wait`](Process::wait).
+    pub fn exit(&self) -> impl Future<Output = Result<ExitStatus>> + Send + use<> {
+        let stream = self.stream.clone();
+        async move { Ok(ExitStatus::from_report(&stream.exit().await?)) }
     }
 
     /// Waits until it has ended, capturing the output that was not taken out of this handle: all of it, with no limit.

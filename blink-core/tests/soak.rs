@@ -3,6 +3,9 @@
 //! `BLINK_SOAK_CYCLES` says how often; `make soak` has the whole number. `BLINK_TEST_ENGINE` names the engine, and
 //! `BLINK_SOAK_REPORT` a file to write the outcome to.
 
+#[path = "../../tests/common/inside.rs"]
+mod inside;
+use crate::inside::Inside as _;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};

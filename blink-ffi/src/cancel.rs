@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{Failure, call, quietly};
@@ -22,12 +24,15 @@ pub struct blink_cancel {
     descriptor: OnceLock<OwnedFd>,
     /// Cancelled once there is a descriptor, so that calls which are under way look at it as well.
     described: CancellationToken,
+    /// When it cancels by itself.
+    deadline: Option<Instant>,
     pid: u32,
 }
 
 impl blink_cancel {
-    fn new() -> blink_cancel {
+    fn new(deadline: Option<Instant>) -> blink_cancel {
         blink_cancel {
+            deadline,
             token: CancellationToken::new(),
             descriptor: OnceLock::new(),
             described: CancellationToken::new(),
@@ -50,14 +55,24 @@ impl blink_cancel {
 
     /// Waits until it is cancelled, or until nobody could say any more whether it was.
     async fn cancelled(&self) -> Failure {
+        let over = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+            self.cancel();
+        };
+        tokio::pin!(over);
         tokio::select! {
             biased;
             () = self.token.cancelled() => return Failure::cancelled(),
+            () = &mut over => return Failure::cancelled(),
             () = self.described.cancelled() => {}
         }
         tokio::select! {
             biased;
             () = self.token.cancelled() => Failure::cancelled(),
+            () = over => Failure::cancelled(),
             written = self.written() => match written {
                 Ok(()) => {
                     self.token.cancel();
@@ -135,7 +150,22 @@ impl blink_cancel {
 /// @return Free with blink_cancel_free(). NULL only if memory is short.
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_cancel_new() -> *mut blink_cancel {
-    quietly(std::ptr::null_mut(), || handle::give(blink_cancel::new()))
+    quietly(std::ptr::null_mut(), || {
+        handle::give(blink_cancel::new(None))
+    })
+}
+
+/// Makes something to cancel calls with that cancels by itself after a time, so that all calls that it is given to have to end by then.
+/// blink_cancel_now() cancels it earlier.
+///
+/// @param timeout_ms  Milliseconds from now on; 0 cancels at once.
+/// @return Free with blink_cancel_free(). NULL only if memory is short.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_cancel_after(timeout_ms: u64) -> *mut blink_cancel {
+    quietly(std::ptr::null_mut(), || {
+        let deadline = Instant::now().checked_add(Duration::from_millis(timeout_ms));
+        handle::give(blink_cancel::new(deadline))
+    })
 }
 
 /// Cancels all calls that it was given to, and all that it is given to later: they return BLINK_STATUS_CANCELLED soon.
@@ -162,7 +192,8 @@ pub extern "C" fn blink_cancel_now(cancel: *const blink_cancel) {
 ///     write(fd, &one, sizeof one);
 ///
 /// Calls that it is given to watch it with a descriptor of their own, and are BLINK_STATUS_RESOURCE_EXHAUSTED where there is none.
-/// Writing never blocks, and the descriptor is readable once blink_cancel_now() was called or it was written to. Do not read from it.
+/// Writing never blocks, and the descriptor is readable once blink_cancel_now() was called, it was
+/// written to, or a call has ended because the time of blink_cancel_after() was over. Do not read from it.
 ///
 /// @param cancel  Borrowed. May be used from several threads at once.
 /// @param fd      Set to the descriptor, which is there until the blink_cancel is freed, and not inherited by programs that are

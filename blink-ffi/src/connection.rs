@@ -11,7 +11,6 @@ use crate::core::Core;
 use crate::error::blink_error;
 use crate::handle;
 use crate::sandbox::blink_sandbox;
-use crate::session::blink_session;
 use crate::status::blink_status;
 
 /// Waits for a connection, and hands it over as a socket.
@@ -82,58 +81,5 @@ pub unsafe extern "C" fn blink_sandbox_connect_unix(
         let path = caller.words(path, "path")?;
         let connecting = held.sandbox.connect_unix(path);
         connect(caller, held.sandbox.core(), cancel, fd, connecting)
-    })
-}
-
-/// Connects to a TCP port inside a session, as blink_sandbox_connect_tcp(). A session that does not run is started; when it is
-/// stopped, the socket is at its end.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param host     "localhost", or an IP address of the session's.
-/// @param port     The port.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled.
-/// @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_sandbox_connect_tcp(), and blink_session_start().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_connect_tcp(
-    session: *const blink_session,
-    host: *const c_char,
-    port: u16,
-    cancel: *const blink_cancel,
-    fd: *mut i32,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let fd = caller.place(fd, -1)?;
-        let held = handle::get(session)?;
-        let host = caller.text(host, "host")?;
-        let connecting = async { held.session.sandbox().await?.connect_tcp(host, port).await };
-        connect(caller, &held.core(), cancel, fd, connecting)
-    })
-}
-
-/// Connects to a unix socket inside a session, as blink_session_connect_tcp().
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param path     The socket's path in the session, absolute.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled.
-/// @param fd       Set to the socket, which is the caller's: close it with close(). -1 on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_connect_tcp().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_connect_unix(
-    session: *const blink_session,
-    path: *const c_char,
-    cancel: *const blink_cancel,
-    fd: *mut i32,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let fd = caller.place(fd, -1)?;
-        let held = handle::get(session)?;
-        let path = caller.words(path, "path")?;
-        let connecting = async { held.session.sandbox().await?.connect_unix(path).await };
-        connect(caller, &held.core(), cancel, fd, connecting)
     })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use blink_core::{Blink, BlinkBuilder};
 use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::call::Failure;
@@ -80,6 +81,11 @@ impl Core {
     ) -> Result<T, Failure> {
         self.check()?;
         self.wait(cancel, self.whole(future))
+    }
+
+    /// Begins something that is aborted by whoever has begun it.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.runtime.spawn(work).abort_handle()
     }
 
     /// Begins something in a task of its own, which comes to its end whoever waits for it.

@@ -10,6 +10,7 @@ use blink_core::{ExitStatus, Process, ProcessOutput, ProcessStdin};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 
 use crate::call::{Failure, call, quietly};
 use crate::cancel::blink_cancel;
@@ -36,6 +37,10 @@ pub struct blink_process {
     stdin: Held<Mutex<Option<ProcessStdin>>>,
     outputs: [Output; 2],
     exit: OnceLock<Exit>,
+    /// Says that it has ended, to whoever polls.
+    ended: Arc<Readiness>,
+    /// What waits for that, once somebody polls.
+    watch: OnceLock<AbortHandle>,
 }
 
 struct Output {
@@ -58,6 +63,8 @@ impl blink_process {
             outputs: [output(process.take_stdout()), output(process.take_stderr())],
             process: Held::new(core, process),
             exit: OnceLock::new(),
+            ended: Arc::default(),
+            watch: OnceLock::new(),
         }
     }
 
@@ -81,6 +88,9 @@ impl blink_process {
 impl Drop for blink_process {
     /// The program goes on, and whoever attaches next can write to it.
     fn drop(&mut self) {
+        if let Some(watch) = self.watch.get() {
+            watch.abort();
+        }
         if let Ok(mut stdin) = self.stdin.try_lock()
             && let Some(stdin) = stdin.take()
         {
@@ -121,7 +131,7 @@ impl Output {
     }
 }
 
-/// Names a process for as long as its sandbox runs: blink_sandbox_attach() and blink_session_attach() take it.
+/// Names a process for as long as its sandbox runs: blink_sandbox_attach() takes it.
 ///
 /// @param process  Borrowed. May be used from several threads at once.
 /// @return 0 for NULL or an invalid handle.
@@ -261,6 +271,37 @@ pub unsafe extern "C" fn blink_process_fd(
         let process = handle::get(process)?;
         process.core().check()?;
         caller.set(fd, process.output(stream)?.readiness.fd()?);
+        Ok(())
+    })
+}
+
+/// A file descriptor to poll for a program's end: POLLIN says that blink_process_wait() returns without waiting, since the program has
+/// ended and its output was taken or discarded, or since its sandbox has ended. It stays ready. Do not read from it, and do not close
+/// it.
+///
+/// @param process  Borrowed. May be used from several threads at once.
+/// @param fd       Set to the descriptor, which is there until the process is freed. -1 on failure.
+/// @param err      May be NULL. If set, free with blink_error_free().
+/// @return BLINK_STATUS_OK (0); RESOURCE_EXHAUSTED if there are no more descriptors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_process_exit_fd(
+    process: *const blink_process,
+    fd: *mut i32,
+    err: *mut *mut blink_error,
+) -> blink_status {
+    call!(err, |caller| {
+        let fd = caller.place(fd, -1)?;
+        let process = handle::get(process)?;
+        process.core().check()?;
+        caller.set(fd, process.ended.unready_fd()?);
+        process.watch.get_or_init(|| {
+            let (exit, ended) = (process.process.exit(), process.ended.clone());
+            process.core().spawn(async move {
+                // That nobody can tell how it ended is an end, too: whoever waits is told.
+                let _ = exit.await;
+                ended.set();
+            })
+        });
         Ok(())
     })
 }

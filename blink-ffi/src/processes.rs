@@ -47,7 +47,7 @@ impl blink_process_list {
 pub struct blink_process_info {
     /// sizeof(blink_process_info), set by blink_process_info_init().
     pub size: usize,
-    /// Names it: blink_sandbox_attach() and blink_session_attach() take it.
+    /// Names it: blink_sandbox_attach() takes it.
     pub id: u64,
     /// Its number among the sandbox's processes.
     pub pid: u32,

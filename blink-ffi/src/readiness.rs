@@ -8,18 +8,27 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::call::Failure;
 
-/// A descriptor that can be read from while there may be something. It is only made where somebody wants it: whoever just
-/// reads does not pay for it.
+/// A descriptor that can be read from while there may be something. It is only made where somebody wants it: whoever does not
+/// poll does not pay for it.
 #[derive(Default)]
 pub(crate) struct Readiness(OnceLock<OwnedFd>);
 
 impl Readiness {
     /// The descriptor, at first ready: nobody has looked yet.
     pub(crate) fn fd(&self) -> Result<RawFd, Failure> {
+        self.fd_from(1)
+    }
+
+    /// The descriptor, at first not ready.
+    pub(crate) fn unready_fd(&self) -> Result<RawFd, Failure> {
+        self.fd_from(0)
+    }
+
+    fn fd_from(&self, count: u32) -> Result<RawFd, Failure> {
         if let Some(fd) = self.0.get() {
             return Ok(fd.as_raw_fd());
         }
-        let made = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        let made = eventfd(count, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| Failure::descriptors("to wait with", error.into()))?;
         Ok(self.0.get_or_init(|| made).as_raw_fd())
     }

@@ -25,7 +25,7 @@ use crate::text::{cut, isolation, pointer};
 
 /// A sandbox: one isolated machine with a disk.
 pub struct blink_sandbox {
-    pub(crate) sandbox: Held<Sandbox>,
+    pub(crate) sandbox: Held<Arc<Sandbox>>,
     id: CString,
     agent: Option<CString>,
     ports: Shown<blink_port>,
@@ -33,7 +33,7 @@ pub struct blink_sandbox {
 }
 
 impl blink_sandbox {
-    fn new(core: &Arc<Core>, sandbox: Sandbox) -> blink_sandbox {
+    pub(crate) fn new(core: &Arc<Core>, sandbox: Arc<Sandbox>) -> blink_sandbox {
         blink_sandbox {
             id: cut(sandbox.id()),
             agent: sandbox.agent().map(cut),
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn blink_sandbox_create(
         let telling = Telling::new(options.progress, options.progress_data);
         let builder = options.describe(core.blink().sandbox(), &telling);
         let sandbox = telling.wait(core, cancel, builder.create())?;
-        out.give(blink_sandbox::new(core, sandbox));
+        out.give(blink_sandbox::new(core, Arc::new(sandbox)));
         Ok(())
     })
 }
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn blink_sandbox_open(
         let blink = handle::get(blink)?;
         let id = caller.text(id, "id")?;
         let sandbox = blink.core().wait(cancel, blink.core().blink().open(id))?;
-        out.give(blink_sandbox::new(blink.core(), sandbox));
+        out.give(blink_sandbox::new(blink.core(), Arc::new(sandbox)));
         Ok(())
     })
 }
@@ -417,7 +417,7 @@ pub unsafe extern "C" fn blink_sandbox_remove(
     })
 }
 
-/// Frees a sandbox's handle. The sandbox ends and is removed with it, unless it is detached.
+/// Frees a sandbox's handle. The sandbox ends and is removed with it, unless it is detached or a session's.
 ///
 /// @param sandbox  Taken. NULL does nothing. Calls that are under way on it end first.
 #[unsafe(no_mangle)]

@@ -1,22 +1,18 @@
 //! Sessions.
 
-use std::ffi::{CString, c_char};
-use std::sync::Arc;
+use std::ffi::{CStr, CString, c_char};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use blink_core::Session;
 
 use crate::blink::blink;
-use crate::call::{call, quietly};
+use crate::call::{Failure, call, quietly};
 use crate::cancel::blink_cancel;
-use crate::command::blink_command;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
-use crate::files::blink_files;
 use crate::handle;
-use crate::output::blink_output;
-use crate::process::blink_process;
-use crate::processes::{blink_process_list, no_such};
+use crate::sandbox::blink_sandbox;
 use crate::session_options::blink_session_options;
 use crate::status::blink_status;
 use crate::strings::blink_strings;
@@ -27,12 +23,15 @@ use crate::text::cut;
 pub struct blink_session {
     pub(crate) session: Held<Session>,
     id: CString,
+    /// All names that it was told to have: what was returned stays.
+    names: Mutex<Vec<Box<CStr>>>,
 }
 
 impl blink_session {
     pub(crate) fn new(core: &Arc<Core>, session: Session) -> blink_session {
         blink_session {
             id: cut(session.id()),
+            names: Mutex::default(),
             session: Held::new(core, session),
         }
     }
@@ -142,6 +141,30 @@ pub extern "C" fn blink_session_id(session: *const blink_session) -> *const c_ch
     })
 }
 
+/// The name that a session has now. Any process can change it: see blink_session_rename().
+///
+/// @param session  Borrowed. May be used from several threads at once.
+/// @return There until the session is freed, also when the name changes. NULL for NULL or an invalid handle.
+#[unsafe(no_mangle)]
+pub extern "C" fn blink_session_name(session: *const blink_session) -> *const c_char {
+    quietly(std::ptr::null(), || {
+        let name = || {
+            let session = handle::get(session)?;
+            let named = async { Ok::<_, Failure>(session.session.name().await) };
+            let name = cut(session.core().wait(std::ptr::null(), named)?.as_str());
+            let mut names = session.names.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = names.iter().find(|known| ***known == *name) {
+                return Ok(known.as_ptr());
+            }
+            let name = name.into_boxed_c_str();
+            let told = name.as_ptr();
+            names.push(name);
+            Ok::<_, Failure>(told)
+        };
+        name().unwrap_or(std::ptr::null())
+    })
+}
+
 /// Whether opening a session has made it.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
@@ -215,205 +238,31 @@ pub unsafe extern "C" fn blink_session_stop(
     })
 }
 
-/// Runs a command in a session and waits for it, as blink_sandbox_exec().
+/// The sandbox that a session runs in, with its commands, processes, files, connections and ports. The session is started if it is
+/// not running; where it runs already, this costs next to nothing.
+///
+/// The sandbox ends with blink_session_stop() and blink_session_restore(): its calls fail with BLINK_STATUS_SANDBOX_DIED then, and
+/// this function returns the next one. A session whose sandbox is held is not idle.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
-/// @param command  Borrowed.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled. A cancelled command is killed with all that it has started.
-/// @param out      Set on success; free with blink_output_free(). NULL on failure.
+/// @param cancel   Borrowed. NULL: it cannot be cancelled. The session may run afterwards.
+/// @param out      Set on success; free with blink_sandbox_free(), which leaves the session as it is. NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_sandbox_exec(); NOT_FOUND once the session was removed.
+/// @return As blink_session_open(); NOT_FOUND once the session was removed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_exec(
+pub unsafe extern "C" fn blink_session_sandbox(
     session: *const blink_session,
-    command: *const blink_command,
     cancel: *const blink_cancel,
-    out: *mut *mut blink_output,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let command = caller.command(command)?;
-        let output = session.core().wait(cancel, session.session.exec(command))?;
-        out.give(blink_output::new(output));
-        Ok(())
-    })
-}
-
-/// Starts a command in a session, as blink_sandbox_spawn(). Its number stays its own, also in later processes.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param command  Borrowed.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled. It cancels the start only.
-/// @param out      Set on success; free with blink_process_free(). NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_exec().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_spawn(
-    session: *const blink_session,
-    command: *const blink_command,
-    cancel: *const blink_cancel,
-    out: *mut *mut blink_process,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let command = caller.command(command)?;
-        let core = session.core();
-        let process = core.wait(cancel, session.session.spawn(command))?;
-        out.give(blink_process::new(&core, process));
-        Ok(())
-    })
-}
-
-/// Attaches to a process of a session, as blink_sandbox_attach().
-///
-/// @param session        Borrowed. May be used from several threads at once.
-/// @param id             As blink_process_id() gave it.
-/// @param stdout_offset  Where its standard output goes on; 0 for the oldest of its last MiB.
-/// @param stderr_offset  As stdout_offset, for its standard error.
-/// @param cancel         Borrowed. NULL: it cannot be cancelled.
-/// @param out            Set on success; free with blink_process_free(). NULL on failure.
-/// @param err            May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); NOT_FOUND if it was released, or its machine has ended since; SANDBOX_DIED; CANCELLED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_attach(
-    session: *const blink_session,
-    id: u64,
-    stdout_offset: u64,
-    stderr_offset: u64,
-    cancel: *const blink_cancel,
-    out: *mut *mut blink_process,
+    out: *mut *mut blink_sandbox,
     err: *mut *mut blink_error,
 ) -> blink_status {
     call!(err, |caller| {
         let out = caller.out(out)?;
         let session = handle::get(session)?;
         let core = session.core();
-        let attach = session.session.process(id, stdout_offset, stderr_offset);
-        let process = core.wait(cancel, attach)?;
-        out.give(blink_process::new(&core, process));
+        let sandbox = core.wait(cancel, session.session.sandbox())?;
+        out.give(blink_sandbox::new(&core, sandbox));
         Ok(())
-    })
-}
-
-/// Lists a session's spawned processes that were not released.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param out      Set on success; free with blink_process_list_free(). NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); SANDBOX_DIED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_processes(
-    session: *const blink_session,
-    out: *mut *mut blink_process_list,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let list = session
-            .core()
-            .wait(std::ptr::null(), session.session.processes())?;
-        out.give(blink_process_list::new(list));
-        Ok(())
-    })
-}
-
-/// The files of a session, which is started if it is not running. They end with its machine: ask again after
-/// blink_session_stop() and blink_session_restore().
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param out      Set on success; free with blink_files_free(). NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_start().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_files(
-    session: *const blink_session,
-    out: *mut *mut blink_files,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let core = session.core();
-        let files = core.wait(std::ptr::null(), session.session.files())?;
-        out.give(blink_files::new(&core, files));
-        Ok(())
-    })
-}
-
-/// The host's port that leads into a session, which is started if it is not running.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param index    From 0, in the order in which the ports were asked for when it was made.
-/// @param port     Set to the port; 0 on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if the index is out of range; otherwise as blink_session_start().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_published_port(
-    session: *const blink_session,
-    index: usize,
-    port: *mut u16,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let place = caller.place(port, 0)?;
-        let session = handle::get(session)?;
-        let running = session
-            .core()
-            .wait(std::ptr::null(), session.session.sandbox())?;
-        let port = running
-            .published()
-            .get(index)
-            .ok_or_else(|| no_such(index))?;
-        caller.set(place, port.host.port());
-        Ok(())
-    })
-}
-
-/// The version of a session's guest agent. The session is started if it is not running.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param out      Set on success to a list of one, its name and version; free with blink_strings_free(). NULL on failure.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_start().
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_agent(
-    session: *const blink_session,
-    out: *mut *mut blink_strings,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let out = caller.out(out)?;
-        let session = handle::get(session)?;
-        let running = session
-            .core()
-            .wait(std::ptr::null(), session.session.sandbox())?;
-        out.give(blink_strings::new(running.agent().map(str::to_owned)));
-        Ok(())
-    })
-}
-
-/// Asks a session's agent for a sign of life. The session is started if it is not running.
-///
-/// @param session  Borrowed. May be used from several threads at once.
-/// @param cancel   Borrowed. NULL: it cannot be cancelled.
-/// @param err      May be NULL. If set, free with blink_error_free().
-/// @return As blink_session_start(); SANDBOX_DIED; CANCELLED.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_ping(
-    session: *const blink_session,
-    cancel: *const blink_cancel,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |_caller| {
-        let session = handle::get(session)?;
-        session.core().wait(cancel, async {
-            session.session.sandbox().await?.ping().await
-        })
     })
 }
 

@@ -110,7 +110,7 @@ pub struct blink_session_info {
     /// How many they are.
     pub mounts_count: usize,
     /// Its ports that programs of the host reach, as they were asked for: port 0 of the host is any that is free each time
-    /// that it runs, which blink_session_published_port() tells. NULL if there are none.
+    /// that it runs, which blink_sandbox_published_port() tells. NULL if there are none.
     pub ports: *const blink_port,
     /// How many they are.
     pub ports_count: usize,

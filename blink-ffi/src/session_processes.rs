@@ -199,7 +199,7 @@ pub unsafe extern "C" fn blink_processes_kill(
     })
 }
 
-/// Attaches to a process, as blink_session_attach(): whoever was attached to it is not any more.
+/// Attaches to a process, as blink_sandbox_attach(): whoever was attached to it is not any more.
 ///
 /// @param processes      Borrowed. May be used from several threads at once.
 /// @param id             As blink_process_id() or a list gave it.

@@ -21,7 +21,10 @@ static void shell(blink_session *session, const char *script)
 
     blink_output *output;
     blink_error *error;
-    check(blink_session_exec(session, &command, NULL, &output, &error), error);
+    blink_sandbox *sandbox;
+    check(blink_session_sandbox(session, NULL, &sandbox, &error), error);
+    check(blink_sandbox_exec(sandbox, &command, NULL, &output, &error), error);
+    blink_sandbox_free(sandbox);
     size_t length;
     const uint8_t *bytes = blink_output_stdout(output, &length);
     if (length > 0)

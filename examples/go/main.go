@@ -61,7 +61,12 @@ func exec(session *C.blink_session, argv ...string) (stdout []byte, err error) {
 	err = withCommand(argv, func(command *C.blink_command) error {
 		var output *C.blink_output
 		var failed *C.blink_error
-		if C.blink_session_exec(session, command, nil, &output, &failed) != C.BLINK_STATUS_OK {
+		var sandbox *C.blink_sandbox
+		if C.blink_session_sandbox(session, nil, &sandbox, &failed) != C.BLINK_STATUS_OK {
+			return failure(failed)
+		}
+		defer C.blink_sandbox_free(sandbox)
+		if C.blink_sandbox_exec(sandbox, command, nil, &output, &failed) != C.BLINK_STATUS_OK {
 			return failure(failed)
 		}
 		stdout = take(output)

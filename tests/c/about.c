@@ -158,16 +158,18 @@ static void what_a_session_sees_and_reaches(blink *all)
     CHECK(info.ports_count == 2 && info.ports[0].guest_port == 4303 && info.ports[0].host_port == 0);
     CHECK(strcmp(info.ports[0].address, "127.0.0.1") == 0 && strcmp(info.ports[1].address, "127.0.0.2") == 0);
 
-    blink_strings *agent;
-    OK(blink_session_agent(session, &agent, &err));
-    CHECK(blink_strings_count(agent) == 1 && strncmp(blink_strings_get(agent, 0), "blink-guest ", 12) == 0);
-    blink_strings_free(agent);
+    blink_sandbox *running = inside(session);
+    CHECK(strcmp(blink_sandbox_id(running), blink_session_id(session)) == 0);
+    CHECK(strncmp(blink_sandbox_agent(running), "blink-guest ", 12) == 0);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_sandbox_remove(running, &err));
     OK(blink_session_stop(session, &err));
     blink_session_list_free(list);
     OK(blink_session_list_of(session, &list, &err));
     OK(blink_session_list_get(list, 0, &info, &err));
     CHECK(!info.running);
-    OK(blink_session_ping(session, NULL, &err));
+    FAILS(BLINK_STATUS_SANDBOX_DIED, blink_sandbox_ping(running, NULL, &err));
+    blink_sandbox_free(running);
+    IN(session, blink_sandbox_ping(in, NULL, &err));
 
     /* What it says can be asked for: another one is made the same. */
     sandbox.mounts = info.mounts;
@@ -181,9 +183,8 @@ static void what_a_session_sees_and_reaches(blink *all)
     OK(blink_session_remove(other, &err));
     blink_session_free(other);
     OK(blink_session_remove(session, &err));
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_ping(session, NULL, &err));
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_agent(session, &agent, &err));
-    CHECK(agent == NULL);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_sandbox(session, NULL, &running, &err));
+    CHECK(running == NULL);
     blink_session_free(session);
 
     /* Namespaces have the host's network or none; a machine reaches hosts that are named. */

@@ -26,7 +26,6 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     size_t count;
     int fd;
     uint8_t buffer[1];
-    uint16_t port;
     blink_file_reader *reader;
     blink_file_writer *writer;
     blink_processes *beside;
@@ -65,11 +64,7 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_prune(NULL, NULL, &err));
     INVALID(blink_session_start(NULL, NULL, &err));
     INVALID(blink_session_stop(NULL, &err));
-    INVALID(blink_session_exec(NULL, &command, NULL, &output, &err));
-    INVALID(blink_session_spawn(NULL, &command, NULL, &process, &err));
-    INVALID(blink_session_attach(NULL, 1, 0, 0, NULL, &process, &err));
-    INVALID(blink_session_processes(NULL, &processes, &err));
-    INVALID(blink_session_files(NULL, &files, &err));
+    INVALID(blink_session_sandbox(NULL, NULL, &other, &err));
     INVALID(blink_session_rename(NULL, "x", &err));
     INVALID(blink_session_checkpoint(NULL, "x", false, NULL, NULL, &err));
     INVALID(blink_session_restore(NULL, "x", NULL, &err));
@@ -80,14 +75,11 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_fork_many(NULL, NULL, 1, NULL, NULL, &err));
     INVALID(blink_session_export(NULL, "x", NULL, NULL, &err));
     INVALID(blink_session_export_oci(NULL, "x", NULL, NULL, &err));
-    INVALID(blink_session_published_port(NULL, 0, &port, &err));
     INVALID(blink_sandbox_connect_tcp(NULL, "localhost", 1, NULL, &fd, &err));
     INVALID(blink_sandbox_connect_tcp(sandbox, NULL, 1, NULL, &fd, &err));
     INVALID(blink_sandbox_connect_tcp(sandbox, "localhost", 1, NULL, NULL, &err));
     INVALID(blink_sandbox_connect_unix(NULL, "/x", NULL, &fd, &err));
     INVALID(blink_sandbox_connect_unix(sandbox, NULL, NULL, &fd, &err));
-    INVALID(blink_session_connect_tcp(NULL, "localhost", 1, NULL, &fd, &err));
-    INVALID(blink_session_connect_unix(NULL, "/x", NULL, &fd, &err));
     INVALID(blink_files_reader(NULL, "/x", 0, 1, NULL, &reader, &err));
     INVALID(blink_file_reader_read(NULL, buffer, 1, &count, NULL, &err));
     INVALID(blink_files_writer(NULL, "/x", NULL, &writer, &err));
@@ -97,8 +89,6 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_remove_by_force(NULL, &err));
     INVALID(blink_session_declined(NULL, &strings, &err));
     INVALID(blink_session_list_of(NULL, &sessions, &err));
-    INVALID(blink_session_agent(NULL, &strings, &err));
-    INVALID(blink_session_ping(NULL, NULL, &err));
     INVALID(blink_processes_of(NULL, "x", NULL, &beside, &err));
     INVALID(blink_processes_of(all, NULL, NULL, &beside, &err));
     INVALID(blink_processes_of(all, "x", NULL, NULL, &err));

@@ -16,7 +16,7 @@ static blink_process *spawn(blink_session *session, const char *script)
     blink_process *process;
     blink_command command = shell(script);
     command.stdin_piped = 1;
-    OK(blink_session_spawn(session, &command, NULL, &process, &err));
+    IN(session, blink_sandbox_spawn(in, &command, NULL, &process, &err));
     return process;
 }
 
@@ -149,7 +149,7 @@ static void beside_its_owner(blink *all)
     blink_command_init(&command, sizeof command);
     command.argv = argv;
     command.argv_count = 1;
-    OK(blink_session_spawn(session, &command, NULL, &none, &err));
+    IN(session, blink_sandbox_spawn(in, &command, NULL, &none, &err));
     OK(blink_processes_wait(processes, blink_process_id(none), 0, &ended, NULL, &err));
     const char *reason = ended.reason;
     CHECK(ended.code == 127 && reason != NULL && strlen(reason) > 0);
@@ -255,7 +255,7 @@ static void *share(void *data)
     for (int i = 0; i < COMMANDS; i++) {
         blink_command command = shell("cat /dev/shm/mark; echo x >> /tmp/lines");
         blink_output *output;
-        OK(blink_session_exec(session, &command, NULL, &output, &err));
+        IN(session, blink_sandbox_exec(in, &command, NULL, &output, &err));
         CHECK(stdout_is(output, "mark\n"));
         blink_output_free(output);
     }
@@ -279,7 +279,7 @@ static void all_at_once(blink *all)
     OK(blink_session_open(all, "shared", NULL, NULL, &session, &err));
     blink_command command = shell("echo mark > /dev/shm/mark");
     blink_output *output;
-    OK(blink_session_exec(session, &command, NULL, &output, &err));
+    IN(session, blink_sandbox_exec(in, &command, NULL, &output, &err));
     blink_output_free(output);
     bool processes = engine() == BLINK_ISOLATION_NAMESPACE;
     fflush(NULL);
@@ -311,7 +311,7 @@ static void all_at_once(blink *all)
         blink_close(other);
     }
     command = shell("wc -l < /tmp/lines");
-    OK(blink_session_exec(session, &command, NULL, &output, &err));
+    IN(session, blink_sandbox_exec(in, &command, NULL, &output, &err));
     CHECK(stdout_is(output, processes ? "64\n" : "32\n"));
     blink_output_free(output);
     OK(blink_session_remove(session, &err));

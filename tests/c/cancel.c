@@ -74,6 +74,20 @@ void test_cancel(void)
     CHECK(stdout_is(output, "gone\n"));
     blink_output_free(output);
 
+    /* By itself. */
+    cancel = blink_cancel_after(50);
+    command = shell("sleep 86402");
+    FAILS(BLINK_STATUS_CANCELLED, blink_sandbox_exec(sandbox, &command, cancel, &output, &err));
+    FAILS(BLINK_STATUS_CANCELLED, blink_sandbox_ping(sandbox, cancel, &err));
+    int32_t descriptor;
+    OK(blink_cancel_fd(cancel, &descriptor, &err));
+    blink_cancel_free(cancel);
+    cancel = blink_cancel_after(UINT64_MAX);
+    OK(blink_sandbox_ping(sandbox, cancel, &err));
+    blink_cancel_now(cancel);
+    FAILS(BLINK_STATUS_CANCELLED, blink_sandbox_ping(sandbox, cancel, &err));
+    blink_cancel_free(cancel);
+
     /* A read, which loses nothing by it; and a wait. */
     blink_process *process;
     command = shell("read line; echo $line");

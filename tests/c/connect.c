@@ -149,25 +149,23 @@ static void of_a_session(blink *all)
     OK(blink_session_open(all, "connected", &options, NULL, &session, &err));
     blink_process *server, *other;
     blink_command command = shell(TCP);
-    OK(blink_session_spawn(session, &command, NULL, &server, &err));
+    IN(session, blink_sandbox_spawn(in, &command, NULL, &server, &err));
     is_ready(server);
     command = shell(UNIX);
-    OK(blink_session_spawn(session, &command, NULL, &other, &err));
+    IN(session, blink_sandbox_spawn(in, &command, NULL, &other, &err));
     is_ready(other);
     int fd;
-    OK(blink_session_connect_tcp(session, "localhost", 4300, NULL, &fd, &err));
+    IN(session, blink_sandbox_connect_tcp(in, "localhost", 4300, NULL, &fd, &err));
     talk(fd, 10000);
-    OK(blink_session_connect_unix(session, "/tmp/socket", NULL, &fd, &err));
+    IN(session, blink_sandbox_connect_unix(in, "/tmp/socket", NULL, &fd, &err));
     talk(fd, 10000);
-    uint16_t published;
-    OK(blink_session_published_port(session, 0, &published, &err));
-    CHECK(published > 0);
-    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_session_published_port(session, 1, &published, &err));
-    CHECK(published == 0);
+    blink_sandbox *inner = inside(session);
+    CHECK(blink_sandbox_published_port(inner, 0) > 0 && blink_sandbox_published_port(inner, 1) == 0);
     blink_process_free(server);
     blink_process_free(other);
     OK(blink_session_remove(session, &err));
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_connect_tcp(session, "localhost", 4300, NULL, &fd, &err));
+    FAILS(BLINK_STATUS_SANDBOX_DIED, blink_sandbox_connect_tcp(inner, "localhost", 4300, NULL, &fd, &err));
+    blink_sandbox_free(inner);
     blink_session_free(session);
 }
 

@@ -90,7 +90,7 @@ static void *make_blink_session(void)
     return open_session(sessions_made++);
 }
 RELEASE(blink_session, blink_session_free)
-USE(blink_session, blink_session_ping(handle, NULL, err))
+USE(blink_session, blink_session_start(handle, NULL, err))
 
 MAKE(blink_files, blink_sandbox_files(sandbox, &out, &err))
 RELEASE(blink_files, blink_files_free)
@@ -194,7 +194,7 @@ RELEASE(blink_session_list, blink_session_list_free)
 static blink_session_info a_session_info;
 USE(blink_session_list, blink_session_list_get(handle, 0, &a_session_info, err))
 
-MAKE(blink_strings, blink_session_agent(session, &out, &err))
+MAKE(blink_strings, blink_sandbox_list(all, &out, &err))
 RELEASE(blink_strings, blink_strings_free)
 USE(blink_strings, told(blink_strings_get(handle, 0) == NULL && blink_strings_count(handle) == 0, err))
 
@@ -368,11 +368,16 @@ void test_handles(void)
     OK(blink_check_init(&a_check, sizeof a_check));
     OK(blink_session_info_init(&a_session_info, sizeof a_session_info));
     blink_process *process;
-    OK(blink_session_spawn(session, &command, NULL, &process, &err));
+    IN(session, blink_sandbox_spawn(in, &command, NULL, &process, &err));
     a_process = blink_process_id(process);
     OK(blink_process_discard(process, BLINK_STREAM_STDOUT, &err));
     OK(blink_process_wait(process, 0, NULL, NULL, &err));
     beside = make_blink_processes();
+    blink_sandbox_options left;
+    OK(blink_sandbox_options_init(&left, sizeof left));
+    left.detached = 1;
+    blink_sandbox *detached; /* For the list of sandboxes. */
+    OK(blink_sandbox_create(all, &left, NULL, &detached, &err));
     blink_process *one;
     OK(blink_sandbox_spawn(sandbox, &command, NULL, &one, &err)); /* For the list of processes. */
     for (size_t i = 0; i < COUNT(types); i++) {
@@ -381,6 +386,8 @@ void test_handles(void)
     }
     freed_under_use();
     lent();
+    OK(blink_sandbox_remove(detached, &err));
+    blink_sandbox_free(detached);
     blink_process_free(one);
     blink_process_free(process);
     blink_processes_free(beside);

@@ -88,6 +88,14 @@ blink *open_blink(void)
     return all;
 }
 
+blink_sandbox *inside(const blink_session *session)
+{
+    blink_sandbox *sandbox;
+    blink_error *err;
+    OK(blink_session_sandbox(session, NULL, &sandbox, &err));
+    return sandbox;
+}
+
 blink_sandbox *make_sandbox(blink *all)
 {
     blink_error *err = NULL;

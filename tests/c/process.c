@@ -202,6 +202,43 @@ static void a_process_is_found_again(blink_sandbox *sandbox)
     CHECK(process == NULL);
 }
 
+/* One descriptor says when a program has ended and its output was taken, and when its sandbox has. */
+static void an_end_is_polled(blink *all, blink_sandbox *sandbox)
+{
+    blink_error *err = NULL;
+    blink_process *process;
+    blink_command command = shell("read line; echo $line; exit 3");
+    command.stdin_piped = 1;
+    OK(blink_sandbox_spawn(sandbox, &command, NULL, &process, &err));
+    int32_t fd, again;
+    OK(blink_process_exit_fd(process, &fd, &err));
+    OK(blink_process_exit_fd(process, &again, &err));
+    CHECK(fd >= 0 && again == fd);
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+    CHECK(poll(&polled, 1, 0) == 0);
+    OK(blink_process_write(process, (const uint8_t *)"x\n", 2, NULL, &err));
+    char *text = read_all(process, BLINK_STREAM_STDOUT);
+    CHECK(strcmp(text, "x\n") == 0);
+    free(text);
+    OK(blink_process_discard(process, BLINK_STREAM_STDERR, &err));
+    CHECK(poll(&polled, 1, 60000) == 1 && poll(&polled, 1, 0) == 1);
+    CHECK(exit_code(process) == 3);
+    blink_process_free(process);
+
+    blink_sandbox *other = make_sandbox(all);
+    command = shell("sleep 86400");
+    OK(blink_sandbox_spawn(other, &command, NULL, &process, &err));
+    OK(blink_process_exit_fd(process, &polled.fd, &err));
+    CHECK(poll(&polled, 1, 0) == 0);
+    OK(blink_sandbox_remove(other, &err));
+    CHECK(poll(&polled, 1, 60000) == 1);
+    FAILS(BLINK_STATUS_SANDBOX_DIED, blink_process_wait(process, 0, NULL, NULL, &err));
+    blink_process_free(process);
+    blink_sandbox_free(other);
+    FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_process_exit_fd(NULL, &fd, &err));
+    CHECK(fd == -1);
+}
+
 void test_process(void)
 {
     blink *all = open_blink();
@@ -211,6 +248,7 @@ void test_process(void)
     waiting_has_a_limit(sandbox);
     a_terminal_has_a_size(sandbox);
     a_process_is_found_again(sandbox);
+    an_end_is_polled(all, sandbox);
     blink_sandbox_free(sandbox);
     blink_close(all);
 }

@@ -185,6 +185,7 @@ static void no_descriptors(blink *all, blink_sandbox *sandbox)
     FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_run(all, NULL, &command, NULL, &output, &err));
     FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_open(&options, &another, &err));
     FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_process_fd(process, BLINK_STREAM_STDOUT, &fd, &err));
+    FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_process_exit_fd(process, &fd, &err));
     FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_cancel_fd(cancel, &fd, &err));
     CHECK(fd == -1);
     FAILS(BLINK_STATUS_RESOURCE_EXHAUSTED, blink_sandbox_ping(sandbox, watched, &err));

@@ -8,7 +8,7 @@ static void run(blink_session *session, const char *script, const char *expected
     blink_error *err = NULL;
     blink_output *output;
     blink_command command = shell(script);
-    OK(blink_session_exec(session, &command, NULL, &output, &err));
+    IN(session, blink_sandbox_exec(in, &command, NULL, &output, &err));
     CHECK(stdout_is(output, expected));
     blink_output_free(output);
 }
@@ -99,7 +99,11 @@ static void checkpoints_and_forks(blink *all)
     CHECK(info.idle_stop_ms == 3600000);
     blink_session_list_free(list);
 
+    const char *before = blink_session_name(session);
+    CHECK(strcmp(before, "work") == 0 && blink_session_name(session) == before);
     OK(blink_session_rename(session, "renamed", &err));
+    CHECK(strcmp(blink_session_name(session), "renamed") == 0 && strcmp(before, "work") == 0);
+    CHECK(blink_session_name(NULL) == NULL);
     FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_rename(session, "other", &err));
     FAILS(BLINK_STATUS_NOT_FOUND, blink_session_list_one(all, "work", &list, &err));
     OK(blink_session_list_one(all, "renamed", &list, &err));
@@ -221,7 +225,7 @@ static void images_of_sessions(blink *all)
     blink_session *session;
     OK(blink_session_open(all, "painted", &options, NULL, &session, &err));
     blink_files *files;
-    OK(blink_session_files(session, &files, &err));
+    IN(session, blink_sandbox_files(in, &files, &err));
     OK(blink_files_write(files, "/added", (const uint8_t *)"new", 3, NULL, NULL, &err));
     blink_files_free(files);
     char image[512];
@@ -263,11 +267,11 @@ static void processes_and_files(blink *all)
     OK(blink_session_open(all, "warm", &options, NULL, &session, &err));
     blink_process *process;
     blink_command command = shell("echo up; sleep 86400");
-    OK(blink_session_spawn(session, &command, NULL, &process, &err));
+    IN(session, blink_sandbox_spawn(in, &command, NULL, &process, &err));
     uint64_t id = blink_process_id(process);
     blink_process_free(process);
     blink_files *files;
-    OK(blink_session_files(session, &files, &err));
+    IN(session, blink_sandbox_files(in, &files, &err));
     OK(blink_files_write(files, "/tmp/x", (const uint8_t *)"x", 1, NULL, NULL, &err));
     blink_files_free(files);
     blink_session_free(session);
@@ -275,10 +279,10 @@ static void processes_and_files(blink *all)
     /* A warm session's programs go on while nobody has it. */
     OK(blink_session_open(all, "warm", NULL, NULL, &session, &err));
     blink_process_list *list;
-    OK(blink_session_processes(session, &list, &err));
+    IN(session, blink_sandbox_processes(in, &list, &err));
     CHECK(blink_process_list_count(list) == 1);
     blink_process_list_free(list);
-    OK(blink_session_attach(session, id, 0, 0, NULL, &process, &err));
+    IN(session, blink_sandbox_attach(in, id, 0, 0, NULL, &process, &err));
     uint8_t buffer[8];
     size_t count;
     OK(blink_process_read(process, BLINK_STREAM_STDOUT, buffer, sizeof buffer, &count, NULL, &err));

@@ -20,6 +20,7 @@ static blink_bytes *bytes;
 static blink_entries *entries;
 static blink_file_reader *reader;
 static blink_file_writer *writer;
+static blink_sandbox *inner;
 static blink_image_list *images;
 static blink_processes *others;
 static blink_process_logs *logs;
@@ -46,7 +47,7 @@ static void cancelled(blink *all, blink_sandbox *sandbox, blink_session *session
     blink_process *running;
     blink_command waiting = shell("sleep 600");
     waiting.stdin_piped = 1;
-    OK(blink_session_spawn(session, &waiting, NULL, &running, &err));
+    IN(session, blink_sandbox_spawn(in, &waiting, NULL, &running, &err));
     uint64_t id = blink_process_id(running);
     OK(blink_files_write(files, "/tmp/file", (const uint8_t *)"1234", 4, NULL, NULL, &err));
     OK(blink_files_writer(files, "/tmp/other", NULL, &writer, &err));
@@ -56,8 +57,7 @@ static void cancelled(blink *all, blink_sandbox *sandbox, blink_session *session
     CANCELLED(blink_sandbox_attach(sandbox, id, 0, 0, cancel, &process, &err));
     CANCELLED(blink_sandbox_ping(sandbox, cancel, &err));
     CANCELLED(blink_sandbox_connect_tcp(sandbox, "localhost", 1, cancel, &fd, &err));
-    CANCELLED(blink_session_attach(session, id, 0, 0, cancel, &process, &err));
-    CANCELLED(blink_session_ping(session, cancel, &err));
+    CANCELLED(blink_session_sandbox(session, cancel, &inner, &err));
     CANCELLED(blink_session_take(all, "statuses", 0, cancel, &made, &err));
     CANCELLED(blink_session_checkpoint(session, "cancelled", false, NULL, cancel, &err));
     CANCELLED(blink_session_fork(session, NULL, "cancelled", cancel, &made, &err));
@@ -86,7 +86,7 @@ static void cancelled(blink *all, blink_sandbox *sandbox, blink_session *session
           blink_process_try_read(running, BLINK_STREAM_STDOUT, buffer, sizeof buffer, &count, &err));
     /* Somebody else attaches, and this one has it no more. */
     blink_process *taken;
-    OK(blink_session_attach(session, id, 0, 0, NULL, &taken, &err));
+    IN(session, blink_sandbox_attach(in, id, 0, 0, NULL, &taken, &err));
     FAILS(BLINK_STATUS_BUSY,
           blink_process_read(running, BLINK_STREAM_STDOUT, buffer, sizeof buffer, &count, NULL, &err));
     FAILS(BLINK_STATUS_BUSY,
@@ -96,7 +96,9 @@ static void cancelled(blink *all, blink_sandbox *sandbox, blink_session *session
     NOT_FOUND(blink_process_release(taken, &err));
     NOT_FOUND(blink_process_signal(taken, 15, false, &err));
     NOT_FOUND(blink_process_kill(taken, &err));
-    NOT_FOUND(blink_session_attach(session, id, 0, 0, NULL, &process, &err));
+    inner = inside(session);
+    NOT_FOUND(blink_sandbox_attach(inner, id, 0, 0, NULL, &process, &err));
+    blink_sandbox_free(inner);
     NOT_FOUND(blink_processes_logs(beside, id, NULL, &logs, &err));
     NOT_FOUND(blink_processes_wait(beside, id, 0, NULL, NULL, &err));
     NOT_FOUND(blink_processes_signal(beside, id, 15, &err));
@@ -247,7 +249,7 @@ static void not_there(blink *all, blink_sandbox *sandbox, blink_session *session
     FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_session_rename(made, "/", &err));
     OK(blink_session_remove(made, &err));
     command.current_dir = NULL;
-    NOT_FOUND(blink_session_exec(made, &command, NULL, &output, &err));
+    NOT_FOUND(blink_session_sandbox(made, NULL, &inner, &err));
     blink_session_free(made);
     /* A registry that nobody listens at; a port that the first has. */
     blink_sandbox_options sandbox_options;

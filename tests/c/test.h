@@ -29,6 +29,15 @@ blink *open_blink(void);
 blink_sandbox *make_sandbox(blink *all);
 /* A shell's script. It is good until the next one is made on the same thread. */
 blink_command shell(const char *script);
+/* The sandbox that a session runs in. */
+blink_sandbox *inside(const blink_session *session);
+/* A call that succeeds in a session's sandbox, which is `in` there. */
+#define IN(session, call)                                                                                              \
+    do {                                                                                                               \
+        blink_sandbox *in = inside(session);                                                                           \
+        OK(call);                                                                                                      \
+        blink_sandbox_free(in);                                                                                        \
+    } while (0)
 bool is(const uint8_t *bytes, size_t length, const char *expected);
 bool stdout_is(const blink_output *output, const char *expected);
 /* This program. */

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use blink_core::{Blink, Command, Error, ErrorKind, Session};
 
+use crate::inside::Inside as _;
 use crate::support::{isolation, ok};
 
 const HOME: &str = "BLINK_TEST_HOME";

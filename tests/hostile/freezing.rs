@@ -4,6 +4,7 @@ use std::fs;
 
 use blink_core::{CheckpointOptions, Command, Consistency, ErrorKind};
 
+use crate::inside::Inside as _;
 use crate::support::{blink, isolation, ok, within};
 
 /// Lets everybody go on who was stopped, as fast as it can.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use blink_core::{CheckpointOptions, Command, Consistency, Session};
 
+use crate::inside::Inside as _;
 use crate::support::{blink, is_namespace, ok};
 
 /// Says that they are delegated, so that there must be one.

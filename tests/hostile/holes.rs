@@ -6,6 +6,7 @@ use std::path::Path;
 
 use blink_core::{Command, Output};
 
+use crate::inside::Inside as _;
 use crate::support::{blink, ok};
 
 const SIZE: u64 = 256 << 20;

@@ -7,6 +7,7 @@ use std::process::{Command as HostCommand, Stdio};
 
 use blink_core::{Blink, Error, ErrorKind};
 
+use crate::inside::Inside as _;
 use crate::support::{fails, isolation, ok};
 
 async fn open(home: &Path) -> Result<Blink, Error> {

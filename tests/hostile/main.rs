@@ -14,6 +14,8 @@ mod groups;
 mod holes;
 mod homes;
 mod images;
+#[path = "../common/inside.rs"]
+mod inside;
 mod memory;
 mod registries;
 mod server;

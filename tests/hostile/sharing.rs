@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use blink_core::{Blink, Command, Error, ErrorKind, PublishedPort, Session, SessionBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::inside::Inside as _;
 use crate::support::{TestBlink, blink, fails, isolation, ok, within};
 
 const TASK: &str = "BLINK_TEST_SHARING_TASK";

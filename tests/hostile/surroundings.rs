@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use blink_core::{Blink, Command};
 
+use crate::inside::Inside as _;
 use crate::support::{isolation, ok};
 
 const HOME: &str = "BLINK_TEST_HOME";

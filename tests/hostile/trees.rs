@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use blink_core::{Command, ErrorKind, Files};
 
+use crate::inside::Inside as _;
 use crate::support::{blink, fails, ok, within};
 
 /// More than a thread's stack has room for with a frame for each, and far more than descriptors.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use blink_core::{Blink, Command, ErrorKind, Mount, Network, Session};
 use tempfile::TempDir;
 
+use crate::inside::Inside as _;
 use crate::server::{Image, Layer};
 use crate::support::{fails, is_namespace, isolation, ok};
 

@@ -6,6 +6,7 @@ use blink_core::{Command, PublishedPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::inside::Inside as _;
 use crate::support::{Workplace, blink, ok, program, said};
 
 /// Where Debian has its programs.

@@ -8,6 +8,7 @@ use blink_core::{Command, Network, PublishedPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::inside::Inside as _;
 use crate::layout::{Layout, StoredLayer};
 use crate::support::{blink, ok, said};
 

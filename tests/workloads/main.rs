@@ -5,6 +5,8 @@
 
 mod databases;
 mod debian;
+#[path = "../common/inside.rs"]
+mod inside;
 mod languages;
 #[path = "../../blink-core/tests/image/builder.rs"]
 #[allow(

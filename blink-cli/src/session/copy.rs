@@ -110,7 +110,7 @@ impl Sessions {
     /// Copies a file or folder one way or the other.
     pub(crate) async fn copy(&self, way: Way) -> Result<i32, Failure> {
         let (session, info) = self.take(way.name()).await?;
-        let copying = async { way.copy(session.files().await?).await };
+        let copying = async { way.copy(session.sandbox().await?.files()?).await };
         let copied = progress::shown("copying", copying).await;
         self.let_go(session).await;
         copied?;

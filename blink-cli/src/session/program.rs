@@ -82,7 +82,7 @@ impl Sessions {
             command = command.key(key);
         }
         progress::shown("starting the session", session.start()).await?;
-        let process = session.spawn(command).await?;
+        let process = session.sandbox().await?.spawn(command).await?;
         let (id, pid) = (process.id(), process.pid());
         let more = json!({"id": id, "pid": pid});
         self.tell(

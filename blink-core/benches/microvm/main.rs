@@ -7,6 +7,8 @@ mod boot;
 mod bulk;
 mod exec;
 mod image;
+#[path = "../../../tests/common/inside.rs"]
+mod inside;
 #[allow(dead_code, reason = "it is shared with another benchmark")]
 #[path = "../shared/measure.rs"]
 mod measure;

@@ -8,6 +8,7 @@ use blink_core::Session;
 
 use crate::bare::{Bare, BareMachine};
 use crate::bulk::random_bytes;
+use crate::inside::Inside as _;
 use crate::measure::{Result, Samples, micros};
 use crate::report::Row;
 use crate::setting::{Machines, Setting};

@@ -5,6 +5,8 @@
 mod archives;
 mod changes;
 mod files;
+#[path = "../../../tests/common/inside.rs"]
+mod inside;
 #[allow(dead_code, reason = "it is shared with another benchmark")]
 #[path = "../shared/measure.rs"]
 mod measure;

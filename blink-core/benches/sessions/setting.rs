@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use blink_core::{Blink, Command, IsolationChoice, Session};
 
+use crate::inside::Inside as _;
 use crate::measure::Result;
 use crate::options::{Options, Size};
 

@@ -56,7 +56,8 @@ impl Blink {
     /// # async fn example(blink: blink_core::Blink) -> blink_core::Result<()> {
     /// use blink_core::Command;
     /// let session = blink.session("notebook").image("host").open().await?;
-    /// session.exec(Command::shell("echo 1 >> /var/blink/memory/runs")).await?;
+    /// let sandbox = session.sandbox().await?;
+    /// sandbox.exec(Command::shell("echo 1 >> /var/blink/memory/runs")).await?;
     /// session.checkpoint("begun").await?;
     /// # Ok(())
     /// # }

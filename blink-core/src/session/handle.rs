@@ -12,16 +12,12 @@ use super::name;
 use super::turn::{Others, Turn};
 use crate::blink::Blink;
 use crate::blocking::on_thread;
-use crate::command::Command;
 use crate::disk::SessionRow;
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result, Subject, during};
-use crate::files::Files;
 use crate::home::{Lifetime, SandboxFolder};
 use crate::lock;
-use crate::output::Output;
-use crate::process::Process;
-use crate::sandbox::{ProcessInfo, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::spec::SandboxSpec;
 
 /// A session, open in this process.
@@ -172,6 +168,17 @@ impl Session {
         self.core.folder.id()
     }
 
+    /// Its name now, which any process can change.
+    pub async fn name(&self) -> String {
+        match self.core.reread().await {
+            Ok(state) => state.row.name.clone(),
+            Err(error) => {
+                tracing::debug!(%error, "a session is told of as it was");
+                self.core.state.lock().await.row.name.clone()
+            }
+        }
+    }
+
     /// Whether opening it has made it.
     pub fn was_created(&self) -> bool {
         self.was_created
@@ -215,10 +222,21 @@ impl Session {
         }
     }
 
-    /// The sandbox that it runs in; it is started if it does not run.
+    /// The sandbox that it runs in, which has its commands, processes, files and ports; the session is started if it does not
+    /// run. It costs next to nothing where it runs already, so ask for it each time: what is returned ends with
+    /// [`stop`](Session::stop) and [`restore`](Session::restore), and a session whose sandbox is held is not idle.
     ///
     /// # Errors
-    /// As for [`SessionBuilder::open`].
+    /// As for [`SessionBuilder::open`]; `NotFound` once it was removed.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(session: blink_core::Session) -> blink_core::Result<()> {
+    /// let output = session.sandbox().await?.exec(blink_core::Command::new("ls")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn sandbox(&self) -> Result<Arc<Sandbox>> {
         during("sandbox", self, async {
             {
@@ -277,53 +295,6 @@ impl Session {
             // Somebody else uses or changes it: it is theirs.
             _ => Ok(()),
         }
-    }
-
-    /// Runs a command to its end and captures its output.
-    ///
-    /// # Errors
-    /// As for [`Sandbox::exec`].
-    pub async fn exec(&self, command: Command) -> Result<Output> {
-        self.sandbox().await?.exec(command).await
-    }
-
-    /// Starts a command and streams its input and output. Its number stays its own, also in later processes.
-    ///
-    /// # Errors
-    /// As for [`Sandbox::spawn`].
-    pub async fn spawn(&self, command: Command) -> Result<Process> {
-        self.sandbox().await?.spawn(command).await
-    }
-
-    /// Attaches to a process that was spawned earlier, also by an earlier host process: its output goes on at the offsets
-    /// that the caller has, or at the oldest byte of its last MiB.
-    ///
-    /// # Errors
-    /// `NotFound` if it was released, or its machine has ended since.
-    pub async fn process(
-        &self,
-        id: u64,
-        stdout_offset: u64,
-        stderr_offset: u64,
-    ) -> Result<Process> {
-        let sandbox = self.sandbox().await?;
-        sandbox.process(id, stdout_offset, stderr_offset).await
-    }
-
-    /// The spawned processes that were not released.
-    ///
-    /// # Errors
-    /// `SandboxDied` if the machine has ended.
-    pub async fn processes(&self) -> Result<Vec<ProcessInfo>> {
-        self.sandbox().await?.processes().await
-    }
-
-    /// Its files.
-    ///
-    /// # Errors
-    /// As for [`Session::start`].
-    pub async fn files(&self) -> Result<Files> {
-        self.sandbox().await?.files()
     }
 
     /// Gives it another name.

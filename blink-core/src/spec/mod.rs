@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -190,47 +190,70 @@ impl SandboxSpec {
         self.warm.unwrap_or_default()
     }
 
-    /// What its programs run with, of an image with this configuration.
-    pub(crate) fn defaults(&self, config: &ImageConfig) -> Defaults {
+    /// The same with what it means today in it: the defaults, and what an image with this configuration has its programs run
+    /// with. Where nothing was asked for, processors and memory remain absent, since they depend on the isolation that a sandbox
+    /// gets.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use blink_core::SandboxSpec;
+    /// use blink_core::image::ImageConfig;
+    ///
+    /// let mut image = ImageConfig::default();
+    /// image.user = Some("app".into());
+    /// let spec: SandboxSpec = serde_json::from_str(r#"{"processes": 64}"#)?;
+    /// let resolved = spec.resolve(&image);
+    /// assert_eq!((resolved.processes, resolved.disk_mib), (Some(64), Some(10 * 1024)));
+    /// assert_eq!(resolved.user.as_deref(), Some("app"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn resolve(&self, image: &ImageConfig) -> SandboxSpec {
         let mut env: Vec<(OsString, OsString)> = Vec::new();
-        let of_image = config.env.iter().filter_map(|line| line.split_once('='));
+        let of_image = image.env.iter().filter_map(|line| line.split_once('='));
         let of_image = of_image.map(|(name, value)| (OsStr::new(name), OsStr::new(value)));
         let own = self.env.iter().map(|(name, value)| (&**name, &**value));
         for (name, value) in of_image.chain(own) {
             set_variable(&mut env, name, value);
         }
-        let own = self.current_dir.as_deref().map(Path::as_os_str);
-        let current_dir = own.map(OsStr::to_owned);
-        Defaults {
-            env,
-            current_dir: current_dir.or_else(|| config.workdir.clone().map(Into::into)),
-            user: self.user.clone().or_else(|| config.user.clone()),
-        }
-    }
-
-    /// As a session keeps it: with the defaults of today, whatever those of a later Blink are.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if a variable or the working directory is not UTF-8, which a session cannot store.
-    pub(crate) fn to_keep(&self) -> Result<SandboxSpec> {
-        self.check_text()?;
         let resources = self.resources();
-        let mut kept = SandboxSpec {
+        let of_image = image.workdir.clone().map(Into::into);
+        SandboxSpec {
             image: Some(self.image().to_owned()),
             disk_mib: Some(resources.disk_mib),
             processes: Some(resources.processes),
             network: Some(self.network.clone().unwrap_or_default()),
             warm: Some(self.is_warm()),
+            current_dir: self.current_dir.clone().or(of_image),
+            user: self.user.clone().or_else(|| image.user.clone()),
+            env,
+            ..self.clone()
+        }
+    }
+
+    /// What its programs run with, of an image with this configuration.
+    pub(crate) fn defaults(&self, image: &ImageConfig) -> Defaults {
+        let resolved = self.resolve(image);
+        Defaults {
+            env: resolved.env,
+            current_dir: resolved.current_dir.map(Into::into),
+            user: resolved.user,
+        }
+    }
+
+    /// As a session keeps it: with the defaults of today, whatever those of a later Blink are. What its image says is kept
+    /// beside it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if a variable or the working directory is not UTF-8, which a session cannot store.
+    pub(crate) fn to_keep(&self) -> Result<SandboxSpec> {
+        self.check_text()?;
+        Ok(SandboxSpec {
             // Its isolation stands beside it; how long a boot may take is the starter's to say.
             isolation: None,
             boot_timeout: None,
-            env: Vec::new(),
-            ..self.clone()
-        };
-        for (name, value) in &self.env {
-            set_variable(&mut kept.env, name, value);
-        }
-        Ok(kept)
+            ..self.resolve(&ImageConfig::default())
+        })
     }
 
     fn check_text(&self) -> Result<()> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use blink_core::{Blink, Command, ErrorKind, Session};
 
 use crate::child;
+use crate::inside::Inside as _;
 use crate::session::describe;
 use crate::support::{
     Capability, Engine, TestBlink, blink, fails, has, noise, ok, python, sha256, shown,

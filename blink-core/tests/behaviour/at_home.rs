@@ -3,6 +3,7 @@
 
 use blink_core::{Command, ErrorKind, Network, SandboxSpec};
 
+use crate::inside::Inside as _;
 use crate::layout::{LayerTar, Layout, StoredLayer};
 use crate::support::{
     Capability, Engine, blink, fails, has, ok, python, sandbox, sandbox_with, shown, within,

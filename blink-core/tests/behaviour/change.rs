@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use blink_core::{Blink, Command, Error, ErrorKind, Session, SessionBuilder};
 
+use crate::inside::Inside as _;
 use crate::session::describe;
 use crate::support::{Engine, blink_in, ok, shown};
 use crate::{oci, stopped};

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use blink_core::{Blink, Error};
 
+use crate::inside::Inside as _;
 use crate::session::describe;
 use crate::support::{Engine, blink_in, describe_in, noise, ok, rounds};
 

@@ -13,6 +13,8 @@ mod exec;
 mod faults;
 mod files;
 mod folders;
+#[path = "../../../tests/common/inside.rs"]
+mod inside;
 mod isolation;
 mod kinds;
 #[path = "../image/builder.rs"]

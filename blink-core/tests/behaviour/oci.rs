@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use blink_core::{Blink, Command, ErrorKind, ExportOptions, Sandbox, Session, WriteOptions};
 use serde_json::Value;
 
+use crate::inside::Inside as _;
 use crate::layout::{LayerTar, Layout, StoredLayer};
 use crate::session::describe;
 use crate::support::{Engine, blink, describe_in, fails, noise, ok, shown};

@@ -8,6 +8,7 @@ use std::process::Command as HostCommand;
 use blink_core::{Command, Session};
 
 use crate::change::{as_root, take};
+use crate::inside::Inside as _;
 use crate::layout::LayerTar;
 use crate::oci::image_with;
 use crate::session::describe;

@@ -10,6 +10,7 @@ use blink_core::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::child;
+use crate::inside::Inside as _;
 use crate::support::{
     Capability, Engine, TestBlink, blink, blink_in, fails, has, host_pid, is_alive, kill, ok,
     rounds, shown, until,

@@ -101,16 +101,20 @@ async fn sessions_have_checkpoints_and_forks() {
     let blink = blink(&home).await;
     let session = blink.session("one").image("host").open().await.unwrap();
     session
-        .files()
+        .sandbox()
         .await
+        .unwrap()
+        .files()
         .unwrap()
         .write("/root/state", "1")
         .await
         .unwrap();
     session.checkpoint("first").await.unwrap();
     session
-        .files()
+        .sandbox()
         .await
+        .unwrap()
+        .files()
         .unwrap()
         .write("/root/state", "2")
         .await
@@ -118,7 +122,7 @@ async fn sessions_have_checkpoints_and_forks() {
     let fork = session.fork("two").await.unwrap();
     session.restore("first").await.unwrap();
     let state = async |session: &crate::Session| {
-        let files = session.files().await.unwrap();
+        let files = session.sandbox().await.unwrap().files().unwrap();
         files.read("/root/state").await.unwrap()
     };
     assert_eq!(state(&session).await, "1");
