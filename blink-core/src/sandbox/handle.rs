@@ -24,7 +24,7 @@ use crate::spec::DEFAULT_BOOT_TIMEOUT;
 
 /// A sandbox: one isolated machine with a disk.
 ///
-/// Dropping it ends and removes it, unless it was made [detached](SandboxBuilder::detached). Its methods can be used
+/// Dropping it ends and removes it, unless it was made [detached](crate::SandboxBuilder::detached). Its methods can be used
 /// from several tasks at once.
 pub struct Sandbox {
     folder: SandboxFolder,

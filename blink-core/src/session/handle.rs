@@ -29,7 +29,7 @@ use crate::spec::SandboxSpec;
 /// have it one after another.
 ///
 /// Dropping the last one lets go of the session. Its machine ends with its last user, however that ends, unless the session is
-/// [warm](SessionBuilder::warm). For a micro-VM that is a power cut: what programs have written in its last seconds may not be
+/// [warm](crate::SessionBuilder::warm). For a micro-VM that is a power cut: what programs have written in its last seconds may not be
 /// on its disk. [`close`](Session::close) and [`stop`](Session::stop) end it with everything there. The disk stays until the
 /// session is [removed](Session::remove). Its methods can be used from several tasks at once.
 pub struct Session {
@@ -189,7 +189,7 @@ impl Session {
         self
     }
 
-    /// What the archive that this was [imported](SessionBuilder::import) from has asked for and was not given; nothing for a
+    /// What the archive that this was [imported](crate::SessionBuilder::import) from has asked for and was not given; nothing for a
     /// session that was opened.
     pub fn declined(&self) -> &[Declined] {
         &self.declined
@@ -227,7 +227,7 @@ impl Session {
     /// [`stop`](Session::stop) and [`restore`](Session::restore), and a session whose sandbox is held is not idle.
     ///
     /// # Errors
-    /// As for [`SessionBuilder::open`]; `NotFound` once it was removed.
+    /// As for [`SessionBuilder::open`](crate::SessionBuilder::open); `NotFound` once it was removed.
     ///
     /// # Examples
     ///
@@ -257,7 +257,7 @@ impl Session {
     /// Starts it from its disk, or takes up the machine that still runs. Does nothing where it runs already.
     ///
     /// # Errors
-    /// As for [`SessionBuilder::open`].
+    /// As for [`SessionBuilder::open`](crate::SessionBuilder::open).
     pub async fn start(&self) -> Result<()> {
         during("start", self, async { self.sandbox().await.map(drop) }).await
     }
@@ -276,7 +276,7 @@ impl Session {
     }
 
     /// Lets go of it. Where this is its last user, its machine ends with all that its programs have written on its disk, unless
-    /// it is [warm](SessionBuilder::warm).
+    /// it is [warm](crate::SessionBuilder::warm).
     ///
     /// # Errors
     /// As for [`stop`](Session::stop), but that it leaves a machine that others use to them.

@@ -267,7 +267,7 @@ impl SessionProcesses {
         self.link.call(&Request::Signal(signal)).await.map(drop)
     }
 
-    /// Attaches to a process, as [`Session::process`](super::Session::process) does: who was attached is not any more.
+    /// Attaches to a process, as [`Sandbox::process`](crate::Sandbox::process) does: who was attached is not any more.
     ///
     /// # Errors
     /// `NotFound` if it was released.
