@@ -23,7 +23,7 @@ use crate::text::cut;
 pub struct blink_session {
     pub(crate) session: Held<Session>,
     id: CString,
-    /// All names that it was told to have: what was returned stays.
+    /// All names that were returned; they stay valid until the session is freed.
     names: Mutex<Vec<Box<CStr>>>,
 }
 

@@ -150,7 +150,7 @@ impl Sandbox {
     /// Opens the link; a machine that does not answer is ended by the drop that follows.
     pub(crate) async fn connect(&mut self, started: Instant, limit: Duration) -> Result<()> {
         let machine = self.machine.clone();
-        // What is told is the time that was given, and not what is left of it here.
+        // The message names the whole limit, not what is left of it here.
         let late = || {
             let message = format!(
                 "the sandbox did not boot within {limit:?}; give it more time (its boot timeout)"

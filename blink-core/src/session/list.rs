@@ -101,7 +101,7 @@ impl Blink {
     /// All sessions of this home, by name.
     ///
     /// # Errors
-    /// `Corrupt` and `Unsupported` for what is no list of sessions of this Blink.
+    /// `Corrupt` if the list of sessions is damaged; `Unsupported` if a later Blink has written it.
     pub async fn sessions(&self) -> Result<Vec<SessionInfo>> {
         let rows = self
             .disks()

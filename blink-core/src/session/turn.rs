@@ -13,7 +13,7 @@ use crate::disk::{Draft, LayerRow, Registry, SessionRow};
 use crate::engine::{Engine, engines};
 use crate::error::{Error, Result};
 
-/// While this lives, nobody else changes a session, in any process; whoever comes second is told what is done.
+/// While this lives, nobody else changes the session, in any process. The error of whoever comes second says what is being done.
 pub(super) struct Changing {
     lease: Arc<Lease>,
     _gate: Gate,
@@ -45,7 +45,7 @@ pub(super) struct Turn {
 }
 
 impl Core {
-    /// Takes a turn, as soon as others let it. `what` is told to whoever comes second.
+    /// Takes a turn as soon as others allow it. The error of whoever comes second says `what` is being done.
     ///
     /// # Errors
     /// `Busy` if others do not let it, with all of them; `NotFound`.

@@ -33,7 +33,7 @@ impl Left for Record {
         self.process.is_some_and(Tree::is_alive)
     }
 
-    /// BoxLite keeps a machine until it is told to remove it.
+    /// BoxLite keeps a machine until it is asked to remove it.
     fn is_kept(&self) -> bool {
         true
     }
