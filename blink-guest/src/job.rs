@@ -367,6 +367,7 @@ fn run(work: Work, shared: Arc<Shared>) -> Result<(), (Work, io::Error)> {
                 sent: Counted::default(),
                 received: Counted::default(),
                 current: Bytes::new(),
+                unwritten: 0,
             };
             let result = work(&mut stream);
             let mut state = stream.shared.lock();
@@ -394,23 +395,33 @@ pub(crate) struct JobStream {
     sent: Counted,
     received: Counted,
     current: Bytes,
+    /// What it took of the disk's room last: with the next chunk that is written.
+    unwritten: u64,
+}
+
+impl Drop for JobStream {
+    fn drop(&mut self) {
+        self.shared.wake.room.written(self.unwritten);
+    }
 }
 
 impl JobStream {
-    /// Takes the room for bytes that are written to the disk, of which those of holes need none.
+    /// Takes the room for bytes that are written to the disk, of which those of holes need none. Those before them are written.
     ///
     /// # Errors
     /// `ENOSPC` where there is less: it would be over its limit, which ends programs.
-    pub(crate) fn take_room(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn take_room(&mut self, bytes: &[u8]) -> io::Result<()> {
         const BLOCK: usize = 4096;
         let filled = bytes
             .chunks(BLOCK)
             .filter(|block| block.iter().any(|byte| *byte != 0));
-        let needed = filled.count() * BLOCK;
-        match self.shared.wake.room.take(needed as u64) {
-            true => Ok(()),
-            false => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        let needed = (filled.count() * BLOCK) as u64;
+        let written = std::mem::take(&mut self.unwritten);
+        if !self.shared.wake.room.take(needed, written) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
+        self.unwritten = needed;
+        Ok(())
     }
 
     /// Sends a chunk, once there is credit for it.

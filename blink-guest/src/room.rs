@@ -6,10 +6,16 @@ use std::time::Duration;
 /// How long a measurement is waited for: it takes a moment, or there are so many files that an answer now counts more.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most that transfers leave.
-const LEFT: u64 = 1 << 20;
+/// What transfers leave of a disk: folders and the file system's own blocks take some, and programs end where a disk is over its
+/// limit. A part of the limit and not of what is left of it, which would get smaller with each measurement.
+fn left_over(limit: u64) -> u64 {
+    const MOST: u64 = 1 << 20;
+    (limit / 16).min(MOST)
+}
 
-/// Bytes that the disk may get, as the guard has found, less what has been taken since.
+/// Bytes that transfers may still write: what the guard measured, less what was taken since.
+///
+/// A measurement takes time, and sees only some of what is written meanwhile. What was taken while it ran counts as not seen.
 pub(crate) struct Room {
     state: Mutex<State>,
     measured: Condvar,
@@ -19,7 +25,12 @@ struct State {
     bytes: u64,
     /// Somebody needs more, and what was taken may have been given back.
     is_doubted: bool,
-    measurements: u64,
+    /// Taken, and perhaps not written yet.
+    unwritten: u64,
+    /// What the measurement that runs, or the next one, may not see.
+    unseen: u64,
+    begun: u64,
+    ended: u64,
 }
 
 impl Room {
@@ -28,7 +39,10 @@ impl Room {
         let state = State {
             bytes: u64::MAX,
             is_doubted: false,
-            measurements: 0,
+            unwritten: 0,
+            unseen: 0,
+            begun: 0,
+            ended: 0,
         };
         Room {
             state: Mutex::new(state),
@@ -36,34 +50,46 @@ impl Room {
         }
     }
 
-    /// What was measured. Of that, transfers leave a part: folders and the file system's own blocks take some, and programs end
-    /// where a disk is over its limit.
-    pub(crate) fn set(&self, bytes: u64) {
+    /// A measurement begins. True if somebody waits for it.
+    pub(crate) fn begin(&self) -> bool {
         let mut state = self.lock();
-        state.bytes = bytes - (bytes / 16).min(LEFT);
-        state.is_doubted = false;
-        state.measurements += 1;
+        state.begun += 1;
+        state.unseen = state.unwritten;
+        std::mem::take(&mut state.is_doubted)
+    }
+
+    /// The measurement that began last has found so much room on a disk of this limit.
+    pub(crate) fn set(&self, bytes: u64, limit: u64) {
+        let mut state = self.lock();
+        state.bytes = bytes.saturating_sub(left_over(limit) + state.unseen);
+        state.ended = state.begun;
         self.measured.notify_all();
     }
 
-    /// Whether somebody waits for a measurement.
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.lock().is_doubted
-    }
-
-    /// Takes so much of it; waits for a measurement where there is less. False where there is less then too.
-    pub(crate) fn take(&self, bytes: u64) -> bool {
+    /// Takes so much of it. What the caller took before, and has written since, is `written`. Where there is less, waits for a
+    /// measurement that begins afterwards; false if there is less then too.
+    pub(crate) fn take(&self, bytes: u64, written: u64) -> bool {
         let mut state = self.lock();
+        state.unwritten -= written;
         if state.bytes < bytes {
             state.is_doubted = true;
-            let before = state.measurements;
-            let waiting = |state: &mut State| state.measurements == before;
+            let last = state.begun;
+            let waiting = |state: &mut State| state.bytes < bytes && state.ended <= last;
             let waited = self.measured.wait_timeout_while(state, PATIENCE, waiting);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let left = state.bytes.checked_sub(bytes);
-        state.bytes = left.unwrap_or(state.bytes);
-        left.is_some()
+        let Some(left) = state.bytes.checked_sub(bytes) else {
+            return false;
+        };
+        state.bytes = left;
+        state.unwritten += bytes;
+        state.unseen += bytes;
+        true
+    }
+
+    /// Says that so much of what was taken is written.
+    pub(crate) fn written(&self, bytes: u64) {
+        self.lock().unwritten -= bytes;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,27 +103,86 @@ mod tests {
 
     use super::*;
 
+    /// Measures so much, once somebody waits for it.
+    fn measure(room: &Room, bytes: u64) {
+        while !room.begin() {
+            std::thread::yield_now();
+        }
+        room.set(bytes, 10);
+    }
+
     #[test]
     fn what_was_given_back_is_there_after_a_measurement() {
         let room = Arc::new(Room::new());
-        assert!(room.take(1 << 40));
-        room.set(10);
-        assert!(room.take(10) && !room.is_doubted());
-        let (waiting, measured) = (room.clone(), room.clone());
-        let taking = std::thread::spawn(move || waiting.take(8));
-        while !measured.is_doubted() {
-            std::thread::yield_now();
-        }
-        measured.set(9);
+        assert!(room.take(1 << 40, 0));
+        room.written(1 << 40);
+        assert!(!room.begin());
+        room.set(10, 10);
+        assert!(room.take(10, 0));
+        room.written(10);
+        let waiting = room.clone();
+        let taking = std::thread::spawn(move || waiting.take(8, 0));
+        measure(&room, 9);
         assert!(taking.join().unwrap());
+        room.written(8);
         // No more than there is, also then.
         let waiting = room.clone();
-        let taking = std::thread::spawn(move || waiting.take(2));
-        while !room.is_doubted() {
+        let taking = std::thread::spawn(move || waiting.take(2, 0));
+        measure(&room, 1);
+        assert!(!taking.join().unwrap());
+        assert!(room.take(1, 0));
+    }
+
+    #[test]
+    fn what_is_left_over_does_not_get_smaller() {
+        let room = Room::new();
+        let limit = 32 << 20;
+        room.begin();
+        room.set(limit, limit);
+        assert!(room.take(31 << 20, 0) && room.lock().bytes == 0);
+        room.written(31 << 20);
+        for _ in 0..100 {
+            room.begin();
+            room.set(1 << 20, limit);
+            assert_eq!(room.lock().bytes, 0);
+        }
+    }
+
+    #[test]
+    fn what_a_measurement_may_not_have_seen_is_not_given_twice() {
+        let room = Arc::new(Room::new());
+        room.begin();
+        room.set(10, 10);
+        // The first two are written when the measurement begins, the others while it runs.
+        assert!(room.take(2, 0));
+        room.written(2);
+        assert!(room.take(3, 0));
+        room.begin();
+        assert!(room.take(1, 3));
+        room.set(8, 10);
+        let waiting = room.clone();
+        let taking = std::thread::spawn(move || waiting.take(5, 1));
+        measure(&room, 4);
+        assert!(!taking.join().unwrap());
+        assert!(room.take(4, 0));
+    }
+
+    #[test]
+    fn a_measurement_that_began_too_early_is_not_believed() {
+        let room = Arc::new(Room::new());
+        room.begin();
+        room.set(4, 10);
+        assert!(room.take(4, 0));
+        room.begin();
+        room.written(4);
+        // The four are removed, which this measurement does not see.
+        let waiting = room.clone();
+        let taking = std::thread::spawn(move || waiting.take(3, 0));
+        while !room.lock().is_doubted {
             std::thread::yield_now();
         }
-        room.set(1);
-        assert!(!taking.join().unwrap());
-        assert!(room.take(1));
+        room.set(0, 10);
+        measure(&room, 4);
+        assert!(taking.join().unwrap());
     }
 }

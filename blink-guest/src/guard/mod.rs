@@ -76,7 +76,8 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
         return Ok(());
     }
     if let Some(bytes) = limits.disk_bytes {
-        wake.room().set(bytes);
+        wake.room().begin();
+        wake.room().set(bytes, bytes);
     }
     let disk = match &limits.disk_folder {
         Some(folder) => Disk::Folder(open_folder(fs::CWD, folder.as_path())?),
@@ -132,6 +133,11 @@ impl Guard {
                 .saturating_duration_since(Instant::now());
             std::thread::sleep(wait.max(SOONEST));
             let begun = Instant::now();
+            let is_disk_due = self.limits.disk_bytes.is_some() && begun >= next_disk;
+            // Before anything is looked at: what is taken from here on may not be seen.
+            if is_disk_due && wake.room().begin() {
+                self.walk = None;
+            }
             if is_looking {
                 self.look();
             }
@@ -142,14 +148,11 @@ impl Guard {
                 next_memory = Instant::now() + soon.max(begun.elapsed() * SHARE);
             }
             if let Some(limit) = self.limits.disk_bytes
-                && begun >= next_disk
+                && is_disk_due
             {
-                if wake.room().is_doubted() {
-                    self.walk = None;
-                }
                 let room = match self.room_on_disk(limit) {
                     Found::Measured(room) => {
-                        wake.room().set(room.unwrap_or(0));
+                        wake.room().set(room.unwrap_or(0), limit);
                         room
                     }
                     Found::AtLeast(room) => Some(room),
