@@ -2434,6 +2434,29 @@ blink_status blink_log_set(int32_t level,
                            struct blink_error **err);
 
 /**
+ * How the program ended.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @param exit    Set up with blink_exit_init(), and filled in. Its text belongs to the output.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK, or BLINK_STATUS_INVALID_ARGUMENT.
+ */
+blink_status blink_output_exit(const struct blink_output *output,
+                               struct blink_exit *exit,
+                               struct blink_error **err);
+
+/**
+ * Turns a timeout or an exceeded limit into an error that carries the output. Neither is one by itself: what the program
+ * wrote until then may be all that is wanted.
+ *
+ * @param output  Borrowed. May be used from several threads at once.
+ * @param err     May be NULL. If set, free with blink_error_free(); it has a copy of the output.
+ * @return BLINK_STATUS_OK, BLINK_STATUS_TIMEOUT, BLINK_STATUS_RESOURCE_EXHAUSTED or BLINK_STATUS_INVALID_ARGUMENT.
+ */
+blink_status blink_output_check(const struct blink_output *output,
+                                struct blink_error **err);
+
+/**
  * The program's exit code.
  *
  * @param output  Borrowed. May be used from several threads at once.
@@ -2448,18 +2471,6 @@ int32_t blink_output_exit_code(const struct blink_output *output);
  * @return false for NULL or an invalid handle.
  */
 bool blink_output_timed_out(const struct blink_output *output);
-
-/**
- * How the program ended.
- *
- * @param output  Borrowed. May be used from several threads at once.
- * @param exit    Set up with blink_exit_init(), and filled in. Its text belongs to the output.
- * @param err     May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK, or BLINK_STATUS_INVALID_ARGUMENT.
- */
-blink_status blink_output_exit(const struct blink_output *output,
-                               struct blink_exit *exit,
-                               struct blink_error **err);
 
 /**
  * What the program wrote to standard output, as far as it was captured: bytes that do not end with NUL.
@@ -2512,17 +2523,6 @@ bool blink_output_truncated(const struct blink_output *output);
  * @return "microvm" or "namespace", a static string. NULL for an invalid handle.
  */
 const char *blink_output_isolation(const struct blink_output *output);
-
-/**
- * Turns a timeout or an exceeded limit into an error that carries the output. Neither is one by itself: what the program
- * wrote until then may be all that is wanted.
- *
- * @param output  Borrowed. May be used from several threads at once.
- * @param err     May be NULL. If set, free with blink_error_free(); it has a copy of the output.
- * @return BLINK_STATUS_OK, BLINK_STATUS_TIMEOUT, BLINK_STATUS_RESOURCE_EXHAUSTED or BLINK_STATUS_INVALID_ARGUMENT.
- */
-blink_status blink_output_check(const struct blink_output *output,
-                                struct blink_error **err);
 
 /**
  * Frees an output, with its bytes.

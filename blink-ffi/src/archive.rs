@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use blink_core::ExportOptions;
 
 use crate::blink::blink;
-use crate::call::{Caller, Failure, call, init};
+use crate::call::{Caller, call, init};
 use crate::cancel::blink_cancel;
 use crate::error::blink_error;
+use crate::failure::Failure;
 use crate::handle;
 use crate::progress::{Telling, blink_transfer_callback};
 use crate::session::blink_session;

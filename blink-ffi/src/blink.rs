@@ -4,14 +4,16 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use blink_core::image::RegistryOptions;
-use blink_core::{Blink, IsolationChoice};
+use blink_core::Blink;
 
-use crate::call::{Caller, Failure, call, init};
+use crate::call::{Caller, call, init};
 use crate::cancel::blink_cancel;
 use crate::command::{blink_command, flag};
 use crate::core::Core;
 use crate::error::blink_error;
+use crate::failure::Failure;
 use crate::handle;
+use crate::isolation::isolation;
 use crate::output::blink_output;
 use crate::progress::Telling;
 use crate::sandbox_options::blink_sandbox_options;
@@ -27,20 +29,6 @@ impl blink {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
-}
-
-/// What stands between a sandbox and the machine.
-#[repr(i32)]
-#[derive(Clone, Copy)]
-pub enum blink_isolation {
-    /// For a sandbox: what blink_open() was told. For blink_open(): BLINK_ISOLATION_MICROVM.
-    Default = 0,
-    /// A virtual machine, or BLINK_STATUS_ISOLATION_UNAVAILABLE: nothing less is taken silently.
-    Microvm = 1,
-    /// Linux namespaces: the host's kernel, with a filter of system calls between.
-    Namespace = 2,
-    /// The strongest that works here; sandboxes and outputs say which.
-    Auto = 3,
 }
 
 /// How to open Blink. Everything is borrowed for the call.
@@ -209,22 +197,6 @@ pub unsafe extern "C" fn blink_run(
         out.give(blink_output::new(output));
         Ok(())
     })
-}
-
-pub(crate) fn isolation(number: i32) -> Result<Option<IsolationChoice>, Failure> {
-    const DEFAULT: i32 = blink_isolation::Default as i32;
-    const MICROVM: i32 = blink_isolation::Microvm as i32;
-    const NAMESPACE: i32 = blink_isolation::Namespace as i32;
-    const AUTO: i32 = blink_isolation::Auto as i32;
-    match number {
-        DEFAULT => Ok(None),
-        MICROVM => Ok(Some(IsolationChoice::Microvm)),
-        NAMESPACE => Ok(Some(IsolationChoice::Namespace)),
-        AUTO => Ok(Some(IsolationChoice::Auto)),
-        _ => Err(Failure::invalid(format!(
-            "{number} is not an isolation; it can be 0 to {AUTO}"
-        ))),
-    }
 }
 
 impl Caller<'_> {

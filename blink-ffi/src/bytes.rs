@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::call::quietly;
+use crate::failure::quietly;
 use crate::handle;
 
 /// Bytes that a call has brought. They never change.

@@ -3,11 +3,8 @@
 use std::ffi::{CStr, OsStr, c_char};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use blink_core::{ErrorKind, Holder, Output};
-
-use crate::error::blink_error;
+use crate::failure::{Failure, caught, quietly};
 use crate::handle::{Handle, give};
 use crate::status::blink_status;
 
@@ -15,134 +12,40 @@ use crate::status::blink_status;
 /// fit on the link.
 const ARRAY_LIMIT: usize = 1 << 20;
 
-/// Why a call failed.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) status: blink_status,
-    pub(crate) message: String,
-    /// 0 if no system call failed.
-    pub(crate) errno: i32,
-    pub(crate) retryable: bool,
-    pub(crate) causes: Vec<String>,
-    pub(crate) holders: Vec<Holder>,
-    /// Boxed, so that results stay small.
-    pub(crate) output: Option<Box<Output>>,
-}
-
-impl Failure {
-    pub(crate) fn new(status: blink_status, message: impl Into<String>) -> Failure {
-        Failure {
-            status,
-            message: message.into(),
-            errno: 0,
-            retryable: false,
-            causes: Vec::new(),
-            holders: Vec::new(),
-            output: None,
-        }
-    }
-
-    pub(crate) fn invalid(message: impl Into<String>) -> Failure {
-        Failure::new(blink_status::InvalidArgument, message)
-    }
-
-    pub(crate) fn cancelled() -> Failure {
-        Failure::new(blink_status::Cancelled, "the call was cancelled")
-    }
-
-    /// For what takes a file descriptor that cannot be had.
-    pub(crate) fn descriptors(what: &str, error: std::io::Error) -> Failure {
-        let message = format!(
-            "no file descriptor could be made {what}: {error}; close some, or raise the limit (ulimit -n)"
-        );
-        Failure {
-            errno: error.raw_os_error().unwrap_or_default(),
-            ..Failure::new(blink_status::ResourceExhausted, message)
-        }
-    }
-
-    pub(crate) fn would_block() -> Failure {
-        Failure::new(blink_status::WouldBlock, "there is nothing to read now")
-    }
-}
-
-impl From<blink_core::Error> for Failure {
-    fn from(error: blink_core::Error) -> Failure {
-        Failure {
-            status: blink_status::of(error.kind()),
-            message: error.message().to_owned(),
-            errno: error.errno().unwrap_or_default(),
-            retryable: error.is_retryable(),
-            causes: error.causes().collect(),
-            holders: error.holders().to_vec(),
-            output: error.output().cloned().map(Box::new),
-        }
-    }
-}
-
-/// One that came through a byte stream keeps its kind.
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        let inner = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<blink_core::Error>());
-        match inner {
-            Some(inner) => inner.clone().into(),
-            None => Failure::new(blink_status::of(ErrorKind::Internal), error.to_string()),
-        }
-    }
-}
-
 /// Runs the body of an exported function.
 ///
 /// # Safety
 /// `err` is NULL or can be written, and whatever the body reads and writes through the [`Caller`] is what the header
 /// asks for: strings end with NUL, lengths are those of what they belong to, structures begin with their size.
-pub(crate) unsafe fn guarded(
-    err: *mut *mut blink_error,
+pub(crate) unsafe fn guarded<E: Handle + From<Failure>>(
+    err: *mut *mut E,
     body: impl FnOnce(&Caller<'_>) -> Result<(), Failure>,
 ) -> blink_status {
     if !err.is_null() {
         // SAFETY: the caller says that it can be written.
         unsafe { err.write(std::ptr::null_mut()) };
     }
-    let result = catch_unwind(AssertUnwindSafe(|| body(&Caller(PhantomData))));
-    let failure = match result {
-        Ok(Ok(())) => return blink_status::Ok,
-        Ok(Err(failure)) => failure,
-        Err(panic) => {
-            let what = words(&*panic).to_owned();
-            // Its own drop could panic.
-            std::mem::forget(panic);
-            Failure::new(
-                blink_status::Internal,
-                format!("a defect in Blink stopped the call: {what}"),
-            )
-        }
+    let Err(failure) = caught(|| body(&Caller(PhantomData))) else {
+        return blink_status::Ok;
     };
     let status = failure.status;
     if !err.is_null() {
-        let error = catch_unwind(|| give(blink_error::new(failure)));
+        let error = quietly(std::ptr::null_mut(), || give(E::from(failure)));
         // SAFETY: as above.
-        unsafe { err.write(error.unwrap_or(std::ptr::null_mut())) };
+        unsafe { err.write(error) };
     }
     status
 }
 
-/// Runs the body of an exported function that has no way to fail; `otherwise` is its answer after a panic.
-pub(crate) fn quietly<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        std::mem::forget(panic);
-        otherwise
-    })
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("it left no words")
+/// Runs the body of an exported function that tells no more than the status.
+///
+/// # Safety
+/// As of [`guarded`].
+pub(crate) unsafe fn brief(body: impl FnOnce(&Caller<'_>) -> Result<(), Failure>) -> blink_status {
+    match caught(|| body(&Caller(PhantomData))) {
+        Ok(()) => blink_status::Ok,
+        Err(failure) => failure.status,
+    }
 }
 
 /// Proof that a call is under way whose caller vouches for the pointers that it gave.
@@ -390,7 +293,7 @@ pub(crate) use call;
 macro_rules! init {
     ($place:expr, $size:expr) => {{
         // SAFETY: whoever calls an exported function keeps to what the header says of its pointers.
-        unsafe { crate::call::guarded(std::ptr::null_mut(), |caller| caller.init($place, $size)) }
+        unsafe { crate::call::brief(|caller| caller.init($place, $size)) }
     }};
 }
 pub(crate) use init;

@@ -11,8 +11,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::call::{Failure, call, quietly};
+use crate::call::call;
 use crate::error::blink_error;
+use crate::failure::{Failure, quietly};
 use crate::handle;
 use crate::status::blink_status;
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use blink_core::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, Stdin};
 use bytes::Bytes;
 
-use crate::call::{Caller, Failure, init};
+use crate::call::{Caller, init};
+use crate::failure::Failure;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;
 

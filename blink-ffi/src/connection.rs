@@ -5,10 +5,11 @@ use std::os::fd::IntoRawFd;
 
 use blink_core::{Connection, Error};
 
-use crate::call::{Caller, Failure, call};
+use crate::call::{Caller, call};
 use crate::cancel::blink_cancel;
 use crate::core::Core;
 use crate::error::blink_error;
+use crate::failure::Failure;
 use crate::handle;
 use crate::sandbox::blink_sandbox;
 use crate::status::blink_status;

@@ -12,8 +12,8 @@ use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::call::Failure;
 use crate::cancel::blink_cancel;
+use crate::failure::Failure;
 use crate::pipe_signal;
 use crate::status::blink_status;
 

@@ -5,9 +5,10 @@ use std::ffi::{CString, c_char};
 use blink_core::{Check, Hypervisor, Report};
 
 use crate::blink::blink;
-use crate::call::{call, init, quietly};
+use crate::call::{call, init};
 use crate::cancel::blink_cancel;
 use crate::error::blink_error;
+use crate::failure::quietly;
 use crate::handle;
 use crate::processes::no_such;
 use crate::sized::{structure, zeros};

@@ -6,8 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use blink_core::{DirEntry, FileType, Metadata};
 
-use crate::call::{call, init, quietly};
+use crate::call::{call, init};
 use crate::error::blink_error;
+use crate::failure::quietly;
 use crate::handle;
 use crate::processes::no_such;
 use crate::sized::{structure, zeros};

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int};
 
 use blink_core::Holder;
 
-use crate::call::{Failure, quietly};
+use crate::failure::{Failure, quietly};
 use crate::handle::{self, Lent};
 use crate::output::blink_output;
 use crate::status::blink_status;
@@ -22,8 +22,8 @@ pub struct blink_error {
     output: Option<Lent<blink_output>>,
 }
 
-impl blink_error {
-    pub(crate) fn new(failure: Failure) -> blink_error {
+impl From<Failure> for blink_error {
+    fn from(failure: Failure) -> blink_error {
         let output = failure.output.map(|output| blink_output::new(*output));
         blink_error {
             status: failure.status,

@@ -7,10 +7,11 @@ use blink_core::{FileReader, FileWriter};
 use bytes::{Buf, Bytes};
 use tokio::sync::Mutex;
 
-use crate::call::{Failure, call};
+use crate::call::call;
 use crate::cancel::blink_cancel;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
+use crate::failure::Failure;
 use crate::files::{blink_files, blink_write_options};
 use crate::handle;
 use crate::status::blink_status;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use blink_core::{Files, WriteOptions};
 
 use crate::bytes::blink_bytes;
-use crate::call::{Caller, Failure, call};
+use crate::call::{Caller, call};
 use crate::cancel::blink_cancel;
 use crate::command::flag;
 use crate::core::{Core, Held};
 use crate::entries::{blink_entries, blink_file_info, shown};
 use crate::error::blink_error;
+use crate::failure::Failure;
 use crate::handle;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;

@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::call::{Failure, quietly};
+use crate::failure::{Failure, quietly};
 use crate::status::blink_status;
 
 #[cfg(not(target_pointer_width = "64"))]

@@ -5,10 +5,11 @@ use std::ffi::{CString, c_char, c_void};
 use blink_core::image::{Removed, StoredImage};
 
 use crate::blink::blink;
-use crate::call::{call, init, quietly};
+use crate::call::{call, init};
 use crate::cancel::blink_cancel;
 use crate::entries::milliseconds;
 use crate::error::blink_error;
+use crate::failure::quietly;
 use crate::handle;
 use crate::processes::no_such;
 use crate::progress::{Telling, blink_progress_callback};

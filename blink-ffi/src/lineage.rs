@@ -4,9 +4,10 @@ use std::ffi::{CString, c_char};
 
 use blink_core::{Checkpoint, Consistency, Lineage};
 
-use crate::call::{call, init, quietly};
+use crate::call::{call, init};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
+use crate::failure::quietly;
 use crate::handle;
 use crate::processes::no_such;
 use crate::sized::{structure, zeros};

@@ -10,8 +10,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::call::{Failure, call};
+use crate::call::call;
 use crate::error::blink_error;
+use crate::failure::Failure;
 use crate::status::blink_status;
 use crate::text::cut;
 

@@ -4,11 +4,9 @@ use std::ffi::c_char;
 
 use blink_core::Output;
 
-use crate::call::{call, quietly};
-use crate::error::blink_error;
-use crate::exit::{Exit, blink_exit};
+use crate::exit::Exit;
+use crate::failure::quietly;
 use crate::handle;
-use crate::status::blink_status;
 use crate::text;
 
 /// The captured result of a program: what it wrote, byte for byte, and how it ended. It never changes.
@@ -23,6 +21,14 @@ impl blink_output {
             exit: Exit::new(output.status.clone()),
             output,
         }
+    }
+
+    pub(crate) fn captured(&self) -> &Output {
+        &self.output
+    }
+
+    pub(crate) fn exit(&self) -> &Exit {
+        &self.exit
     }
 }
 
@@ -66,24 +72,6 @@ pub extern "C" fn blink_output_exit_code(output: *const blink_output) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn blink_output_timed_out(output: *const blink_output) -> bool {
     look(output, false, |output| output.exit.status().timed_out)
-}
-
-/// How the program ended.
-///
-/// @param output  Borrowed. May be used from several threads at once.
-/// @param exit    Set up with blink_exit_init(), and filled in. Its text belongs to the output.
-/// @param err     May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK, or BLINK_STATUS_INVALID_ARGUMENT.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_output_exit(
-    output: *const blink_output,
-    exit: *mut blink_exit,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |caller| {
-        let output = handle::get(output)?;
-        caller.fill(exit, &output.exit.shown(), "exit")
-    })
 }
 
 /// What the program wrote to standard output, as far as it was captured: bytes that do not end with NUL.
@@ -153,24 +141,6 @@ pub extern "C" fn blink_output_truncated(output: *const blink_output) -> bool {
 pub extern "C" fn blink_output_isolation(output: *const blink_output) -> *const c_char {
     look(output, std::ptr::null(), |output| {
         text::isolation(output.output.isolation).as_ptr()
-    })
-}
-
-/// Turns a timeout or an exceeded limit into an error that carries the output. Neither is one by itself: what the program
-/// wrote until then may be all that is wanted.
-///
-/// @param output  Borrowed. May be used from several threads at once.
-/// @param err     May be NULL. If set, free with blink_error_free(); it has a copy of the output.
-/// @return BLINK_STATUS_OK, BLINK_STATUS_TIMEOUT, BLINK_STATUS_RESOURCE_EXHAUSTED or BLINK_STATUS_INVALID_ARGUMENT.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_output_check(
-    output: *const blink_output,
-    err: *mut *mut blink_error,
-) -> blink_status {
-    call!(err, |_caller| {
-        let output = handle::get(output)?;
-        output.output.clone().check_limits()?;
-        Ok(())
     })
 }
 

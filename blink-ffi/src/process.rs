@@ -12,11 +12,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::call::{Failure, call, quietly};
+use crate::call::call;
 use crate::cancel::blink_cancel;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
+use crate::failure::{Failure, quietly};
 use crate::handle;
 use crate::readiness::Readiness;
 use crate::status::blink_status;

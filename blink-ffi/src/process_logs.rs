@@ -2,7 +2,7 @@
 
 use blink_core::ProcessLogs;
 
-use crate::call::quietly;
+use crate::failure::quietly;
 use crate::handle;
 use crate::output::bytes;
 

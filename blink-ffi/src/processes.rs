@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use blink_core::ProcessInfo;
 
-use crate::call::{Failure, call, init, quietly};
+use crate::call::{call, init};
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
+use crate::failure::{Failure, quietly};
 use crate::handle;
 use crate::sized::{structure, zeros};
 use crate::status::blink_status;

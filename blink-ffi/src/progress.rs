@@ -6,9 +6,9 @@ use blink_core::TransferProgress;
 use blink_core::image::{Progress, Step};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::call::Failure;
 use crate::cancel::blink_cancel;
 use crate::core::Core;
+use crate::failure::Failure;
 
 /// What is being done with an image.
 #[repr(i32)]

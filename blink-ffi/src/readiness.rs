@@ -6,7 +6,7 @@ use std::task::Wake;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::call::Failure;
+use crate::failure::Failure;
 
 /// A descriptor that can be read from while there may be something. It is only made where somebody wants it: whoever does not
 /// poll does not pay for it.

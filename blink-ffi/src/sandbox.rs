@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use blink_core::Sandbox;
 
 use crate::blink::blink;
-use crate::call::{Failure, call, quietly};
+use crate::call::call;
 use crate::cancel::blink_cancel;
 use crate::command::blink_command;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
+use crate::failure::{Failure, quietly};
 use crate::files::blink_files;
 use crate::handle::{self, Lent};
 use crate::output::blink_output;
@@ -200,7 +201,7 @@ pub extern "C" fn blink_sandbox_death(sandbox: *const blink_sandbox) -> *const b
         };
         let death = sandbox.sandbox.death().cloned();
         death.map_or(std::ptr::null(), |death| {
-            let lend = || Lent::new(blink_error::new(Failure::from(death)));
+            let lend = || Lent::new(blink_error::from(Failure::from(death)));
             sandbox.death.get_or_init(lend).pointer()
         })
     })

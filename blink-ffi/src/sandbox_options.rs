@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use blink_core::{Mount, Network, PublishedPort, SandboxBuilder, SandboxSpec};
 
-use crate::blink::isolation;
-use crate::call::{Caller, Failure, init};
+use crate::call::{Caller, init};
 use crate::command::flag;
+use crate::failure::Failure;
+use crate::isolation::isolation;
 use crate::progress::{Telling, blink_progress_callback};
 use crate::sized::{check_reserved, structure, zeros};
 use crate::status::blink_status;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use blink_core::Session;
 
 use crate::blink::blink;
-use crate::call::{Failure, call, quietly};
+use crate::call::call;
 use crate::cancel::blink_cancel;
 use crate::core::{Core, Held};
 use crate::error::blink_error;
+use crate::failure::{Failure, quietly};
 use crate::handle;
 use crate::sandbox::blink_sandbox;
 use crate::session_options::blink_session_options;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use blink_core::{Network, SessionInfo};
 
 use crate::blink::blink;
-use crate::call::{call, init, quietly};
+use crate::call::{call, init};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
+use crate::failure::quietly;
 use crate::handle;
 use crate::processes::no_such;
 use crate::sandbox_options::{blink_mount, blink_network, blink_port};

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use blink_core::SessionBuilder;
 
-use crate::call::{Caller, Failure, init};
+use crate::call::{Caller, init};
 use crate::command::flag;
+use crate::failure::Failure;
 use crate::progress::{Telling, blink_transfer_callback};
 use crate::sandbox_options::{Asked, blink_sandbox_options};
 use crate::sized::{structure, zeros};

@@ -7,11 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use blink_core::SessionProcesses;
 
 use crate::blink::blink;
-use crate::call::{call, quietly};
+use crate::call::call;
 use crate::cancel::blink_cancel;
 use crate::core::Held;
 use crate::error::blink_error;
 use crate::exit::{Exit, blink_exit};
+use crate::failure::quietly;
 use crate::handle;
 use crate::process::{blink_process, signal_number, within};
 use crate::process_logs::blink_process_logs;

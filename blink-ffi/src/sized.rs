@@ -1,6 +1,7 @@
 //! Structures that C and this library share, and that may grow: each begins with its size as its program knows it.
 
-use crate::call::{Caller, Failure};
+use crate::call::Caller;
+use crate::failure::Failure;
 
 /// A size beyond this is no size: no structure of this library will have it.
 const LARGEST: usize = 64 << 10;

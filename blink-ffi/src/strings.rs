@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 
-use crate::call::quietly;
+use crate::failure::quietly;
 use crate::handle;
 use crate::text::cut;
 

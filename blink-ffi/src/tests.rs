@@ -88,7 +88,7 @@ mod first {
 }
 
 fn status_of(
-    body: impl FnOnce(&crate::call::Caller<'_>) -> Result<(), crate::call::Failure>,
+    body: impl FnOnce(&crate::call::Caller<'_>) -> Result<(), crate::failure::Failure>,
 ) -> (blink_status, String) {
     let mut error = std::ptr::null_mut();
     // SAFETY: the error can be written, and each body gives structures that are as large as they say.

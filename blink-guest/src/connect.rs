@@ -13,9 +13,8 @@ use rustix::net::{
 };
 
 use crate::failure::{exhausted, failed, failed_as};
-use crate::link::{Caller, read_into};
 use crate::poll::{Poll, Token};
-use crate::sources::Chunk;
+use crate::stream::{Caller, Chunk, read_into};
 
 const READ_BYTES: usize = 64 << 10;
 const CREDIT_STEP: u32 = INITIAL_WINDOW / 4;

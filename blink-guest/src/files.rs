@@ -23,8 +23,8 @@ use rustix::io::Errno;
 use crate::confine::MakeFilesFor;
 use crate::failure::{errno_of, failed_as, failed_at};
 use crate::job::{JobStream, Work};
-use crate::link::BULK_BODY;
 use crate::process::find_user;
+use crate::stream::BULK_BODY;
 
 /// Owners as the sandbox numbers them.
 const ALL_OWNERS: Ownership = Ownership::Preserve {
@@ -233,7 +233,7 @@ fn read(ask: &Read, stream: &mut JobStream) -> Result<Response, ErrorBody> {
     while rest > 0 {
         let limit = usize::try_from(rest).unwrap_or(usize::MAX).min(BULK_BODY);
         let mut chunk = BytesMut::with_capacity(limit);
-        let count = crate::link::read_into(&file, &mut chunk)
+        let count = crate::stream::read_into(&file, &mut chunk)
             .map_err(|error| failed("read", &path, error))?;
         if count == 0 {
             break;

@@ -13,10 +13,9 @@ use blink_wire::{
 use bytes::{Buf, Bytes};
 
 use crate::failure::{errno_of, failed_as};
-use crate::link::{BULK_BODY, Caller};
 use crate::process::queue::{PATIENCE, RETRY};
 use crate::room::Room;
-use crate::sources::Chunk;
+use crate::stream::{BULK_BODY, Caller, Chunk};
 
 /// Jobs that run at once. Each is a thread with a small stack and at most two windows of data.
 const RUNNING_LIMIT: usize = 32;

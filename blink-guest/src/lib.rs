@@ -29,6 +29,7 @@ mod signals;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod slim;
 mod sources;
+mod stream;
 
 use std::error::Error;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -13,10 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rustix::io::{self, Errno, IoSlice};
 
 use crate::sources::Sources;
-
-/// Bodies of bulk frames: large enough that headers and system calls cost little, small enough that a control frame
-/// behind one waits for some tens of microseconds.
-pub(crate) const BULK_BODY: usize = 128 << 10;
+use crate::stream::{BULK_BODY, Stream, read_into};
 
 /// Streams that one host may have open at once; each costs the agent some memory.
 const STREAMS_LIMIT: usize = 4096;
@@ -24,25 +21,6 @@ const STREAMS_LIMIT: usize = 4096;
 /// Answers wait while the host does not read. Beyond this no more of its requests are read, so that a host that only
 /// asks cannot fill the agent's memory.
 const CONTROL_BACKLOG: usize = 1 << 20;
-
-/// What a request's stream belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    /// A program that is still to be started.
-    Waiting,
-    Process(u64),
-    /// Waits for a process's end, and carries nothing.
-    End(u64),
-    Job(u64),
-    Connection(u64),
-}
-
-/// A request of a link: where answers go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Caller {
-    pub(crate) link: u64,
-    pub(crate) request: u64,
-}
 
 /// The link is over.
 #[derive(Debug)]
@@ -319,19 +297,4 @@ impl Link {
         }
         Ok(())
     }
-}
-
-/// Reads into a buffer's spare room.
-pub(crate) fn read_into(
-    fd: impl std::os::fd::AsFd,
-    buffer: &mut bytes::BytesMut,
-) -> io::Result<usize> {
-    let spare = buffer.spare_capacity_mut();
-    let count = io::retry_on_intr(|| {
-        let (initialized, _) = io::read(fd.as_fd(), &mut *spare)?;
-        Ok(initialized.len())
-    })?;
-    // SAFETY: the kernel has just written these bytes.
-    unsafe { buffer.advance_mut(count) };
-    Ok(count)
 }

@@ -4,16 +4,8 @@ use blink_wire::FrameType;
 
 use crate::connect::Connections;
 use crate::job::Jobs;
-use crate::link::Stream;
 use crate::process::Processes;
-
-/// The next frame's body, in up to two parts.
-pub(crate) struct Chunk<'a> {
-    pub(crate) frame_type: FrameType,
-    pub(crate) end: bool,
-    pub(crate) first: &'a [u8],
-    pub(crate) second: &'a [u8],
-}
+use crate::stream::{Chunk, Stream};
 
 /// Everything that streams can belong to.
 pub(crate) struct Sources {

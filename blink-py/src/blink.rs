@@ -11,9 +11,10 @@ use pyo3::types::PyDict;
 use tokio::sync::OnceCell;
 
 use crate::arguments;
-use crate::call::{Boxed, Call, Latest};
+use crate::call::Call;
 use crate::failure::Failure;
-use crate::runtime::to_its_end;
+use crate::given::Latest;
+use crate::runtime::{Boxed, to_its_end};
 use crate::sandbox::Sandbox;
 use crate::session::{Session, transferred};
 use crate::session_processes::SessionProcesses;

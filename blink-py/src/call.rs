@@ -13,18 +13,12 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::failure::{Failure, internal};
+use crate::failure::Failure;
+use crate::given::{Given, Latest, Reporter};
 use crate::mailbox::{Mailbox, Sender};
-use crate::runtime::{self, lock};
-
-/// A future of any kind.
-pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// What a call gives, made into a Python object where that is wanted. One that nobody wants any more is dropped unmade.
-pub(crate) type Given = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>> + Send>;
+use crate::runtime::{self, Boxed, lock};
 
 /// How often a waiting thread looks for signals, so that Ctrl-C works within twice this.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
@@ -44,40 +38,6 @@ enum State {
         id: u64,
     },
     Over,
-}
-
-/// Progress on its way to a function of Python's, which is called by the thread that waits.
-pub(crate) struct Reporter {
-    function: Py<PyAny>,
-    latest: Arc<Latest>,
-}
-
-/// The last of some news; older ones are not worth telling.
-#[derive(Default)]
-pub(crate) struct Latest {
-    news: Mutex<Option<Given>>,
-    told: Notify,
-}
-
-impl Latest {
-    pub(crate) fn tell(&self, news: Given) {
-        *lock(&self.news) = Some(news);
-        self.told.notify_one();
-    }
-
-    fn take(&self) -> Option<Given> {
-        lock(&self.news).take()
-    }
-}
-
-impl Reporter {
-    /// Passes the last news on, if there are any.
-    pub(crate) fn report(&self, py: Python<'_>) -> PyResult<()> {
-        match self.latest.take() {
-            Some(news) => self.function.call1(py, (news(py)?,)).map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Call {
@@ -251,14 +211,9 @@ async fn send(
             tokio::select! {
                 biased;
                 result = &mut work => break result,
-                () = latest.told.notified() => sender.news(),
+                () = latest.news_told() => sender.news(),
             }
         },
     };
     sender.result(result);
-}
-
-/// What a call that panicked is told as.
-pub(crate) fn lost() -> Failure {
-    internal("a call ended without a result; this is a defect in Blink")
 }

@@ -34,6 +34,11 @@ pub(crate) fn unsupported(message: impl Into<String>) -> Failure {
     Failure::new(ErrorKind::Unsupported, message)
 }
 
+/// What a call that panicked is told as.
+pub(crate) fn lost() -> Failure {
+    internal("a call ended without a result; this is a defect in Blink")
+}
+
 pub(crate) fn internal(message: impl Into<String>) -> Failure {
     Failure::new(ErrorKind::Internal, message)
 }

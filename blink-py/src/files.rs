@@ -4,9 +4,10 @@ use blink_core::{Files as CoreFiles, WriteOptions};
 use pyo3::prelude::*;
 
 use crate::arguments::{self, path};
-use crate::call::{Boxed, Call};
+use crate::call::Call;
 use crate::failure::Failure;
 use crate::file_streams::{FileReader, FileWriter};
+use crate::runtime::Boxed;
 use crate::target::Target;
 use crate::values;
 

@@ -10,6 +10,7 @@ mod connection;
 mod failure;
 mod file_streams;
 mod files;
+mod given;
 mod machine;
 mod mailbox;
 mod process;

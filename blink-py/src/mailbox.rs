@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::call::{Given, Reporter, lost};
-use crate::failure::Failure;
+use crate::failure::{Failure, lost};
+use crate::given::{Given, Reporter};
 use crate::runtime::lock;
 
 /// One for each event loop, which calls it when its descriptor can be read.

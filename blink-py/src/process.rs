@@ -10,9 +10,9 @@ use pyo3::prelude::*;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::arguments;
-use crate::call::{Boxed, Call};
+use crate::call::Call;
 use crate::failure::{Failure, invalid};
-use crate::runtime::lock;
+use crate::runtime::{Boxed, lock};
 use crate::slot::{Guard, Slot};
 use crate::values;
 

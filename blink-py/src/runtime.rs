@@ -1,6 +1,7 @@
 //! The threads behind all calls, and what becomes of them in a forked child and at the interpreter's end.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::call::Boxed;
 use crate::failure::{Failure, internal, unsupported};
+
+/// A future of any kind.
+pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How long the interpreter's end waits for sandboxes to be removed. What is left then goes with the next start.
 const FAREWELL: Duration = Duration::from_secs(10);

@@ -5,10 +5,10 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::call::{Boxed, Call};
+use crate::call::Call;
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::runtime::to_its_end;
+use crate::runtime::{Boxed, to_its_end};
 use crate::slot::Slot;
 use crate::target::{Held, Target};
 use crate::values;

@@ -8,10 +8,11 @@ use blink_core::{
 use pyo3::prelude::*;
 
 use crate::arguments::{self, path};
-use crate::call::{Boxed, Call, Latest};
+use crate::call::Call;
 use crate::failure::Failure;
+use crate::given::Latest;
 use crate::machine::Machine;
-use crate::runtime::to_its_end;
+use crate::runtime::{Boxed, to_its_end};
 use crate::slot::{Guard, Slot};
 use crate::target::Target;
 use crate::values;

@@ -7,9 +7,8 @@ use blink_core::ErrorKind;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use crate::call::Boxed;
 use crate::failure::Failure;
-use crate::runtime::{self, Close};
+use crate::runtime::{self, Boxed, Close};
 
 /// What a call borrows while it is under way.
 pub(crate) type Guard<T> = OwnedRwLockReadGuard<Option<T>, T>;

@@ -16,10 +16,11 @@ use crate::confine::Confinement;
 use crate::connect::Connections;
 use crate::dial::{Dial, Dialer};
 use crate::job::Jobs;
-use crate::link::{self, Broken, Caller, Link, Stream};
+use crate::link::{self, Broken, Link};
 use crate::poll::{Poll, Ready, Token};
 use crate::process::Processes;
 use crate::sources::Sources;
+use crate::stream::{Caller, Stream};
 use crate::{guard, signals};
 
 mod notices;

@@ -3,7 +3,7 @@
 use blink_wire::{ErrorBody, ErrorKind, FrameType, Message, Response, WindowUpdate};
 
 use super::Agent;
-use crate::link::Caller;
+use crate::stream::Caller;
 use crate::{connect, job, process};
 
 impl Agent {

@@ -7,9 +7,10 @@ use blink_wire::{
 use bytes::Bytes;
 
 use super::Agent;
-use crate::link::{Broken, Caller, Link, Stream};
+use crate::link::{Broken, Link};
 use crate::process::Started;
 use crate::process::queue::STARTS_PER_TURN;
+use crate::stream::{Caller, Stream};
 use crate::{files, freeze};
 
 impl Agent {

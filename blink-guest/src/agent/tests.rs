@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::{Agent, Endpoints};
 use crate::confine::{Confinement, Settings};
 use crate::guard;
-use crate::link::read_into;
+use crate::stream::read_into;
 
 /// A loop that waits for so long, with nothing due, waits for something that does not come.
 const STALL: Duration = Duration::from_secs(10);

@@ -17,8 +17,8 @@ use rustix::process::{
 
 use crate::confine::Confinement;
 use crate::failure::exhausted;
-use crate::link::{BULK_BODY, Caller};
 use crate::poll::{Poll, Token};
+use crate::stream::{BULK_BODY, Caller};
 use descriptors::Descriptors;
 use kept::Kept;
 use launch::{Launched, Stack, Stdio};

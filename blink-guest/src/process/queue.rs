@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use blink_wire::{ErrorBody, ErrorKind, INITIAL_WINDOW, Spawn, TtySize};
 use bytes::Bytes;
 
-use crate::link::Caller;
+use crate::stream::Caller;
 
 /// Starts of one turn. Some milliseconds at most, so that signals, credit and output never wait long for them.
 pub(crate) const STARTS_PER_TURN: usize = 8;

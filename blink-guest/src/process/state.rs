@@ -10,7 +10,7 @@ use rustix::process::WaitStatus;
 use super::output::Output;
 use super::stdin::Stdin;
 use super::tree::{Marker, Trees};
-use crate::link::Caller;
+use crate::stream::Caller;
 
 /// After a program has ended, how long a child that still holds its output may add to it. Long enough for what a shell
 /// leaves running a moment longer (`> >(tee log)`), and short beside a person's patience.

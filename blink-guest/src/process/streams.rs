@@ -7,7 +7,7 @@ use super::descriptors::winsize;
 use super::output::{Output, Progress};
 use super::state::Process;
 use super::{Notice, Processes};
-use crate::sources::Chunk;
+use crate::stream::Chunk;
 
 /// Reads of one stream before others have their turn.
 const READS_PER_TURN: usize = 4;
