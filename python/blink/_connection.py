@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from . import _blink
     from ._options import Data
 
@@ -41,7 +43,7 @@ class Connection:
         """Close both sides. No-op once it is closed."""
         self._native.close().wait()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

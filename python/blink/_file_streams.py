@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from . import _blink
     from ._options import Data
 
@@ -40,7 +42,7 @@ class FileReader:
         """Give up what was not read. No-op once it is closed."""
         self._native.close().wait()
 
-    def __enter__(self) -> FileReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -92,7 +94,7 @@ class FileWriter:
         """Give it up, unless it is finished: the file stays as it was. No-op once it is finished or closed."""
         self._native.close().wait()
 
-    def __enter__(self) -> FileWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -238,7 +238,7 @@ class Sandbox(Machine):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<blink.Sandbox {self.id}, {'closed' if self.closed else self.isolation}>"
+        return f"<blink.{type(self).__name__} {self.id}, {'closed' if self.closed else self.isolation}>"
 
 
 class Session(Machine):
@@ -467,4 +467,4 @@ class Session(Machine):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<blink.Session {self.id}{', closed' if self.closed else ''}>"
+        return f"<blink.{type(self).__name__} {self.id}{', closed' if self.closed else ''}>"

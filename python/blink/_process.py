@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from . import _blink
     from ._options import Data
     from ._values import ExitStatus, Output
@@ -194,7 +196,7 @@ class Process:
         """Let go of it: the program goes on. No-op once it is closed."""
         self._native.close().wait()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -205,4 +207,4 @@ class Process:
             self.release()
 
     def __repr__(self) -> str:
-        return f"<blink.Process {self.id}, pid {self.pid}>"
+        return f"<blink.{type(self).__name__} {self.id}, pid {self.pid}>"

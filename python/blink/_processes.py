@@ -134,4 +134,4 @@ class SessionProcesses:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<blink.SessionProcesses, {'closed' if self.closed else self.isolation}>"
+        return f"<blink.{type(self).__name__}, {'closed' if self.closed else self.isolation}>"

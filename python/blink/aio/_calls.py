@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from .. import _blink
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
     from typing import Any
 
@@ -48,13 +48,17 @@ class _Closes(Protocol):
 C = TypeVar("C", bound=_Closes)
 
 
+async def _made(kind: Callable[[T], C], call: _blink.Call[T]) -> C:
+    return kind(await result(call))
+
+
 class Opening(Awaitable[C], Generic[C]):
     """What is being made: await it, or enter it with ``async with``, which closes it in the end."""
 
     __slots__ = ("_made", "_making")
 
-    def __init__(self, making: Coroutine[Any, Any, C]) -> None:
-        self._making = making
+    def __init__(self, kind: Callable[[T], C], call: _blink.Call[T]) -> None:
+        self._making = _made(kind, call)
 
     def __await__(self) -> Generator[Any, None, C]:
         return self._making.__await__()

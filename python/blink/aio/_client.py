@@ -1,13 +1,15 @@
+# Made from ../_client.py by scripts/async-python.
 """The way in."""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
-from .._client import listening, native
+from .._arguments import listening, native
 from ._calls import Opening, result
-from ._machine import AsyncSandbox, AsyncSession, open_sandbox, open_session
-from ._processes import AsyncSessionProcesses, open_session_processes
+from ._machine import AsyncSandbox, AsyncSession
+from ._processes import AsyncSessionProcesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class AsyncBlink:
-    """As `blink.Blink`; its home is opened by ``async with``, or by the first call."""
+    """As `blink.Blink`. Its home is opened by ``async with``, or by the first call."""
 
     __slots__ = ("__weakref__", "_native")
 
@@ -69,7 +71,7 @@ class AsyncBlink:
 
     def sandbox(self, **options: Unpack[SandboxOptions]) -> Opening[AsyncSandbox]:
         """As `blink.Blink.sandbox`."""
-        return Opening(open_sandbox(self._native.sandbox(options)))
+        return Opening(AsyncSandbox, self._native.sandbox(options))
 
     async def fetch_image(self, **options: Unpack[SandboxOptions]) -> None:
         """As `blink.Blink.fetch_image`."""
@@ -81,11 +83,11 @@ class AsyncBlink:
 
     def open(self, id: str) -> Opening[AsyncSandbox]:
         """As `blink.Blink.open`."""
-        return Opening(open_sandbox(self._native.take_sandbox(id)))
+        return Opening(AsyncSandbox, self._native.take_sandbox(id))
 
     def session(self, name: str, **options: Unpack[SessionOptions]) -> Opening[AsyncSession]:
         """As `blink.Blink.session`."""
-        return Opening(open_session(self._native.session(name, options)))
+        return Opening(AsyncSession, self._native.session(name, options))
 
     def import_session(
         self,
@@ -97,11 +99,11 @@ class AsyncBlink:
     ) -> Opening[AsyncSession]:
         """As `blink.Blink.import_session`."""
         listening(options, import_progress)
-        return Opening(open_session(self._native.import_session(name, archive, options)))
+        return Opening(AsyncSession, self._native.import_session(name, archive, options))
 
     def take_session(self, name: str, *, patience: float | None = None) -> Opening[AsyncSession]:
         """As `blink.Blink.take_session`."""
-        return Opening(open_session(self._native.take_session(name, patience)))
+        return Opening(AsyncSession, self._native.take_session(name, patience))
 
     async def sessions(self) -> list[SessionInfo]:
         """As `blink.Blink.sessions`."""
@@ -117,7 +119,7 @@ class AsyncBlink:
 
     def session_processes(self, name: str) -> Opening[AsyncSessionProcesses]:
         """As `blink.Blink.session_processes`."""
-        return Opening(open_session_processes(self._native.session_processes(name)))
+        return Opening(AsyncSessionProcesses, self._native.session_processes(name))
 
     async def prune_sessions(self) -> int:
         """As `blink.Blink.prune_sessions`."""
@@ -162,27 +164,29 @@ class AsyncBlink:
         await self.close()
 
 
+_default_lock = threading.Lock()
 _default: AsyncBlink | None = None
 
 
-def _library() -> AsyncBlink:
-    """Return the library of the default home; what it holds is the home's, not a loop's."""
+def default() -> AsyncBlink:
+    """Return the library of the default home, opened once."""
     global _default
-    if _default is None or _default.closed:
-        _default = AsyncBlink()
-    return _default
+    with _default_lock:
+        if _default is None or _default.closed:
+            _default = AsyncBlink()
+        return _default
 
 
 async def run(argv: Argv, **options: Unpack[RunOptions]) -> Output:
     """As `blink.run`."""
-    return await _library().run(argv, **options)
+    return await default().run(argv, **options)
 
 
 async def run_code(code: str, language: str = "python", **options: Unpack[RunOptions]) -> Output:
     """As `blink.run_code`."""
-    return await _library().run_code(code, language, **options)
+    return await default().run_code(code, language, **options)
 
 
 async def doctor() -> Report:
     """As `blink.doctor`."""
-    return await _library().doctor()
+    return await default().doctor()

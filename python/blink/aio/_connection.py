@@ -1,3 +1,4 @@
+# Made from ../_connection.py by scripts/async-python.
 """Connections into a sandbox."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Made from ../_file_streams.py by scripts/async-python.
 """Files of a sandbox or session that are read and written bit by bit."""
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsyncFileReader:
-    """As `blink.FileReader`; ``async for`` gives its chunks."""
+    """As `blink.FileReader`. ``async for`` gives its chunks."""
 
     __slots__ = ("_native",)
 
@@ -29,7 +30,7 @@ class AsyncFileReader:
         return await result(self._native.chunk())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.chunk():
+        while chunk := (await self.chunk()):
             yield chunk
 
     async def close(self) -> None:
@@ -75,13 +76,3 @@ class AsyncFileWriter:
             await self.finish()
         else:
             await self.close()
-
-
-async def open_reader(call: _blink.Call[_blink.FileReader]) -> AsyncFileReader:
-    """Wait for a file to be read."""
-    return AsyncFileReader(await result(call))
-
-
-async def open_writer(call: _blink.Call[_blink.FileWriter]) -> AsyncFileWriter:
-    """Wait for a file to be written."""
-    return AsyncFileWriter(await result(call))

@@ -1,3 +1,4 @@
+# Made from ../_files.py by scripts/async-python.
 """The files of a sandbox or session."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._calls import Opening, result
-from ._file_streams import AsyncFileReader, AsyncFileWriter, open_reader, open_writer
+from ._file_streams import AsyncFileReader, AsyncFileWriter
 
 if TYPE_CHECKING:
     from .. import _blink
@@ -41,13 +42,13 @@ class AsyncFiles:
 
     def reader(self, path: Text, *, offset: int = 0, length: int | None = None) -> Opening[AsyncFileReader]:
         """As `blink.Files.reader`."""
-        return Opening(open_reader(self._native.reader(path, offset, length)))
+        return Opening(AsyncFileReader, self._native.reader(path, offset, length))
 
     def writer(
         self, path: Text, *, mode: int | None = None, append: bool = False, user: str | None = None
     ) -> Opening[AsyncFileWriter]:
         """As `blink.Files.writer`."""
-        return Opening(open_writer(self._native.writer(path, mode, append, user)))
+        return Opening(AsyncFileWriter, self._native.writer(path, mode, append, user))
 
     async def stat(self, path: Text) -> FileInfo:
         """As `blink.Files.stat`."""

@@ -1,3 +1,4 @@
+# Made from ../_machine.py by scripts/async-python.
 """Sandboxes and sessions."""
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class AsyncMachine:
-    """What sandboxes and sessions can do alike."""
+    """What sandboxes and sessions can do alike. A session that does not run is started by whatever needs it."""
 
     __slots__ = ("_machine",)
 
@@ -61,7 +62,7 @@ class AsyncMachine:
 
     @property
     def files(self) -> AsyncFiles:
-        """Its files."""
+        """As `blink.Sandbox.files`."""
         return AsyncFiles(self._machine.files())
 
     async def connect_tcp(self, host: str, port: int) -> AsyncConnection:
@@ -131,7 +132,7 @@ class AsyncSandbox(AsyncMachine):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<blink.AsyncSandbox {self.id}, {'closed' if self.closed else self.isolation}>"
+        return f"<blink.{type(self).__name__} {self.id}, {('closed' if self.closed else self.isolation)}>"
 
 
 class AsyncSession(AsyncMachine):
@@ -201,7 +202,7 @@ class AsyncSession(AsyncMachine):
 
     def fork(self, name: str, *, checkpoint: str | None = None) -> Opening[AsyncSession]:
         """As `blink.Session.fork`."""
-        return Opening(open_session(self._native.fork(name, checkpoint)))
+        return Opening(AsyncSession, self._native.fork(name, checkpoint))
 
     async def fork_many(self, names: Iterable[str]) -> list[AsyncSession]:
         """As `blink.Session.fork_many`."""
@@ -218,11 +219,7 @@ class AsyncSession(AsyncMachine):
         await result(self._native.export(archive, checkpoint, progress))
 
     async def export_oci(
-        self,
-        path: Text,
-        *,
-        checkpoint: str | None = None,
-        progress: Callable[[TransferProgress], object] | None = None,
+        self, path: Text, *, checkpoint: str | None = None, progress: Callable[[TransferProgress], object] | None = None
     ) -> None:
         """As `blink.Session.export_oci`."""
         await result(self._native.export_oci(path, checkpoint, progress))
@@ -244,14 +241,4 @@ class AsyncSession(AsyncMachine):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<blink.AsyncSession {self.id}{', closed' if self.closed else ''}>"
-
-
-async def open_sandbox(call: _blink.Call[_blink.Sandbox]) -> AsyncSandbox:
-    """Wait for a sandbox."""
-    return AsyncSandbox(await result(call))
-
-
-async def open_session(call: _blink.Call[_blink.Session]) -> AsyncSession:
-    """Wait for a session."""
-    return AsyncSession(await result(call))
+        return f"<blink.{type(self).__name__} {self.id}{(', closed' if self.closed else '')}>"

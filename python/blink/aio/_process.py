@@ -1,3 +1,4 @@
+# Made from ../_process.py by scripts/async-python.
 """Programs that run in a sandbox, and their streams."""
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class AsyncProcessOutput:
-    """As `blink.ProcessOutput`; ``async for`` gives its chunks."""
+    """As `blink.ProcessOutput`. ``async for`` gives its chunks."""
 
     __slots__ = ("_native",)
 
@@ -36,7 +37,7 @@ class AsyncProcessOutput:
         return b"".join([chunk async for chunk in self])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.chunk():
+        while chunk := (await self.chunk()):
             yield chunk
 
     @property
@@ -137,9 +138,8 @@ class AsyncProcess:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # With its sandbox it has ended as well.
         with suppress(SandboxDied):
             await self.release()
 
     def __repr__(self) -> str:
-        return f"<blink.AsyncProcess {self.id}, pid {self.pid}>"
+        return f"<blink.{type(self).__name__} {self.id}, pid {self.pid}>"

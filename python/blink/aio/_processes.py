@@ -1,4 +1,5 @@
-"""Processes of a session beside whoever has it."""
+# Made from ../_processes.py by scripts/async-python.
+"""The processes of a session, beside whoever has it."""
 
 from __future__ import annotations
 
@@ -71,9 +72,4 @@ class AsyncSessionProcesses:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<blink.AsyncSessionProcesses, {'closed' if self.closed else self.isolation}>"
-
-
-async def open_session_processes(call: _blink.Call[_blink.SessionProcesses]) -> AsyncSessionProcesses:
-    """Give the processes that a call opens."""
-    return AsyncSessionProcesses(await result(call))
+        return f"<blink.{type(self).__name__}, {('closed' if self.closed else self.isolation)}>"
