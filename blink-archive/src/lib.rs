@@ -36,6 +36,7 @@
 mod attributes;
 mod copy;
 mod error;
+mod files;
 mod format;
 mod holes;
 mod layer;
@@ -53,6 +54,7 @@ mod way;
 pub use attributes::Marks;
 pub use copy::copy_trees;
 pub use error::{ArchiveError, LimitKind};
+pub use files::{ArchivedFile, Files};
 pub use holes::{DataPart, copy_file, next_data, write_with_holes};
 pub use merge::merge_overlay;
 pub use options::{Limits, Links, Ownership, PackOptions, UnpackOptions};

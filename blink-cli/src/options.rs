@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blink_core::image::RegistryOptions;
+use blink_core::RegistryOptions;
 use blink_core::{Blink, IsolationChoice, Mount, Network, PublishedPort, SandboxSpec};
 use clap::{Args, ValueEnum};
 

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use blink_core::TransferProgress;
-use blink_core::image::{Progress, Step};
 use blink_core::terminal::escape_line;
+use blink_core::{PullProgress, PullStep};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget};
 
 /// What is done sooner needs no sign.
@@ -61,11 +61,11 @@ impl Sign {
     }
 
     /// Tells how far an image is, from now on.
-    pub(crate) fn image(&self) -> impl Fn(Progress) + Send + Sync + use<> {
+    pub(crate) fn image(&self) -> impl Fn(PullProgress) + Send + Sync + use<> {
         let (bar, before) = (self.0.clone(), self.0.message());
         move |progress| {
             let is_over =
-                progress.step == Step::Unpack && progress.bytes_done == progress.bytes_total;
+                progress.step == PullStep::Unpack && progress.bytes_done == progress.bytes_total;
             let words = if is_over {
                 before.clone()
             } else {
@@ -76,8 +76,8 @@ impl Sign {
     }
 }
 
-fn words(progress: Progress) -> String {
-    let Progress {
+fn words(progress: PullProgress) -> String {
+    let PullProgress {
         bytes_done,
         bytes_total,
         layer,
@@ -86,7 +86,7 @@ fn words(progress: Progress) -> String {
     } = progress;
     let (done, total) = (HumanBytes(bytes_done), HumanBytes(bytes_total));
     match progress.step {
-        Step::Download => {
+        PullStep::Download => {
             format!("fetching the image: {done} of {total}, {layer} of {layers} layers")
         }
         _ => format!("unpacking the image: {done} of {total}, layer {layer} of {layers}"),

@@ -1,12 +1,12 @@
 //! The commands about images as their users meet them, with a real registry.
 
-#[path = "../../blink-core/tests/image/builder.rs"]
+#[path = "../../blink-image/tests/image/builder.rs"]
 #[allow(
     dead_code,
     reason = "shared with the library's tests, which use all of it"
 )]
 mod builder;
-#[path = "../../blink-core/tests/image/registry.rs"]
+#[path = "../../blink-image/tests/image/registry.rs"]
 #[allow(
     dead_code,
     reason = "shared with the library's tests, which use all of it"

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use blink_archive::Limits;
+use blink_image::{
+    DEFAULT_IMAGE_LIMIT_BYTES, IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions,
+};
 use once_cell::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
@@ -17,9 +20,6 @@ use crate::engine::engines::{self, Engines};
 use crate::engine::{Engine, Machine};
 use crate::error::{Error, Result};
 use crate::home::{Home, Lifetime};
-use crate::image::{
-    DEFAULT_IMAGE_LIMIT_BYTES, IdMap, ImageStore, PullOptions, PullPolicy, RegistryOptions,
-};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::settings::Settings;
 use crate::spec::DEFAULT_BOOT_TIMEOUT;
@@ -103,7 +103,7 @@ impl BlinkBuilder {
     }
 
     /// How many bytes the layers of an image may have together, as they are stored and as they are unpacked;
-    /// [`DEFAULT_IMAGE_LIMIT_BYTES`](crate::image::DEFAULT_IMAGE_LIMIT_BYTES), which is 16 GiB, by default. A larger one is
+    /// [`DEFAULT_IMAGE_LIMIT_BYTES`](blink_image::DEFAULT_IMAGE_LIMIT_BYTES), which is 16 GiB, by default. A larger one is
     /// refused with `ResourceExhausted`, as is what would take the last of the disk, and nothing of it stays.
     pub fn image_limit_bytes(mut self, bytes: u64) -> BlinkBuilder {
         self.image_limit_bytes = Some(bytes);
@@ -132,8 +132,11 @@ impl BlinkBuilder {
         } else {
             PullPolicy::Missing
         };
-        let mut registry = self.registry.or(settings.registry);
-        registry.launcher = Some(Launcher::in_home(home.path()));
+        let launcher = Launcher::in_home(home.path());
+        let registry = settings
+            .registry
+            .beside(self.registry)
+            .with_helpers(Arc::new(launcher));
         let shared = Shared {
             engines: Engines::new(home.clone()),
             disks: Disks::of(&home),

@@ -93,6 +93,8 @@ impl LaunchError {
     }
 }
 
+impl std::error::Error for LaunchError {}
+
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.source)

@@ -10,7 +10,6 @@ use crate::engine::engines;
 use crate::engine::hypervisor::{self, Hypervisor};
 use crate::error::{Error, ErrorKind};
 use crate::isolation::Isolation;
-use crate::json;
 
 /// How long a trial may take: as long as a boot may, which takes a third of that on a host that is emulated itself.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,7 +39,7 @@ impl Serialize for Check {
         struct Shown<'a> {
             name: Isolation,
             works: bool,
-            #[serde(serialize_with = "json::millis")]
+            #[serde(serialize_with = "blink_host::json::millis")]
             elapsed_ms: Duration,
             kind: Option<ErrorKind>,
             problem: Option<&'a str>,

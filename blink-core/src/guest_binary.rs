@@ -82,8 +82,8 @@ fn install_bytes(home: &Path, agent: &[u8], sha256: &str) -> io::Result<PathBuf>
     let folder = home.join("guest").join(&sha256[..FOLDER_NAME_DIGITS]);
     let installed = folder.join("blink-guest");
     if !is_installed(&installed, agent.len()) {
-        crate::private::make_folder(&home.join("guest"))?;
-        crate::private::make_open_folder(&folder)?;
+        blink_host::private::make_folder(&home.join("guest"))?;
+        blink_host::private::make_open_folder(&folder)?;
         write_whole(&folder, &installed, agent)?;
     }
     Ok(installed)

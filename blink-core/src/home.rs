@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blink_host::fault::{self, Step};
+use blink_host::file_lock::{self, FileLock, NotLocked, PATIENCE, Share};
+use blink_host::new_id;
+use blink_host::private;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
-use crate::file_lock::{self, FileLock, NotLocked, PATIENCE, Share};
-use crate::private;
 
 const OWNER_LOCK: &str = "owner.lock";
 const DETACHED_MARK: &str = "detached";
@@ -212,7 +214,7 @@ impl Home {
         let what = format!("Blink's home {}", self.path.display());
         let folder = File::open(self.sandboxes())
             .map_err(|error| Error::io(format!("{what} cannot be locked"), &error))?;
-        FileLock::take(folder, share, PATIENCE).map_err(|error| error.into_error(what))
+        FileLock::take(folder, share, PATIENCE).map_err(|error| Error::not_locked(what, error))
     }
 
     /// The ids of the detached sandboxes.
@@ -285,7 +287,7 @@ impl SandboxFolder {
         // A sweep that found the folder without its lock, half removed, would make a new one in it.
         let removing = FileLock::take(folder, Share::Shared, PATIENCE).map_err(|error| {
             let what = format!("the folder of sandboxes {}", parent.display());
-            error.into_error(what)
+            Error::not_locked(what, error)
         })?;
         blink_archive::remove_tree(removing.file().as_fd(), self.id.as_ref()).map_err(|error| {
             Error::new(
@@ -302,18 +304,4 @@ impl SandboxFolder {
             tracing::warn!(sandbox = id, %error, "the folder goes later");
         }
     }
-}
-
-/// Twelve random hexadecimal digits: enough that no two sandboxes of a home meet, short enough to type.
-pub(crate) fn new_id() -> Result<String> {
-    let mut bytes = [0; 6];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
-        |error| {
-            Error::new(
-                ErrorKind::Internal,
-                format!("the kernel gave no random bytes: {error}"),
-            )
-        },
-    )?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

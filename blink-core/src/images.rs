@@ -1,23 +1,28 @@
 //! The images of a [`Blink`]: fetched, listed, removed.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use blink_image::{
+    Helpers, ImageSource, ImageStore, PullPolicy, PullProgress, Reference, RemovedImages,
+    StoredImage,
+};
 
 use crate::blink::Blink;
 use crate::blocking::on_thread;
+use crate::child::{Launcher, Program};
 use crate::engine::{RootForm, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::SandboxFolder;
-use crate::image::{
-    ImageSource, ImageStore, Progress, PullPolicy, Reference, Removed, StoredImage,
-};
 
 /// An image to fetch, from [`Blink::pull`].
 #[must_use = "nothing is fetched before `run`"]
 pub struct Pull {
     blink: Blink,
     image: String,
-    progress: Box<dyn Fn(Progress) + Send + Sync>,
+    progress: Box<dyn Fn(PullProgress) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Pull {
@@ -28,7 +33,7 @@ impl std::fmt::Debug for Pull {
 
 impl Pull {
     /// Calls `progress` as the image comes in, some ten times a second.
-    pub fn progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Pull {
+    pub fn progress(mut self, progress: impl Fn(PullProgress) + Send + Sync + 'static) -> Pull {
         self.progress = Box::new(progress);
         self
     }
@@ -46,6 +51,14 @@ impl Pull {
         }
         let store = self.blink.image_store().await?;
         Ok(store.obtain(&source, &options, &*self.progress).await?)
+    }
+}
+
+impl Helpers for Launcher {
+    fn get(&self, program: &str, account: &str, patience: Duration) -> io::Result<(i32, Vec<u8>)> {
+        let program = Program::new(program).args(["get"]).stdin(account);
+        let finished = self.run(&program, patience).map_err(io::Error::other)?;
+        Ok((finished.code, finished.stdout))
     }
 }
 
@@ -91,7 +104,7 @@ impl Blink {
     ///
     /// # Errors
     /// `NotFound`; `Busy` if a sandbox uses it, which the message names.
-    pub async fn remove_image(&self, name: impl Into<String>) -> Result<Removed> {
+    pub async fn remove_image(&self, name: impl Into<String>) -> Result<RemovedImages> {
         let (store, name) = (self.image_store().await?, name.into());
         on_thread(move || Ok(store.remove(&name)?)).await
     }
@@ -101,7 +114,7 @@ impl Blink {
     ///
     /// # Errors
     /// `Busy` while another process unpacks an image.
-    pub async fn prune_images(&self) -> Result<Removed> {
+    pub async fn prune_images(&self) -> Result<RemovedImages> {
         let (store, home) = (self.image_store().await?, self.home().path().to_owned());
         on_thread(move || {
             let mut removed = store.prune()?;
@@ -118,7 +131,7 @@ impl Blink {
     pub(crate) async fn image(
         &self,
         source: &ImageSource,
-        progress: &(dyn Fn(Progress) + Send + Sync),
+        progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<Option<StoredImage>> {
         if *source == ImageSource::Host {
             return Ok(None);
@@ -161,7 +174,7 @@ impl Blink {
         image: &StoredImage,
         form: RootForm,
         folder: &SandboxFolder,
-        progress: Arc<dyn Fn(Progress) + Send + Sync>,
+        progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
     ) -> Result<PathBuf> {
         let store = self.image_store().await?;
         let (image, folder) = (image.clone(), folder.path().to_owned());

@@ -1,37 +1,10 @@
 //! How public values look in JSON: the form that the command prints, and that stays the same from version to version.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
-use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Serialize, Serializer};
-
-/// In UTC, to the second: `2026-01-31T23:59:59Z`.
-pub(crate) fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let time = (*time).max(SystemTime::UNIX_EPOCH);
-    serializer.collect_str(&humantime::format_rfc3339_seconds(time))
-}
-
-pub(crate) fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-pub(crate) fn optional_millis<S: Serializer>(
-    time: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => millis(time, serializer),
-        None => serializer.serialize_none(),
-    }
-}
-
-/// Words as text, whatever bytes they are of.
-pub(crate) fn words<S: Serializer>(words: &[OsString], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(words.iter().map(|word| word.to_string_lossy()))
-}
+use serde::Serialize;
 
 /// What a program has written: text, and where it is none, also the bytes in base64.
 #[derive(Debug, Serialize)]
@@ -70,7 +43,8 @@ impl<'a> Written<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, SystemTime};
+
     use crate::{Checkpoint, ExitStatus, Isolation, Output, ProcessInfo, SessionInfo};
     use serde_json::{json, to_value};
 

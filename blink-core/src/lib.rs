@@ -26,20 +26,16 @@ mod blocking;
 mod child;
 mod command;
 mod connection;
-mod destination;
 mod disk;
 mod doctor;
 mod engine;
 mod error;
-mod fault;
-mod file_lock;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guest_binary;
 mod home;
-pub mod image;
 mod images;
 mod isolation;
 mod json;
@@ -47,20 +43,13 @@ mod json;
 mod limits_table;
 mod link;
 mod output;
-mod private;
 mod process;
 mod publish;
-mod room;
 mod sandbox;
 mod session;
 mod settings;
 mod spec;
-pub mod terminal;
-mod transfer;
 mod usage;
-mod withheld;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use blink::{Blink, BlinkBuilder};
 pub use command::{Command, DEFAULT_OUTPUT_LIMIT_BYTES, Stdin};
@@ -70,8 +59,14 @@ pub use engine::Consistency;
 pub use engine::hypervisor::Hypervisor;
 #[cfg(any(test, feature = "scripted"))]
 pub use engine::scripted;
-pub use error::{Error, ErrorKind, Holder, Result};
+pub use error::{Error, ErrorKind, Result};
 
+pub use blink_host::Holder;
+pub use blink_host::terminal;
+pub use blink_host::transfer::TransferProgress;
+pub use blink_image::{
+    ImageConfig, PullProgress, PullStep, RegistryOptions, RemovedImages, StoredImage,
+};
 pub use files::{DirEntry, FileReader, FileType, FileWriter, Files, Metadata, WriteOptions};
 pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
@@ -88,12 +83,6 @@ pub use spec::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, Resources,
     SandboxSpec,
 };
-pub use transfer::TransferProgress;
-
-/// Locks, also after a panic of another thread: what the locks here protect is whole between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 // Everything public crosses threads.
 const _: () = {

@@ -28,7 +28,7 @@ pub struct ExitStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// From its start to its end.
-    #[serde(rename = "duration_ms", serialize_with = "json::millis")]
+    #[serde(rename = "duration_ms", serialize_with = "blink_host::json::millis")]
     pub duration: Duration,
 }
 

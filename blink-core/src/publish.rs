@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use blink_host::lock;
 use blink_wire::Address;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,7 +15,6 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::Link;
-use crate::lock;
 
 /// Connections that a sandbox's published ports carry at once; more wait in the kernel until one ends. Each may hold a
 /// window of 1 MiB for either side that does not read, a descriptor of this process's, often of 1024 in all, and one of

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use blink_image::RegistryOptions;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -48,6 +49,27 @@ pub(crate) struct Registry {
     #[serde(default)]
     pub(crate) ca_files: Vec<PathBuf>,
     pub(crate) docker_config: Option<PathBuf>,
+}
+
+impl Registry {
+    /// What a program says, and what is set for the machine besides.
+    pub(crate) fn beside(self, mut said: RegistryOptions) -> RegistryOptions {
+        for (registry, urls) in &self.mirrors {
+            for url in urls {
+                said = said.with_mirror(registry, url);
+            }
+        }
+        for registry in self.insecure {
+            said = said.with_insecure(registry);
+        }
+        for file in self.ca_files {
+            said = said.with_ca_file(file);
+        }
+        match self.docker_config {
+            Some(file) if !said.has_docker_config() => said.with_docker_config(file),
+            _ => said,
+        }
+    }
 }
 
 impl Settings {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::private;
+use blink_host::private;
 
 const NAME: &str = "usage";
 

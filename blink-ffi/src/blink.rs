@@ -3,8 +3,8 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use blink_core::image::RegistryOptions;
 use blink_core::Blink;
+use blink_core::RegistryOptions;
 
 use crate::call::{Caller, call, init};
 use crate::cancel::blink_cancel;

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 
-use blink_core::image::{Removed, StoredImage};
+use blink_core::{RemovedImages, StoredImage};
 
 use crate::blink::blink;
 use crate::call::{call, init};
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn blink_image_remove(
         let blink = handle::get(blink)?;
         let name = caller.text(name, "name")?.to_owned();
         let all = blink.core().blink().clone();
-        let removed: Removed =
+        let removed: RemovedImages =
             blink.core().finish(
                 std::ptr::null(),
                 async move { all.remove_image(name).await },
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn blink_image_prune(
         caller.set(freed_bytes, 0);
         let blink = handle::get(blink)?;
         let all = blink.core().blink().clone();
-        let removed: Removed = blink
+        let removed: RemovedImages = blink
             .core()
             .finish(std::ptr::null(), async move { all.prune_images().await })?;
         caller.set(freed_bytes, removed.freed_bytes);

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use blink_core::TransferProgress;
-use blink_core::image::{Progress, Step};
+use blink_core::{PullProgress, PullStep};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::cancel::blink_cancel;
@@ -78,7 +78,7 @@ pub(crate) struct Telling {
 }
 
 enum News {
-    Image(Progress),
+    Image(PullProgress),
     Transfer(TransferProgress),
 }
 
@@ -106,7 +106,7 @@ impl Telling {
     }
 
     /// Something that may cross threads, for whoever makes progress with an image.
-    pub(crate) fn hear(&self) -> impl Fn(Progress) + Send + Sync + 'static {
+    pub(crate) fn hear(&self) -> impl Fn(PullProgress) + Send + Sync + 'static {
         let sender = self.image.0.is_some().then(|| self.sender.clone());
         move |progress| {
             if let Some(sender) = &sender {
@@ -145,13 +145,13 @@ impl Telling {
     }
 }
 
-fn tell((callback, user_data): (blink_progress_callback, *mut c_void), progress: Progress) {
+fn tell((callback, user_data): (blink_progress_callback, *mut c_void), progress: PullProgress) {
     let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
     let shown = blink_progress {
         size: size_of::<blink_progress>(),
         step: match progress.step {
-            Step::Download => blink_step::Download as i32,
-            Step::Unpack => blink_step::Unpack as i32,
+            PullStep::Download => blink_step::Download as i32,
+            PullStep::Unpack => blink_step::Unpack as i32,
             _ => 0,
         },
         layer: count(progress.layer),

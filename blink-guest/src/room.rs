@@ -9,8 +9,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What transfers leave of a disk: folders and the file system's own blocks take some, and programs end where a disk is over its
 /// limit. A part of the limit and not of what is left of it, which would get smaller with each measurement.
 fn left_over(limit: u64) -> u64 {
-    const MOST: u64 = 1 << 20;
-    (limit / 16).min(MOST)
+    const ENOUGH: u64 = 1 << 20;
+    (limit / 16).min(ENOUGH)
 }
 
 /// Bytes that transfers may still write: what the guard measured, less what was taken since.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use blink_core::image::{Progress, RegistryOptions};
 use blink_core::{
     Blink as CoreBlink, BlinkBuilder, Command, DEFAULT_PATIENCE, SandboxBuilder, SessionBuilder,
 };
+use blink_core::{PullProgress, RegistryOptions};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::OnceCell;
@@ -125,7 +125,7 @@ async fn made(
     Ok(Sandbox::new(builder.create().await?, detached))
 }
 
-fn telling(latest: Arc<Latest>) -> impl Fn(Progress) + Send + Sync + 'static {
+fn telling(latest: Arc<Latest>) -> impl Fn(PullProgress) + Send + Sync + 'static {
     move |progress| latest.tell(Box::new(move |py| values::progress(py, progress)))
 }
 

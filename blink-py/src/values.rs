@@ -1,11 +1,11 @@
 //! What the library says, as the value classes of `blink._values`.
 
-use blink_core::image::{Progress, Removed, Step, StoredImage};
 use blink_core::{
     Check, Checkpoint, Declined, DirEntry, ExitStatus, FileType, Hypervisor, Isolation, Lineage,
     Metadata, Mount, Network, Output, ProcessInfo, ProcessLogs, PublishedPort, Report, SessionInfo,
     TransferProgress,
 };
+use blink_core::{PullProgress, PullStep, RemovedImages, StoredImage};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -205,21 +205,21 @@ pub(crate) fn image(py: Python<'_>, image: StoredImage) -> Object<'_> {
     ))
 }
 
-pub(crate) fn removed(py: Python<'_>, removed: Removed) -> Object<'_> {
+pub(crate) fn removed(py: Python<'_>, removed: RemovedImages) -> Object<'_> {
     class!(py, "RemovedImages").call1((removed.references, removed.digests, removed.freed_bytes))
 }
 
-pub(crate) fn progress(py: Python<'_>, progress: Progress) -> Object<'_> {
+pub(crate) fn progress(py: Python<'_>, progress: PullProgress) -> Object<'_> {
     let step = match progress.step {
-        Step::Download => "download",
-        Step::Unpack => "unpack",
+        PullStep::Download => "download",
+        PullStep::Unpack => "unpack",
         #[allow(
             unreachable_patterns,
             reason = "there may be more steps in a later version"
         )]
         _ => "other",
     };
-    class!(py, "Progress").call1((
+    class!(py, "PullProgress").call1((
         step,
         progress.bytes_done,
         progress.bytes_total,

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use blink_archive::Limits;
 use blink_core::fuzzing;
-use blink_core::image::ImageSource;
+use blink_image::ImageSource;
 use blink_fuzz::{Place, hex_digest, parts, tar_of, with_checksums};
 use libfuzzer_sys::fuzz_target;
 

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use blink_core::fuzzing;
-use blink_core::image::{ImageSource, Reference};
+use blink_image::{ImageSource, Reference};
 use blink_fuzz::{Place, parts};
 use libfuzzer_sys::fuzz_target;
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use blink_core::image::{
+use blink_image::{
     IdMap, ImageError, ImageErrorKind, ImageStore, PullOptions, PullPolicy, RegistryOptions,
     StoredImage,
 };
@@ -350,10 +350,14 @@ async fn helper_that_asks_a_credential_helper() {
     let Ok(name) = std::env::var("BLINK_TEST_HELPED_PULL") else {
         return;
     };
-    let store = Store::new();
+    let home = tempfile::tempdir().unwrap();
     let config = std::env::var("BLINK_TEST_HELPED_CONFIG").unwrap();
     let options = RegistryOptions::default().with_docker_config(config);
-    let outcome = match store.pull(&name, options).await {
+    let blink = blink_core::Blink::builder()
+        .home(home.path())
+        .with_registry(options);
+    let blink = blink.build().await.unwrap();
+    let outcome = match blink.pull(&name).run().await {
         Ok(_) => "pulled".to_owned(),
         Err(error) => error.to_string(),
     };

@@ -1,6 +1,6 @@
 //! Sandboxes whose files are meant to lead a later write on the host elsewhere, and odd places on the host to write to.
 
-#[path = "../../blink-core/tests/image/builder.rs"]
+#[path = "../../blink-image/tests/image/builder.rs"]
 #[allow(
     dead_code,
     reason = "shared with the tests of images, which use all of it"

@@ -8,7 +8,7 @@ mod debian;
 #[path = "../common/inside.rs"]
 mod inside;
 mod languages;
-#[path = "../../blink-core/tests/image/builder.rs"]
+#[path = "../../blink-image/tests/image/builder.rs"]
 #[allow(
     dead_code,
     reason = "shared with the tests of images, which use all of it"

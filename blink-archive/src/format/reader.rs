@@ -64,6 +64,10 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    pub(crate) fn into_inner(self) -> R {
+        self.input
+    }
+
     /// The next entry, or `None` at the archive's end. What was not read of the
     /// present entry's content is skipped.
     pub(crate) fn next(&mut self) -> Result<Option<Member>, ArchiveError> {

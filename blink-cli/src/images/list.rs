@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use blink_core::image::StoredImage;
+use blink_core::StoredImage;
 use indicatif::HumanBytes;
 
 use crate::{table, time};

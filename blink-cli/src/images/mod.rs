@@ -5,7 +5,7 @@ mod list;
 use std::path::PathBuf;
 
 use blink_core::Blink;
-use blink_core::image::Removed;
+use blink_core::RemovedImages;
 use indicatif::HumanBytes;
 
 use crate::failure::{Failure, print_event, print_json, print_text, to_json};
@@ -79,7 +79,7 @@ async fn open(home: Option<PathBuf>) -> Result<Blink, Failure> {
     Ok(RegistryArguments::default().open(home).await?)
 }
 
-fn print_removed(event: &str, removed: &Removed, json: bool) -> Result<i32, Failure> {
+fn print_removed(event: &str, removed: &RemovedImages, json: bool) -> Result<i32, Failure> {
     if json {
         return print_event(event, removed);
     }

@@ -1,7 +1,7 @@
 //! The commands about sessions as their users meet them, in real sandboxes.
 
 mod alike;
-#[path = "../../../blink-core/tests/image/builder.rs"]
+#[path = "../../../blink-image/tests/image/builder.rs"]
 #[allow(
     dead_code,
     reason = "shared with the library's tests, which use all of it"

@@ -8,10 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use blink_host::private;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-
-use crate::private;
 
 const FOLDER: &str = "ballast";
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use blink_host::lock;
 use once_cell::sync::OnceCell;
 
 use super::layers::{Layers, Making};
@@ -11,7 +12,6 @@ use super::registry::Registry;
 use crate::blocking::on_thread;
 use crate::error::Result;
 use crate::home::Home;
-use crate::lock;
 
 /// All of a home's. Clones are the same ones.
 #[derive(Clone)]

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use blink_host::new_id;
+
 use super::disks::Disks;
 use super::layers::Making;
 use super::registry::{LayerRow, Registry};
 use crate::blocking::on_thread;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::home::new_id;
 
 /// Layers for a change of the registry, and for as long as this lives, nobody removes any. [Written](Draft::write), they are
 /// there; dropped before, nothing is left of them.

@@ -11,14 +11,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use blink_archive::{disk_usage, disk_usage_of_few};
+use blink_host::fault::{self, Step};
+use blink_host::file_lock::{FileLock, NotLocked, PATIENCE, Share};
+use blink_host::{lock, private};
 
 use super::registry::Registry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
-use crate::file_lock::{FileLock, NotLocked, PATIENCE, Share};
 use crate::home::Home;
 use crate::usage;
-use crate::{lock, private};
 
 /// What another thread starts has this process's locks until it runs a program of its own: that is waited for, and what
 /// takes longer is not.
@@ -71,7 +71,7 @@ impl Layers {
 
     pub(crate) fn making(&self) -> Result<Making> {
         let lock = FileLock::take(self.open()?, Share::Shared, PATIENCE)
-            .map_err(|error| error.into_error(self.what()))?;
+            .map_err(|error| Error::not_locked(self.what(), error))?;
         Ok(Making { _lock: lock })
     }
 
@@ -175,7 +175,7 @@ impl Layers {
         match FileLock::take(self.open()?, Share::Alone, MOMENT) {
             Ok(lock) => Ok(Some(Alone(lock))),
             Err(NotLocked::Held(_)) => Ok(None),
-            Err(error) => Err(error.into_error(self.what())),
+            Err(error) => Err(Error::not_locked(self.what(), error)),
         }
     }
 

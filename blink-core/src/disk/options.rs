@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use blink_image::ImageConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::image::ImageConfig;
 use crate::publish::PublishedPort;
 use crate::spec::{Mount, Network, Resources, SandboxSpec};
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use blink_host::transfer::Tell;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::LinkIo;
 use crate::spec::{Mount, Network, Resources};
-use crate::transfer::Tell;
 
 pub(crate) mod engines;
 mod host_root;

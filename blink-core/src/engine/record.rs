@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use blink_host::private;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::isolation::Isolation;
-use crate::private;
 
 const RECORD: &str = "record.json";
 

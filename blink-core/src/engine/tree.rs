@@ -21,17 +21,8 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn of(pid: i32) -> Option<Tree> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let dead = matches!(fields.next()?, "Z" | "X");
-        // The 22nd field of the line; the state was the third.
-        let started = fields.nth(18)?.parse().ok()?;
-        (!dead).then_some(Tree { pid, started })
-    }
-
-    /// When it was started, as the kernel counts.
-    pub(crate) fn started(self) -> u64 {
-        self.started
+        let started = blink_host::start_of(pid)?;
+        Some(Tree { pid, started })
     }
 
     pub(crate) fn is_alive(self) -> bool {

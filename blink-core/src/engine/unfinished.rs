@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::destination::Destination;
-use crate::destination::file::NewFile;
+use blink_host::destination::Destination;
+use blink_host::destination::file::NewFile;
+use blink_host::fault::{self, Step};
+
 use crate::error::{Error, Result};
-use crate::fault::{self, Step};
 
 /// An archive that is there whole or not at all.
 pub(crate) struct Unfinished<'a> {

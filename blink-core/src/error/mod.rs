@@ -1,6 +1,5 @@
 //! What can go wrong, by what the caller can do about it.
 
-mod holder;
 mod kind;
 
 use std::borrow::Cow;
@@ -10,14 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use blink_host::file_lock::NotLocked;
+use blink_host::{Failure, Held, Holder, terminal};
+use blink_image::{ImageError, ImageErrorKind};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::image::{ImageError, ImageErrorKind};
 use crate::output::Output;
-use crate::terminal;
 
-pub(crate) use holder::Held;
-pub use holder::Holder;
 pub use kind::ErrorKind;
 
 /// What to do about a full disk.
@@ -77,7 +75,7 @@ impl Error {
     /// What was tried, what went wrong, and what to do.
     ///
     /// Safe to print and log: control characters in text from a sandbox or a registry are
-    /// [escaped](crate::terminal). [`path`](Error::path) has the path with its own bytes.
+    /// [escaped](blink_host::terminal). [`path`](Error::path) has the path with its own bytes.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -178,6 +176,16 @@ impl Error {
 
     pub(crate) fn with_output(self, output: Output) -> Error {
         self.change(|inner| inner.output = Some(output))
+    }
+
+    /// The failure of what a lock is for, such as `Blink's home /x`.
+    pub(crate) fn not_locked(what: impl fmt::Display, error: NotLocked) -> Error {
+        match error {
+            NotLocked::Held(held) => {
+                Error::new(ErrorKind::Busy, format!("{what} is {held}")).held_by([held.holder])
+            }
+            NotLocked::Failed(error) => Error::io(format!("{what} cannot be locked"), &error),
+        }
     }
 
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Error {
@@ -282,6 +290,12 @@ impl Serialize for Error {
             map.serialize_entry("causes", &causes)?;
         }
         map.end()
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::io(failure.what, &failure.source)
     }
 }
 

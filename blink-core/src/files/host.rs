@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use blink_host::destination::Destination;
+use blink_host::room::{Meter, Roomy};
 use blink_wire::{PathOptions, Read, Request};
 
 use super::streams::Incoming;
 use super::{FileType, Files, Metadata, WriteOptions, bytes};
 use crate::blocking::on_thread;
-use crate::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link::BULK_BODY;
-use crate::room::{Meter, Roomy};
 
 impl Files {
     /// Brings a file or a whole folder of the host into the sandbox, where it is called `to`.
@@ -91,7 +91,7 @@ impl Files {
                 std::fs::create_dir_all(parent)
                     .map_err(|error| Error::io(parent.display(), &error))?;
             }
-            Destination::named(&to)
+            Ok(Destination::named(&to)?)
         });
         self.download_found(from, &found, destination.await?).await
     }
@@ -114,8 +114,8 @@ impl Files {
         let found = self.stat_followed(from).await?;
         let name = from.file_name().map(std::ffi::OsStr::to_owned);
         let destination = on_thread(move || match name {
-            Some(name) => Destination::beneath(&folder, &name),
-            None => Destination::named(&folder),
+            Some(name) => Ok(Destination::beneath(&folder, &name)?),
+            None => Ok(Destination::named(&folder)?),
         });
         self.download_found(from, &found, destination.await?).await
     }
@@ -130,7 +130,7 @@ impl Files {
     async fn download_file(&self, from: &Path, to: Destination, mode: u32) -> Result<()> {
         let shown = to.shown().to_owned();
         let failed = |error: std::io::Error| Error::io(shown.display(), &error);
-        let mut new = on_thread(move || to.new_file()).await?;
+        let mut new = on_thread(move || Ok(to.new_file()?)).await?;
         let mut meter = Meter::new(&new).map_err(failed)?;
         let file = std::sync::Arc::new(new.file().try_clone().map_err(failed)?);
         let request = Request::Read(Read {

@@ -22,9 +22,10 @@ use std::path::{Path, PathBuf};
 
 pub use agent::agent;
 
+use blink_host::transfer::tell_nobody;
+use blink_image::{IdMap, ImageError, ImageSource, ImageStore};
+
 use crate::engine::namespace::archive_fuzzing;
-use crate::image::{IdMap, ImageError, ImageSource, ImageStore};
-use crate::transfer::tell_nobody;
 use crate::{ErrorKind, Result};
 
 /// Writes an archive of a session in namespaces whose checksums are right, around whatever its session and layer are.
@@ -77,7 +78,7 @@ pub fn flatten(disks: &[PathBuf], images: &Path, into: &Path) -> std::io::Result
 
 /// Brings the image of a folder or file into a store, and unpacks it; returns its root folder.
 pub fn import_image(source: &ImageSource, store: ImageStore) -> Result<PathBuf, ImageError> {
-    let digest = crate::image::fuzzing::import(&store, source)?;
+    let digest = blink_image::fuzzing::import(&store, source)?;
     let image = store
         .get(&digest)?
         .expect("what was brought into the store is there");
@@ -95,12 +96,12 @@ pub fn image_store(folder: &Path, limits: blink_archive::Limits) -> Result<Image
 
 /// What a registry asks for.
 pub fn challenge(text: &[u8]) {
-    crate::image::fuzzing::challenge(text);
+    blink_image::fuzzing::challenge(text);
 }
 
 /// The credentials for a registry in docker's configuration, which is in a file.
 pub fn docker_config(config: &Path, registry: &str) {
-    crate::image::fuzzing::docker_config(config, registry);
+    blink_image::fuzzing::docker_config(config, registry);
 }
 
 /// The kinds of errors that an agent that breaks rules, or is gone, comes to.

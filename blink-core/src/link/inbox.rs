@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
+use blink_host::lock;
 use blink_wire::{ExitReport, INITIAL_WINDOW, Response};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -11,7 +12,6 @@ use tokio::sync::Notify;
 use super::deadline::{Kind, Standing};
 use super::turns::Length;
 use crate::error::{Error, Result};
-use crate::lock;
 
 /// Bodies below this are joined, so that what a guest sends in single bytes costs no more memory than its window.
 const JOIN_BELOW: usize = 4096;

@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Weak;
 
+use blink_host::lock;
 use blink_wire::{
     Decoder, ErrorBody, ExitReport, Frame, FrameType, Hello, LINK_BODY_LIMIT, Message, Response,
     WindowUpdate,
@@ -13,8 +14,6 @@ use super::Shared;
 use super::deadline::Kind;
 use super::inbox::{Inbox, Violation};
 use super::outbox::{Next, Outbox};
-
-use crate::lock;
 
 /// While more than this waits to be sent, what only the guest asked for goes unanswered: a guest that asks and does not
 /// read must not fill the host's memory.

@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use blink_host::lock;
 use blink_wire::{FrameType, Hello, Message, Request, Response, VERSION};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock;
 use deadline::{Clock, Deadlines, Kind, Standing};
 use inbox::Inbox;
 use outbox::Outbox;

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use blink_host::lock;
 use blink_wire::{FrameType, HEADER_LEN, Header};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::turns::{Length, Place};
-use crate::lock;
 
 /// Bulk frames that wait at once, over all streams; further senders wait for their turn, which is first come, first
 /// served. Few, so that memory stays bounded and a new stream is soon served; enough to keep the connection busy.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blink_image::{ImageSource, PullProgress, StoredImage};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -14,7 +15,6 @@ use crate::blink::Blink;
 use crate::engine::{self, Engine, Machine, MachineSpec, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
-use crate::image::{ImageSource, Progress, StoredImage};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::publish::{self, Bound, PublishedPort};
 use crate::spec::{Mount, Network, SandboxSpec};
@@ -27,7 +27,7 @@ const END_WAIT: Duration = Duration::from_secs(10);
 pub struct SandboxBuilder {
     blink: Blink,
     pub(crate) spec: SandboxSpec,
-    image_progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    image_progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
     pub(crate) detached: bool,
 }
 
@@ -61,7 +61,7 @@ impl SandboxBuilder {
     /// Calls `progress` while the image is fetched and unpacked, some ten times a second.
     pub fn image_progress(
         mut self,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
+        progress: impl Fn(PullProgress) + Send + Sync + 'static,
     ) -> SandboxBuilder {
         self.image_progress = Arc::new(progress);
         self

@@ -7,7 +7,6 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::Isolation;
-use crate::json;
 use crate::link::Link;
 
 /// More than an agent has: those that run, and those that are over.
@@ -56,7 +55,7 @@ pub struct SandboxInfo {
     /// Whether it runs. One that has ended is removed when it is next opened.
     pub running: bool,
     /// When it was made.
-    #[serde(serialize_with = "json::time")]
+    #[serde(serialize_with = "blink_host::json::time")]
     pub created_at: std::time::SystemTime,
 }
 
@@ -88,7 +87,7 @@ impl Serialize for ProcessInfo {
         struct Shown<'a> {
             id: u64,
             pid: u32,
-            #[serde(serialize_with = "json::words")]
+            #[serde(serialize_with = "blink_host::json::words")]
             command: &'a [OsString],
             running: bool,
             stdout_bytes: u64,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use blink_host::transfer::{Tell, TransferProgress, tell_nobody};
+
 use super::carried::Carried;
 use super::checkpoint::CheckpointOptions;
 use super::handle::Session;
@@ -11,7 +13,6 @@ use super::turn::{Others, Turn};
 use crate::disk::{Draft, SessionRow};
 use crate::engine::About;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transfer::{Tell, TransferProgress, tell_nobody};
 
 /// What of a session is exported, and who is told how far it is.
 #[derive(Clone, Default)]

@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use blink_host::transfer::{Tell, TransferProgress, tell_nobody};
+use blink_image::PullProgress;
+
 use super::carried::{Carried, Declined};
 use super::core::DEFAULT_PATIENCE;
 use super::handle::Session;
@@ -16,12 +19,10 @@ use crate::disk::{Draft, SessionOptions, SessionRow, session_taken};
 use crate::engine::kind::Share;
 use crate::engine::{Archive, Target, engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Progress;
 use crate::isolation::IsolationChoice;
 use crate::publish::PublishedPort;
 use crate::sandbox::{Parts, SandboxBuilder};
 use crate::spec::{Mount, Network, SandboxSpec};
-use crate::transfer::{Tell, TransferProgress, tell_nobody};
 
 /// A session to open, from [`Blink::session`].
 ///
@@ -99,7 +100,7 @@ impl SessionBuilder {
     /// As [`SandboxBuilder::image_progress`].
     pub fn image_progress(
         self,
-        progress: impl Fn(Progress) + Send + Sync + 'static,
+        progress: impl Fn(PullProgress) + Send + Sync + 'static,
     ) -> SessionBuilder {
         self.sandbox(|sandbox| sandbox.image_progress(progress))
     }

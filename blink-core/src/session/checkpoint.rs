@@ -14,7 +14,6 @@ use crate::blocking::on_thread;
 use crate::disk::{CheckpointRow, Draft, SessionRow, checkpoint_taken};
 use crate::engine::{Consistency, Engine, engines};
 use crate::error::{Error, ErrorKind, Result, during};
-use crate::json;
 use serde::Serialize;
 
 /// A named state of a session's disk, which never changes.
@@ -30,7 +29,7 @@ pub struct Checkpoint {
     /// The checkpoint that the session's disk was at before.
     pub parent: Option<String>,
     /// When it was made, to the second.
-    #[serde(serialize_with = "json::time")]
+    #[serde(serialize_with = "blink_host::json::time")]
     pub created_at: SystemTime,
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use blink_host::lock;
+
 use super::carried::Declined;
 use super::core::{Core, DEFAULT_PATIENCE, LOOK_EVERY, missing};
 use super::lease::{self, Gate};
@@ -16,7 +18,6 @@ use crate::disk::SessionRow;
 use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result, Subject, during};
 use crate::home::{Lifetime, SandboxFolder};
-use crate::lock;
 use crate::sandbox::Sandbox;
 use crate::spec::SandboxSpec;
 

@@ -11,14 +11,15 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use blink_host::Holder;
+use blink_host::file_lock::{FileLock, Share};
+use blink_host::private;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::engines;
-use crate::error::{Error, ErrorKind, Holder};
-use crate::file_lock::{FileLock, Share};
+use crate::error::{Error, ErrorKind};
 use crate::home::SandboxFolder;
-use crate::private;
 
 /// The leases of a session, in its folder. They are used again by those who come later, and so are never more than there
 /// once were users at a time.
@@ -100,10 +101,10 @@ impl User {
 
     fn holder(&self) -> Holder {
         let Record { pid, command, .. } = &self.record;
-        Holder {
-            pid: (*pid != 0).then_some(*pid),
-            command: (!command.is_empty()).then(|| command.clone()),
-        }
+        Holder::new(
+            (*pid != 0).then_some(*pid),
+            (!command.is_empty()).then(|| command.clone()),
+        )
     }
 
     /// In words, as who comes second is told.

@@ -14,7 +14,6 @@ use crate::engine::engines;
 use crate::error::{Error, Result};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
-use crate::json;
 use crate::publish::PublishedPort;
 use crate::spec::{Mount, Network, Resources};
 
@@ -42,7 +41,7 @@ pub struct SessionInfo {
     #[serde(rename = "snapshot")]
     pub checkpoint: Option<String>,
     /// When it was made.
-    #[serde(serialize_with = "json::time")]
+    #[serde(serialize_with = "blink_host::json::time")]
     pub created_at: SystemTime,
     /// What its disk occupies beyond its checkpoints. Of a disk with very many files, what it occupied when it was measured
     /// last: some 15 s before at most, while it runs.
@@ -56,7 +55,10 @@ pub struct SessionInfo {
     /// Its ports, as they were asked for.
     pub publish: Vec<PublishedPort>,
     /// After how long without use its machine is stopped.
-    #[serde(rename = "idle_stop_ms", serialize_with = "json::optional_millis")]
+    #[serde(
+        rename = "idle_stop_ms",
+        serialize_with = "blink_host::json::optional_millis"
+    )]
     pub idle_stop: Option<Duration>,
 }
 

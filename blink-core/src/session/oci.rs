@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use blink_host::transfer::Tell;
+use blink_image::{ImageStore, NewImage, NewLayer, StoredImage};
 use tokio::io::AsyncWriteExt;
 
 use super::archive::{ExportOptions, Held};
@@ -11,10 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
-use crate::image::{ImageStore, NewImage, NewLayer, StoredImage};
 use crate::sandbox::{Place, Sandbox};
 use crate::spec::{HOST_IMAGE, SandboxSpec};
-use crate::transfer::Tell;
 
 /// What a machine may send of its disk, as a tar: as much as an image may be unpacked.
 const ROOT_LIMIT_BYTES: u64 = 68 << 30;
@@ -87,7 +87,7 @@ impl Session {
         let held = self.hold_still(options.checkpoint.as_deref()).await?;
         let image = self.write_layers(image, &held, &base, store, tell).await?;
         drop(held);
-        on_thread(move || image.finish()).await
+        on_thread(move || Ok(image.finish()?)).await
     }
 
     async fn write_layers(

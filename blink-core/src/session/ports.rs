@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use blink_host::file_lock::{self, FileLock, Share};
+
 use super::core::{Core, LOOK_EVERY};
 use crate::error::{Error, Result};
-use crate::file_lock::{self, FileLock, Share};
 use crate::publish::{self, Bound, PublishedPort};
 use crate::sandbox::Sandbox;
 

@@ -5,11 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blink_image::ImageConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Defaults, check_variable, set_variable};
 use crate::error::{Error, Result};
-use crate::image::ImageConfig;
 use crate::isolation::IsolationChoice;
 use crate::publish::{self, PublishedPort};
 
@@ -198,7 +198,7 @@ impl SandboxSpec {
     ///
     /// ```
     /// use blink_core::SandboxSpec;
-    /// use blink_core::image::ImageConfig;
+    /// use blink_core::ImageConfig;
     ///
     /// let mut image = ImageConfig::default();
     /// image.user = Some("app".into());

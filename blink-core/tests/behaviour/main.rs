@@ -17,7 +17,7 @@ mod folders;
 mod inside;
 mod isolation;
 mod kinds;
-#[path = "../image/builder.rs"]
+#[path = "../../../blink-image/tests/image/builder.rs"]
 #[allow(
     dead_code,
     reason = "shared with the tests of images, which use all of it"

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use blink_host::file_lock::holder_of_records;
+
 use crate::error::{Error, ErrorKind};
-use crate::file_lock::holder_of_records;
 
 pub(crate) fn session_taken(names: &str) -> Error {
     Error::new(

@@ -19,8 +19,8 @@ use self::rows::{CHECKPOINT_COLUMNS, SESSION_COLUMNS, read_checkpoint, read_sess
 pub(crate) use self::rows::{CheckpointRow, LayerRow, SessionRow};
 use super::ballast::Ballast;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
 use crate::isolation::Isolation;
+use blink_host::fault::{self, Step};
 
 const FILE: &str = "blink.db";
 

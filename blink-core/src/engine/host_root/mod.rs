@@ -9,10 +9,11 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use blink_host::private;
+use blink_host::withheld::Withheld;
+
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::private;
-use crate::withheld::Withheld;
 
 mod packages;
 mod usage;

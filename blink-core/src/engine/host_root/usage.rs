@@ -5,9 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use blink_host::withheld::Withheld;
 use rustix::fs::{FlockOperation, flock};
-
-use crate::withheld::Withheld;
 
 /// How the names of roots begin.
 pub(super) const PREFIX: &str = "host-";

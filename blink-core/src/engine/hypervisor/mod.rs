@@ -141,7 +141,7 @@ fn answer_for(device: File, home: &Path, knowledge: Knowledge) -> Hypervisor {
     /// What this process knows. Whoever asks meanwhile waits for the one trial.
     static KNOWN: Mutex<Option<Kept>> = Mutex::new(None);
 
-    let mut known = crate::lock(&KNOWN);
+    let mut known = blink_host::lock(&KNOWN);
     let key = Key::of(&device);
     if knowledge == Knowledge::Use
         && let Some(key) = &key

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use blink_host::room::Roomy;
+use blink_host::transfer::{Ahead, Hashed, Tell, Told, beside, joined};
 use boxlite::{ArchiveManifest, BoxArchive, BoxOptions, LiteBox, RootfsSpec};
 
 use super::failure::translate;
@@ -17,8 +19,6 @@ use super::runtime::Runtime;
 use super::{not_read, postscript};
 use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, Result};
-use crate::room::Roomy;
-use crate::transfer::{Ahead, Hashed, Tell, Told, beside, joined};
 
 /// Of archives whose options are the defaults, so that an earlier engine reads them too.
 const PLAIN_VERSION: u32 = 3;

@@ -9,9 +9,10 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use blink_host::fault::{self, Step};
+
 use super::flat::{Beneath, Flat};
 use super::qcow2::Header;
-use crate::fault::{self, Step};
 
 const NAME: &str = "disk.qcow2";
 

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use blink_archive::{Ownership, PackOptions, Root, pack};
+use blink_host::withheld::Withheld;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::engine::host_root;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
-use crate::withheld::Withheld;
 
 /// The largest id of the made root's files, beside those that are nobody's.
 const LARGEST_ID: u32 = 65_535;

@@ -6,12 +6,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use blink_archive::{ArchiveError, Files};
+use blink_host::fault::{self, Step};
+use blink_host::room;
+use blink_host::transfer::{Ahead, Hashed, Supply, Tell, Told, beside, joined};
+
 use super::postscript;
 use super::qcow2::Header;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
-use crate::room;
-use crate::transfer::{Ahead, Hashed, Supply, Tell, Told, beside, joined};
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const DISK: &str = "disk.qcow2";
@@ -197,12 +199,12 @@ fn read_archive(
         .saturating_mul(EXPANSION_LIMIT)
         .max(BLOCK as u64)
         .min(limit_gib.saturating_mul((1 << 30) + TABLES_OF_GIB));
-    let mut tar = tar::Archive::new(unpacked.take(limit));
+    let mut files = Files::new(unpacked.take(limit));
     let too_large = || Bad::Archive(format!("it unpacks to more than {limit} bytes"));
     let (mut manifest, mut digest) = (None, None);
-    for entry in tar.entries().map_err(archive_error)? {
-        let mut entry = entry.map_err(archive_error)?;
-        let name = entry.path_bytes().into_owned();
+    let damaged = |error: ArchiveError| Bad::Archive(error.to_string());
+    while let Some(mut entry) = files.next().map_err(damaged)? {
+        let name = entry.path().to_owned();
         match &name[..] {
             _ if name == MANIFEST.as_bytes() && manifest.is_none() => {
                 let mut text = Vec::new();
@@ -213,11 +215,7 @@ fn read_archive(
                 manifest = Some(read_manifest(&text)?);
             }
             _ if name == DISK.as_bytes() && digest.is_none() => {
-                use tar::EntryType;
-                if !matches!(
-                    entry.header().entry_type(),
-                    EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
-                ) {
+                if !entry.is_file() {
                     return Err(Bad::Archive(format!("its {DISK} is no file")));
                 }
                 // With its holes, which are not in the stream.
@@ -235,7 +233,7 @@ fn read_archive(
         }
     }
     // What follows must be whole too.
-    io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(archive_error)?;
+    io::copy(&mut files.into_inner(), &mut io::sink()).map_err(archive_error)?;
     match (manifest, digest) {
         (Some(manifest), Some(digest)) => Ok((manifest, digest)),
         (None, _) => Err(Bad::Archive(format!("it has no {MANIFEST}"))),

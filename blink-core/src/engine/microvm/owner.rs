@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use blink_host::Held;
+use blink_host::file_lock::{self, FileLock, NotLocked, Share};
+
 use crate::blocking::on_thread;
-use crate::error::{Error, ErrorKind, Held, Result};
-use crate::file_lock::{self, FileLock, NotLocked, Share};
+use crate::error::{Error, ErrorKind, Result};
 
 const LOCK: &str = "owner.lock";
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+use blink_host::file_lock::{self, FileLock, Share};
+use blink_host::{lock, withheld};
 use boxlite::{BoxliteOptions, BoxliteRuntime};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -16,9 +18,7 @@ use tokio::task::JoinHandle;
 use super::failure::translate;
 use super::owner::{Owner, PATIENCE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file_lock::{self, FileLock, Share};
 use crate::home::Home;
-use crate::{lock, withheld};
 
 /// BoxLite lets a home have one runtime, so all users in this process share it.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Arc<Slot>>>> = LazyLock::new(Mutex::default);

@@ -188,7 +188,7 @@ async fn disks_outlive_machines_and_layers_do_not_change() {
     running.cut().await;
 
     let archive = scratch.path().join("fork.boxlite");
-    let nobody = crate::transfer::tell_nobody();
+    let nobody = blink_host::transfer::tell_nobody();
     let beneath = [disk.clone()];
     let exported = engine.export(
         &fourth,
@@ -270,7 +270,7 @@ async fn files_of_a_mount_are_served_beneath_a_filter() {
 
 async fn import(engine: &MicrovmEngine, archive: &Path, folder: &Path) -> Result<()> {
     let opened = engine.open_archive(archive).await?;
-    let nobody = crate::transfer::tell_nobody();
+    let nobody = blink_host::transfer::tell_nobody();
     let target = Target {
         disk: folder,
         rootfs: None,

@@ -6,12 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use blink_archive::{ArchiveError, Marks, Overlay, Root, copy_trees, merge_overlay};
+use blink_host::fault::{self, Step};
+use blink_host::private;
 use rustix::io::Errno;
 
 use super::{id_base, userns};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
-use crate::private;
 
 /// The folder of what the overlay shows over the layers beneath it. Its name says where the overlay has its marks; all layers
 /// of a disk have them in the same place.

@@ -8,6 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use blink_archive::Marks;
+use blink_host::fault::{self, Step};
+use blink_host::new_id;
+use blink_host::withheld::Withheld;
+use blink_host::{file_lock, private};
 use blink_wire::{
     FileIdentity, LAUNCH_IN_THE_WAY, LAUNCH_NAMESPACES, LAUNCH_NO_PLACE, LAUNCH_OVERLAY,
     LAUNCH_READ_ONLY, LAUNCH_REPLACED, LAUNCH_RESERVED, LaunchPlan, MountPlan, SandboxPlan,
@@ -23,11 +27,8 @@ use super::{Tools, disk, userns};
 use crate::child::{self, LaunchError};
 use crate::engine::{MachineSpec, record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
-use crate::home::new_id;
 use crate::spec::Network;
-use crate::withheld::Withheld;
-use crate::{file_lock, private, usage};
+use crate::usage;
 
 /// The part of a sandbox's memory that files in `/dev/shm` may have, as a machine of its own would let them.
 const SHARED_MEMORY_SHARE: u64 = 2;

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use blink_host::fault::{self, Step};
+use blink_host::lock;
 use tokio::sync::watch;
 
 use super::cgroup::{ControlGroup, Frozen};
@@ -17,10 +19,8 @@ use crate::child::Launched;
 use crate::engine::tree::{Paused, Tree};
 use crate::engine::{Consistency, Machine, record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
 use crate::isolation::Isolation;
 use crate::link::LinkIo;
-use crate::lock;
 
 pub(super) const CONSOLE: &str = "console.log";
 pub(super) const SOCKET: &str = "agent.sock";

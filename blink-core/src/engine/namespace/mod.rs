@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use blink_archive::Marks;
+use blink_host::private;
 use serde_json::Value;
 
 use super::host_root::{self, HostRoot};
@@ -33,7 +34,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guest_binary;
 use crate::home::Home;
 use crate::isolation::Isolation;
-use crate::private;
 use crate::spec::Network;
 
 #[cfg(feature = "fuzzing")]

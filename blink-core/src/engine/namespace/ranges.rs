@@ -6,12 +6,12 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use blink_host::withheld::Withheld;
+use blink_host::{file_lock, private};
 use rustix::fs::FlockOperation;
 
 use super::userns::{ID_BASE, ID_COUNT, are_mapped};
 use crate::error::{Error, Result};
-use crate::withheld::Withheld;
-use crate::{file_lock, private};
 
 /// The locks of the ranges in use, of all Blinks of this host.
 const FOLDER: &str = "/run/blink/users";

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use blink_host::lock;
 use blink_wire::{
     Attach, Attached, Counted, Decoder, ErrorBody, ErrorKind, ExitReport, Frame, FrameType, Hello,
     INITIAL_WINDOW, LINK_BODY_LIMIT, Message, Peeked, ProcessId, ProcessInfo, Request, Response,
@@ -17,7 +18,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::files::Tree;
 use super::script::{Answer, Invocation, Reply};
 use crate::link::LinkIo;
-use crate::lock;
 
 const KILL: i32 = 9;
 

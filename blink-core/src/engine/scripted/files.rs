@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use blink_host::lock;
 use blink_wire::{DirEntry, ErrorBody, FileInfo, FileKind, MakeDir, Message, Read, Remove, Write};
 use bytes::Bytes;
-
-use crate::lock;
 
 const FILE_MODE: u32 = 0o644;
 const DIR_MODE: u32 = 0o755;

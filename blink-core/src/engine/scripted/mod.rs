@@ -53,7 +53,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::home::Home;
 use crate::isolation::Isolation;
 use crate::link::LinkIo;
-use crate::lock;
+use blink_host::lock;
 
 /// The scripts of homes.
 static SCRIPTS: LazyLock<Mutex<HashMap<PathBuf, Arc<Answer>>>> = LazyLock::new(Mutex::default);

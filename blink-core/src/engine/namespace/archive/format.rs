@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use blink_host::room::Roomy;
+use blink_host::transfer::{Hashed, Tell, Told, sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::unfinished::{Unfinished, not_written};
 use crate::error::{Error, ErrorKind, Result};
-use crate::room::Roomy;
-use crate::transfer::{Hashed, Tell, Told, sha256};
 
 const FORMAT: &str = "blink-namespace";
 const VERSION: u32 = 1;

@@ -31,9 +31,9 @@ use self::written_back::WrittenBack;
 use super::disk::{self, Upper};
 use super::userns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fault::{self, Step};
-use crate::room::{self, Roomy};
-use crate::transfer::{Ahead, Hashed, Supply, Tell, Told};
+use blink_host::fault::{self, Step};
+use blink_host::room::{self, Roomy};
+use blink_host::transfer::{Ahead, Hashed, Supply, Tell, Told};
 
 /// What is exported.
 pub(super) struct Source {
@@ -340,7 +340,7 @@ pub(crate) mod fuzzing {
 
     use super::{Marks, Place, format, open};
     use crate::error::{Error, Result};
-    use crate::transfer::tell_nobody;
+    use blink_host::transfer::tell_nobody;
 
     pub(crate) fn write(archive: &Path, session: &[u8], layer: &[u8]) -> Result<()> {
         format::write(archive, session, &tell_nobody(), |stream| {

@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
+use blink_host::transfer::{sha256, tell_nobody};
+
 use super::format::{
     BLOCK, EXPANSION_LIMIT, LAYER, MANIFEST, MANIFEST_ROOM, SESSION, layer_start, tar_header,
 };
 use super::*;
 use crate::engine::namespace::id_base;
 use crate::error::ErrorKind;
-use crate::transfer::{sha256, tell_nobody};
 
 /// What archives here say of their sessions.
 const SAID: &[u8] = br#"{"said":"by the session"}"#;
