@@ -74,10 +74,10 @@ pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
 pub use output::{ExitStatus, Output};
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
-pub use sandbox::{ProcessInfo, Sandbox, SandboxBuilder, SandboxInfo};
+pub use sandbox::{Builder, OfSandbox, ProcessInfo, Sandbox, SandboxBuilder, SandboxInfo};
 pub use session::{
-    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Declined, ExportOptions, Lineage, ProcessLogs,
-    Session, SessionBuilder, SessionInfo, SessionProcesses,
+    Checkpoint, CheckpointOptions, DEFAULT_PATIENCE, Declined, ExportOptions, Lineage, OfSession,
+    ProcessLogs, Session, SessionBuilder, SessionInfo, SessionProcesses,
 };
 pub use spec::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_DISK_MIB, DEFAULT_PROCESSES, Mount, Network, Resources,
@@ -88,7 +88,9 @@ pub use spec::{
 const _: () = {
     const fn crosses_threads<T: Send + Sync>() {}
     crosses_threads::<Blink>();
+    crosses_threads::<SandboxBuilder>();
     crosses_threads::<Sandbox>();
+    crosses_threads::<SessionBuilder>();
     crosses_threads::<Process>();
     crosses_threads::<ProcessOutput>();
     crosses_threads::<Files>();

@@ -548,6 +548,31 @@ async fn an_idle_session_stops_once_nobody_uses_it() {
 }
 
 #[tokio::test]
+async fn a_call_that_meets_an_idle_stop_starts_the_session_again() {
+    let blink = blink().await;
+    let idle = Duration::from_millis(40);
+    let session = ok(described(&blink).idle_stop(idle).open()).await;
+    let other = beside(blink.home()).await;
+    let theirs = ok(other.take_session(NAME, PATIENCE)).await;
+    let mut stops = 0;
+    for round in 0..60 {
+        for user in [&session, &theirs] {
+            // Around the moment at which either of them stops it.
+            tokio::time::sleep(idle + Duration::from_millis(round % 20)).await;
+            let was = says(
+                user,
+                "cat /dev/shm/boot || { echo new; echo old >/dev/shm/boot; }",
+            )
+            .await;
+            stops += usize::from(was == "new");
+        }
+    }
+    assert!(stops > 1, "it was never stopped");
+    drop(theirs);
+    ok(session.remove()).await;
+}
+
+#[tokio::test]
 async fn a_thousand_ended_processes_are_kept_and_no_captured_one() {
     const KEPT: usize = 1024;
     let (_blink, session) = marked().await;

@@ -31,7 +31,7 @@ def test_what_a_session_holds_is_there_again(library: Blink) -> None:
     assert not library.session_info("again").running
     with pytest.raises(blink.InvalidArgument, match="memory in MiB"):
         library.session("again", memory_mib=512)
-    with pytest.raises(blink.InvalidArgument, match="the network is none, not host"):
+    with pytest.raises(blink.InvalidArgument, match="network is none, not host"):
         library.session("again", network="host")
     library.session("again", network="none", warm=False).close()
     with library.take_session("again") as session:

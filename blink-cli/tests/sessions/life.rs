@@ -30,7 +30,7 @@ fn a_session_is_made_once_and_keeps_its_disk() {
         refusal["message"]
             .as_str()
             .unwrap()
-            .contains("the memory in MiB is not set, not 77")
+            .contains("memory_mib is not set, not 77")
     );
     // The default is fine where it is what there is, and is asked for like anything else where it is not.
     assert_eq!(
@@ -45,7 +45,7 @@ fn a_session_is_made_once_and_keeps_its_disk() {
         refusal["message"]
             .as_str()
             .unwrap()
-            .contains("the network is host, not none")
+            .contains("network is host, not none")
     );
     home.json(&["rm", "--name", "reaching"]);
     let refusal = home.refusal(&["open", "--name", "a", "--image", "alpine:3.20"]);

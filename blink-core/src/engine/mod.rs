@@ -212,6 +212,9 @@ pub(crate) trait Machine: Send + Sync {
     /// disk's own. `frozen` says that the agent has written everything to the disk.
     async fn snapshot(&self, layer: &Path, frozen: bool) -> Result<Consistency>;
 
+    /// Whether it runs, which its links hear of a moment later.
+    fn is_alive(&self) -> bool;
+
     /// Ends the machine now. Does not wait.
     fn kill(&self);
 

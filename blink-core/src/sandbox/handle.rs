@@ -379,6 +379,11 @@ impl Sandbox {
         self.link.as_ref()?.dead()
     }
 
+    /// Whether its machine runs, which its link hears of a moment later.
+    pub(crate) fn is_running(&self) -> bool {
+        self.machine.is_alive()
+    }
+
     /// Ends it and deletes everything in it, even if it was made detached. Calls that are under way in it, and all that
     /// come later, fail with `SandboxDied`; only this one does nothing then.
     ///

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::builder::SandboxBuilder;
+use super::builder::{Builder, OfSandbox, SandboxBuilder};
 use super::handle::Sandbox;
 use super::info::SandboxInfo;
 use crate::blink::Blink;
@@ -29,7 +29,7 @@ impl Blink {
 
     /// Describes a sandbox to make.
     pub fn sandbox(&self) -> SandboxBuilder {
-        SandboxBuilder::new(self.clone())
+        Builder::new(self.clone(), OfSandbox::default())
     }
 
     /// The ids of the sandboxes that were made detached and not removed.

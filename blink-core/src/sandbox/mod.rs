@@ -1,12 +1,13 @@
 //! Sandboxes.
 
+mod boot;
 mod builder;
 mod handle;
 mod info;
 mod list;
 
-pub use self::builder::SandboxBuilder;
-pub(crate) use self::builder::{Parts, Place};
+pub(crate) use self::boot::{Parts, Place, Request};
+pub use self::builder::{Builder, OfSandbox, SandboxBuilder};
 pub use self::handle::Sandbox;
 pub(crate) use self::info::processes;
 pub use self::info::{ProcessInfo, SandboxInfo};

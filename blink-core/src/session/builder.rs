@@ -1,12 +1,10 @@
 //! How a session is opened.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use blink_host::transfer::{Tell, TransferProgress, tell_nobody};
-use blink_image::PullProgress;
 
 use super::carried::{Carried, Declined};
 use super::core::DEFAULT_PATIENCE;
@@ -20,20 +18,18 @@ use crate::engine::kind::Share;
 use crate::engine::{Archive, Target, engines};
 use crate::error::{Error, ErrorKind, Result};
 use crate::isolation::IsolationChoice;
-use crate::publish::PublishedPort;
-use crate::sandbox::{Parts, SandboxBuilder};
-use crate::spec::{Mount, Network, SandboxSpec};
+use crate::sandbox::{Builder, Parts};
 
 /// A session to open, from [`Blink::session`].
 ///
 /// What is said of its sandbox is for a session that is made. One that is there has what it was made with, and is not opened
 /// with anything else: `InvalidArgument` shows the difference.
+pub type SessionBuilder = Builder<OfSession>;
+
+/// What is said of sessions only.
 #[derive(Clone)]
-#[must_use = "it does nothing until it is opened"]
-pub struct SessionBuilder {
-    blink: Blink,
+pub struct OfSession {
     name: String,
-    sandbox: SandboxBuilder,
     patience: Duration,
     import_progress: Tell,
 }
@@ -64,120 +60,19 @@ impl Blink {
     /// # }
     /// ```
     pub fn session(&self, name: impl Into<String>) -> SessionBuilder {
-        SessionBuilder::new(self.clone(), name.into())
+        let of = OfSession {
+            name: name.into(),
+            patience: DEFAULT_PATIENCE,
+            import_progress: tell_nobody(),
+        };
+        Builder::new(self.clone(), of)
     }
 }
 
 impl SessionBuilder {
-    fn new(blink: Blink, name: String) -> SessionBuilder {
-        SessionBuilder {
-            sandbox: blink.sandbox(),
-            blink,
-            name,
-            patience: DEFAULT_PATIENCE,
-            import_progress: tell_nobody(),
-        }
-    }
-
-    fn sandbox(
-        mut self,
-        describe: impl FnOnce(SandboxBuilder) -> SandboxBuilder,
-    ) -> SessionBuilder {
-        self.sandbox = describe(self.sandbox);
-        self
-    }
-
-    /// As [`SandboxBuilder::spec`].
-    pub fn spec(self, spec: SandboxSpec) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.spec(spec))
-    }
-
-    /// As [`SandboxBuilder::image`].
-    pub fn image(self, image: impl Into<String>) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.image(image))
-    }
-
-    /// As [`SandboxBuilder::image_progress`].
-    pub fn image_progress(
-        self,
-        progress: impl Fn(PullProgress) + Send + Sync + 'static,
-    ) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.image_progress(progress))
-    }
-
-    /// As [`SandboxBuilder::isolation`]. A session has the same each time that it runs.
-    pub fn isolation(self, isolation: IsolationChoice) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.isolation(isolation))
-    }
-
-    /// As [`SandboxBuilder::hostname`].
-    pub fn hostname(self, hostname: impl Into<String>) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.hostname(hostname))
-    }
-
-    /// As [`SandboxBuilder::cpus`].
-    pub fn cpus(self, cpus: f64) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.cpus(cpus))
-    }
-
-    /// As [`SandboxBuilder::memory_mib`].
-    pub fn memory_mib(self, memory_mib: u64) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.memory_mib(memory_mib))
-    }
-
-    /// As [`SandboxBuilder::shared_memory_mib`].
-    pub fn shared_memory_mib(self, shared_memory_mib: u64) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.shared_memory_mib(shared_memory_mib))
-    }
-
-    /// As [`SandboxBuilder::disk_mib`].
-    pub fn disk_mib(self, disk_mib: u64) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.disk_mib(disk_mib))
-    }
-
-    /// As [`SandboxBuilder::processes`].
-    pub fn processes(self, processes: u64) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.processes(processes))
-    }
-
-    /// As [`SandboxBuilder::network`].
-    pub fn network(self, network: Network) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.network(network))
-    }
-
-    /// As [`SandboxBuilder::mount`].
-    pub fn mount(self, mount: Mount) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.mount(mount))
-    }
-
-    /// As [`SandboxBuilder::env`]; both must be text.
-    pub fn env(self, name: impl Into<OsString>, value: impl Into<OsString>) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.env(name, value))
-    }
-
-    /// As [`SandboxBuilder::current_dir`]; it must be text.
-    pub fn current_dir(self, dir: impl Into<OsString>) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.current_dir(dir))
-    }
-
-    /// As [`SandboxBuilder::user`].
-    pub fn user(self, user: impl Into<String>) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.user(user))
-    }
-
-    /// As [`SandboxBuilder::publish`], whenever it runs and this process has it.
-    pub fn publish(self, port: PublishedPort) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.publish(port))
-    }
-
-    /// As [`SandboxBuilder::boot_timeout`], for this time.
-    pub fn boot_timeout(self, timeout: Duration) -> SessionBuilder {
-        self.sandbox(|sandbox| sandbox.boot_timeout(timeout))
-    }
-
     /// Labels it, for its owner's own use.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> SessionBuilder {
-        let labels = &mut self.sandbox.spec.labels;
+        let labels = &mut self.request.spec.labels;
         labels.insert(name.into(), value.into());
         self
     }
@@ -185,21 +80,21 @@ impl SessionBuilder {
     /// Stops its machine after so long without a call, a process or a reader; never by default. It starts again with the
     /// next call.
     pub fn idle_stop(mut self, after: Duration) -> SessionBuilder {
-        self.sandbox.spec.idle_stop = Some(after);
+        self.request.spec.idle_stop = Some(after);
         self
     }
 
     /// Keeps its machine running when its last user has gone, however that has ended: the next one finds its processes. `false`
     /// by default.
     pub fn warm(mut self, warm: bool) -> SessionBuilder {
-        self.sandbox.spec.warm = Some(warm);
+        self.request.spec.warm = Some(warm);
         self
     }
 
     /// How long others are waited for: who changes the session when it is opened, and, with what is done in it later, who keeps
     /// that from being done; 10 s by default.
     pub fn patience(mut self, patience: Duration) -> SessionBuilder {
-        self.patience = patience;
+        self.of.patience = patience;
         self
     }
 
@@ -207,7 +102,7 @@ impl SessionBuilder {
     ///
     /// # Errors
     /// `InvalidArgument` if the name is invalid, and for options that the session was not made with; `Busy` while another
-    /// process changes it, or has its micro-VM, with that process; otherwise as for [`SandboxBuilder::create`]. A new session that cannot start is
+    /// process changes it, or has its micro-VM, with that process; otherwise as for [`SandboxBuilder::create`](crate::SandboxBuilder::create). A new session that cannot start is
     /// removed again.
     pub async fn open(self) -> Result<Session> {
         let session = self.take_or_make().await?;
@@ -227,7 +122,7 @@ impl SessionBuilder {
         mut self,
         progress: impl Fn(TransferProgress) + Send + Sync + 'static,
     ) -> SessionBuilder {
-        self.import_progress = Arc::new(progress);
+        self.of.import_progress = Arc::new(progress);
         self
     }
 
@@ -249,10 +144,15 @@ impl SessionBuilder {
         self.check()?;
         self.check_free().await?;
         let path = archive.as_ref();
-        let isolation = self.blink.choose(self.sandbox.spec.isolation).await?;
+        let isolation = self
+            .request
+            .blink
+            .choose(self.request.spec.isolation)
+            .await?;
         // What is opened is what is made.
-        self.sandbox.spec.isolation = Some(isolation.into());
+        self.request.spec.isolation = Some(isolation.into());
         let archive = self
+            .request
             .blink
             .engine(isolation)
             .await?
@@ -278,7 +178,7 @@ impl SessionBuilder {
     /// What was not asked for is as an archive says, as far as it may; returns the digest that the image must have, and what
     /// was not given.
     fn take_over(&mut self, carried: Carried, share: Share) -> (Option<String>, Vec<Declined>) {
-        let spec = &mut self.sandbox.spec;
+        let spec = &mut self.request.spec;
         let mut declined = carried.describe(spec, share);
         let own = std::mem::replace(&mut spec.labels, carried.labels);
         spec.labels.extend(own);
@@ -302,22 +202,22 @@ impl SessionBuilder {
 
     /// What an import would otherwise find out at its end.
     async fn check_free(&self) -> Result<()> {
-        match self.blink.session_info(&self.name).await {
+        match self.request.blink.session_info(&self.of.name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(session_taken(&self.name)),
+            Ok(_) => Err(session_taken(&self.of.name)),
         }
     }
 
     async fn take_or_make(&self) -> Result<Session> {
         self.check()?;
-        let deadline = tokio::time::Instant::now() + self.patience;
+        let deadline = tokio::time::Instant::now() + self.of.patience;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match self.blink.take_session(&self.name, left).await {
+            match self.request.blink.take_session(&self.of.name, left).await {
                 Ok(mut session) => {
                     self.compare(&session).await?;
-                    session.patience = self.patience;
+                    session.patience = self.of.patience;
                     return Ok(session);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -328,7 +228,7 @@ impl SessionBuilder {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => {
                     let mut session = made?;
-                    session.patience = self.patience;
+                    session.patience = self.of.patience;
                     return Ok(session);
                 }
             }
@@ -336,16 +236,16 @@ impl SessionBuilder {
     }
 
     fn check(&self) -> Result<()> {
-        name::check("session", &self.name)?;
-        self.sandbox.spec.validate()?;
-        self.sandbox.spec.to_keep().map(drop)
+        name::check("session", &self.of.name)?;
+        self.request.spec.validate()?;
+        self.request.spec.to_keep().map(drop)
     }
 
     async fn compare(&self, session: &Session) -> Result<()> {
         let state = session.core.state.lock().await;
-        let (asked, stored) = (&self.sandbox.spec, &state.row);
+        let (asked, stored) = (&self.request.spec, &state.row);
         let mut differences = asked.differences(&stored.options.spec);
-        let isolation = asked.isolation.or(self.blink.asked_isolation());
+        let isolation = asked.isolation.or(self.request.blink.asked_isolation());
         if let Some(isolation) = isolation
             && isolation != IsolationChoice::Auto
             && isolation != stored.isolation.into()
@@ -360,7 +260,7 @@ impl SessionBuilder {
             true => Ok(()),
             false => Err(Error::invalid(format!(
                 "the session {:?} was created with other options: {}; leave them out, or remove the session first",
-                self.name,
+                self.of.name,
                 differences.join("; ")
             ))),
         }
@@ -373,28 +273,32 @@ impl SessionBuilder {
             engine,
             image,
             ..
-        } = self.sandbox.prepare_with(origin.digest.as_deref()).await?;
-        let folder = new_session_folder(&self.blink)?;
-        let claimed = self.blink.claim_image(image.as_ref(), &folder).await;
+        } = self.request.prepare_with(origin.digest.as_deref()).await?;
+        let folder = new_session_folder(&self.request.blink)?;
+        let claimed = self
+            .request
+            .blink
+            .claim_image(image.as_ref(), &folder)
+            .await;
         let made = async {
             claimed?;
-            let mut draft = Draft::begin(self.blink.disks(), engine.clone())?;
+            let mut draft = Draft::begin(self.request.blink.disks(), engine.clone())?;
             let (head, disk) = draft.layer(None)?;
             if let Some(archive) = origin.archive {
                 let rootfs = self
-                    .sandbox
+                    .request
                     .rootfs(&*engine, image.as_ref(), &folder)
                     .await?;
                 archive
                     .unpack(&Target {
                         disk: &disk,
                         rootfs: rootfs.as_deref(),
-                        limit_mib: self.sandbox.spec.resources().disk_mib,
-                        tell: &self.import_progress,
+                        limit_mib: self.request.spec.resources().disk_mib,
+                        tell: &self.of.import_progress,
                     })
                     .await?;
             }
-            let mut spec = self.sandbox.spec.to_keep()?;
+            let mut spec = self.request.spec.to_keep()?;
             if origin.digest.is_some()
                 && let Some(name) = image.as_ref().and_then(|image| image.reference.as_ref())
             {
@@ -403,7 +307,7 @@ impl SessionBuilder {
             }
             let row = SessionRow {
                 id: folder.id().to_owned(),
-                name: self.name.clone(),
+                name: self.of.name.clone(),
                 isolation,
                 options: SessionOptions {
                     spec,
@@ -423,7 +327,7 @@ impl SessionBuilder {
         };
         match made.await {
             Ok(row) => {
-                let session = Session::made(&self.blink, folder, row)?;
+                let session = Session::made(&self.request.blink, folder, row)?;
                 Ok(session.with_declined(origin.declined))
             }
             Err(error) => {

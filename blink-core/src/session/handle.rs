@@ -243,7 +243,9 @@ impl Session {
             {
                 let mut state = self.core.there().await?;
                 self.core.use_now(&mut state);
-                if let Some(sandbox) = state.alive() {
+                if let Some(sandbox) = state.alive()
+                    && !self.core.may_be_stopped(&state, sandbox)
+                {
                     return Ok(sandbox.clone());
                 }
             }

@@ -1,7 +1,12 @@
 //! Stops a machine that nobody uses.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
+
+use blink_host::private;
 
 use super::core::Core;
 use super::lease::Gate;
@@ -47,8 +52,12 @@ async fn is_over(core: &Weak<Core>, sandbox: &Weak<Sandbox>, after: Duration) ->
         Err(_) if sandbox.death().is_some() => return true,
         _ => {}
     }
-    // Nobody comes now.
+    // Nobody changes it now.
     let Ok(Some(_gate)) = Gate::try_have(core.folder.path()) else {
+        return false;
+    };
+    // Written before anybody is asked: who begins to use it says so first, and then looks here.
+    let Ok(stop) = Stop::announce(core.folder.path()) else {
         return false;
     };
     let now = SystemTime::now();
@@ -59,6 +68,7 @@ async fn is_over(core: &Weak<Core>, sandbox: &Weak<Sandbox>, after: Duration) ->
         .iter()
         .any(|user| used_lately(user.used_at()))
     {
+        stop.take_back();
         return false;
     }
     tracing::info!(sandbox = sandbox.id(), "stopping an idle session");
@@ -66,4 +76,29 @@ async fn is_over(core: &Weak<Core>, sandbox: &Weak<Sandbox>, after: Duration) ->
     sandbox.settle().await;
     sandbox.end("the session was idle, and was stopped").await;
     true
+}
+
+/// A stop that was announced. It is there until the session is started again.
+pub(super) struct Stop(PathBuf);
+
+impl Stop {
+    /// Announces one. Whoever asks changes the session.
+    fn announce(folder: &Path) -> io::Result<Stop> {
+        let stop = Stop(folder.join("idle-stop"));
+        private::create_file(&stop.0)?;
+        Ok(stop)
+    }
+
+    /// The one that was announced and not taken back.
+    pub(super) fn of(folder: &Path) -> Option<Stop> {
+        let stop = Stop(folder.join("idle-stop"));
+        stop.0.exists().then_some(stop)
+    }
+
+    /// Forgets it. Whoever asks changes the session.
+    pub(super) fn take_back(self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::debug!(%error, "a stop that is over is looked at once more");
+        }
+    }
 }

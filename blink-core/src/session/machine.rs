@@ -9,14 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::core::{Core, LOOK_EVERY, State};
+use super::idle::{self, Stop};
 use super::ports::Ports;
 use super::turn::Turn;
-use super::{idle, watch};
+use super::watch;
 use crate::command::Defaults;
-use crate::disk::SessionOptions;
+use crate::disk::SessionRow;
 use crate::engine::{Engine, engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sandbox::{Place, Sandbox, SandboxBuilder};
+use crate::sandbox::{Place, Request, Sandbox};
 
 /// How long a machine that takes no links may take to end: its agent ends with its last link, or is killed.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -29,12 +30,24 @@ impl Core {
             self.lease.touch();
         }
     }
+
+    /// Whether another process may have begun to stop it before this one said that it uses it.
+    pub(super) fn may_be_stopped(&self, state: &State, sandbox: &Sandbox) -> bool {
+        let others_stop_it = self.is_shared && state.row.options.spec.idle_stop.is_some();
+        others_stop_it && (Stop::of(self.folder.path()).is_some() || !sandbox.is_running())
+    }
 }
 
 impl Turn {
     /// The sandbox that it runs in; it is taken up or started where this process has none. Whoever asks changes the session.
     pub(super) async fn running(&mut self) -> Result<Arc<Sandbox>> {
-        if let Some(sandbox) = self.state.alive() {
+        if let Some(stop) = Stop::of(self.core.folder.path()) {
+            // Nobody else changes the session: whoever has announced it has done it, or is gone.
+            stop.take_back();
+        }
+        if let Some(sandbox) = self.state.alive()
+            && sandbox.is_running()
+        {
             return Ok(sandbox.clone());
         }
         self.drop_dead().await;
@@ -129,7 +142,7 @@ impl Turn {
     /// Boots a machine. Where nobody waits for it any more, it is undone; until then, nobody else changes the session.
     async fn boot(&self, disk: PathBuf, layers: Vec<PathBuf>) -> Result<Sandbox> {
         let row = self.row();
-        let mut described = self.described(&row.options).isolation(row.isolation.into());
+        let mut described = self.described(row);
         let asked = std::mem::take(&mut described.spec.publish);
         let mut parts = described.prepare_without_image().await?;
         let mut ports = self.core.ports(&asked, true).await?;
@@ -190,8 +203,10 @@ impl Turn {
         sandbox
     }
 
-    fn described(&self, options: &SessionOptions) -> SandboxBuilder {
-        self.core.blink.sandbox().spec(options.spec.clone())
+    fn described(&self, row: &SessionRow) -> Request {
+        let mut spec = row.options.spec.clone();
+        spec.isolation = Some(row.isolation.into());
+        Request::new(self.core.blink.clone(), spec)
     }
 
     /// Whether there may be a machine to end.

@@ -21,7 +21,7 @@ mod turn;
 mod watch;
 
 pub use self::archive::ExportOptions;
-pub use self::builder::SessionBuilder;
+pub use self::builder::{OfSession, SessionBuilder};
 pub use self::carried::Declined;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::carried::read as read_carried;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::on_thread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::Lifetime;
-use crate::sandbox::{Place, Sandbox};
+use crate::sandbox::{Place, Request, Sandbox};
 use crate::spec::{HOST_IMAGE, SandboxSpec};
 
 /// What a machine may send of its disk, as a tar: as much as an image may be unpacked.
@@ -134,7 +134,7 @@ impl Session {
         spec.isolation = Some(isolation.into());
         (spec.cpus, spec.memory_mib) = (asked.cpus, asked.memory_mib);
         (spec.disk_mib, spec.processes) = (asked.disk_mib, asked.processes);
-        let described = self.core.blink.sandbox().spec(spec);
+        let described = Request::new(self.core.blink.clone(), spec);
         let mut parts = described.prepare_without_image().await?;
         parts.image = Some(base.clone());
         let folder = self.core.blink.home().new_sandbox(Lifetime::Process)?;

@@ -302,7 +302,7 @@ impl SandboxSpec {
             .map(|(name, value)| {
                 let was = text::in_words(&name, kept.get(&name));
                 let asked = text::in_words(&name, Some(&value));
-                format!("{} is {was}, not {asked}", text::called(&name))
+                format!("{name} is {was}, not {asked}")
             })
             .collect()
     }
@@ -333,12 +333,12 @@ mod tests {
         assert_eq!(differs(r#"{"network":"host","processes":1024}"#), "");
         assert_eq!(
             differs(r#"{"network":"none"}"#),
-            "the network is host, not none"
+            "network is host, not none"
         );
         assert_eq!(
             differs(r#"{"warm":false,"memory_mib":64,"idle_stop":5,"boot_timeout":3}"#),
-            "the time without use after which it stops is not set, not 5 s; the memory in MiB is 512, not 64; \
-             whether it stays warm is true, not false"
+            "idle_stop is not set, not 5 s; memory_mib is 512, not 64; \
+             warm is true, not false"
         );
     }
 

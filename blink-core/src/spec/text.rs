@@ -84,29 +84,6 @@ pub(super) mod variables {
     }
 }
 
-/// What a field is called by those who know it by different names.
-pub(super) fn called(field: &str) -> &str {
-    match field {
-        "cpus" => "the number of processors",
-        "memory_mib" => "the memory in MiB",
-        "shared_memory_mib" => "the shared memory in MiB",
-        "disk_mib" => "the disk in MiB",
-        "processes" => "the number of processes",
-        "mounts" => "what is mounted",
-        "env" => "the environment",
-        "current_dir" => "the working directory",
-        "publish" => "what is published",
-        "idle_stop" => "the time without use after which it stops",
-        "image" => "the image",
-        "hostname" => "the host name",
-        "network" => "the network",
-        "user" => "the user",
-        "labels" => "what it is labelled with",
-        "warm" => "whether it stays warm",
-        other => other,
-    }
-}
-
 /// A field's value in an error.
 pub(super) fn in_words(field: &str, value: Option<&Value>) -> String {
     match value {

@@ -397,6 +397,10 @@ impl Machine for MicrovmMachine {
         }
     }
 
+    fn is_alive(&self) -> bool {
+        !*self.ended.borrow()
+    }
+
     fn kill(&self) {
         if self.killed.swap(true, Ordering::AcqRel) {
             return;

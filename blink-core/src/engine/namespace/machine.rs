@@ -351,6 +351,10 @@ impl Machine for NamespaceMachine {
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
     }
 
+    fn is_alive(&self) -> bool {
+        self.record.is_alive()
+    }
+
     fn kill(&self) {
         if let Some(launched) = &self.launched {
             launched.kill();

@@ -283,6 +283,10 @@ impl Machine for ScriptedMachine {
         Ok(Consistency::Frozen)
     }
 
+    fn is_alive(&self) -> bool {
+        !*self.running.ended.borrow()
+    }
+
     fn kill(&self) {
         self.running.end();
     }
