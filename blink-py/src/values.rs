@@ -219,7 +219,7 @@ pub(crate) fn progress(py: Python<'_>, progress: PullProgress) -> Object<'_> {
         )]
         _ => "other",
     };
-    class!(py, "PullProgress").call1((
+    class!(py, "Progress").call1((
         step,
         progress.bytes_done,
         progress.bytes_total,

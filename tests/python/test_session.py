@@ -29,7 +29,7 @@ def test_what_a_session_holds_is_there_again(library: Blink) -> None:
     with pytest.raises(ValueError, match="the session is closed"):
         session.exec(["true"])
     assert not library.session_info("again").running
-    with pytest.raises(blink.InvalidArgument, match="memory in MiB"):
+    with pytest.raises(blink.InvalidArgument, match="memory_mib"):
         library.session("again", memory_mib=512)
     with pytest.raises(blink.InvalidArgument, match="network is none, not host"):
         library.session("again", network="host")
