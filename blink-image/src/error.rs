@@ -61,9 +61,14 @@ impl ImageError {
         self.source.as_deref()?.downcast_ref()
     }
 
-    /// As [`io_error`](ImageError::io_error), for who says the rest otherwise.
-    pub fn into_io_error(self) -> Option<io::Error> {
-        self.source?.downcast().ok().map(|source| *source)
+    /// What has caused it, as a value.
+    pub fn into_source(self) -> Option<Box<dyn Error + Send + Sync>> {
+        self.source
+    }
+
+    pub(crate) fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {
+        let source = Some(Box::new(source) as _);
+        Self { source, ..self }
     }
 
     /// Whether the image itself is at fault, or its size: nothing of it is worth keeping.

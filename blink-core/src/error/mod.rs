@@ -316,8 +316,16 @@ impl From<ImageError> for Error {
         };
         let retryable = error.is_retryable();
         let message = error.to_string();
-        let Some(source) = error.into_io_error() else {
-            return Error::new(kind, message).retryable(retryable);
+        let source = match error
+            .into_source()
+            .map(|source| source.downcast::<io::Error>())
+        {
+            Some(Ok(source)) => *source,
+            Some(Err(other)) => {
+                let error = Error::new(kind, message).retryable(retryable);
+                return error.change(|inner| inner.source = Some(other.into()));
+            }
+            None => return Error::new(kind, message).retryable(retryable),
         };
         let message = match source.raw_os_error() {
             // It says so itself.

@@ -69,9 +69,9 @@ pub(crate) fn address(realm: &str) -> Result<Url, Failure> {
         .flat_map(char::escape_debug)
         .collect();
     Url::parse(realm).map_err(|_| {
-        Failure::Denied(format!(
-            "it names '{shown}' to get a token from, which is no address"
-        ))
+        Failure::Denied(
+            format!("it names '{shown}' to get a token from, which is no address").into(),
+        )
     })
 }
 
@@ -130,14 +130,14 @@ pub(crate) async fn token(
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             return Err(Failure::Denied(match credentials {
-                Some(_) => format!("{shown} refuses the credentials"),
-                None => format!("{shown} gives no token without credentials"),
+                Some(_) => format!("{shown} refuses the credentials").into(),
+                None => format!("{shown} gives no token without credentials").into(),
             }));
         }
         _ => {
-            return Err(Failure::Unreachable(format!(
-                "{shown} answers with {status}"
-            )));
+            return Err(Failure::Unreachable(
+                format!("{shown} answers with {status}").into(),
+            ));
         }
     }
     let content = read_limited(response, LARGEST_TOKEN_ANSWER).await?;
@@ -145,7 +145,7 @@ pub(crate) async fn token(
         .ok()
         .and_then(|answer| answer.token.or(answer.access_token))
         .and_then(|token| secret(&format!("Bearer {token}")))
-        .ok_or_else(|| Failure::Unreachable(format!("{shown} answers with no token")))
+        .ok_or_else(|| Failure::Unreachable(format!("{shown} answers with no token").into()))
 }
 
 /// A form's body, which is written as an address's query is.

@@ -105,10 +105,13 @@ impl Remote {
                     offset: begins,
                 })
             }
-            _ => Err(Failure::Broken(format!(
-                "{} answers with another part than it was asked for",
-                self.endpoint.shown()
-            ))),
+            _ => Err(Failure::Broken(
+                format!(
+                    "{} answers with another part than it was asked for",
+                    self.endpoint.shown()
+                )
+                .into(),
+            )),
         }
     }
 
@@ -132,7 +135,7 @@ impl Remote {
     fn url(&self, rest: &str) -> Result<Url, Failure> {
         let path = format!("v2/{}/{rest}", self.repository);
         self.endpoint.base.join(&path).map_err(|error| {
-            Failure::Unreachable(format!("{} is no address: {error}", self.endpoint.shown()))
+            Failure::Unreachable(format!("{} is no address: {error}", self.endpoint.shown()).into())
         })
     }
 
@@ -148,7 +151,7 @@ impl Remote {
                     "{} leads to {}, which asks for a login; credentials are for the registry alone",
                     self.endpoint.shown(),
                     response.url().host_str().unwrap_or_default()
-                )));
+                ).into()));
             }
             if status == StatusCode::UNAUTHORIZED && !authorized {
                 authorized = true;
@@ -175,24 +178,24 @@ impl Remote {
         let content = content.unwrap_or(Ok(Vec::new())).unwrap_or_default();
         let said = complaint(&content);
         Err(match status {
-            StatusCode::NOT_FOUND => Failure::Missing(format!("{here} does not have it{said}")),
+            StatusCode::NOT_FOUND => Failure::Missing(format!("{here} does not have it{said}").into()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(format!(
                 "{here} does not give it to you{said}; if it exists, log in ('docker login' keeps the credentials \
                  that Blink uses too)"
-            )),
+            ).into()),
             StatusCode::RANGE_NOT_SATISFIABLE => {
-                Failure::Broken(format!("{here} has fewer bytes than were downloaded"))
+                Failure::Broken(format!("{here} has fewer bytes than were downloaded").into())
             }
-            _ => Failure::Unreachable(format!("{here} answers with {status}{said}")),
+            _ => Failure::Unreachable(format!("{here} answers with {status}{said}").into()),
         })
     }
 
     async fn authorize(&self, response: &Response) -> Result<(), Failure> {
         let here = self.endpoint.shown();
         let Some(challenge) = Challenge::find(response.headers()) else {
-            return Err(Failure::Denied(format!(
-                "{here} asks for a way to log in that Blink does not know"
-            )));
+            return Err(Failure::Denied(
+                format!("{here} asks for a way to log in that Blink does not know").into(),
+            ));
         };
         let (purpose, server) = match &challenge {
             Challenge::Basic => (Purpose::Login, response.url().clone()),
@@ -218,12 +221,12 @@ impl Remote {
             Challenge::Basic => match &credentials {
                 Some(Credentials::Password(login) | Credentials::Refresh(login)) => {
                     authorize::basic(&login.user, &login.password).ok_or_else(|| {
-                        Failure::Denied(format!("the credentials for {here} are no text"))
+                        Failure::Denied(format!("the credentials for {here} are no text").into())
                     })
                 }
                 None => Err(Failure::Denied(format!(
                     "{here} asks for a user and a password; 'docker login' keeps the credentials that Blink uses too"
-                ))),
+                ).into())),
             },
             Challenge::Bearer { realm, service } => {
                 let from = (realm.as_str(), service.as_deref());
@@ -237,7 +240,7 @@ impl Remote {
                 Ok(())
             }
             (Err(Failure::Denied(message)), Some(trouble)) => {
-                Err(Failure::Denied(format!("{message} ({trouble})")))
+                Err(Failure::Denied(format!("{message} ({trouble})").into()))
             }
             (Err(failure), _) => Err(failure),
         }

@@ -12,7 +12,7 @@ use crate::blobs::{Begun, BlobFolder, Partial};
 use crate::contents::Blob;
 use crate::error::ImageError;
 use crate::registry::client::Remote;
-use crate::registry::failure::Failure;
+use crate::registry::failure::{Failure, Reason, innermost};
 use crate::registry::options::Pace;
 
 /// So much is gathered before it is written: what a kill can cost.
@@ -120,7 +120,7 @@ impl Download {
             }
         }
         let message = format!("{} breaks off again and again", remote.endpoint().shown());
-        Err((Some(partial), Failure::Broken(message)))
+        Err((Some(partial), Failure::Broken(message.into())))
     }
 
     /// One connection.
@@ -157,7 +157,7 @@ impl Download {
                     Ok(true) if !is_counted && !partial.is_whole() => {
                         // Nothing tells an end from a breaking off.
                         let message = format!("{} broke off", remote.endpoint().shown());
-                        broken = Some(Failure::Broken(message));
+                        broken = Some(Failure::Broken(message.into()));
                         break;
                     }
                     Ok(true) => break,
@@ -220,7 +220,7 @@ impl Download {
         }
         let is_corrupt = error.kind() == crate::ImageErrorKind::Corrupt;
         match was_resumed && is_corrupt {
-            true => (Some(partial), Failure::Broken(error.to_string())),
+            true => (Some(partial), Failure::Broken(error.to_string().into())),
             false => (Some(partial), Failure::Unusable(error)),
         }
     }
@@ -256,14 +256,17 @@ impl Watch {
                     return Ok(chunk);
                 }
                 Ok(Err(error)) => {
-                    let message = format!("{host} broke off in the middle: {error}");
-                    return Err(Failure::Broken(message));
+                    let message = format!("{host} broke off in the middle: {}", innermost(&error));
+                    return Err(Failure::Broken(Reason::because(message, error)));
                 }
                 Err(_) if self.came < self.pace.bytes => {
-                    return Err(Failure::Slow(format!(
-                        "{host} has sent {} bytes in {:?}, and less than {} are not waited for",
-                        self.came, self.pace.window, self.pace.bytes
-                    )));
+                    return Err(Failure::Slow(
+                        format!(
+                            "{host} has sent {} bytes in {:?}, and less than {} are not waited for",
+                            self.came, self.pace.window, self.pace.bytes
+                        )
+                        .into(),
+                    ));
                 }
                 Err(_) => *self = Watch::new(self.pace),
             }

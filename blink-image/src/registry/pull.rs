@@ -247,7 +247,7 @@ impl Pull<'_> {
                     Some(Ok(Ok(()))) => finished += 1,
                     Some(Ok(Err(Failure::Missing(message)))) => {
                         // The image is there, and not whole.
-                        break unavailable(self.reference, &message);
+                        break unavailable(self.reference, &message.to_string());
                     }
                     Some(Ok(Err(failure))) => break self.failed(vec![failure]),
                     Some(Err(error)) => break ImageError::new(
@@ -267,7 +267,7 @@ impl Pull<'_> {
 
     /// What came of all registries, as one error.
     fn failed(&self, failures: Vec<Failure>) -> ImageError {
-        let mut messages = Vec::new();
+        let mut reasons = Vec::new();
         let all_miss = failures
             .iter()
             .all(|failure| matches!(failure, Failure::Missing(_)));
@@ -280,17 +280,22 @@ impl Pull<'_> {
                 | Failure::Unreachable(message)
                 | Failure::NotEncrypted(message)
                 | Failure::Broken(message)
-                | Failure::Slow(message) => messages.push(message),
+                | Failure::Slow(message) => reasons.push(message),
             }
         }
-        let reason = messages.join("; ");
+        let said: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+        let said = said.join("; ");
         if all_miss {
             return ImageError::not_found(format!(
-                "there is no image '{}': {reason}; look for another name or tag",
+                "there is no image '{}': {said}; look for another name or tag",
                 self.reference
             ));
         }
-        unavailable(self.reference, &reason).retryable(passes)
+        let error = unavailable(self.reference, &said).retryable(passes);
+        match reasons.into_iter().next() {
+            Some(first) => error.caused_by(first),
+            None => error,
+        }
     }
 }
 

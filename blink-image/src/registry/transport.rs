@@ -76,10 +76,13 @@ impl Transport {
             Verdict::Anonymous => Ok(false),
             Verdict::Refused(why) => {
                 let to = Origin::of(to).map_or_else(|| to.scheme().to_owned(), |to| to.to_string());
-                Err(Failure::Denied(format!(
-                    "{} leads to {to}, which is not asked, since {why}",
-                    self.shown
-                )))
+                Err(Failure::Denied(
+                    format!(
+                        "{} leads to {to}, which is not asked, since {why}",
+                        self.shown
+                    )
+                    .into(),
+                ))
             }
         }
     }
@@ -145,10 +148,13 @@ impl Transport {
             );
             let is_same = Origin::of(&next) == Origin::of(&at);
             if (is_known && !is_same) || (form.is_some() && !keeps_form) {
-                return Err(Failure::Denied(format!(
-                    "{} sends a login on to another place, which is not told it",
-                    at.host_str().unwrap_or_default()
-                )));
+                return Err(Failure::Denied(
+                    format!(
+                        "{} sends a login on to another place, which is not told it",
+                        at.host_str().unwrap_or_default()
+                    )
+                    .into(),
+                ));
             }
             self.judged(&next, Purpose::Content { strayed: true })?;
             at = next;
@@ -157,10 +163,13 @@ impl Transport {
     }
 
     fn endless(&self) -> Failure {
-        Failure::Unreachable(format!(
-            "{} leads from one place to the next, more than {MOST_REDIRECTIONS} times",
-            self.shown
-        ))
+        Failure::Unreachable(
+            format!(
+                "{} leads from one place to the next, more than {MOST_REDIRECTIONS} times",
+                self.shown
+            )
+            .into(),
+        )
     }
 }
 
@@ -174,10 +183,12 @@ async fn send(
     }
     // An answer's beginning is small, and comes at once.
     match tokio::time::timeout(SILENT_TIME, request.send()).await {
-        Ok(sent) => sent.map_err(|error| Failure::connection(url, &error)),
+        Ok(sent) => sent.map_err(|error| Failure::connection(url, error)),
         Err(_) => {
             let host = url.host_str().unwrap_or_default();
-            Err(Failure::Unreachable(format!("{host} does not answer")))
+            Err(Failure::Unreachable(
+                format!("{host} does not answer").into(),
+            ))
         }
     }
 }
@@ -193,11 +204,14 @@ fn redirection(response: &Response) -> Result<Option<Url>, Failure> {
         .and_then(|value| value.to_str().ok())
         .and_then(|text| response.url().join(text).ok());
     next.map(Some).ok_or_else(|| {
-        Failure::Unreachable(format!(
-            "{} answers with {}, and does not say where to",
-            response.url().host_str().unwrap_or_default(),
-            response.status()
-        ))
+        Failure::Unreachable(
+            format!(
+                "{} answers with {}, and does not say where to",
+                response.url().host_str().unwrap_or_default(),
+                response.status()
+            )
+            .into(),
+        )
     })
 }
 

@@ -1,6 +1,8 @@
 //! Images from a real registry: what is fetched, when, and from where.
 
+use std::error::Error as _;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -274,6 +276,16 @@ fn a_registry_that_is_down_is_told_in_seconds() {
     ] {
         assert!(error.to_string().contains(part), "{error}");
     }
+    // Down to the system call, and without an address, in which there may be a secret.
+    let causes: Vec<_> = std::iter::successors(error.source(), |&cause| cause.source()).collect();
+    let io = causes.last().unwrap().downcast_ref::<io::Error>().unwrap();
+    assert_eq!(io.kind(), io::ErrorKind::ConnectionRefused, "{causes:?}");
+    assert!(
+        !causes
+            .iter()
+            .any(|cause| cause.to_string().contains("http://")),
+        "{causes:?}"
+    );
     // One that takes connections and says nothing.
     let silent = Proxy::start(0, |_, _| Answer::Silence);
     let error = pull(&arena.store(), &silent.name("app:v1"), plain()).unwrap_err();
