@@ -18,7 +18,7 @@ use crate::child::{self, Launcher};
 use crate::disk::Disks;
 use crate::engine::engines::{self, Engines};
 use crate::engine::{Engine, Machine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Subject};
 use crate::home::{Home, Lifetime};
 use crate::isolation::{Isolation, IsolationChoice};
 use crate::settings::Settings;
@@ -158,6 +158,12 @@ impl BlinkBuilder {
         };
         blink.sweep().await?;
         Ok(blink)
+    }
+}
+
+impl Subject for Blink {
+    fn subject(&self) -> String {
+        format!("home {}", self.home_path().display())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::blink::Blink;
 use crate::blocking::on_thread;
 use crate::child::{Launcher, Program};
 use crate::engine::{RootForm, engines};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::SandboxFolder;
 
 /// An image to fetch, from [`Blink::pull`].
@@ -44,13 +44,17 @@ impl Pull {
     /// `ImageUnavailable`, with the ways that are left; `NotFound`; `Corrupt`, `Unsupported` and `ResourceExhausted` as
     /// the image deserves; `InvalidArgument` for what names no image, and for `host`, which is always there.
     pub async fn run(self) -> Result<StoredImage> {
-        let source = ImageSource::parse(&self.image)?;
-        let mut options = self.blink.pull_options().clone();
-        if options.policy == PullPolicy::Missing {
-            options = options.with_policy(PullPolicy::Always);
-        }
-        let store = self.blink.image_store().await?;
-        Ok(store.obtain(&source, &options, &*self.progress).await?)
+        let subject = format!("image {:?}", self.image);
+        during("pull", &*subject, async move {
+            let source = ImageSource::parse(&self.image)?;
+            let mut options = self.blink.pull_options().clone();
+            if options.policy == PullPolicy::Missing {
+                options = options.with_policy(PullPolicy::Always);
+            }
+            let store = self.blink.image_store().await?;
+            Ok(store.obtain(&source, &options, &*self.progress).await?)
+        })
+        .await
     }
 }
 
@@ -95,8 +99,11 @@ impl Blink {
     /// # Errors
     /// `Corrupt` if the list of images is damaged.
     pub async fn images(&self) -> Result<Vec<StoredImage>> {
-        let store = self.image_store().await?;
-        on_thread(move || Ok(store.list()?)).await
+        during("images", self, async {
+            let store = self.image_store().await?;
+            on_thread(move || Ok(store.list()?)).await
+        })
+        .await
     }
 
     /// Removes a stored image, by a reference or by a digest, of which 12 digits are enough. Of an image with several
@@ -105,8 +112,12 @@ impl Blink {
     /// # Errors
     /// `NotFound`; `Busy` if a sandbox uses it, which the message names.
     pub async fn remove_image(&self, name: impl Into<String>) -> Result<RemovedImages> {
-        let (store, name) = (self.image_store().await?, name.into());
-        on_thread(move || Ok(store.remove(&name)?)).await
+        let name = name.into();
+        during("remove_image", &*format!("image {name:?}"), async {
+            let (store, name) = (self.image_store().await?, name.clone());
+            on_thread(move || Ok(store.remove(&name)?)).await
+        })
+        .await
     }
 
     /// Removes what no name and no sandbox refers to: images whose name has moved on, images from folders and files,
@@ -115,14 +126,17 @@ impl Blink {
     /// # Errors
     /// `Busy` while another process unpacks an image.
     pub async fn prune_images(&self) -> Result<RemovedImages> {
-        let (store, home) = (self.image_store().await?, self.home().path().to_owned());
-        on_thread(move || {
-            let mut removed = store.prune()?;
-            match engines::prune(&home) {
-                Ok(freed_bytes) => removed.freed_bytes += freed_bytes,
-                Err(error) => tracing::warn!(%error, "disks that were made of images go later"),
-            }
-            Ok(removed)
+        during("prune_images", self, async {
+            let (store, home) = (self.image_store().await?, self.home().path().to_owned());
+            on_thread(move || {
+                let mut removed = store.prune()?;
+                match engines::prune(&home) {
+                    Ok(freed_bytes) => removed.freed_bytes += freed_bytes,
+                    Err(error) => tracing::warn!(%error, "disks that were made of images go later"),
+                }
+                Ok(removed)
+            })
+            .await
         })
         .await
     }

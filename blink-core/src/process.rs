@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::command::{Command, Stdin};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Subject, during};
 use crate::isolation::Isolation;
 use crate::link::Reading;
 use crate::link::deadline::TIMEOUT_GRACE;
@@ -35,6 +35,12 @@ pub struct Process {
     stdin: Option<ProcessStdin>,
     stdout: Option<ProcessOutput>,
     stderr: Option<ProcessOutput>,
+}
+
+impl Subject for Process {
+    fn subject(&self) -> String {
+        format!("process {}", self.id())
+    }
 }
 
 impl Process {
@@ -98,10 +104,14 @@ impl Process {
     /// # Errors
     /// `SandboxDied` if the sandbox ends first; `Busy` if someone else has attached to the process.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
-        self.stdout = None;
-        self.stderr = None;
-        self.stdin = None;
-        self.exited().await
+        let subject = self.subject();
+        during("wait", &*subject, async {
+            self.stdout = None;
+            self.stderr = None;
+            self.stdin = None;
+            self.exited().await
+        })
+        .await
     }
 
     /// Waits until it has ended and its output has been taken; whoever has that goes on reading it meanwhile.
@@ -109,7 +119,7 @@ impl Process {
     /// # Errors
     /// As for [`wait`](Process::wait).
     pub async fn exited(&self) -> Result<ExitStatus> {
-        self.exit().await
+        during("exited", self, async { self.exit().await }).await
     }
 
     /// As [`exited`](Process::exited), for a task of its own: what is returned does not borrow this handle, but keeps it
@@ -127,14 +137,18 @@ impl Process {
     /// # Errors
     /// As for [`wait`](Process::wait).
     pub async fn wait_with_output(mut self) -> Result<Output> {
-        self.stdin = None;
-        collect(
-            &self.stream,
-            [self.stdout.is_some(), self.stderr.is_some()],
-            None,
-            self.isolation,
-            std::future::pending(),
-        )
+        let subject = format!("process {}", self.id());
+        during("wait_with_output", &*subject, async move {
+            self.stdin = None;
+            collect(
+                &self.stream,
+                [self.stdout.is_some(), self.stderr.is_some()],
+                None,
+                self.isolation,
+                std::future::pending(),
+            )
+            .await
+        })
         .await
     }
 
@@ -143,7 +157,10 @@ impl Process {
     /// # Errors
     /// `InvalidArgument` if it is not a signal; `NotFound` once it was released.
     pub async fn signal(&self, signal: u8) -> Result<()> {
-        self.send_signal(signal, false).await
+        during("signal", self, async {
+            self.send_signal(signal, false).await
+        })
+        .await
     }
 
     /// Sends a signal to everything that it has started, also what has left its group or session.
@@ -151,7 +168,10 @@ impl Process {
     /// # Errors
     /// As for [`signal`](Process::signal).
     pub async fn signal_tree(&self, signal: u8) -> Result<()> {
-        self.send_signal(signal, true).await
+        during("signal_tree", self, async {
+            self.send_signal(signal, true).await
+        })
+        .await
     }
 
     /// Kills it and everything that it has started.
@@ -159,8 +179,11 @@ impl Process {
     /// # Errors
     /// `SandboxDied` if the sandbox has ended.
     pub async fn kill(&self) -> Result<()> {
-        const KILL: u8 = 9;
-        self.send_signal(KILL, true).await
+        during("kill", self, async {
+            const KILL: u8 = 9;
+            self.send_signal(KILL, true).await
+        })
+        .await
     }
 
     async fn send_signal(&self, signal: u8, tree: bool) -> Result<()> {
@@ -185,7 +208,10 @@ impl Process {
     /// # Errors
     /// `SandboxDied` if the sandbox has ended.
     pub async fn release(&self) -> Result<()> {
-        self.link.call(&Request::Release(self.id)).await.map(drop)
+        during("release", self, async {
+            self.link.call(&Request::Release(self.id)).await.map(drop)
+        })
+        .await
     }
 }
 

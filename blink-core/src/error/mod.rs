@@ -216,6 +216,12 @@ pub(crate) trait Subject {
     fn subject(&self) -> String;
 }
 
+impl Subject for str {
+    fn subject(&self) -> String {
+        self.to_owned()
+    }
+}
+
 impl Subject for Path {
     fn subject(&self) -> String {
         format!("file {}", self.display())
@@ -224,17 +230,22 @@ impl Subject for Path {
 
 /// Performs what a public method does; its failures say which one, and on what. Of methods that call others, the outermost is
 /// named: the one that the caller knows.
-pub(crate) async fn during<T>(
+///
+/// The work is on the heap: methods that call others would otherwise need a stack for all of them at once.
+pub(crate) fn during<'a, T>(
     operation: &'static str,
-    subject: &(impl Subject + ?Sized),
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    work.await.map_err(|error| {
-        error.change(|inner| {
-            inner.operation = Some(operation);
-            inner.subject = Some(terminal::escape_line(&subject.subject()).into_owned());
+    subject: &'a (impl Subject + ?Sized),
+    work: impl Future<Output = Result<T>> + 'a,
+) -> impl Future<Output = Result<T>> + 'a {
+    let work = Box::pin(work);
+    async move {
+        work.await.map_err(|error| {
+            error.change(|inner| {
+                inner.operation = Some(operation);
+                inner.subject = Some(terminal::escape_line(&subject.subject()).into_owned());
+            })
         })
-    })
+    }
 }
 
 /// The same failure of a system call once more: it cannot be cloned.

@@ -9,7 +9,7 @@ use blink_wire::{PathOptions, Read, Request};
 use super::streams::Incoming;
 use super::{FileType, Files, Metadata, WriteOptions, bytes};
 use crate::blocking::on_thread;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::link::BULK_BODY;
 
 impl Files {
@@ -20,48 +20,51 @@ impl Files {
     /// # Errors
     /// `NotFound` if there is nothing to bring; else as for [`write`](Files::write).
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let (from, to) = (from.as_ref(), to.as_ref());
-        let metadata = tokio::fs::metadata(from)
-            .await
-            .map_err(|error| Error::io_at(from, &error))?;
-        if !metadata.is_dir() {
-            let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-            let mut file = tokio::fs::File::open(from)
+        during("upload", to.as_ref(), async {
+            let (from, to) = (from.as_ref(), to.as_ref());
+            let metadata = tokio::fs::metadata(from)
                 .await
                 .map_err(|error| Error::io_at(from, &error))?;
-            return self
-                .write_with(to, &mut file, &WriteOptions::default().mode(mode))
+            if !metadata.is_dir() {
+                let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
+                let mut file = tokio::fs::File::open(from)
+                    .await
+                    .map_err(|error| Error::io_at(from, &error))?;
+                return self
+                    .write_with(to, &mut file, &WriteOptions::default().mode(mode))
+                    .await
+                    .map(drop);
+            }
+            let (mut reader, writer) = tokio::io::duplex(2 * BULK_BODY);
+            let folder = from.to_owned();
+            let packing = tokio::task::spawn_blocking(move || {
+                let writer = std::io::BufWriter::with_capacity(
+                    BULK_BODY,
+                    tokio_util::io::SyncIoBridge::new(writer),
+                );
+                let root = blink_archive::Root::open(&folder)?;
+                let options = blink_archive::PackOptions::default()
+                    .with_ownership(blink_archive::Ownership::Ignore)
+                    .with_attributes(true);
+                blink_archive::pack(&root, "", writer, &options)
+            });
+            let request = Request::Unpack(PathOptions {
+                path: bytes(to),
+                follow: true,
+                owner: self.owner.clone(),
+            });
+            let sent = self.send(&request, &mut reader).await;
+            drop(reader);
+            let packed = packing
                 .await
-                .map(drop);
-        }
-        let (mut reader, writer) = tokio::io::duplex(2 * BULK_BODY);
-        let folder = from.to_owned();
-        let packing = tokio::task::spawn_blocking(move || {
-            let writer = std::io::BufWriter::with_capacity(
-                BULK_BODY,
-                tokio_util::io::SyncIoBridge::new(writer),
-            );
-            let root = blink_archive::Root::open(&folder)?;
-            let options = blink_archive::PackOptions::default()
-                .with_ownership(blink_archive::Ownership::Ignore)
-                .with_attributes(true);
-            blink_archive::pack(&root, "", writer, &options)
-        });
-        let request = Request::Unpack(PathOptions {
-            path: bytes(to),
-            follow: true,
-            owner: self.owner.clone(),
-        });
-        let sent = self.send(&request, &mut reader).await;
-        drop(reader);
-        let packed = packing
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-        // Where sending failed, packing failed only because of it.
-        sent?;
-        packed
-            .map(drop)
-            .map_err(|error| archive_error(from, &error))
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+            // Where sending failed, packing failed only because of it.
+            sent?;
+            packed
+                .map(drop)
+                .map_err(|error| archive_error(from, &error))
+        })
+        .await
     }
 
     /// Takes a file or a whole folder out of the sandbox to the host, where it is called `to`. Nothing outside `to` is
@@ -83,17 +86,20 @@ impl Files {
     /// `IsADirectory` and `NotADirectory` if one is a folder and the other is not; `ResourceExhausted` if the disk has no
     /// room for it.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let (from, to) = (from.as_ref(), to.as_ref().to_owned());
-        let found = self.stat_followed(from).await?;
-        let is_folder = found.file_type == FileType::Directory;
-        let destination = on_thread(move || {
-            if let (true, Some(parent)) = (is_folder, to.parent()) {
-                std::fs::create_dir_all(parent)
-                    .map_err(|error| Error::io(parent.display(), &error))?;
-            }
-            Ok(Destination::named(&to)?)
-        });
-        self.download_found(from, &found, destination.await?).await
+        during("download", from.as_ref(), async {
+            let (from, to) = (from.as_ref(), to.as_ref().to_owned());
+            let found = self.stat_followed(from).await?;
+            let is_folder = found.file_type == FileType::Directory;
+            let destination = on_thread(move || {
+                if let (true, Some(parent)) = (is_folder, to.parent()) {
+                    std::fs::create_dir_all(parent)
+                        .map_err(|error| Error::io(parent.display(), &error))?;
+                }
+                Ok(Destination::named(&to)?)
+            });
+            self.download_found(from, &found, destination.await?).await
+        })
+        .await
     }
 
     /// Takes a file or a whole folder out of the sandbox into a folder of the host that exists, where it has the name that it
@@ -110,14 +116,17 @@ impl Files {
         from: impl AsRef<Path>,
         folder: impl AsRef<Path>,
     ) -> Result<()> {
-        let (from, folder) = (from.as_ref(), folder.as_ref().to_owned());
-        let found = self.stat_followed(from).await?;
-        let name = from.file_name().map(std::ffi::OsStr::to_owned);
-        let destination = on_thread(move || match name {
-            Some(name) => Ok(Destination::beneath(&folder, &name)?),
-            None => Ok(Destination::named(&folder)?),
-        });
-        self.download_found(from, &found, destination.await?).await
+        during("download_into", from.as_ref(), async {
+            let (from, folder) = (from.as_ref(), folder.as_ref().to_owned());
+            let found = self.stat_followed(from).await?;
+            let name = from.file_name().map(std::ffi::OsStr::to_owned);
+            let destination = on_thread(move || match name {
+                Some(name) => Ok(Destination::beneath(&folder, &name)?),
+                None => Ok(Destination::named(&folder)?),
+            });
+            self.download_found(from, &found, destination.await?).await
+        })
+        .await
     }
 
     async fn download_found(&self, from: &Path, found: &Metadata, to: Destination) -> Result<()> {

@@ -167,7 +167,10 @@ impl Files {
         path: impl AsRef<Path>,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<u64> {
-        self.read_part(path, 0, None, writer).await
+        during("read_to", path.as_ref(), async {
+            self.read_part(&path, 0, None, writer).await
+        })
+        .await
     }
 
     /// Reads a part of a file into a writer: from `offset` on, at most `length` bytes.
@@ -256,13 +259,16 @@ impl Files {
     /// `NotFound` for a missing folder; `NotADirectory`, `IsADirectory`, `ReadOnly`, `PermissionDenied` and `NameTooLong`
     /// where there can be no such file; `ResourceExhausted` if the disk is full.
     pub async fn write(&self, path: impl AsRef<Path>, contents: impl Into<Bytes>) -> Result<()> {
-        self.write_with(
-            path,
-            &mut std::io::Cursor::new(contents.into()),
-            &WriteOptions::default(),
-        )
+        during("write", path.as_ref(), async {
+            self.write_with(
+                &path,
+                &mut std::io::Cursor::new(contents.into()),
+                &WriteOptions::default(),
+            )
+            .await
+            .map(drop)
+        })
         .await
-        .map(drop)
     }
 
     /// Writes a file from a reader; returns its length.
@@ -367,8 +373,11 @@ impl Files {
     /// `NotADirectory` if a part of the path is no folder; `AlreadyExists` if it is something else itself;
     /// `ReadOnly`, `PermissionDenied`, `NameTooLong`.
     pub async fn make_dir(&self, path: impl AsRef<Path>) -> Result<()> {
-        const MODE: u32 = 0o755;
-        self.make_dir_with(path, MODE).await
+        during("make_dir", path.as_ref(), async {
+            const MODE: u32 = 0o755;
+            self.make_dir_with(&path, MODE).await
+        })
+        .await
     }
 
     /// As [`make_dir`](Files::make_dir), with the permission bits of the folder; its missing parents get 755.
@@ -425,11 +434,14 @@ impl Files {
     /// `NotFound`; `IsADirectory`, `NotADirectory` and `DirectoryNotEmpty` for what has the new name and cannot be
     /// replaced; `ReadOnly`; `PermissionDenied`; `NameTooLong`; `Unsupported` across file systems.
     pub async fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Rename(TwoPaths {
-            from: bytes(from.as_ref()),
-            to: bytes(to.as_ref()),
-            owner: None,
-        }))
+        during("rename", from.as_ref(), async {
+            self.done(&Request::Rename(TwoPaths {
+                from: bytes(from.as_ref()),
+                to: bytes(to.as_ref()),
+                owner: None,
+            }))
+            .await
+        })
         .await
     }
 
@@ -438,11 +450,14 @@ impl Files {
     /// # Errors
     /// As for [`read`](Files::read) of the one and [`write`](Files::write) of the other.
     pub async fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        self.done(&Request::Copy(TwoPaths {
-            from: bytes(from.as_ref()),
-            to: bytes(to.as_ref()),
-            owner: self.owner.clone(),
-        }))
+        during("copy", from.as_ref(), async {
+            self.done(&Request::Copy(TwoPaths {
+                from: bytes(from.as_ref()),
+                to: bytes(to.as_ref()),
+                owner: self.owner.clone(),
+            }))
+            .await
+        })
         .await
     }
 

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::boot::{Place, Request};
 use super::handle::Sandbox;
 use crate::blink::Blink;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::Lifetime;
 use crate::isolation::IsolationChoice;
 use crate::publish::{self, PublishedPort};
@@ -172,22 +172,29 @@ impl SandboxBuilder {
     /// # Errors
     /// As for [`create`](SandboxBuilder::create), as far as they can be told before a boot.
     pub async fn fetch_image(&self) -> Result<()> {
-        self.request.spec.validate()?;
-        self.request
-            .blink
-            .choose(self.request.spec.isolation)
-            .await?;
-        let source = ImageSource::parse(self.request.spec.image())?;
-        let image = self
-            .request
-            .blink
-            .image(&source, &*self.request.image_progress)
-            .await?;
-        tracing::debug!(
-            digest = image.map(|image| image.digest),
-            "the image is there"
-        );
-        Ok(())
+        during(
+            "fetch_image",
+            &*format!("image {:?}", self.request.spec.image()),
+            async {
+                self.request.spec.validate()?;
+                self.request
+                    .blink
+                    .choose(self.request.spec.isolation)
+                    .await?;
+                let source = ImageSource::parse(self.request.spec.image())?;
+                let image = self
+                    .request
+                    .blink
+                    .image(&source, &*self.request.image_progress)
+                    .await?;
+                tracing::debug!(
+                    digest = image.map(|image| image.digest),
+                    "the image is there"
+                );
+                Ok(())
+            },
+        )
+        .await
     }
 
     /// Makes and boots the sandbox. Given up half-way, nothing of it stays; [`Blink::settled`] waits for that.
@@ -196,61 +203,65 @@ impl SandboxBuilder {
     /// `InvalidArgument` for invalid options; `Busy` if a port to publish is taken; `IsolationUnavailable` and `ImageUnavailable` with the ways
     /// that are left; `ResourceExhausted`; `Timeout` if it does not boot in time.
     pub async fn create(self) -> Result<Sandbox> {
-        let parts = self.request.prepare().await?;
-        let lifetime = match self.of.detached {
-            true => Lifetime::Detached,
-            false => Lifetime::Process,
-        };
-        let folder = self.request.blink.home().new_sandbox(lifetime)?;
-        let recorded = match self.of.detached {
-            true => publish::record(folder.path(), &self.request.spec.publish),
-            false => Ok(()),
-        };
-        let place = Place {
-            folder: folder.clone(),
-            disk: folder.path().to_owned(),
-            layers: Vec::new(),
-            outlives: self.of.detached,
-            shared: false,
-        };
-        let (outlives, blink) = (self.of.detached, self.request.blink.clone());
-        let given_up = CancellationToken::new();
-        let _giving_up = given_up.clone().drop_guard();
-        let (taker, taken) = oneshot::channel();
-        let booting = async move {
-            let booted = match recorded {
-                Ok(()) => self.request.boot(parts, place, given_up).await,
-                Err(error) => Err(error),
+        let subject = format!("sandbox of the image {:?}", self.request.spec.image());
+        during("create", &*subject, async move {
+            let parts = self.request.prepare().await?;
+            let lifetime = match self.of.detached {
+                true => Lifetime::Detached,
+                false => Lifetime::Process,
             };
-            let booted = match booted {
-                // It goes again unless it is taken.
-                Ok(mut sandbox) => {
-                    sandbox.outlives = false;
-                    Ok(sandbox)
-                }
-                Err(error) => {
-                    if folder.path().exists() {
-                        folder.remove_or_later();
+            let folder = self.request.blink.home().new_sandbox(lifetime)?;
+            let recorded = match self.of.detached {
+                true => publish::record(folder.path(), &self.request.spec.publish),
+                false => Ok(()),
+            };
+            let place = Place {
+                folder: folder.clone(),
+                disk: folder.path().to_owned(),
+                layers: Vec::new(),
+                outlives: self.of.detached,
+                shared: false,
+            };
+            let (outlives, blink) = (self.of.detached, self.request.blink.clone());
+            let given_up = CancellationToken::new();
+            let _giving_up = given_up.clone().drop_guard();
+            let (taker, taken) = oneshot::channel();
+            let booting = async move {
+                let booted = match recorded {
+                    Ok(()) => self.request.boot(parts, place, given_up).await,
+                    Err(error) => Err(error),
+                };
+                let booted = match booted {
+                    // It goes again unless it is taken.
+                    Ok(mut sandbox) => {
+                        sandbox.outlives = false;
+                        Ok(sandbox)
                     }
-                    Err(error)
+                    Err(error) => {
+                        if folder.path().exists() {
+                            folder.remove_or_later();
+                        }
+                        Err(error)
+                    }
+                };
+                if let Err(Ok(sandbox)) = taker.send(booted)
+                    && let Err(error) = sandbox.remove().await
+                {
+                    tracing::warn!(%error, "a sandbox that nobody wants goes later");
                 }
             };
-            if let Err(Ok(sandbox)) = taker.send(booted)
-                && let Err(error) = sandbox.remove().await
-            {
-                tracing::warn!(%error, "a sandbox that nobody wants goes later");
-            }
-        };
-        // In a task of its own, which undoes what it has done where the caller gives up.
-        blink.spawn_boot(booting.in_current_span());
-        let defect = |_| {
-            Error::new(
-                ErrorKind::Internal,
-                "the boot was stopped by a defect in Blink",
-            )
-        };
-        let mut sandbox = taken.await.map_err(defect)??;
-        sandbox.outlives = outlives;
-        Ok(sandbox)
+            // In a task of its own, which undoes what it has done where the caller gives up.
+            blink.spawn_boot(booting.in_current_span());
+            let defect = |_| {
+                Error::new(
+                    ErrorKind::Internal,
+                    "the boot was stopped by a defect in Blink",
+                )
+            };
+            let mut sandbox = taken.await.map_err(defect)??;
+            sandbox.outlives = outlives;
+            Ok(sandbox)
+        })
+        .await
     }
 }

@@ -8,7 +8,7 @@ use super::info::SandboxInfo;
 use crate::blink::Blink;
 use crate::command::{Command, Defaults};
 use crate::engine::engines;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::{self, Lifetime, SandboxFolder};
 use crate::output::Output;
 use crate::publish::{self, Bound};
@@ -20,11 +20,14 @@ impl Blink {
     /// # Errors
     /// Those of [`SandboxBuilder::create`] and [`Sandbox::exec`].
     pub async fn run(&self, command: Command) -> Result<Output> {
-        let sandbox = self.sandbox().create().await?;
-        let result = sandbox.exec(command).await;
-        let removed = sandbox.remove().await;
-        let output = result?;
-        removed.map(|()| output)
+        during("run", self, async {
+            let sandbox = self.sandbox().create().await?;
+            let result = sandbox.exec(command).await;
+            let removed = sandbox.remove().await;
+            let output = result?;
+            removed.map(|()| output)
+        })
+        .await
     }
 
     /// Describes a sandbox to make.
@@ -69,21 +72,24 @@ impl Blink {
     /// # Errors
     /// `NotFound`; `Busy` while another process has it, or a port to publish; `SandboxDied` if it has ended.
     pub async fn open(&self, id: &str) -> Result<Sandbox> {
-        let folder = self.take_folder(id).await?;
-        let Some((machine, isolation)) = self.adopt(folder.path()).await? else {
-            folder.remove()?;
-            let message = format!("the sandbox {id} has ended, and was removed");
-            return Err(Error::new(ErrorKind::SandboxDied, message));
-        };
-        let ports = publish::recorded(folder.path());
-        let mut sandbox =
-            Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
-        let ports = Bound::bind(&ports?)?;
-        sandbox
-            .connect(std::time::Instant::now(), DEFAULT_BOOT_TIMEOUT)
-            .await?;
-        sandbox.publish(ports)?;
-        Ok(sandbox)
+        during("open", &*format!("sandbox {id}"), async {
+            let folder = self.take_folder(id).await?;
+            let Some((machine, isolation)) = self.adopt(folder.path()).await? else {
+                folder.remove()?;
+                let message = format!("the sandbox {id} has ended, and was removed");
+                return Err(Error::new(ErrorKind::SandboxDied, message));
+            };
+            let ports = publish::recorded(folder.path());
+            let mut sandbox =
+                Sandbox::assemble(folder, machine.into(), isolation, Defaults::default()).adopted();
+            let ports = Bound::bind(&ports?)?;
+            sandbox
+                .connect(std::time::Instant::now(), DEFAULT_BOOT_TIMEOUT)
+                .await?;
+            sandbox.publish(ports)?;
+            Ok(sandbox)
+        })
+        .await
     }
 
     /// The folder of a detached sandbox. A start of another process looks at each for a moment, which is waited for.

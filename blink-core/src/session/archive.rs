@@ -12,7 +12,7 @@ use super::handle::Session;
 use super::turn::{Others, Turn};
 use crate::disk::{Draft, SessionRow};
 use crate::engine::About;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 
 /// What of a session is exported, and who is told how far it is.
 #[derive(Clone, Default)]
@@ -78,7 +78,10 @@ impl Session {
     /// # Errors
     /// `ResourceExhausted` for a full disk, with nothing left behind; `Corrupt` for a disk that is damaged.
     pub async fn export(&self, archive: impl AsRef<Path>) -> Result<()> {
-        self.export_with(archive, ExportOptions::default()).await
+        during("export", self, async {
+            self.export_with(archive, ExportOptions::default()).await
+        })
+        .await
     }
 
     /// As [`export`](Session::export), with options.
@@ -90,24 +93,27 @@ impl Session {
         archive: impl AsRef<Path>,
         options: ExportOptions,
     ) -> Result<()> {
-        let held = self.hold_still(options.checkpoint.as_deref()).await?;
-        let engine = self.core.blink.engine(held.session.isolation).await?;
-        let about = Carried::of(&held.session.options).to_json();
-        let (archive, tell) = (archive.as_ref().to_owned(), options.tell());
-        // In a task: where the caller gives up, what is read must stay until it was read.
-        let exporting = tokio::spawn(async move {
-            let about = About {
-                session: &about,
-                tell: &tell,
-            };
-            let (disk, beneath) = (&held.disk, &held.beneath);
-            engine
-                .export(disk, beneath, held.rootfs.as_deref(), &archive, about)
+        during("export_with", self, async {
+            let held = self.hold_still(options.checkpoint.as_deref()).await?;
+            let engine = self.core.blink.engine(held.session.isolation).await?;
+            let about = Carried::of(&held.session.options).to_json();
+            let (archive, tell) = (archive.as_ref().to_owned(), options.tell());
+            // In a task: where the caller gives up, what is read must stay until it was read.
+            let exporting = tokio::spawn(async move {
+                let about = About {
+                    session: &about,
+                    tell: &tell,
+                };
+                let (disk, beneath) = (&held.disk, &held.beneath);
+                engine
+                    .export(disk, beneath, held.rootfs.as_deref(), &archive, about)
+                    .await
+            });
+            exporting
                 .await
-        });
-        exporting
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+        })
+        .await
     }
 
     /// The disk as it is now, or was at a checkpoint. The session goes on meanwhile.

@@ -16,7 +16,7 @@ use crate::blocking::on_thread;
 use crate::disk::{Draft, SessionOptions, SessionRow, session_taken};
 use crate::engine::kind::Share;
 use crate::engine::{Archive, Target, engines};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::isolation::IsolationChoice;
 use crate::sandbox::{Builder, Parts};
 
@@ -105,16 +105,20 @@ impl SessionBuilder {
     /// process changes it, or has its micro-VM, with that process; otherwise as for [`SandboxBuilder::create`](crate::SandboxBuilder::create). A new session that cannot start is
     /// removed again.
     pub async fn open(self) -> Result<Session> {
-        let session = self.take_or_make().await?;
-        match session.start().await {
-            Err(error) if session.was_created() => {
-                // Nothing is left of what could not begin.
-                let _ = session.remove().await;
-                Err(error)
+        let subject = format!("session {:?}", self.of.name);
+        during("open", &*subject, async move {
+            let session = self.take_or_make().await?;
+            match session.start().await {
+                Err(error) if session.was_created() => {
+                    // Nothing is left of what could not begin.
+                    let _ = session.remove().await;
+                    Err(error)
+                }
+                Err(error) => Err(error),
+                Ok(()) => Ok(session),
             }
-            Err(error) => Err(error),
-            Ok(()) => Ok(session),
-        }
+        })
+        .await
     }
 
     /// Calls `progress` while an archive is imported, after every few MiB: with what was read of the archive.
@@ -141,38 +145,42 @@ impl SessionBuilder {
     /// `ResourceExhausted` if its disk holds more than the session's may; `InvalidArgument` for an archive of another
     /// isolation; otherwise as for [`open`](SessionBuilder::open).
     pub async fn import(mut self, archive: impl AsRef<Path>) -> Result<Session> {
-        self.check()?;
-        self.check_free().await?;
-        let path = archive.as_ref();
-        let isolation = self
-            .request
-            .blink
-            .choose(self.request.spec.isolation)
-            .await?;
-        // What is opened is what is made.
-        self.request.spec.isolation = Some(isolation.into());
-        let archive = self
-            .request
-            .blink
-            .engine(isolation)
-            .await?
-            .open_archive(path)
-            .await?;
-        let mut origin = Origin::default();
-        if let Some(text) = archive.session() {
-            let carried = Carried::read(text, path)?;
-            (origin.digest, origin.declined) =
-                self.take_over(carried, engines::default_share(isolation)?);
-            self.check().map_err(|error| {
-                let message = format!(
-                    "what the archive {} says of its session cannot be: {error}",
-                    path.display()
-                );
-                Error::new(ErrorKind::Corrupt, message)
-            })?;
-        }
-        origin.archive = Some(archive);
-        self.make(origin).await
+        let subject = format!("session {:?}", self.of.name);
+        during("import", &*subject, async move {
+            self.check()?;
+            self.check_free().await?;
+            let path = archive.as_ref();
+            let isolation = self
+                .request
+                .blink
+                .choose(self.request.spec.isolation)
+                .await?;
+            // What is opened is what is made.
+            self.request.spec.isolation = Some(isolation.into());
+            let archive = self
+                .request
+                .blink
+                .engine(isolation)
+                .await?
+                .open_archive(path)
+                .await?;
+            let mut origin = Origin::default();
+            if let Some(text) = archive.session() {
+                let carried = Carried::read(text, path)?;
+                (origin.digest, origin.declined) =
+                    self.take_over(carried, engines::default_share(isolation)?);
+                self.check().map_err(|error| {
+                    let message = format!(
+                        "what the archive {} says of its session cannot be: {error}",
+                        path.display()
+                    );
+                    Error::new(ErrorKind::Corrupt, message)
+                })?;
+            }
+            origin.archive = Some(archive);
+            self.make(origin).await
+        })
+        .await
     }
 
     /// What was not asked for is as an archive says, as far as it may; returns the digest that the image must have, and what

@@ -102,18 +102,21 @@ impl Blink {
     /// # Errors
     /// `NotFound`.
     pub async fn session_lineage(&self, name: &str) -> Result<Lineage> {
-        let wanted = name.to_owned();
-        let found = self
-            .disks()
-            .with_registry(move |registry| {
-                let Some(row) = registry.session(&wanted)? else {
-                    return Ok(None);
-                };
-                let checkpoints = registry.checkpoints(&row.id)?;
-                Ok(Some(Lineage::of(row, checkpoints)))
-            })
-            .await?;
-        found.ok_or_else(|| missing(name))
+        during("session_lineage", &*format!("session {name:?}"), async {
+            let wanted = name.to_owned();
+            let found = self
+                .disks()
+                .with_registry(move |registry| {
+                    let Some(row) = registry.session(&wanted)? else {
+                        return Ok(None);
+                    };
+                    let checkpoints = registry.checkpoints(&row.id)?;
+                    Ok(Some(Lineage::of(row, checkpoints)))
+                })
+                .await?;
+            found.ok_or_else(|| missing(name))
+        })
+        .await
     }
 }
 
@@ -124,8 +127,11 @@ impl Session {
     /// # Errors
     /// `InvalidArgument`; `AlreadyExists`; `ResourceExhausted`; `SandboxDied`.
     pub async fn checkpoint(&self, name: impl Into<String>) -> Result<Checkpoint> {
-        self.checkpoint_with(name, CheckpointOptions::default())
-            .await
+        during("checkpoint", self, async {
+            self.checkpoint_with(name, CheckpointOptions::default())
+                .await
+        })
+        .await
     }
 
     /// As [`checkpoint`](Session::checkpoint), with options.
@@ -181,13 +187,16 @@ impl Session {
     /// # Errors
     /// As for [`checkpoints`](Session::checkpoints).
     pub async fn lineage(&self) -> Result<Lineage> {
-        let state = self.core.reread().await?;
-        let checkpoints = self.checkpoints().await?;
-        Ok(Lineage {
-            forked_from: state.row.forked_from.clone(),
-            current: state.row.checkpoint.clone(),
-            checkpoints,
+        during("lineage", self, async {
+            let state = self.core.reread().await?;
+            let checkpoints = self.checkpoints().await?;
+            Ok(Lineage {
+                forked_from: state.row.forked_from.clone(),
+                current: state.row.checkpoint.clone(),
+                checkpoints,
+            })
         })
+        .await
     }
 
     /// Puts the disk back to what it was at a checkpoint; what it holds now is lost. A session that runs is stopped for

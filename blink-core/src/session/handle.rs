@@ -48,39 +48,42 @@ impl Blink {
     /// `NotFound`; `Busy`, with who and what, while another process changes it, or has its micro-VM, for longer than
     /// `patience`.
     pub async fn take_session(&self, name: &str, patience: Duration) -> Result<Session> {
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            let wanted = name.to_owned();
-            let row = self
-                .disks()
-                .look_up(move |registry| registry.session(&wanted))
-                .await?
-                .ok_or_else(|| missing(name))?;
-            let id = row.id.clone();
-            if let Some(core) = self.try_join(row)? {
-                // It may have been changed before it was joined.
-                let now = self
+        during("take_session", &*format!("session {name:?}"), async {
+            let deadline = tokio::time::Instant::now() + patience;
+            loop {
+                let wanted = name.to_owned();
+                let row = self
                     .disks()
-                    .look_up(move |registry| registry.session_by_id(&id))
-                    .await?;
-                return match now {
-                    Some(now) if now.name == name => {
-                        if let Ok(mut state) = core.state.try_lock()
-                            && state.change.is_none()
-                        {
-                            state.row = now;
+                    .look_up(move |registry| registry.session(&wanted))
+                    .await?
+                    .ok_or_else(|| missing(name))?;
+                let id = row.id.clone();
+                if let Some(core) = self.try_join(row)? {
+                    // It may have been changed before it was joined.
+                    let now = self
+                        .disks()
+                        .look_up(move |registry| registry.session_by_id(&id))
+                        .await?;
+                    return match now {
+                        Some(now) if now.name == name => {
+                            if let Ok(mut state) = core.state.try_lock()
+                                && state.change.is_none()
+                            {
+                                state.row = now;
+                            }
+                            Ok(Session::of(core, false, patience))
                         }
-                        Ok(Session::of(core, false, patience))
-                    }
-                    _ => Err(missing(name)),
-                };
+                        _ => Err(missing(name)),
+                    };
+                }
+                if tokio::time::Instant::now() >= deadline {
+                    let users = lease::all_users(&self.home().sandboxes().join(&id));
+                    return Err(lease::busy(name, &users));
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
             }
-            if tokio::time::Instant::now() >= deadline {
-                let users = lease::all_users(&self.home().sandboxes().join(&id));
-                return Err(lease::busy(name, &users));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        })
+        .await
     }
 
     /// Becomes a user of a session, or finds that this process is one; `None` while another process keeps it from that.

@@ -11,7 +11,7 @@ use crate::blink::Blink;
 use crate::blocking::on_thread;
 use crate::disk::SessionRow;
 use crate::engine::engines;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, during};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
 use crate::publish::PublishedPort;
@@ -105,14 +105,17 @@ impl Blink {
     /// # Errors
     /// `Corrupt` if the list of sessions is damaged; `Unsupported` if a later Blink has written it.
     pub async fn sessions(&self) -> Result<Vec<SessionInfo>> {
-        let rows = self
-            .disks()
-            .with_registry(|registry| registry.sessions())
-            .await?;
-        let blink = self.clone();
-        on_thread(move || {
-            let rows = rows.iter();
-            Ok(rows.map(|row| SessionInfo::of(&blink, row)).collect())
+        during("sessions", self, async {
+            let rows = self
+                .disks()
+                .with_registry(|registry| registry.sessions())
+                .await?;
+            let blink = self.clone();
+            on_thread(move || {
+                let rows = rows.iter();
+                Ok(rows.map(|row| SessionInfo::of(&blink, row)).collect())
+            })
+            .await
         })
         .await
     }
@@ -122,14 +125,17 @@ impl Blink {
     /// # Errors
     /// `NotFound`.
     pub async fn session_info(&self, name: &str) -> Result<SessionInfo> {
-        let wanted = name.to_owned();
-        let row = self
-            .disks()
-            .with_registry(move |registry| registry.session(&wanted))
-            .await?
-            .ok_or_else(|| missing(name))?;
-        let blink = self.clone();
-        on_thread(move || Ok(SessionInfo::of(&blink, &row))).await
+        during("session_info", &*format!("session {name:?}"), async {
+            let wanted = name.to_owned();
+            let row = self
+                .disks()
+                .with_registry(move |registry| registry.session(&wanted))
+                .await?
+                .ok_or_else(|| missing(name))?;
+            let blink = self.clone();
+            on_thread(move || Ok(SessionInfo::of(&blink, &row))).await
+        })
+        .await
     }
 
     /// Removes what no session, checkpoint or fork needs, and what processes that ended half-way have left; says how many
@@ -138,7 +144,10 @@ impl Blink {
     /// # Errors
     /// `Busy` while another process makes or removes something of the kind.
     pub async fn prune_sessions(&self) -> Result<u64> {
-        self.sweep().await?;
-        self.disks().prune().await
+        during("prune_sessions", self, async {
+            self.sweep().await?;
+            self.disks().prune().await
+        })
+        .await
     }
 }

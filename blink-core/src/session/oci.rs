@@ -11,7 +11,7 @@ use super::handle::Session;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::on_thread;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::Lifetime;
 use crate::sandbox::{Place, Request, Sandbox};
 use crate::spec::{HOST_IMAGE, SandboxSpec};
@@ -44,7 +44,10 @@ impl Session {
     /// # }
     /// ```
     pub async fn export_oci(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.export_oci_with(path, ExportOptions::default()).await
+        during("export_oci", self, async {
+            self.export_oci_with(path, ExportOptions::default()).await
+        })
+        .await
     }
 
     /// As [`export_oci`](Session::export_oci), with options.
@@ -56,6 +59,7 @@ impl Session {
         path: impl AsRef<Path>,
         options: ExportOptions,
     ) -> Result<()> {
+        during("export_oci_with", self, async {
         let base = {
             let state = self.core.there().await?;
             let options = &state.row.options;
@@ -88,6 +92,8 @@ impl Session {
         let image = self.write_layers(image, &held, &base, store, tell).await?;
         drop(held);
         on_thread(move || Ok(image.finish()?)).await
+    })
+        .await
     }
 
     async fn write_layers(

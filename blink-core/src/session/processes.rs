@@ -13,7 +13,7 @@ use super::{lease, watch};
 use crate::blink::Blink;
 use crate::disk::SessionRow;
 use crate::engine::engines;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::{Lifetime, SandboxFolder};
 use crate::isolation::Isolation;
 use crate::json;
@@ -86,43 +86,46 @@ impl Blink {
     /// # }
     /// ```
     pub async fn session_processes(&self, name: &str) -> Result<SessionProcesses> {
-        let deadline = Instant::now() + DEFAULT_PATIENCE;
-        loop {
-            let wanted = name.to_owned();
-            let row = self
-                .disks()
-                .with_registry(move |registry| registry.session(&wanted))
-                .await?
-                .ok_or_else(|| missing(name))?;
-            let folder = self.home().sandboxes().join(&row.id);
-            if !engines::is_alive(&folder) {
-                return Err(not_running(name));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !engines::capabilities(row.isolation).shares_machines {
-                return self.take_processes(&row, left).await;
-            }
-            let visited = match self.home().open_sandbox(&row.id, Lifetime::Session) {
-                Ok(held) => {
-                    watch::let_go_on_if_left(&folder);
-                    match engines::visit(&folder) {
-                        Some(Ok(io)) => reach(io, &row, held, left).await,
-                        Some(Err(error)) => Err(error),
-                        None => Err(not_running(name)),
+        during("session_processes", &*format!("session {name:?}"), async {
+            let deadline = Instant::now() + DEFAULT_PATIENCE;
+            loop {
+                let wanted = name.to_owned();
+                let row = self
+                    .disks()
+                    .with_registry(move |registry| registry.session(&wanted))
+                    .await?
+                    .ok_or_else(|| missing(name))?;
+                let folder = self.home().sandboxes().join(&row.id);
+                if !engines::is_alive(&folder) {
+                    return Err(not_running(name));
+                }
+                let left = deadline.saturating_duration_since(Instant::now());
+                if !engines::capabilities(row.isolation).shares_machines {
+                    return self.take_processes(&row, left).await;
+                }
+                let visited = match self.home().open_sandbox(&row.id, Lifetime::Session) {
+                    Ok(held) => {
+                        watch::let_go_on_if_left(&folder);
+                        match engines::visit(&folder) {
+                            Some(Ok(io)) => reach(io, &row, held, left).await,
+                            Some(Err(error)) => Err(error),
+                            None => Err(not_running(name)),
+                        }
                     }
+                    Err(error) if error.kind() == ErrorKind::NotFound => Err(missing(name)),
+                    // A sweep looks whose it is, or its last user leaves.
+                    Err(error) if error.kind() == ErrorKind::Busy => {
+                        Err(lease::busy(name, &lease::all_users(&folder)))
+                    }
+                    Err(error) => Err(error),
+                };
+                match visited {
+                    Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+                    visited => return visited,
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => Err(missing(name)),
-                // A sweep looks whose it is, or its last user leaves.
-                Err(error) if error.kind() == ErrorKind::Busy => {
-                    Err(lease::busy(name, &lease::all_users(&folder)))
-                }
-                Err(error) => Err(error),
-            };
-            match visited {
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
-                visited => return visited,
             }
-        }
+        })
+        .await
     }
 
     async fn take_processes(&self, row: &SessionRow, left: Duration) -> Result<SessionProcesses> {
@@ -186,36 +189,39 @@ impl SessionProcesses {
     /// # Errors
     /// `NotFound` if it was released.
     pub async fn logs(&self, id: u64) -> Result<ProcessLogs> {
-        let first = self.peek(id, 0, 0).await?;
-        let mut logs = ProcessLogs {
-            stdout_offset: first.stdout_offset,
-            stderr_offset: first.stderr_offset,
-            stdout: first.stdout.into(),
-            stderr: first.stderr.into(),
-        };
-        // As much as is kept: a program that goes on writing is not followed.
-        for _ in 0..PEEKS_LIMIT {
-            if logs.stdout.len().max(logs.stderr.len()) >= KEPT_BYTES {
-                break;
+        during("logs", &*process(id), async {
+            let first = self.peek(id, 0, 0).await?;
+            let mut logs = ProcessLogs {
+                stdout_offset: first.stdout_offset,
+                stderr_offset: first.stderr_offset,
+                stdout: first.stdout.into(),
+                stderr: first.stderr.into(),
+            };
+            // As much as is kept: a program that goes on writing is not followed.
+            for _ in 0..PEEKS_LIMIT {
+                if logs.stdout.len().max(logs.stderr.len()) >= KEPT_BYTES {
+                    break;
+                }
+                let end = |offset: u64, bytes: &[u8]| offset.saturating_add(bytes.len() as u64);
+                let stdout_end = end(logs.stdout_offset, &logs.stdout);
+                let stderr_end = end(logs.stderr_offset, &logs.stderr);
+                let next = self.peek(id, stdout_end, stderr_end).await?;
+                if next.stdout.is_empty() && next.stderr.is_empty() {
+                    break;
+                }
+                // What has been overwritten meanwhile leaves no gap that nobody sees.
+                if next.stdout_offset != stdout_end {
+                    (logs.stdout, logs.stdout_offset) = (Vec::new(), next.stdout_offset);
+                }
+                if next.stderr_offset != stderr_end {
+                    (logs.stderr, logs.stderr_offset) = (Vec::new(), next.stderr_offset);
+                }
+                logs.stdout.extend_from_slice(&next.stdout);
+                logs.stderr.extend_from_slice(&next.stderr);
             }
-            let end = |offset: u64, bytes: &[u8]| offset.saturating_add(bytes.len() as u64);
-            let stdout_end = end(logs.stdout_offset, &logs.stdout);
-            let stderr_end = end(logs.stderr_offset, &logs.stderr);
-            let next = self.peek(id, stdout_end, stderr_end).await?;
-            if next.stdout.is_empty() && next.stderr.is_empty() {
-                break;
-            }
-            // What has been overwritten meanwhile leaves no gap that nobody sees.
-            if next.stdout_offset != stdout_end {
-                (logs.stdout, logs.stdout_offset) = (Vec::new(), next.stdout_offset);
-            }
-            if next.stderr_offset != stderr_end {
-                (logs.stderr, logs.stderr_offset) = (Vec::new(), next.stderr_offset);
-            }
-            logs.stdout.extend_from_slice(&next.stdout);
-            logs.stderr.extend_from_slice(&next.stderr);
-        }
-        Ok(logs)
+            Ok(logs)
+        })
+        .await
     }
 
     async fn peek(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Peeked> {
@@ -235,10 +241,13 @@ impl SessionProcesses {
     /// # Errors
     /// `NotFound` if it was released.
     pub async fn wait(&self, id: u64) -> Result<ExitStatus> {
-        match self.link.call(&Request::Wait(ProcessId(id))).await? {
-            Response::Ended(report) => Ok(ExitStatus::from_report(&report)),
-            _ => Err(unexpected_answer()),
-        }
+        during("wait", &*process(id), async {
+            match self.link.call(&Request::Wait(ProcessId(id))).await? {
+                Response::Ended(report) => Ok(ExitStatus::from_report(&report)),
+                _ => Err(unexpected_answer()),
+            }
+        })
+        .await
     }
 
     /// Sends a signal to a process's group.
@@ -246,7 +255,10 @@ impl SessionProcesses {
     /// # Errors
     /// `InvalidArgument` if it is not a signal; `NotFound` if it was released.
     pub async fn signal(&self, id: u64, signal: u8) -> Result<()> {
-        self.send_signal(id, signal, false).await
+        during("signal", &*process(id), async {
+            self.send_signal(id, signal, false).await
+        })
+        .await
     }
 
     /// Kills a process and everything that it has started.
@@ -254,8 +266,11 @@ impl SessionProcesses {
     /// # Errors
     /// `NotFound` if it was released.
     pub async fn kill(&self, id: u64) -> Result<()> {
-        const KILL: u8 = 9;
-        self.send_signal(id, KILL, true).await
+        during("kill", &*process(id), async {
+            const KILL: u8 = 9;
+            self.send_signal(id, KILL, true).await
+        })
+        .await
     }
 
     async fn send_signal(&self, id: u64, signal: u8, tree: bool) -> Result<()> {
@@ -272,12 +287,15 @@ impl SessionProcesses {
     /// # Errors
     /// `NotFound` if it was released.
     pub async fn attach(&self, id: u64, stdout_offset: u64, stderr_offset: u64) -> Result<Process> {
-        let attach = Attach {
-            process: ProcessId(id),
-            stdout_offset,
-            stderr_offset,
-        };
-        Process::start(&self.link, Request::Attach(attach), true, self.isolation).await
+        during("attach", &*process(id), async {
+            let attach = Attach {
+                process: ProcessId(id),
+                stdout_offset,
+                stderr_offset,
+            };
+            Process::start(&self.link, Request::Attach(attach), true, self.isolation).await
+        })
+        .await
     }
 }
 
@@ -292,4 +310,8 @@ fn unexpected_answer() -> Error {
         ErrorKind::Protocol,
         "the sandbox's answer is not one to this request",
     )
+}
+
+fn process(id: u64) -> String {
+    format!("process {id}")
 }

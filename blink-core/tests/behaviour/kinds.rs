@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::pin::Pin;
 
-use blink_core::{Error, ErrorKind, Files};
+use blink_core::{Command, Error, ErrorKind, Files};
 
-use crate::support::{ok, sandbox, within};
+use crate::support::{blink, ok, sandbox, within};
 
 /// Everything that one path can be given to, by its name.
 const OPERATIONS: [&str; 13] = [
@@ -180,4 +180,90 @@ async fn what_is_about_no_file_has_no_path() {
     sandbox.remove().await;
     let gone = within(files.read("/etc/passwd")).await.unwrap_err();
     assert_eq!((gone.errno(), gone.path()), (None, None), "{gone:?}");
+}
+
+#[tokio::test]
+async fn failures_name_the_method_and_what_it_was_called_on() {
+    let blink = blink().await;
+    let sandbox = blink.create(|builder| builder).await;
+    let files = sandbox.files();
+    let process = ok(sandbox.spawn(Command::new("true"))).await;
+    let patience = std::time::Duration::ZERO;
+    let session = "session \"none\"";
+    let id = format!("sandbox {}", sandbox.id());
+    let number = format!("process {}", process.id());
+    let failures = [
+        (
+            within(blink.open("none")).await.err(),
+            "open",
+            "sandbox none",
+        ),
+        (
+            within(blink.session_info("none")).await.err(),
+            "session_info",
+            session,
+        ),
+        (
+            within(blink.session_lineage("none")).await.err(),
+            "session_lineage",
+            session,
+        ),
+        (
+            within(blink.session_processes("none")).await.err(),
+            "session_processes",
+            session,
+        ),
+        (
+            within(blink.take_session("none", patience)).await.err(),
+            "take_session",
+            session,
+        ),
+        (
+            within(blink.session("a b").open()).await.err(),
+            "open",
+            "session \"a b\"",
+        ),
+        (
+            within(blink.remove_image("none")).await.err(),
+            "remove_image",
+            "image \"none\"",
+        ),
+        (
+            within(blink.pull("host").run()).await.err(),
+            "pull",
+            "image \"host\"",
+        ),
+        (
+            within(blink.sandbox().memory_mib(1).create()).await.err(),
+            "create",
+            "sandbox of the image \"host\"",
+        ),
+        (
+            within(sandbox.process(99, 0, 0)).await.err(),
+            "process",
+            &id,
+        ),
+        (within(process.signal(200)).await.err(), "signal", &number),
+        (
+            within(files.read("/none")).await.err(),
+            "read",
+            "file /none",
+        ),
+        (
+            within(files.write("/none/x", "y")).await.err(),
+            "write",
+            "file /none/x",
+        ),
+        (
+            within(files.upload("/none", "/x")).await.err(),
+            "upload",
+            "file /x",
+        ),
+    ];
+    for (error, operation, subject) in failures {
+        let error = error.unwrap_or_else(|| panic!("{operation} of {subject} succeeded"));
+        assert_eq!(error.operation(), Some(operation), "{error}");
+        assert_eq!(error.subject(), Some(subject), "{error}");
+    }
+    sandbox.remove().await;
 }
