@@ -228,7 +228,7 @@ typedef int32_t blink_status;
 #endif // __cplusplus
 
 /**
- * What stands between a sandbox and the machine.
+ * What stands between a sandbox and the host.
  */
 enum blink_isolation
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -521,13 +521,13 @@ typedef struct blink_processes blink_processes;
 typedef struct blink_report blink_report;
 
 /**
- * A sandbox: one isolated machine with a disk.
+ * A sandbox: an isolated environment with processes, files and a disk of its own.
  */
 typedef struct blink_sandbox blink_sandbox;
 
 /**
  * A named sandbox that outlives the process. Threads and, in a namespace, processes can have one open at once, and use the
- * same machine.
+ * same sandbox.
  */
 typedef struct blink_session blink_session;
 
@@ -811,7 +811,7 @@ typedef struct blink_session_options {
    */
   size_t labels_count;
   /**
-   * Milliseconds without a call, a process or a reader after which its machine is stopped; it starts again with the next
+   * Milliseconds without a call, a process or a reader after which its sandbox is stopped; it starts again with the next
    * call. 0: never, the default.
    */
   uint64_t idle_stop_ms;
@@ -820,7 +820,7 @@ typedef struct blink_session_options {
    */
   uint64_t patience_ms;
   /**
-   * 1: its machine goes on when its host process ends; the next one finds its processes. 0 by default.
+   * 1: its sandbox goes on when its host process ends; the next one finds its processes. 0 by default.
    */
   uint32_t warm;
   /**
@@ -1264,11 +1264,11 @@ typedef struct blink_session_info {
    */
   const char *checkpoint;
   /**
-   * 1 if its machine runs.
+   * 1 if its sandbox runs.
    */
   uint32_t running;
   /**
-   * 1 if its machine goes on when its host process ends.
+   * 1 if its sandbox goes on when its host process ends.
    */
   uint32_t warm;
   /**
@@ -1753,7 +1753,7 @@ blink_status blink_report_get(const struct blink_report *report,
                               struct blink_error **err);
 
 /**
- * Why the machine's hypervisor cannot run a kernel, and what to do about it.
+ * Why the host's hypervisor cannot run a kernel, and what to do about it.
  *
  * @param report  Borrowed. May be used from several threads at once.
  * @return It belongs to the report. NULL if the hypervisor can, or was not tried on this kind of processor.
@@ -3172,7 +3172,7 @@ blink_status blink_session_declined(const struct blink_session *session,
                                     struct blink_error **err);
 
 /**
- * Starts a session from its disk, or takes up the machine that still runs. Does nothing if it is running already. Whatever needs
+ * Starts a session from its disk, or takes up the sandbox that still runs. Does nothing if it is running already. Whatever needs
  * it to run starts it by itself.
  *
  * @param session  Borrowed. May be used from several threads at once.
@@ -3185,7 +3185,7 @@ blink_status blink_session_start(const struct blink_session *session,
                                  struct blink_error **err);
 
 /**
- * Ends a session's machine; what its programs have written to its disk stays. Does nothing if it is not running.
+ * Ends a session's sandbox; what its programs have written to its disk stays. Does nothing if it is not running.
  *
  * @param session  Borrowed. May be used from several threads at once.
  * @param err      May be NULL. If set, free with blink_error_free().
@@ -3389,7 +3389,7 @@ const char *blink_processes_isolation(const struct blink_processes *processes);
  * @param processes  Borrowed. May be used from several threads at once.
  * @param out        Set on success; free with blink_process_list_free(). NULL on failure.
  * @param err        May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); SANDBOX_DIED if the session's machine has ended.
+ * @return BLINK_STATUS_OK (0); SANDBOX_DIED if the session's sandbox has ended.
  */
 blink_status blink_processes_list(const struct blink_processes *processes,
                                   struct blink_process_list **out,

@@ -223,7 +223,7 @@ impl Blink {
         self.shared.boot_timeout
     }
 
-    /// The isolation that the program has asked for, whatever a machine's settings are.
+    /// The isolation that the program has asked for, whatever the host's settings are.
     pub(crate) fn asked_isolation(&self) -> Option<IsolationChoice> {
         self.shared
             .isolation_is_asked

@@ -123,7 +123,7 @@ pub unsafe extern "C" fn blink_report_get(
     })
 }
 
-/// Why the machine's hypervisor cannot run a kernel, and what to do about it.
+/// Why the host's hypervisor cannot run a kernel, and what to do about it.
 ///
 /// @param report  Borrowed. May be used from several threads at once.
 /// @return It belongs to the report. NULL if the hypervisor can, or was not tried on this kind of processor.

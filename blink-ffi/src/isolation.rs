@@ -1,10 +1,10 @@
-//! What stands between a sandbox and the machine.
+//! What stands between a sandbox and the host.
 
 use blink_core::IsolationChoice;
 
 use crate::failure::Failure;
 
-/// What stands between a sandbox and the machine.
+/// What stands between a sandbox and the host.
 #[repr(i32)]
 #[derive(Clone, Copy)]
 pub enum blink_isolation {

@@ -24,7 +24,7 @@ use crate::status::blink_status;
 use crate::strings::blink_strings;
 use crate::text::{cut, isolation, pointer};
 
-/// A sandbox: one isolated machine with a disk.
+/// A sandbox: an isolated environment with processes, files and a disk of its own.
 pub struct blink_sandbox {
     pub(crate) sandbox: Held<Arc<Sandbox>>,
     id: CString,

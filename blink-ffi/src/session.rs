@@ -20,7 +20,7 @@ use crate::strings::blink_strings;
 use crate::text::cut;
 
 /// A named sandbox that outlives the process. Threads and, in a namespace, processes can have one open at once, and use the
-/// same machine.
+/// same sandbox.
 pub struct blink_session {
     pub(crate) session: Held<Session>,
     id: CString,
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn blink_session_declined(
     })
 }
 
-/// Starts a session from its disk, or takes up the machine that still runs. Does nothing if it is running already. Whatever needs
+/// Starts a session from its disk, or takes up the sandbox that still runs. Does nothing if it is running already. Whatever needs
 /// it to run starts it by itself.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn blink_session_start(
     })
 }
 
-/// Ends a session's machine; what its programs have written to its disk stays. Does nothing if it is not running.
+/// Ends a session's sandbox; what its programs have written to its disk stays. Does nothing if it is not running.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
 /// @param err      May be NULL. If set, free with blink_error_free().

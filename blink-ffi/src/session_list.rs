@@ -78,9 +78,9 @@ pub struct blink_session_info {
     pub forked_from: *const c_char,
     /// The checkpoint that its disk was last at; NULL if there is none.
     pub checkpoint: *const c_char,
-    /// 1 if its machine runs.
+    /// 1 if its sandbox runs.
     pub running: u32,
-    /// 1 if its machine goes on when its host process ends.
+    /// 1 if its sandbox goes on when its host process ends.
     pub warm: u32,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: i64,

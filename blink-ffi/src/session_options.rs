@@ -28,12 +28,12 @@ pub struct blink_session_options {
     pub labels: *const *const c_char,
     /// How many they are.
     pub labels_count: usize,
-    /// Milliseconds without a call, a process or a reader after which its machine is stopped; it starts again with the next
+    /// Milliseconds without a call, a process or a reader after which its sandbox is stopped; it starts again with the next
     /// call. 0: never, the default.
     pub idle_stop_ms: u64,
     /// Milliseconds for which another process that has the session is waited for; 10,000 by default, 0 does not wait.
     pub patience_ms: u64,
-    /// 1: its machine goes on when its host process ends; the next one finds its processes. 0 by default.
+    /// 1: its sandbox goes on when its host process ends; the next one finds its processes. 0 by default.
     pub warm: u32,
     /// Always 0.
     pub reserved: u32,

@@ -78,7 +78,7 @@ pub extern "C" fn blink_processes_isolation(processes: *const blink_processes) -
 /// @param processes  Borrowed. May be used from several threads at once.
 /// @param out        Set on success; free with blink_process_list_free(). NULL on failure.
 /// @param err        May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); SANDBOX_DIED if the session's machine has ended.
+/// @return BLINK_STATUS_OK (0); SANDBOX_DIED if the session's sandbox has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_processes_list(
     processes: *const blink_processes,

@@ -7,11 +7,11 @@ mod arguments;
 mod blink;
 mod call;
 mod connection;
+mod environment;
 mod failure;
 mod file_streams;
 mod files;
 mod given;
-mod machine;
 mod mailbox;
 mod process;
 mod runtime;
@@ -42,11 +42,11 @@ mod _blink {
     #[pymodule_export]
     use crate::connection::Connection;
     #[pymodule_export]
+    use crate::environment::Environment;
+    #[pymodule_export]
     use crate::file_streams::{FileReader, FileWriter};
     #[pymodule_export]
     use crate::files::Files;
-    #[pymodule_export]
-    use crate::machine::Machine;
     #[pymodule_export]
     use crate::mailbox::Mailbox;
     #[pymodule_export]

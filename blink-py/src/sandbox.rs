@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::call::Call;
+use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::machine::Machine;
 use crate::runtime::{Boxed, to_its_end};
 use crate::slot::Slot;
 use crate::target::{Held, Target};
@@ -75,8 +75,8 @@ impl Sandbox {
         self.slot.is_closed()
     }
 
-    fn machine(&self) -> Machine {
-        Machine(Target::Sandbox(self.slot.clone()))
+    fn environment(&self) -> Environment {
+        Environment(Target::Sandbox(self.slot.clone()))
     }
 
     fn remove(&self) -> Call {

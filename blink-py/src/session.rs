@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 
 use crate::arguments::{self, path};
 use crate::call::Call;
+use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::given::Latest;
-use crate::machine::Machine;
 use crate::runtime::{Boxed, to_its_end};
 use crate::slot::{Guard, Slot};
 use crate::target::Target;
@@ -60,7 +60,7 @@ impl Session {
     }
 }
 
-/// A machine that is not to go on, for this process or another, has its disk written first.
+/// A sandbox that is not to go on, for this process or another, has its disk written first.
 fn end(session: CoreSession) -> Boxed<Result<(), Failure>> {
     Box::pin(async move { Ok(session.close().await?) })
 }
@@ -92,8 +92,8 @@ impl Session {
         values::list(py, &self.declined, values::declined)
     }
 
-    fn machine(&self) -> Machine {
-        Machine(Target::Session(self.slot.clone()))
+    fn environment(&self) -> Environment {
+        Environment(Target::Session(self.slot.clone()))
     }
 
     fn info(&self) -> PyResult<Call> {

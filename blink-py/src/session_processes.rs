@@ -6,7 +6,7 @@ use pyo3::types::PyString;
 
 use crate::arguments;
 use crate::call::Call;
-use crate::machine::spawned;
+use crate::environment::spawned;
 use crate::process::within;
 use crate::slot::Slot;
 use crate::values;

@@ -28,10 +28,10 @@ from ._client import Blink, doctor, run, run_code
 from ._connection import Connection
 from ._file_streams import FileReader, FileWriter
 from ._files import Files
-from ._machine import Sandbox, Session
 from ._options import PIPE, CommandOptions, RunOptions, SandboxOptions, SessionOptions
 from ._process import Process, ProcessInput, ProcessOutput
 from ._processes import SessionProcesses
+from ._sandbox import Sandbox, Session
 from ._values import (
     Check,
     Checkpoint,

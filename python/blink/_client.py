@@ -6,8 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from ._arguments import listening, native
-from ._machine import Sandbox, Session
 from ._processes import SessionProcesses
+from ._sandbox import Sandbox, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -136,10 +136,10 @@ class SessionOptions(_MachineOptions, total=False):
     labels : mapping of str to str
         Labels for its owner's own use.
     idle_stop : float
-        Stops its machine after so many seconds without a call, a process or a reader; it starts again with the next
+        Stops its sandbox after so many seconds without a call, a process or a reader; it starts again with the next
         call. Never by default.
     warm : bool
-        Keeps its machine running when it is closed or its host process ends; `False` by default.
+        Keeps its sandbox running when it is closed or its host process ends; `False` by default.
     patience : float
         Seconds that another process that has the session is waited for; 10 by default.
     """

@@ -19,7 +19,7 @@ class SessionProcesses:
     r"""The processes of a session that runs, from `Blink.session_processes`.
 
     Whoever has the session goes on, and keeps it. All methods may be called from several threads at once; they raise
-    `SandboxDied` once the session's machine has ended.
+    `SandboxDied` once the session's sandbox has ended.
 
     Examples
     --------

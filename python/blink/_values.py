@@ -382,7 +382,7 @@ class SessionInfo:
     image : str
         What it was made from.
     running, warm : bool
-        Whether its machine runs, and whether that goes on when its host process ends.
+        Whether its sandbox runs, and whether that goes on when its host process ends.
     labels : dict
         What it was labelled with.
     forked_from : str or None

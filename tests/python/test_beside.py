@@ -210,7 +210,7 @@ with blink.Blink(home=sys.argv[1], isolation="namespace") as library, library.se
 
 
 @pytest.mark.skipif(ENGINE == "microvm", reason="a micro-VM belongs to the process that started it")
-def test_processes_threads_and_tasks_use_one_machine(library: Blink, home: Path) -> None:
+def test_processes_threads_and_tasks_use_one_sandbox(library: Blink, home: Path) -> None:
     with library.session("shared") as session:
         session.exec(["sh", "-c", "echo mark >/dev/shm/mark"])
         sharers = [

@@ -25,7 +25,7 @@ MODULES = ["blink", *(module.name for module in pkgutil.walk_packages(blink.__pa
 def test_docstrings(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name), raise_on_error=False)
     assert results.failed == 0
-    if name in ("blink", "blink.aio", "blink._client", "blink._machine", "blink._processes", "blink._values"):
+    if name in ("blink", "blink.aio", "blink._client", "blink._sandbox", "blink._processes", "blink._values"):
         assert results.attempted > 0
 
 

@@ -9,7 +9,7 @@ use crate::failure::{Failure, print_event, print_text};
 use crate::progress;
 
 impl Sessions {
-    /// Ends its machine.
+    /// Ends its sandbox.
     pub(crate) async fn stop(&self, name: &str) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         progress::shown("stopping the session", session.stop()).await?;
@@ -21,7 +21,7 @@ impl Sessions {
         self.tell("session_stopped", name, info.isolation, more, &words)
     }
 
-    /// Starts its machine.
+    /// Starts its sandbox.
     pub(crate) async fn start(&self, name: &str) -> Result<i32, Failure> {
         let (session, info) = self.take(name).await?;
         must_be_warm(&info)?;
@@ -77,12 +77,12 @@ impl Sessions {
     }
 }
 
-/// What is to outlive this command needs a machine that does.
+/// What is to outlive this command needs a sandbox that does.
 pub(super) fn must_be_warm(info: &SessionInfo) -> Result<(), Failure> {
     match info.warm {
         true => Ok(()),
         false => Err(Failure::invalid(format!(
-            "the session {:?} is not warm: its machine, and all that runs in it, would end with this command; make \
+            "the session {:?} is not warm: its sandbox, and all that runs in it, would end with this command; make \
              sessions with --warm for that, or use 'blink session run'",
             info.name
         ))),

@@ -138,7 +138,7 @@ impl Sessions {
         }
     }
 
-    /// Lets go of a session: its machine goes on if it is warm or others use it, and ends well otherwise.
+    /// Lets go of a session: its sandbox goes on if it is warm or others use it, and ends well otherwise.
     async fn let_go(&self, session: Session) {
         if let Err(error) = session.close().await {
             warn(error);
@@ -169,7 +169,7 @@ fn not_running(name: &str) -> Failure {
     Failure::new(
         ErrorKind::NotFound,
         format!(
-            "the session {name:?} is not running, and its processes have ended with its machine; \
+            "the session {name:?} is not running, and its processes have ended with its sandbox; \
              'blink session start' starts it if it is warm"
         ),
     )

@@ -17,11 +17,11 @@ impl Sessions {
     pub(super) async fn ps(&self, name: &str) -> Result<i32, Failure> {
         let running = self.blink.session_info(name).await?.running;
         let processes = match running {
-            // A list is no reason to start a machine.
+            // A list is no reason to start a sandbox.
             false => Vec::new(),
             true => match self.blink.session_processes(name).await {
                 Ok(processes) => processes.list().await?,
-                // Its machine has ended meanwhile.
+                // Its sandbox has ended meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(error.into()),
             },

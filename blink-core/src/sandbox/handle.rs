@@ -22,7 +22,7 @@ use crate::process::{self, Process};
 use crate::publish::{Bound, Published, PublishedPort};
 use crate::spec::DEFAULT_BOOT_TIMEOUT;
 
-/// A sandbox: one isolated machine with a disk.
+/// A sandbox: an isolated environment with processes, files and a disk of its own.
 ///
 /// Dropping it ends and removes it, unless it was made [detached](crate::SandboxBuilder::detached). Its methods can be used
 /// from several tasks at once.

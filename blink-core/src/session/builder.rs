@@ -77,14 +77,14 @@ impl SessionBuilder {
         self
     }
 
-    /// Stops its machine after so long without a call, a process or a reader; never by default. It starts again with the
+    /// Stops its sandbox after so long without a call, a process or a reader; never by default. It starts again with the
     /// next call.
     pub fn idle_stop(mut self, after: Duration) -> SessionBuilder {
         self.request.spec.idle_stop = Some(after);
         self
     }
 
-    /// Keeps its machine running when its last user has gone, however that has ended: the next one finds its processes. `false`
+    /// Keeps its sandbox running when its last user has gone, however that has ended: the next one finds its processes. `false`
     /// by default.
     pub fn warm(mut self, warm: bool) -> SessionBuilder {
         self.request.spec.warm = Some(warm);

@@ -4,10 +4,10 @@
 //! |---|---|
 //! | image, digest | the stored image with that digest; nothing is fetched; the image's name here is the store's |
 //! | resources | as far as they are less than the defaults, where the importer has not asked |
-//! | idle_stop | where the importer has not asked: it only ends a machine |
+//! | idle_stop | where the importer has not asked: it only ends a sandbox |
 //! | env, current_dir, user | where the importer has not asked: they stay inside the sandbox |
 //! | labels | kept beside the importer's, which win; bounded |
-//! | warm | never: it would keep a machine running |
+//! | warm | never: it would keep a sandbox running |
 //!
 //! Mounts, network, ports and isolation are not carried at all.
 

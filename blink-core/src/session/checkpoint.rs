@@ -299,14 +299,14 @@ impl Session {
 }
 
 impl Turn {
-    /// Says whether its machine ran.
+    /// Says whether its sandbox ran.
     async fn put_back(&mut self, name: &str) -> Result<bool> {
         let (checkpoint, chain) = self.core.existing(self.row(), name).await?;
         let mut draft = self.draft().await?;
         let base = draft.shortened(chain).await?;
         let head = draft.head(&base)?;
         if self.may_run() {
-            // What can fail fails before the machine goes.
+            // What can fail fails before the sandbox goes.
             draft = draft.make_heads().await?;
         }
         let was_running = self.halt().await?;
@@ -318,7 +318,7 @@ impl Turn {
         Ok(was_running)
     }
 
-    /// Afterwards the machine runs and answers, or it has ended: one that nobody reaches and that writes on would change
+    /// Afterwards the sandbox runs and answers, or it has ended: one that nobody reaches and that writes on would change
     /// what was kept.
     async fn settle_who_writes(&mut self) -> Result<()> {
         // Asked, as its end may not have been heard of yet.

@@ -29,7 +29,7 @@ pub(super) struct Core {
     /// Handles of it that were not let go of.
     pub(super) handles: AtomicUsize,
     pub(super) lease: Arc<Lease>,
-    /// Other processes have links of their own to its machine.
+    /// Other processes have links of their own to its sandbox.
     pub(super) is_shared: bool,
 }
 

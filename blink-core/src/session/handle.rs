@@ -25,11 +25,11 @@ use crate::spec::SandboxSpec;
 ///
 /// Several tasks and several processes can have one open at once, each with as many of these as it likes. In a namespace all
 /// of them run commands, see files and follow output in the same machine, which the first that needs it starts. What changes
-/// the session (a checkpoint, a restore, its end) is done by one at a time; what would end the machine for others fails with
+/// the session (a checkpoint, a restore, its end) is done by one at a time; what would end the sandbox for others fails with
 /// `Busy`, which names them. A micro-VM belongs to the process that started it: there, tasks share a session, and processes
 /// have it one after another.
 ///
-/// Dropping the last one lets go of the session. Its machine ends with its last user, however that ends, unless the session is
+/// Dropping the last one lets go of the session. Its sandbox ends with its last user, however that ends, unless the session is
 /// [warm](crate::SessionBuilder::warm). For a micro-VM that is a power cut: what programs have written in its last seconds may not be
 /// on its disk. [`close`](Session::close) and [`stop`](Session::stop) end it with everything there. The disk stays until the
 /// session is [removed](Session::remove). Its methods can be used from several tasks at once.
@@ -113,7 +113,7 @@ impl Blink {
             }
             Err(error) => return Err(Error::io("the session cannot be locked", &error)),
         };
-        // The machine has one link, its owner's.
+        // The sandbox has one link, its owner's.
         if !is_shared && !lease::all_users(folder.path()).is_empty() {
             return Ok(None);
         }
@@ -219,7 +219,7 @@ impl Session {
         SessionInfo {
             running: match &state.sandbox {
                 Some(sandbox) if sandbox.death().is_none() => true,
-                // Another process may have started it again, or left its machine running.
+                // Another process may have started it again, or left its sandbox running.
                 _ => info.running,
             },
             ..info
@@ -260,7 +260,7 @@ impl Session {
         .await
     }
 
-    /// Starts it from its disk, or takes up the machine that still runs. Does nothing where it runs already.
+    /// Starts it from its disk, or takes up the sandbox that still runs. Does nothing where it runs already.
     ///
     /// # Errors
     /// As for [`SessionBuilder::open`](crate::SessionBuilder::open).
@@ -268,7 +268,7 @@ impl Session {
         during("start", self, async { self.sandbox().await.map(drop) }).await
     }
 
-    /// Ends its machine; what its programs have written to its disk stays. Does nothing if it does not run.
+    /// Ends its sandbox; what its programs have written to its disk stays. Does nothing if it does not run.
     ///
     /// # Errors
     /// `Busy` while other processes use it, with all of them; `Internal` if the machine cannot be ended.
@@ -281,11 +281,11 @@ impl Session {
         .await
     }
 
-    /// Lets go of it. Where this is its last user, its machine ends with all that its programs have written on its disk, unless
+    /// Lets go of it. Where this is its last user, its sandbox ends with all that its programs have written on its disk, unless
     /// it is [warm](crate::SessionBuilder::warm).
     ///
     /// # Errors
-    /// As for [`stop`](Session::stop), but that it leaves a machine that others use to them.
+    /// As for [`stop`](Session::stop), but that it leaves a sandbox that others use to them.
     pub async fn close(mut self) -> Result<()> {
         self.closed = true;
         let is_last = self.core.handles.fetch_sub(1, Ordering::AcqRel) == 1;

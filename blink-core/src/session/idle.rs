@@ -1,4 +1,4 @@
-//! Stops a machine that nobody uses.
+//! Stops a sandbox that nobody uses.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::sandbox::Sandbox;
 /// A session is looked at so often in the time that it may be idle.
 const LOOKS: u32 = 10;
 
-/// Stops the machine once nobody has asked for anything for so long, in any process, no process runs that somebody may come
+/// Stops the sandbox once nobody has asked for anything for so long, in any process, no process runs that somebody may come
 /// back to, and nobody holds its sandbox. What is held ends the watch with the session.
 pub(super) fn watch(core: &Arc<Core>, sandbox: &Arc<Sandbox>, after: Duration) {
     let (core, sandbox) = (Arc::downgrade(core), Arc::downgrade(sandbox));

@@ -157,7 +157,7 @@ pub(super) struct Lease {
     folder: SandboxFolder,
     lock: FileLock,
     record: Mutex<Record>,
-    /// Whether the machine ends with the last user.
+    /// Whether the sandbox ends with the last user.
     ends_machine: bool,
 }
 

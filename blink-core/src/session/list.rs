@@ -29,9 +29,9 @@ pub struct SessionInfo {
     pub isolation: Isolation,
     /// What it was made from.
     pub image: String,
-    /// Whether its machine runs.
+    /// Whether its sandbox runs.
     pub running: bool,
-    /// Whether its machine goes on when its host process ends.
+    /// Whether its sandbox goes on when its host process ends.
     pub warm: bool,
     /// What it was labelled with.
     pub labels: BTreeMap<String, String>,

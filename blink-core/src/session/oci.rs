@@ -16,7 +16,7 @@ use crate::home::Lifetime;
 use crate::sandbox::{Place, Request, Sandbox};
 use crate::spec::{HOST_IMAGE, SandboxSpec};
 
-/// What a machine may send of its disk, as a tar: as much as an image may be unpacked.
+/// What a sandbox may send of its disk, as a tar: as much as an image may be unpacked.
 const ROOT_LIMIT_BYTES: u64 = 68 << 30;
 
 impl Session {
@@ -132,7 +132,7 @@ impl Session {
         .await
     }
 
-    /// A machine of its own, which begins with what is held and changes nothing of it.
+    /// A sandbox of its own, which begins with what is held and changes nothing of it.
     async fn boot_over(&self, held: &Held, base: &StoredImage) -> Result<Sandbox> {
         let isolation = held.session.isolation;
         let asked = &held.session.options.spec;

@@ -12,7 +12,7 @@ use crate::sandbox::Sandbox;
 
 const LOCK: &str = "ports.lock";
 
-/// Who has published for a machine that has ended lets go of it when it hears of that.
+/// Who has published for a sandbox that has ended lets go of it when it hears of that.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The right to publish a session's ports.
@@ -30,7 +30,7 @@ impl Publisher {
         Ok(lock.map(|_lock| Publisher { _lock }))
     }
 
-    /// Keeps the right until the link to the machine ends.
+    /// Keeps the right until the link to the sandbox ends.
     fn keep(self, sandbox: &Sandbox) -> Result<()> {
         let link = sandbox.link()?.clone();
         tokio::spawn(async move {
@@ -50,7 +50,7 @@ pub(super) enum Ports {
 }
 
 impl Ports {
-    /// Keeps the right while the link to the machine lives, and says to other processes where they are.
+    /// Keeps the right while the link to the sandbox lives, and says to other processes where they are.
     pub(super) fn keep(self, folder: &Path, sandbox: &Sandbox) -> Result<()> {
         if let Ports::Own(_, Some(publisher)) = self {
             publish::record(folder, sandbox.published())?;
@@ -61,7 +61,7 @@ impl Ports {
 }
 
 impl Core {
-    /// Who publishes what was asked for: those of a machine that boots are not taken yet, but for a moment.
+    /// Who publishes what was asked for: those of a sandbox that boots are not taken yet, but for a moment.
     pub(super) async fn ports(&self, asked: &[PublishedPort], boots: bool) -> Result<Ports> {
         if asked.is_empty() || !self.is_shared {
             return Ok(Ports::Own(asked.to_vec(), None));

@@ -24,19 +24,19 @@ use crate::sandbox::{ProcessInfo, Sandbox};
 
 /// The processes of a session that runs, from [`Blink::session_processes`].
 ///
-/// Whoever has the session goes on, and keeps it. Calls fail with `SandboxDied` once its machine has ended.
+/// Whoever has the session goes on, and keeps it. Calls fail with `SandboxDied` once its sandbox has ended.
 pub struct SessionProcesses {
     link: Link,
     isolation: Isolation,
     _held: Held,
 }
 
-/// What keeps the machine for it.
+/// What keeps the sandbox for it.
 #[expect(dead_code, reason = "it is there to be dropped")]
 enum Held {
-    /// Nobody takes the folder for one that is left over. A machine that ends with its last link goes on for this one's.
+    /// Nobody takes the folder for one that is left over. A sandbox that ends with its last link goes on for this one's.
     Folder(SandboxFolder),
-    /// The machine has one link only, that of who uses it.
+    /// The sandbox has one link only, that of who uses it.
     Session(Session, Arc<Sandbox>),
 }
 
@@ -150,7 +150,7 @@ async fn reach(
 ) -> Result<SessionProcesses> {
     let name = row.name.clone();
     let obituary: Obituary = Box::new(move |reason| {
-        let message = format!("the machine of the session {name:?} has ended ({reason})");
+        let message = format!("the sandbox of the session {name:?} has ended ({reason})");
         Box::pin(async move { Error::new(ErrorKind::SandboxDied, message) })
     });
     Ok(SessionProcesses {
@@ -164,7 +164,7 @@ fn not_running(name: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!(
-            "the session {name:?} is not running, and its processes have ended with its machine; start it if it is to \
+            "the session {name:?} is not running, and its processes have ended with its sandbox; start it if it is to \
              have some"
         ),
     )
@@ -179,7 +179,7 @@ impl SessionProcesses {
     /// All that were spawned and not released, and those that somebody waits for right now.
     ///
     /// # Errors
-    /// `SandboxDied` if the machine has ended.
+    /// `SandboxDied` if the sandbox has ended.
     pub async fn list(&self) -> Result<Vec<ProcessInfo>> {
         crate::sandbox::processes(&self.link).await
     }

@@ -30,7 +30,7 @@ impl Drop for Changing {
 pub(super) enum Others {
     /// They stay, and see what it has changed.
     Stay,
-    /// It waits until they have left a machine that runs.
+    /// It waits until they have left a sandbox that runs.
     LeaveWhatRuns,
     /// It waits until they have left.
     Leave,

@@ -12,7 +12,7 @@ use crate::sandbox::Sandbox;
 /// How often it is looked. Long beside what it costs (some files are read), and short beside the patience of who waits.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Looks after a machine for as long as this process has its sandbox.
+/// Looks after a sandbox for as long as this process has its sandbox.
 pub(super) fn start(folder: &Path, sandbox: &Arc<Sandbox>) {
     let (folder, sandbox) = (folder.to_owned(), Arc::downgrade(sandbox));
     tokio::spawn(async move {
@@ -34,10 +34,10 @@ pub(super) fn start(folder: &Path, sandbox: &Arc<Sandbox>) {
     });
 }
 
-/// Lets a machine go on whose stopper is gone. Whoever asks changes the session.
+/// Lets a sandbox go on whose stopper is gone. Whoever asks changes the session.
 pub(super) fn let_go_on(folder: &Path) {
     if engines::is_held_still(folder) {
-        tracing::info!("a machine goes on that was held still by a process that is gone");
+        tracing::info!("a sandbox goes on that was held still by a process that is gone");
         engines::resume(folder);
     }
 }

@@ -57,7 +57,7 @@ pub struct SandboxSpec {
     /// Where its root file system comes from; `host` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// What stands between it and the machine.
+    /// What stands between it and the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<IsolationChoice>,
     /// Its host name; its id by default.

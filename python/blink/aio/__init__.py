@@ -28,10 +28,10 @@ from ._client import AsyncBlink, doctor, run, run_code
 from ._connection import AsyncConnection
 from ._file_streams import AsyncFileReader, AsyncFileWriter
 from ._files import AsyncFiles
-from ._machine import AsyncMachine as AsyncMachine
-from ._machine import AsyncSandbox, AsyncSession
 from ._process import AsyncProcess, AsyncProcessInput, AsyncProcessOutput
 from ._processes import AsyncSessionProcesses
+from ._sandbox import AsyncEnvironment as AsyncEnvironment
+from ._sandbox import AsyncSandbox, AsyncSession
 
 __all__ = [
     "AsyncBlink",
@@ -52,6 +52,6 @@ __all__ = [
 ]
 
 # They are known, printed and pickled by the name under which they are found.
-for _name in (*__all__, "AsyncMachine"):
+for _name in (*__all__, "AsyncEnvironment"):
     globals()[_name].__module__ = __name__
 del _name

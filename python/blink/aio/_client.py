@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .._arguments import listening, native
 from ._calls import Opening, result
-from ._machine import AsyncSandbox, AsyncSession
 from ._processes import AsyncSessionProcesses
+from ._sandbox import AsyncSandbox, AsyncSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

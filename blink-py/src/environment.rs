@@ -15,9 +15,9 @@ use crate::values;
 
 /// The running side of a sandbox or session.
 #[pyclass(frozen, module = "blink._blink")]
-pub(crate) struct Machine(pub(crate) Target);
+pub(crate) struct Environment(pub(crate) Target);
 
-impl Machine {
+impl Environment {
     fn run(&self, command: Command) -> PyResult<Call> {
         self.0.check()?;
         let target = self.0.clone();
@@ -45,7 +45,7 @@ pub(crate) fn spawned(
 }
 
 #[pymethods]
-impl Machine {
+impl Environment {
     fn exec(&self, argv: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Call> {
         let command = arguments::command(argv, options)?;
         arguments::all_known("exec", options)?;

@@ -1,4 +1,4 @@
-# Made from ../_machine.py by scripts/async-python.
+# Made from ../_sandbox.py by scripts/async-python.
 """Sandboxes and sessions."""
 
 from __future__ import annotations
@@ -32,67 +32,67 @@ if TYPE_CHECKING:
     from ..errors import BlinkError
 
 
-class AsyncMachine:
+class AsyncEnvironment:
     """What sandboxes and sessions can do alike. A session that does not run is started by whatever needs it."""
 
-    __slots__ = ("_machine",)
+    __slots__ = ("_environment",)
 
-    def __init__(self, machine: _blink.Machine) -> None:
-        self._machine = machine
+    def __init__(self, environment: _blink.Environment) -> None:
+        self._environment = environment
 
     async def exec(self, argv: Argv, **options: Unpack[CommandOptions]) -> Output:
         """As `blink.Sandbox.exec`."""
-        return await result(self._machine.exec(argv, options))
+        return await result(self._environment.exec(argv, options))
 
     async def run_code(self, code: str, language: str = "python", **options: Unpack[CommandOptions]) -> Output:
         """As `blink.Sandbox.run_code`."""
-        return await result(self._machine.run_code(code, language, options))
+        return await result(self._environment.run_code(code, language, options))
 
     async def spawn(self, argv: Argv, **options: Unpack[CommandOptions]) -> AsyncProcess:
         """As `blink.Sandbox.spawn`."""
-        return AsyncProcess(await result(self._machine.spawn(argv, options)))
+        return AsyncProcess(await result(self._environment.spawn(argv, options)))
 
     async def process(self, id: int, *, stdout_offset: int = 0, stderr_offset: int = 0) -> AsyncProcess:
         """As `blink.Sandbox.process`."""
-        return AsyncProcess(await result(self._machine.process(id, stdout_offset, stderr_offset)))
+        return AsyncProcess(await result(self._environment.process(id, stdout_offset, stderr_offset)))
 
     async def processes(self) -> list[ProcessInfo]:
         """As `blink.Sandbox.processes`."""
-        return await result(self._machine.processes())
+        return await result(self._environment.processes())
 
     @property
     def files(self) -> AsyncFiles:
         """As `blink.Sandbox.files`."""
-        return AsyncFiles(self._machine.files())
+        return AsyncFiles(self._environment.files())
 
     async def connect_tcp(self, host: str, port: int) -> AsyncConnection:
         """As `blink.Sandbox.connect_tcp`."""
-        return AsyncConnection(await result(self._machine.connect_tcp(host, port)))
+        return AsyncConnection(await result(self._environment.connect_tcp(host, port)))
 
     async def connect_unix(self, path: Text) -> AsyncConnection:
         """As `blink.Sandbox.connect_unix`."""
-        return AsyncConnection(await result(self._machine.connect_unix(path)))
+        return AsyncConnection(await result(self._environment.connect_unix(path)))
 
     async def published(self) -> list[PublishedPort]:
         """As `blink.Sandbox.published`."""
-        return await result(self._machine.published())
+        return await result(self._environment.published())
 
     async def agent(self) -> str:
         """As `blink.Sandbox.agent`."""
-        return await result(self._machine.agent())
+        return await result(self._environment.agent())
 
     async def ping(self) -> None:
         """As `blink.Sandbox.ping`."""
-        await result(self._machine.ping())
+        await result(self._environment.ping())
 
 
-class AsyncSandbox(AsyncMachine):
+class AsyncSandbox(AsyncEnvironment):
     """As `blink.Sandbox`."""
 
     __slots__ = ("__weakref__", "_native")
 
     def __init__(self, native: _blink.Sandbox) -> None:
-        super().__init__(native.machine())
+        super().__init__(native.environment())
         self._native = native
 
     @property
@@ -135,13 +135,13 @@ class AsyncSandbox(AsyncMachine):
         return f"<blink.{type(self).__name__} {self.id}, {('closed' if self.closed else self.isolation)}>"
 
 
-class AsyncSession(AsyncMachine):
+class AsyncSession(AsyncEnvironment):
     """As `blink.Session`."""
 
     __slots__ = ("__weakref__", "_native")
 
     def __init__(self, native: _blink.Session) -> None:
-        super().__init__(native.machine())
+        super().__init__(native.environment())
         self._native = native
 
     @property

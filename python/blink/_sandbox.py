@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from .errors import BlinkError
 
 
-class Machine:
+class Environment:
     """What sandboxes and sessions can do alike. A session that does not run is started by whatever needs it."""
 
-    __slots__ = ("_machine",)
+    __slots__ = ("_environment",)
 
-    def __init__(self, machine: _blink.Machine) -> None:
-        self._machine = machine
+    def __init__(self, environment: _blink.Environment) -> None:
+        self._environment = environment
 
     def exec(self, argv: Argv, **options: Unpack[CommandOptions]) -> Output:
         r"""Run a program to its end and capture its output.
@@ -69,7 +69,7 @@ class Machine:
         >>> output.stdout
         b'me\nhello'
         """
-        return self._machine.exec(argv, options).wait()
+        return self._environment.exec(argv, options).wait()
 
     def run_code(self, code: str, language: str = "python", **options: Unpack[CommandOptions]) -> Output:
         """Run code in a language, by the sandbox's own interpreter of it.
@@ -88,7 +88,7 @@ class Machine:
         InvalidArgument
             For another language, and for code that is too long; otherwise as for `exec`.
         """
-        return self._machine.run_code(code, language, options).wait()
+        return self._environment.run_code(code, language, options).wait()
 
     def spawn(self, argv: Argv, **options: Unpack[CommandOptions]) -> Process:
         """Start a program and stream its input and output.
@@ -105,7 +105,7 @@ class Machine:
         InvalidArgument, NotFound, ResourceExhausted, SandboxDied
             As for `exec`.
         """
-        return Process(self._machine.spawn(argv, options).wait())
+        return Process(self._environment.spawn(argv, options).wait())
 
     def process(self, id: int, *, stdout_offset: int = 0, stderr_offset: int = 0) -> Process:
         """Attach to a process that was spawned earlier, also by an earlier host process.
@@ -115,18 +115,18 @@ class Machine:
         Raises
         ------
         NotFound
-            It was released, or its machine has ended since.
+            It was released, or its sandbox has ended since.
         """
-        return Process(self._machine.process(id, stdout_offset, stderr_offset).wait())
+        return Process(self._environment.process(id, stdout_offset, stderr_offset).wait())
 
     def processes(self) -> list[ProcessInfo]:
         """List the spawned processes that were not released."""
-        return self._machine.processes().wait()
+        return self._environment.processes().wait()
 
     @property
     def files(self) -> Files:
         """Its files."""
-        return Files(self._machine.files())
+        return Files(self._environment.files())
 
     def connect_tcp(self, host: str, port: int) -> Connection:
         """Connect to a TCP port inside; `host` is an IP address or ``"localhost"``.
@@ -136,7 +136,7 @@ class Machine:
         NotFound
             Nothing answers.
         """
-        return Connection(self._machine.connect_tcp(host, port).wait())
+        return Connection(self._environment.connect_tcp(host, port).wait())
 
     def connect_unix(self, path: Text) -> Connection:
         """Connect to a unix socket inside.
@@ -146,18 +146,18 @@ class Machine:
         NotFound
             If there is none, or nothing answers.
         """
-        return Connection(self._machine.connect_unix(path).wait())
+        return Connection(self._environment.connect_unix(path).wait())
 
     def published(self) -> list[PublishedPort]:
         """List its published ports in the order in which they were asked for, with the ports that the host really has."""
-        return self._machine.published().wait()
+        return self._environment.published().wait()
 
     def agent(self) -> str:
         """Tell the name and version of the guest agent, such as ``"blink-guest 0.1.0"``.
 
         One that an earlier version of Blink has left running has that version's.
         """
-        return self._machine.agent().wait()
+        return self._environment.agent().wait()
 
     def ping(self) -> None:
         """Ask the guest agent for a sign of life.
@@ -167,11 +167,11 @@ class Machine:
         SandboxDied
             The sandbox has ended.
         """
-        self._machine.ping().wait()
+        self._environment.ping().wait()
 
 
-class Sandbox(Machine):
-    """A sandbox: one isolated machine with a disk, from `Blink.sandbox`.
+class Sandbox(Environment):
+    """A sandbox: an isolated environment with processes, files and a disk of its own, from `Blink.sandbox`.
 
     It is removed at the end of its ``with`` block, by `close`, when nothing refers to it any more, or when the
     interpreter ends; one that is ``detached`` goes on then, and only `remove` ends it. All methods may be called from
@@ -189,7 +189,7 @@ class Sandbox(Machine):
     __slots__ = ("__weakref__", "_native")
 
     def __init__(self, native: _blink.Sandbox) -> None:
-        super().__init__(native.machine())
+        super().__init__(native.environment())
         self._native = native
 
     @property
@@ -241,11 +241,11 @@ class Sandbox(Machine):
         return f"<blink.{type(self).__name__} {self.id}, {'closed' if self.closed else self.isolation}>"
 
 
-class Session(Machine):
+class Session(Environment):
     """A session: a named sandbox that outlives the process, from `Blink.session`.
 
-    Threads, tasks and, in a namespace, processes can have one open at once, and use the same machine. At the end of
-    its ``with`` block, or by `close`, the session is let go of, and its machine stopped, unless it is ``warm`` or
+    Threads, tasks and, in a namespace, processes can have one open at once, and use the same sandbox. At the end of
+    its ``with`` block, or by `close`, the session is let go of, and its sandbox stopped, unless it is ``warm`` or
     somebody else uses it; its disk stays until it is removed. All methods may be called from several threads at once.
     A change that is interrupted, as by Ctrl-C, comes to its end in the background.
 
@@ -266,7 +266,7 @@ class Session(Machine):
     __slots__ = ("__weakref__", "_native")
 
     def __init__(self, native: _blink.Session) -> None:
-        super().__init__(native.machine())
+        super().__init__(native.environment())
         self._native = native
 
     @property
