@@ -34,7 +34,7 @@ pub(crate) fn unsupported(message: impl Into<String>) -> Failure {
     Failure::new(ErrorKind::Unsupported, message)
 }
 
-/// What a call that panicked is told as.
+/// The failure of a call that panicked.
 pub(crate) fn lost() -> Failure {
     internal("a call ended without a result; this is a defect in Blink")
 }
