@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 
 use blink_archive::Limits;
 use blink_core::fuzzing;
-use blink_image::ImageSource;
 use blink_fuzz::{Place, hex_digest, parts, tar_of, with_checksums};
+use blink_image::ImageSource;
 use libfuzzer_sys::fuzz_target;
 
 const ENTRIES: u64 = 64;

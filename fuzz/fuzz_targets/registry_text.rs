@@ -5,8 +5,8 @@
 use std::sync::LazyLock;
 
 use blink_core::fuzzing;
-use blink_image::{ImageSource, Reference};
 use blink_fuzz::{Place, parts};
+use blink_image::{ImageSource, Reference};
 use libfuzzer_sys::fuzz_target;
 
 static PLACE: LazyLock<Place> = LazyLock::new(Place::default);
