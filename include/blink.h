@@ -56,6 +56,19 @@
  *     blink_error            blink_error_message(), _status(), _errno(), _cause(), _holder(), _is_retryable()
  *     blink_strings, blink_bytes, blink_entries, blink_lineage, *_list   results that have several values
  *
+ * OWNERSHIP
+ *
+ *     yours: free it with its type's _free function, a blink with blink_close()
+ *         what a call sets *out and *err to
+ *     a handle's: valid until that handle is freed
+ *         text and bytes that a function of it returns, text in structures that it fills in, blink_error_output()
+ *     the library's: static, valid as long as it is loaded
+ *         blink_status_name(), blink_version(), `over_limit` of a blink_exit
+ *     yours, borrowed for one call: the library keeps no pointer to it
+ *         `const` arguments, and what structures of options point to
+ *     the library's, borrowed by a callback: valid until it returns
+ *         the arguments of callbacks, but for their `user_data`, which is yours
+ *
  * PROMISES
  *
  *  1. Handles. A pointer to a type without fields is a handle: a number that is used only once, not an address. Each type has a
