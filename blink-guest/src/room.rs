@@ -19,6 +19,7 @@ fn left_over(limit: u64) -> u64 {
 pub(crate) struct Room {
     state: Mutex<State>,
     measured: Condvar,
+    doubted: Condvar,
 }
 
 struct State {
@@ -47,6 +48,7 @@ impl Room {
         Room {
             state: Mutex::new(state),
             measured: Condvar::new(),
+            doubted: Condvar::new(),
         }
     }
 
@@ -56,6 +58,13 @@ impl Room {
         state.begun += 1;
         state.unseen = state.unwritten;
         std::mem::take(&mut state.is_doubted)
+    }
+
+    /// Waits so long, or until somebody waits for a measurement; says which.
+    pub(crate) fn wait(&self, time: Duration) -> bool {
+        let calm = |state: &mut State| !state.is_doubted;
+        let waited = self.doubted.wait_timeout_while(self.lock(), time, calm);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_doubted
     }
 
     /// The measurement that began last has found so much room on a disk of this limit.
@@ -73,6 +82,7 @@ impl Room {
         state.unwritten -= written;
         if state.bytes < bytes {
             state.is_doubted = true;
+            self.doubted.notify_all();
             let last = state.begun;
             let waiting = |state: &mut State| state.bytes < bytes && state.ended <= last;
             let waited = self.measured.wait_timeout_while(state, PATIENCE, waiting);
@@ -105,9 +115,7 @@ mod tests {
 
     /// Measures so much, once somebody waits for it.
     fn measure(room: &Room, bytes: u64) {
-        while !room.begin() {
-            std::thread::yield_now();
-        }
+        assert!(room.wait(PATIENCE) && room.begin());
         room.set(bytes, 10);
     }
 
@@ -178,9 +186,7 @@ mod tests {
         // The four are removed, which this measurement does not see.
         let waiting = room.clone();
         let taking = std::thread::spawn(move || waiting.take(3, 0));
-        while !room.lock().is_doubted {
-            std::thread::yield_now();
-        }
+        assert!(room.wait(PATIENCE));
         room.set(0, 10);
         measure(&room, 4);
         assert!(taking.join().unwrap());

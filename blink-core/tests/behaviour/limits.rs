@@ -2,7 +2,7 @@
 
 use blink_core::{Command, ErrorKind, Mount, WriteOptions};
 
-use crate::support::{TestSandbox, fails, noise, ok, python, sandbox_with, shown};
+use crate::support::{TestSandbox, fails, noise, ok, python, sandbox_with, shown, within};
 
 #[tokio::test]
 async fn one_program_cannot_have_more_memory_than_the_sandbox() {
@@ -121,6 +121,24 @@ async fn a_transfer_that_the_disk_has_no_room_for_fails_before_it_does_harm() {
             .await,
         "67108864\n50331648"
     );
+}
+
+#[tokio::test]
+async fn transfers_at_once_do_not_take_a_disk_over_its_limit() {
+    let sandbox = sandbox_with(|builder| builder.disk_mib(32)).await;
+    let files = sandbox.files();
+    let content = bytes::Bytes::from(noise(6 << 20));
+    for _ in 0..3 {
+        let writes = (0..8).map(|number| files.write(format!("/tmp/{number}"), content.clone()));
+        let written = within(futures_util::future::join_all(writes)).await;
+        let fit = written.iter().filter(|result| result.is_ok()).count();
+        for error in written.into_iter().filter_map(Result::err) {
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+        }
+        // Programs start, which they do not on a disk that is over its limit.
+        assert_eq!(sandbox.says("ls /tmp | wc -l").await, fit.to_string());
+        sandbox.says("rm -f /tmp/*").await;
+    }
 }
 
 #[tokio::test]

@@ -131,9 +131,11 @@ impl Guard {
             let wait = next_memory
                 .min(next_disk)
                 .saturating_duration_since(Instant::now());
-            std::thread::sleep(wait.max(SOONEST));
+            std::thread::sleep(SOONEST);
+            let is_awaited = wake.room().wait(wait.saturating_sub(SOONEST));
             let begun = Instant::now();
-            let is_disk_due = self.limits.disk_bytes.is_some() && begun >= next_disk;
+            let is_disk_due =
+                self.limits.disk_bytes.is_some() && (is_awaited || begun >= next_disk);
             // Before anything is looked at: what is taken from here on may not be seen.
             if is_disk_due && wake.room().begin() {
                 self.walk = None;
