@@ -129,26 +129,26 @@ fn a_home_without_programs_is_named() {
 }
 
 #[test]
-fn a_null_device_that_is_not_for_everybody_is_named() {
-    if !is_root() {
-        eprintln!("skipped: only root can make a device");
-        return;
-    }
-    // The command where this user can read it.
-    let output = run_with_mounts(&format!(
-        "chmod 755 \"$folder\" && mkdir -m 777 \"$folder/theirs\" && cp \"${{blink##* }}\" \"$folder/blink\" && \
-         mknod -m 600 \"$folder/null\" c 1 3 && mount --bind \"$folder/null\" /dev/null && \
-         BLINK_HOME=\"$folder/theirs/home\" setpriv --reuid 65534 --regid 65534 --clear-groups {PATIENCE} \"$folder/blink\" {RUN} -- true"
-    ));
-    assert_eq!(output.status.code(), Some(125), "{}", said(&output));
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(message.contains("/dev/null cannot be opened"), "{message}");
-}
-
-#[test]
 fn a_missing_folder_for_temporary_files_is_no_hindrance() {
     for place in ["/nowhere/at/all", "/proc", "/dev/null"] {
         let output = run(&format!("TMPDIR={place} $blink {RUN} {PROGRAM}"));
         assert_eq!(output.status.code(), Some(7), "{place}: {}", said(&output));
+    }
+}
+
+mod needs_root {
+    use super::*;
+
+    #[test]
+    fn a_null_device_that_is_not_for_everybody_is_named() {
+        // The command where this user can read it.
+        let output = run_with_mounts(&format!(
+            "chmod 755 \"$folder\" && mkdir -m 777 \"$folder/theirs\" && cp \"${{blink##* }}\" \"$folder/blink\" && \
+         mknod -m 600 \"$folder/null\" c 1 3 && mount --bind \"$folder/null\" /dev/null && \
+         BLINK_HOME=\"$folder/theirs/home\" setpriv --reuid 65534 --regid 65534 --clear-groups {PATIENCE} \"$folder/blink\" {RUN} -- true"
+        ));
+        assert_eq!(output.status.code(), Some(125), "{}", said(&output));
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(message.contains("/dev/null cannot be opened"), "{message}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use blink_core::{Command, Mount, Network, Sandbox};
 
-use crate::support::{blink, is_namespace, ok};
+use crate::support::{blink, ok};
 
 async fn python(sandbox: &Sandbox, script: &str) -> String {
     let output = ok(sandbox.exec(Command::new("python3").args(["-c", script]))).await;
@@ -30,9 +30,6 @@ def refused(name, number, *args):
 
 #[tokio::test]
 async fn the_agents_limits_are_nobodys_to_change() {
-    if !is_namespace() {
-        return;
-    }
     let blink = blink().await;
     let sandbox = ok(blink.sandbox().memory_mib(128).create()).await;
     let script = format!(
@@ -50,11 +47,9 @@ async fn the_agents_limits_are_nobodys_to_change() {
     ok(sandbox.remove()).await;
 }
 
+#[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn what_only_reaches_the_kernel_is_refused() {
-    if !is_namespace() || std::env::consts::ARCH != "x86_64" {
-        return;
-    }
     let blink = blink().await;
     let sandbox = ok(blink.sandbox().create()).await;
     let script = format!(
@@ -83,11 +78,9 @@ assert libc.personality(0xffffffff) == 0"
     ok(sandbox.remove()).await;
 }
 
+#[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn no_file_of_the_hosts_gets_its_owners_rights() {
-    if !is_namespace() || std::env::consts::ARCH != "x86_64" {
-        return;
-    }
     let blink = blink().await;
     let folder = tempfile::tempdir().unwrap();
     let shared = folder.path().join("shared");
@@ -129,91 +122,6 @@ os.chmod('program', 0o755)";
     ok(sandbox.remove()).await;
 }
 
-/// A program that is traced could start others for its tracer, which no timeout of that reaches.
-#[tokio::test]
-async fn what_has_a_timeout_traces_nobody_but_its_own() {
-    const LANDLOCK_REFER: &str = "5.19";
-    if !is_namespace() || std::env::consts::ARCH != "x86_64" {
-        return;
-    }
-    if !kernel_is_at_least(LANDLOCK_REFER) {
-        eprintln!("skipped: this kernel cannot keep programs apart");
-        return;
-    }
-    let blink = blink().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mount = Mount::new(folder.path(), "/work");
-    let sandbox = ok(blink.sandbox().mount(mount).create()).await;
-    let other = ok(sandbox.spawn(Command::new("sleep").arg("86403"))).await;
-    let script = "
-import ctypes, errno, os, subprocess, sys
-libc = ctypes.CDLL(None, use_errno=True)
-def traces(pid):
-    return libc.ptrace(0x4206, pid, 0, 0) == 0
-def opens(pid):
-    try: os.close(os.open(f'/proc/{pid}/mem', os.O_RDWR)); return True
-    except PermissionError: return False
-other = int(subprocess.run(['pgrep', '-xf', 'sleep 86403'], capture_output=True, text=True).stdout)
-own = subprocess.Popen(['sleep', '100'])
-print(traces(other), opens(other), traces(own.pid), opens(own.pid))
-# All else is as it was.
-for top in ('/var', '/work', '/dev/shm'):
-    # A mount whose file system cannot map owners.
-    if not os.access(top, os.W_OK): continue
-    one, two = (f'{top}/{name}-{os.getpid()}' for name in ('one', 'two'))
-    os.makedirs(one); os.makedirs(two); os.makedirs(f'{one}/folder')
-    open(f'{one}/file', 'w').close(); os.rename(f'{one}/file', f'{two}/file'); os.link(f'{two}/file', f'{one}/file')
-    os.rename(f'{one}/folder', f'{two}/folder')
-    try: file = os.open(one, os.O_TMPFILE | os.O_RDWR)
-    except OSError as error: assert error.errno == errno.EOPNOTSUPP
-    else: os.link(f'/proc/self/fd/{file}', f'{two}/nameless', src_dir_fd=file, follow_symlinks=True)
-own.kill(); os.kill(other, 0)";
-    let program = || Command::new("python3").args(["-c", script]);
-    let output = ok(sandbox.exec(program().timeout(Duration::from_secs(60)))).await;
-    assert_eq!(output.text(), "False False True True\n", "{output:?}");
-    assert!(output.status.success(), "{output:?}");
-    // Nobody else is kept from debugging.
-    let output = ok(sandbox.exec(program())).await;
-    assert_eq!(output.text(), "True True True True\n", "{output:?}");
-    drop(other);
-    ok(sandbox.remove()).await;
-}
-
-#[tokio::test]
-async fn abstract_sockets_of_the_host_are_not_reached() {
-    if !is_namespace() {
-        return;
-    }
-    if !kernel_is_at_least("6.12") {
-        eprintln!("skipped: this kernel cannot keep abstract sockets apart");
-        return;
-    }
-    let blink = blink().await;
-    let name = format!("blink-test-{}", std::process::id());
-    let _listener =
-        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let sandbox = ok(blink.sandbox().network(Network::Host).create()).await;
-    let script = format!(
-        "import socket\ns = socket.socket(socket.AF_UNIX)\n\
-         try: s.connect('\\0{name}'); print('reached')\nexcept PermissionError: print('refused')\n\
-         own = socket.socket(socket.AF_UNIX); own.bind('\\0own'); own.listen()\n\
-         s = socket.socket(socket.AF_UNIX); s.connect('\\0own'); print('own')"
-    );
-    assert_eq!(python(&sandbox, &script).await, "refused\nown\n");
-    ok(sandbox.remove()).await;
-}
-
-fn kernel_is_at_least(wanted: &str) -> bool {
-    let numbers = |release: &str| {
-        let mut numbers = release
-            .split(['.', '-'])
-            .map(|number| number.parse::<u32>().unwrap_or(0));
-        (numbers.next(), numbers.next())
-    };
-    let kernel = rustix::system::uname();
-    numbers(&kernel.release().to_string_lossy()) >= numbers(wanted)
-}
-
 /// Makes the call that its arguments name as programs of 32 bits do, and prints what comes of it. It needs no library of these.
 const NARROW: &str = r#"
 static long make(long number, long *with) {
@@ -250,107 +158,173 @@ void begin(long *stack) {
 __asm__(".globl _start\n_start:\n mov %esp, %eax\n push %eax\n call begin\n");
 "#;
 
-#[tokio::test]
-async fn programs_of_32_bits_get_no_further() {
-    if !is_namespace() || std::env::consts::ARCH != "x86_64" {
-        return;
+mod needs_linux_5_19 {
+    use super::*;
+
+    /// A program that is traced could start others for its tracer, which no timeout of that reaches.
+    #[cfg(target_arch = "x86_64")]
+    #[tokio::test]
+    async fn what_has_a_timeout_traces_nobody_but_its_own() {
+        let blink = blink().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Mount::new(folder.path(), "/work");
+        let sandbox = ok(blink.sandbox().mount(mount).create()).await;
+        let other = ok(sandbox.spawn(Command::new("sleep").arg("86403"))).await;
+        let script = "
+import ctypes, errno, os, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def traces(pid):
+    return libc.ptrace(0x4206, pid, 0, 0) == 0
+def opens(pid):
+    try: os.close(os.open(f'/proc/{pid}/mem', os.O_RDWR)); return True
+    except PermissionError: return False
+other = int(subprocess.run(['pgrep', '-xf', 'sleep 86403'], capture_output=True, text=True).stdout)
+own = subprocess.Popen(['sleep', '100'])
+print(traces(other), opens(other), traces(own.pid), opens(own.pid))
+# All else is as it was.
+for top in ('/var', '/work', '/dev/shm'):
+    # A mount whose file system cannot map owners.
+    if not os.access(top, os.W_OK): continue
+    one, two = (f'{top}/{name}-{os.getpid()}' for name in ('one', 'two'))
+    os.makedirs(one); os.makedirs(two); os.makedirs(f'{one}/folder')
+    open(f'{one}/file', 'w').close(); os.rename(f'{one}/file', f'{two}/file'); os.link(f'{two}/file', f'{one}/file')
+    os.rename(f'{one}/folder', f'{two}/folder')
+    try: file = os.open(one, os.O_TMPFILE | os.O_RDWR)
+    except OSError as error: assert error.errno == errno.EOPNOTSUPP
+    else: os.link(f'/proc/self/fd/{file}', f'{two}/nameless', src_dir_fd=file, follow_symlinks=True)
+own.kill(); os.kill(other, 0)";
+        let program = || Command::new("python3").args(["-c", script]);
+        let output = ok(sandbox.exec(program().timeout(Duration::from_secs(60)))).await;
+        assert_eq!(output.text(), "False False True True\n", "{output:?}");
+        assert!(output.status.success(), "{output:?}");
+        // Nobody else is kept from debugging.
+        let output = ok(sandbox.exec(program())).await;
+        assert_eq!(output.text(), "True True True True\n", "{output:?}");
+        drop(other);
+        ok(sandbox.remove()).await;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let (source, program) = (folder.path().join("narrow.c"), folder.path().join("narrow"));
-    fs::write(&source, NARROW).unwrap();
-    let flags = "-m32 -O1 -static -nostdlib -fno-pie -no-pie -fno-stack-protector -fno-builtin -Wl,-z,noexecstack";
-    let built = std::process::Command::new("cc")
-        .args(flags.split(' '))
-        .arg(&source)
-        .arg("-o")
-        .arg(&program)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{built:?}");
-    // A kernel need not have such calls.
-    let Ok(here) = std::process::Command::new(&program).arg("20").output() else {
-        eprintln!("skipped: this kernel runs no programs of 32 bits");
-        return;
-    };
-    assert!(here.status.success());
-    let blink = blink().await;
-    let sandbox = ok(blink.sandbox().create()).await;
-    let files = sandbox.files().unwrap();
-    ok(files.write("/tmp/narrow", fs::read(&program).unwrap())).await;
-    ok(sandbox.exec(Command::new("chmod").args(["755", "/tmp/narrow"]))).await;
-    let call = async |words: &str| -> i64 {
-        let command = Command::new("/tmp/narrow").args(words.split(' '));
-        let output = ok(sandbox.exec(command)).await;
-        assert!(output.status.success(), "{words}: {output:?}");
-        output.text().trim().parse().unwrap()
-    };
-    // Its own number, memory, a socket of its machine, a clock, and a namespace for none.
-    for words in ["20", "91 0 4096", "359 1 1 0", "403 1 m", "174 10 0 0 8"] {
-        assert!(call(words).await >= 0, "{words}");
+}
+
+mod needs_linux_6_12 {
+    use super::*;
+
+    #[tokio::test]
+    async fn abstract_sockets_of_the_host_are_not_reached() {
+        let blink = blink().await;
+        let name = format!("blink-test-{}", std::process::id());
+        let _listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let sandbox = ok(blink.sandbox().network(Network::Host).create()).await;
+        let script = format!(
+            "import socket\ns = socket.socket(socket.AF_UNIX)\n\
+         try: s.connect('\\0{name}'); print('reached')\nexcept PermissionError: print('refused')\n\
+         own = socket.socket(socket.AF_UNIX); own.bind('\\0own'); own.listen()\n\
+         s = socket.socket(socket.AF_UNIX); s.connect('\\0own'); print('own')"
+        );
+        assert_eq!(python(&sandbox, &script).await, "refused\nown\n");
+        ok(sandbox.remove()).await;
     }
-    const REFUSED: &[&str] = &[
-        // Namespaces and mounts.
-        "310 268435456",
-        "310 67108864",
-        "120 268435473",
-        "435 m 88",
-        "346 3 1073741824",
-        "21 m m m",
-        "52 m 0",
-        "22 m",
-        "217 m m",
-        "428 0 m 0",
-        "429 0 m 0",
-        "430 m 0",
-        "442 0 m 0 m 32",
-        // Sockets: vsock, packets, the kernel's crypto, netlink, and those that a filter cannot tell.
-        "359 40 1 0",
-        "359 17 3 0",
-        "359 38 5 0",
-        "359 16 3 2",
-        "360 2 1 0 m",
-        "102 1 m",
-        "102 8 m",
-        // The machine.
-        "25 m",
-        "264 0 m",
-        "404 0 m",
-        "74 m 1",
-        "121 m 1",
-        "88 0 0 0",
-        "110 3",
-        "101 0 1 1",
-        "128 m 1 m",
-        "129 m 0",
-        "113 0 m",
-        "166 0 m",
-        "103 3 m 1",
-        // Parts of the kernel.
-        "357 0 m 8",
-        "336 m 0 0 0 0",
-        "374 0",
-        "425 1 m",
-        "286 m m m 1 0",
-        "288 0 0",
-        "287 m m m 0",
-        "341 0 m m m 0",
-        "342 0 m 0",
-        "349 1 1 0 0 0",
-        "438 3 3 0",
-        "440 3 m 1 0 0",
-        "338 0 0",
-        // What is somebody else's: the agent's limits, and bytes in a terminal.
-        "340 1 7 m 0",
-        "54 0 21522 m",
-        "54 0 21532 m",
-        "136 262144",
-    ];
-    for words in REFUSED {
-        let found = call(words).await;
-        assert!([-1, -38].contains(&found), "{words}: {found}");
+}
+
+mod needs_programs_of_32_bits {
+    use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    #[tokio::test]
+    async fn programs_of_32_bits_get_no_further() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("narrow.c"), folder.path().join("narrow"));
+        fs::write(&source, NARROW).unwrap();
+        let flags = "-m32 -O1 -static -nostdlib -fno-pie -no-pie -fno-stack-protector -fno-builtin -Wl,-z,noexecstack";
+        let built = std::process::Command::new("cc")
+            .args(flags.split(' '))
+            .arg(&source)
+            .arg("-o")
+            .arg(&program)
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{built:?}");
+        let here = std::process::Command::new(&program).arg("20").output();
+        assert!(here.unwrap().status.success());
+        let blink = blink().await;
+        let sandbox = ok(blink.sandbox().create()).await;
+        let files = sandbox.files().unwrap();
+        ok(files.write("/tmp/narrow", fs::read(&program).unwrap())).await;
+        ok(sandbox.exec(Command::new("chmod").args(["755", "/tmp/narrow"]))).await;
+        let call = async |words: &str| -> i64 {
+            let command = Command::new("/tmp/narrow").args(words.split(' '));
+            let output = ok(sandbox.exec(command)).await;
+            assert!(output.status.success(), "{words}: {output:?}");
+            output.text().trim().parse().unwrap()
+        };
+        // Its own number, memory, a socket of its machine, a clock, and a namespace for none.
+        for words in ["20", "91 0 4096", "359 1 1 0", "403 1 m", "174 10 0 0 8"] {
+            assert!(call(words).await >= 0, "{words}");
+        }
+        const REFUSED: &[&str] = &[
+            // Namespaces and mounts.
+            "310 268435456",
+            "310 67108864",
+            "120 268435473",
+            "435 m 88",
+            "346 3 1073741824",
+            "21 m m m",
+            "52 m 0",
+            "22 m",
+            "217 m m",
+            "428 0 m 0",
+            "429 0 m 0",
+            "430 m 0",
+            "442 0 m 0 m 32",
+            // Sockets: vsock, packets, the kernel's crypto, netlink, and those that a filter cannot tell.
+            "359 40 1 0",
+            "359 17 3 0",
+            "359 38 5 0",
+            "359 16 3 2",
+            "360 2 1 0 m",
+            "102 1 m",
+            "102 8 m",
+            // The machine.
+            "25 m",
+            "264 0 m",
+            "404 0 m",
+            "74 m 1",
+            "121 m 1",
+            "88 0 0 0",
+            "110 3",
+            "101 0 1 1",
+            "128 m 1 m",
+            "129 m 0",
+            "113 0 m",
+            "166 0 m",
+            "103 3 m 1",
+            // Parts of the kernel.
+            "357 0 m 8",
+            "336 m 0 0 0 0",
+            "374 0",
+            "425 1 m",
+            "286 m m m 1 0",
+            "288 0 0",
+            "287 m m m 0",
+            "341 0 m m m 0",
+            "342 0 m 0",
+            "349 1 1 0 0 0",
+            "438 3 3 0",
+            "440 3 m 1 0 0",
+            "338 0 0",
+            // What is somebody else's: the agent's limits, and bytes in a terminal.
+            "340 1 7 m 0",
+            "54 0 21522 m",
+            "54 0 21532 m",
+            "136 262144",
+        ];
+        for words in REFUSED {
+            let found = call(words).await;
+            assert!([-1, -38].contains(&found), "{words}: {found}");
+        }
+        // Numbers of other calls here: those of 64 bits mean nothing.
+        assert_eq!(call("511").await, -38);
+        assert_eq!(call("2147483647").await, -38);
+        ok(sandbox.remove()).await;
     }
-    // Numbers of other calls here: those of 64 bits mean nothing.
-    assert_eq!(call("511").await, -38);
-    assert_eq!(call("2147483647").await, -38);
-    ok(sandbox.remove()).await;
 }

@@ -5,7 +5,7 @@ use std::fs;
 use blink_core::{CheckpointOptions, Command, Consistency, ErrorKind};
 
 use crate::inside::Inside as _;
-use crate::support::{blink, isolation, ok, within};
+use crate::support::{blink, ok, within};
 
 /// Lets everybody go on who was stopped, as fast as it can.
 const REVIVE: &str = "
@@ -38,12 +38,9 @@ os.symlink(sys.argv[1], 'link')
 while True: libc.syscall(316, -100, b'folder', -100, b'link', 2)
 ";
 
+#[cfg(target_arch = "x86_64")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_says_frozen_only_where_everything_stood_still() {
-    if isolation() != blink_core::IsolationChoice::Namespace || std::env::consts::ARCH != "x86_64" {
-        eprintln!("skipped: a micro-VM is stopped as one");
-        return;
-    }
     let blink = blink().await;
     let secret = tempfile::tempdir().unwrap();
     fs::write(secret.path().join("key"), "the host's").unwrap();

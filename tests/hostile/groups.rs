@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 use blink_core::{CheckpointOptions, Command, Consistency, Session};
 
 use crate::inside::Inside as _;
-use crate::support::{blink, is_namespace, ok};
-
-/// Says that they are delegated, so that there must be one.
-const EXPECTED: &str = "BLINK_TEST_GROUPS";
+use crate::support::{blink, ok};
 
 /// Fills 1 GiB that no process has for itself, in parts, and keeps it.
 const HOARD: &str = "
@@ -60,62 +57,61 @@ async fn numbers(session: &Session) -> (u64, u64) {
     (lines.next().unwrap(), lines.next().unwrap())
 }
 
-#[tokio::test]
-async fn a_group_holds_and_stops_a_session_and_goes_with_it() {
-    if !is_namespace() {
-        return;
-    }
-    let before = groups_beneath(Path::new("/sys/fs/cgroup"));
-    let blink = blink().await;
-    let session = blink.session("held").memory_mib(128).processes(64);
-    let session = ok(session.open()).await;
-    ok(session.exec(Command::new("true"))).await;
-    let mut groups = groups_beneath(Path::new("/sys/fs/cgroup"));
-    groups.retain(|group| !before.contains(group));
-    let [group] = &groups[..] else {
-        assert!(std::env::var_os(EXPECTED).is_none(), "there are {groups:?}");
-        eprintln!("skipped: control groups are not delegated here");
-        return ok(session.remove()).await;
-    };
-    assert_eq!(says(group, "memory.max"), (128 << 20).to_string());
-    assert_eq!(says(group, "pids.max"), "64");
-    let output = ok(session.exec(Command::new("python3").args(["-c", HOARD]))).await;
-    assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
-    assert!(output.stdout.is_empty(), "{output:?}");
-    // It alone is ended, and a shell that has started it goes on.
-    let beside = ok(session.spawn(Command::new("sleep").arg("1000"))).await;
-    let script = "python3 -c \"$1\"; code=$?; ps -e -o comm= | grep -c '^sleep$'; exit $code";
-    let output = ok(session.exec(Command::shell(script).args(["sh", HOARD]))).await;
-    assert_eq!(output.text(), "1\n", "{output:?}");
-    assert_eq!(output.status.code, 137, "{output:?}");
-    assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
-    drop(beside);
+mod needs_control_groups {
+    use super::*;
 
-    ok(session.spawn(Command::new("python3").args(["-c", COUNT]))).await;
-    let mut last = numbers(&session).await;
-    for name in ["one", "two"] {
-        let options = CheckpointOptions::default().require_frozen();
-        let made = ok(session.checkpoint_with(name, options)).await;
-        assert_eq!(made.consistency, Consistency::Frozen);
-        assert_eq!(says(group, "cgroup.freeze"), "0");
-        let fork = ok(session.fork_from(name, format!("of-{name}"))).await;
-        let (first, second) = numbers(&fork).await;
-        assert!(first == second || first == second + 1, "{first} {second}");
-        assert!(first >= last.0, "{first} {last:?}");
-        ok(fork.remove()).await;
-        // It goes on.
-        let mut now = numbers(&session).await;
-        while now.0 <= first {
-            now = numbers(&session).await;
+    #[tokio::test]
+    async fn a_group_holds_and_stops_a_session_and_goes_with_it() {
+        let before = groups_beneath(Path::new("/sys/fs/cgroup"));
+        let blink = blink().await;
+        let session = blink.session("held").memory_mib(128).processes(64);
+        let session = ok(session.open()).await;
+        ok(session.exec(Command::new("true"))).await;
+        let mut groups = groups_beneath(Path::new("/sys/fs/cgroup"));
+        groups.retain(|group| !before.contains(group));
+        let [group] = &groups[..] else {
+            panic!("there are {groups:?}");
+        };
+        assert_eq!(says(group, "memory.max"), (128 << 20).to_string());
+        assert_eq!(says(group, "pids.max"), "64");
+        let output = ok(session.exec(Command::new("python3").args(["-c", HOARD]))).await;
+        assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        // It alone is ended, and a shell that has started it goes on.
+        let beside = ok(session.spawn(Command::new("sleep").arg("1000"))).await;
+        let script = "python3 -c \"$1\"; code=$?; ps -e -o comm= | grep -c '^sleep$'; exit $code";
+        let output = ok(session.exec(Command::shell(script).args(["sh", HOARD]))).await;
+        assert_eq!(output.text(), "1\n", "{output:?}");
+        assert_eq!(output.status.code, 137, "{output:?}");
+        assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
+        drop(beside);
+
+        ok(session.spawn(Command::new("python3").args(["-c", COUNT]))).await;
+        let mut last = numbers(&session).await;
+        for name in ["one", "two"] {
+            let options = CheckpointOptions::default().require_frozen();
+            let made = ok(session.checkpoint_with(name, options)).await;
+            assert_eq!(made.consistency, Consistency::Frozen);
+            assert_eq!(says(group, "cgroup.freeze"), "0");
+            let fork = ok(session.fork_from(name, format!("of-{name}"))).await;
+            let (first, second) = numbers(&fork).await;
+            assert!(first == second || first == second + 1, "{first} {second}");
+            assert!(first >= last.0, "{first} {last:?}");
+            ok(fork.remove()).await;
+            // It goes on.
+            let mut now = numbers(&session).await;
+            while now.0 <= first {
+                now = numbers(&session).await;
+            }
+            last = now;
         }
-        last = now;
-    }
-    ok(session.remove()).await;
-    for _ in 0..500 {
-        if !group.exists() {
-            return;
+        ok(session.remove()).await;
+        for _ in 0..500 {
+            if !group.exists() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        panic!("{} is left", group.display());
     }
-    panic!("{} is left", group.display());
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::inside::Inside as _;
 use crate::server::{Image, Layer};
-use crate::support::{fails, is_namespace, isolation, ok};
+use crate::support::{fails, isolation, ok};
 
 struct Place {
     folder: TempDir,
@@ -99,9 +99,6 @@ async fn says(session: &Session, script: &str) -> String {
 
 #[tokio::test]
 async fn an_image_with_a_link_in_the_place_of_an_own_folder_is_refused() {
-    if !is_namespace() {
-        return;
-    }
     let place = Place::new().await;
     for name in [".blink", "proc", "dev", "sys", "run"] {
         for target in [
@@ -127,9 +124,6 @@ async fn an_image_with_a_link_in_the_place_of_an_own_folder_is_refused() {
 
 #[tokio::test]
 async fn links_of_an_image_lead_where_they_lead_inside() {
-    if !is_namespace() {
-        return;
-    }
     let place = Place::new().await;
     let (shared, secret) = place.folders();
     let outside = secret.to_str().unwrap();
@@ -171,9 +165,6 @@ async fn links_of_an_image_lead_where_they_lead_inside() {
 
 #[tokio::test]
 async fn a_mount_that_leads_into_the_sandboxs_own_is_refused() {
-    if !is_namespace() {
-        return;
-    }
     let place = Place::new().await;
     let (shared, _) = place.folders();
     for own in [
@@ -200,9 +191,6 @@ async fn a_mount_that_leads_into_the_sandboxs_own_is_refused() {
 
 #[tokio::test]
 async fn what_a_program_moves_does_not_move_a_mount_out() {
-    if !is_namespace() {
-        return;
-    }
     let place = Place::new().await;
     let (shared, secret) = place.folders();
     fs::write(shared.join("authorized_keys"), "mine").unwrap();
@@ -236,9 +224,6 @@ async fn what_a_program_moves_does_not_move_a_mount_out() {
 
 #[tokio::test]
 async fn a_source_that_has_become_another_is_refused() {
-    if !is_namespace() {
-        return;
-    }
     let place = Place::new().await;
     let (shared, secret) = place.folders();
     fs::create_dir(shared.join("sub")).unwrap();
@@ -267,9 +252,6 @@ async fn a_source_that_has_become_another_is_refused() {
 
 #[tokio::test]
 async fn a_mount_in_a_mount_depends_on_no_order_and_leaves_nothing() {
-    if !is_namespace() {
-        return;
-    }
     let place = Place::new().await;
     let (shared, secret) = place.folders();
     fs::create_dir(shared.join("inner")).unwrap();
@@ -312,9 +294,6 @@ async fn a_mount_in_a_mount_depends_on_no_order_and_leaves_nothing() {
 
 #[tokio::test]
 async fn what_tells_of_the_host_is_hidden() {
-    if !is_namespace() {
-        return;
-    }
     let blink = crate::support::blink().await;
     let sandbox = ok(blink.sandbox().create()).await;
     let script = "for name in keys key-users kallsyms config.gz interrupts kcore kmsg timer_list sched_debug kpageflags; do \

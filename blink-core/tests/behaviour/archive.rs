@@ -9,7 +9,7 @@ use crate::child;
 use crate::inside::Inside as _;
 use crate::session::describe;
 use crate::support::{
-    Capability, Engine, TestBlink, blink, fails, has, noise, ok, python, sha256, shown,
+    Capability, Engine, TestBlink, blink, fails, noise, ok, python, require, sha256, shown,
 };
 
 async fn says(session: &Session, script: &str) -> String {
@@ -258,30 +258,32 @@ async fn what_cannot_be_exported_or_imported_leaves_nothing() {
     }
 }
 
-#[tokio::test]
-async fn an_export_to_a_full_disk_leaves_nothing() {
-    if !has(Capability::HostMounts) {
-        return;
-    }
-    let home = tempfile::tempdir().unwrap();
-    fs::create_dir(home.path().join("full")).unwrap();
-    let inner = child::command("export to full", home.path());
-    let mut command = std::process::Command::new("unshare");
-    let script = "mount -t tmpfs -o size=1m none \"$0/full\" && exec \"$@\"";
-    command
-        .args(["--mount", "sh", "-c", script])
-        .arg(home.path())
-        .arg(inner.get_program())
-        .args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    let reports = child::report(command);
-    assert!(reports[0].starts_with("ResourceExhausted"), "{reports:?}");
-    assert_eq!(reports[1..], ["0 left", "ok"], "{reports:?}");
-}
-
 /// Engines differ in what they say of a folder that is missing.
 fn within_kinds(result: Result<(), blink_core::Error>) -> String {
     result.expect_err("it was written nowhere").to_string()
+}
+
+mod needs_host_mounts {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_export_to_a_full_disk_leaves_nothing() {
+        require(Capability::HostMounts);
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("full")).unwrap();
+        let inner = child::command("export to full", home.path());
+        let mut command = std::process::Command::new("unshare");
+        let script = "mount -t tmpfs -o size=1m none \"$0/full\" && exec \"$@\"";
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(home.path())
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let reports = child::report(command);
+        assert!(reports[0].starts_with("ResourceExhausted"), "{reports:?}");
+        assert_eq!(reports[1..], ["0 left", "ok"], "{reports:?}");
+    }
 }

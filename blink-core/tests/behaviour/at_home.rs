@@ -6,7 +6,7 @@ use blink_core::{Command, ErrorKind, Network, SandboxSpec};
 use crate::inside::Inside as _;
 use crate::layout::{LayerTar, Layout, StoredLayer};
 use crate::support::{
-    Capability, Engine, blink, fails, has, ok, python, sandbox, sandbox_with, shown, within,
+    Capability, Engine, blink, fails, ok, python, require, sandbox, sandbox_with, shown, within,
 };
 
 #[tokio::test]
@@ -141,28 +141,6 @@ async fn a_choice_among_the_processors_is_no_error() {
 }
 
 #[tokio::test]
-async fn standard_streams_belong_to_the_programs_user() {
-    if !has(Capability::Users) {
-        return;
-    }
-    let sandbox = sandbox().await;
-    let script =
-        "cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr; stat -L -c %u /dev/stdin";
-    let output = sandbox
-        .run(Command::shell(script).user("user").stdin_bytes("in\n"))
-        .await;
-    assert_eq!(output.text(), "in\nout\n1000\n", "{}", shown(&output));
-    assert_eq!(&output.stderr[..], b"err\n");
-    let command = Command::shell(
-        "stat -c '%u %a' $(tty); echo typed >$(tty); cat </dev/tty >/dev/null & kill $!",
-    )
-    .user("user")
-    .pty(24, 80);
-    let output = sandbox.run(command).await;
-    assert_eq!(output.text(), "1000 620\r\ntyped\r\n", "{}", shown(&output));
-}
-
-#[tokio::test]
 async fn what_is_only_reserved_costs_nothing() {
     let sandbox = sandbox_with(|builder| builder.memory_mib(512)).await;
     let code = "import mmap, threading\n\
@@ -184,68 +162,6 @@ async fn what_is_only_reserved_costs_nothing() {
         Engine::Microvm => 200_000..=400_000,
     };
     assert!(expected.contains(&size), "{size}");
-}
-
-#[tokio::test]
-async fn what_the_library_makes_belongs_to_the_sandboxes_user() {
-    if !has(Capability::Users) {
-        return;
-    }
-    let sandbox = sandbox_with(|builder| builder.user("user")).await;
-    let files = sandbox.files();
-    ok(files.make_dir("/srv/a/b")).await;
-    ok(files.write("/srv/a/b/file", "1")).await;
-    ok(files.copy("/srv/a/b/file", "/srv/a/b/copy")).await;
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("sub")).unwrap();
-    std::fs::write(folder.path().join("sub/file"), "2").unwrap();
-    within(files.upload(folder.path(), "/srv/a/up"))
-        .await
-        .unwrap();
-    within(files.upload(folder.path().join("sub/file"), "/srv/a/one"))
-        .await
-        .unwrap();
-    let listed = sandbox
-        .says("find /srv/a -not -user user -o -not -group user; echo x >/srv/a/up/sub/new")
-        .await;
-    assert_eq!(listed, "");
-    // What is somebody else's stays theirs, and another owner can be said.
-    ok(files.write("/etc/shells", "/bin/sh\n")).await;
-    let options = blink_core::WriteOptions::default().user("root");
-    within(files.write_with("/srv/a/roots", &mut &b"3"[..], &options))
-        .await
-        .unwrap();
-    assert_eq!(
-        sandbox.says("stat -c %U /etc/shells /srv/a/roots").await,
-        "root\nroot"
-    );
-    let of_root = sandbox.files().as_user("root");
-    ok(of_root.make_dir_with("/srv/b/c", 0o710)).await;
-    ok(of_root.write("/srv/b/file", "4")).await;
-    ok(of_root.copy("/srv/b/file", "/srv/b/copy")).await;
-    within(of_root.upload(folder.path(), "/srv/b/up"))
-        .await
-        .unwrap();
-    let listed = "find /srv/b -not -user root; stat -c %a /srv/b /srv/b/c";
-    assert_eq!(sandbox.says(listed).await, "755\n710");
-    let of_nobody = sandbox.files().as_user("nobody-here");
-    let error = fails(ErrorKind::NotFound, of_nobody.make_dir("/srv/none")).await;
-    assert!(error.message().contains("nobody-here"), "{error}");
-    assert!(!ok(sandbox.files().exists("/srv/none")).await);
-}
-
-#[tokio::test]
-async fn root_has_users_of_its_own() {
-    if !has(Capability::Users) || Engine::chosen() != Engine::Namespace {
-        return;
-    }
-    let sandbox = sandbox().await;
-    let script = "cd /tmp && mkdir a && touch a/f && chown 1234:5 a/f && tar cf t.tar a && rm -r a && tar xf t.tar && cp -a a b \
-                  && stat -c '%u %g' a/f b/f && useradd --create-home joe && su joe -c 'cd && id -un && pwd' && passwd -S joe | cut -d ' ' -f 1";
-    assert_eq!(
-        sandbox.says(script).await,
-        "1234 5\n1234 5\njoe\n/home/joe\njoe"
-    );
 }
 
 #[tokio::test]
@@ -274,7 +190,7 @@ async fn an_image_of_which_something_is_missing_starts() {
         let sandbox = ok(describing.user("0").create()).await;
         let script = "busybox pwd; busybox grep -c localhost /etc/hosts; busybox cat /etc/theirs; busybox stat -c ' %u' /etc/theirs";
         let output = ok(sandbox.exec(Command::new("sh").args(["-c", script]))).await;
-        let owner = match has(Capability::Users) {
+        let owner = match Capability::Users.is_there() {
             true => "65534",
             false => "0",
         };
@@ -292,5 +208,91 @@ async fn an_image_of_which_something_is_missing_starts() {
             assert_ne!(output.text(), "0\n", "{}", shown(&output));
         }
         ok(sandbox.remove()).await;
+    }
+}
+
+mod needs_users {
+    use super::*;
+
+    #[tokio::test]
+    async fn standard_streams_belong_to_the_programs_user() {
+        require(Capability::Users);
+        let sandbox = sandbox().await;
+        let script = "cat /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr; stat -L -c %u /dev/stdin";
+        let output = sandbox
+            .run(Command::shell(script).user("user").stdin_bytes("in\n"))
+            .await;
+        assert_eq!(output.text(), "in\nout\n1000\n", "{}", shown(&output));
+        assert_eq!(&output.stderr[..], b"err\n");
+        let command = Command::shell(
+            "stat -c '%u %a' $(tty); echo typed >$(tty); cat </dev/tty >/dev/null & kill $!",
+        )
+        .user("user")
+        .pty(24, 80);
+        let output = sandbox.run(command).await;
+        assert_eq!(output.text(), "1000 620\r\ntyped\r\n", "{}", shown(&output));
+    }
+
+    #[tokio::test]
+    async fn what_the_library_makes_belongs_to_the_sandboxes_user() {
+        require(Capability::Users);
+        let sandbox = sandbox_with(|builder| builder.user("user")).await;
+        let files = sandbox.files();
+        ok(files.make_dir("/srv/a/b")).await;
+        ok(files.write("/srv/a/b/file", "1")).await;
+        ok(files.copy("/srv/a/b/file", "/srv/a/b/copy")).await;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        std::fs::write(folder.path().join("sub/file"), "2").unwrap();
+        within(files.upload(folder.path(), "/srv/a/up"))
+            .await
+            .unwrap();
+        within(files.upload(folder.path().join("sub/file"), "/srv/a/one"))
+            .await
+            .unwrap();
+        let listed = sandbox
+            .says("find /srv/a -not -user user -o -not -group user; echo x >/srv/a/up/sub/new")
+            .await;
+        assert_eq!(listed, "");
+        // What is somebody else's stays theirs, and another owner can be said.
+        ok(files.write("/etc/shells", "/bin/sh\n")).await;
+        let options = blink_core::WriteOptions::default().user("root");
+        within(files.write_with("/srv/a/roots", &mut &b"3"[..], &options))
+            .await
+            .unwrap();
+        assert_eq!(
+            sandbox.says("stat -c %U /etc/shells /srv/a/roots").await,
+            "root\nroot"
+        );
+        let of_root = sandbox.files().as_user("root");
+        ok(of_root.make_dir_with("/srv/b/c", 0o710)).await;
+        ok(of_root.write("/srv/b/file", "4")).await;
+        ok(of_root.copy("/srv/b/file", "/srv/b/copy")).await;
+        within(of_root.upload(folder.path(), "/srv/b/up"))
+            .await
+            .unwrap();
+        let listed = "find /srv/b -not -user root; stat -c %a /srv/b /srv/b/c";
+        assert_eq!(sandbox.says(listed).await, "755\n710");
+        let of_nobody = sandbox.files().as_user("nobody-here");
+        let error = fails(ErrorKind::NotFound, of_nobody.make_dir("/srv/none")).await;
+        assert!(error.message().contains("nobody-here"), "{error}");
+        assert!(!ok(sandbox.files().exists("/srv/none")).await);
+    }
+}
+
+mod needs_host_kernel_and_users {
+    use super::*;
+
+    #[tokio::test]
+    async fn root_has_users_of_its_own() {
+        require(Capability::HostKernel);
+        require(Capability::Users);
+        let sandbox = sandbox().await;
+        let script = "cd /tmp && mkdir a && touch a/f && chown 1234:5 a/f && tar cf t.tar a && rm -r a && tar xf t.tar && cp -a a b \
+                  && stat -c '%u %g' a/f b/f && useradd --create-home joe && su joe -c 'cd && id -un && pwd' && passwd -S joe | cut -d ' ' -f 1";
+        assert_eq!(
+            sandbox.says(script).await,
+            "1234 5\n1234 5\njoe\n/home/joe\njoe"
+        );
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::child;
 use crate::support::{
-    Capability, Engine, TestBlink, blink, fails, has, host_pid, ok, sha256, until,
+    Capability, Engine, TestBlink, blink, fails, host_pid, ok, require, sha256, until,
 };
 
 async fn refused(
@@ -148,31 +148,6 @@ async fn a_user_or_folder_that_is_missing_is_told_by_the_first_command() {
 }
 
 #[tokio::test]
-async fn microvms_are_refused_with_the_way_to_less() {
-    if !has(Capability::Namespaces) {
-        return;
-    }
-    let blink = blink().await;
-    let auto = ok(blink.sandbox().isolation(IsolationChoice::Auto).create()).await;
-    if auto.isolation() == Isolation::Microvm {
-        eprintln!("skipped: micro-VMs work here");
-        return;
-    }
-    ok(auto.remove()).await;
-    let creating = blink.sandbox().isolation(IsolationChoice::Microvm).create();
-    let error = fails(ErrorKind::IsolationUnavailable, creating).await;
-    assert!(error.message().contains("namespace"), "{error:?}");
-    let default = Blink::builder().home(blink.home()).build();
-    let error = fails(
-        ErrorKind::IsolationUnavailable,
-        ok(default).await.sandbox().create(),
-    )
-    .await;
-    assert!(error.message().contains("--isolation auto"), "{error:?}");
-    assert!(blink.folders().is_empty());
-}
-
-#[tokio::test]
 async fn a_home_that_cannot_be_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -201,105 +176,6 @@ fn one_shot(home: &Path, prepare: impl FnOnce(&mut HostCommand)) -> String {
     let mut reports = child::report(command);
     assert_eq!(reports.len(), 1, "{reports:?}");
     reports.remove(0)
-}
-
-#[tokio::test]
-async fn where_user_namespaces_are_forbidden_it_says_so() {
-    if !has(Capability::HostMounts) || !has(Capability::Namespaces) {
-        return;
-    }
-    let blink = blink().await;
-    // A user namespace of its own, in which no further ones may be made.
-    let allowed = HostCommand::new("unshare")
-        .args([
-            "--user",
-            "--map-root-user",
-            "sh",
-            "-c",
-            "echo 0 > /proc/sys/user/max_user_namespaces && ! unshare --user true",
-        ])
-        .status()
-        .is_ok_and(|status| status.success());
-    if !allowed {
-        eprintln!("skipped: user namespaces cannot be forbidden here");
-        return;
-    }
-    let inner = child::command("one shot", blink.home());
-    let mut command = HostCommand::new("unshare");
-    command
-        .args([
-            "--user",
-            "--map-root-user",
-            "sh",
-            "-c",
-            "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"",
-            "sh",
-        ])
-        .arg(inner.get_program())
-        .args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    let reports = child::report(command);
-    assert_eq!(reports.len(), 1);
-    assert!(
-        reports[0].starts_with("IsolationUnavailable"),
-        "{reports:?}"
-    );
-    assert!(reports[0].contains("namespaces"), "{reports:?}");
-    assert!(blink.folders().is_empty());
-}
-
-#[tokio::test]
-async fn a_full_disk_is_said_and_leaves_nothing() {
-    if !has(Capability::HostMounts) {
-        return;
-    }
-    // Where it starts at last: a machine's own parts and its kernel's disk are some 150 MiB.
-    let (small, roomy) = match Engine::chosen() {
-        Engine::Namespace => ([64, 1024, 3 << 10], 16 << 10),
-        Engine::Microvm => ([64, 1024, 16 << 10], 220 << 10),
-    };
-    for size_kib in small.into_iter().chain([roomy]) {
-        let home = tempfile::tempdir().unwrap();
-        let inner = child::command("fill", home.path());
-        let mut command = HostCommand::new("unshare");
-        let script = format!(
-            "mount -t tmpfs -o size={size_kib}k none \"$0\" && \"$@\" && ls \"$0/sandboxes\" | sed 's/^/report left /'"
-        );
-        command
-            .args(["--mount", "sh", "-c", &script])
-            .arg(home.path())
-            .arg(inner.get_program())
-            .args(inner.get_args());
-        for (name, value) in inner.get_envs() {
-            command.env(name, value.unwrap());
-        }
-        let reports = child::report(command);
-        assert!(
-            !reports.iter().any(|report| report.starts_with("left")),
-            "{size_kib}: {reports:?}"
-        );
-        if size_kib == roomy {
-            assert_eq!(reports.last().unwrap(), "ok", "{reports:?}");
-        }
-        // A machine keeps what is written in its own memory for a while, and its programs with it.
-        if size_kib == roomy && Engine::chosen() == Engine::Microvm {
-            assert!(reports.len() > 1, "{reports:?}");
-            continue;
-        }
-        assert!(
-            reports[0].starts_with("ResourceExhausted"),
-            "{size_kib}: {reports:?}"
-        );
-        if size_kib == roomy {
-            // What fits is there.
-            assert!(
-                reports[2].contains("small") || reports[1] == "ok",
-                "{reports:?}"
-            );
-        }
-    }
 }
 
 /// A layout whose one layer holds the agent as the only program: it is static.
@@ -503,4 +379,132 @@ async fn an_agent_that_is_none_is_told() {
     assert!(report.starts_with("Protocol"), "{report}");
     until("no folder", || blink.folders().is_empty()).await;
     tokio::time::sleep(Duration::ZERO).await;
+}
+
+mod needs_host_kernel {
+    use super::*;
+
+    #[tokio::test]
+    async fn microvms_are_refused_with_the_way_to_less() {
+        require(Capability::HostKernel);
+        let blink = blink().await;
+        let auto = ok(blink.sandbox().isolation(IsolationChoice::Auto).create()).await;
+        let strongest = auto.isolation();
+        ok(auto.remove()).await;
+        let creating = blink.sandbox().isolation(IsolationChoice::Microvm).create();
+        if strongest == Isolation::Microvm {
+            return ok(ok(creating).await.remove()).await;
+        }
+        let error = fails(ErrorKind::IsolationUnavailable, creating).await;
+        assert!(error.message().contains("namespace"), "{error:?}");
+        let default = Blink::builder().home(blink.home()).build();
+        let error = fails(
+            ErrorKind::IsolationUnavailable,
+            ok(default).await.sandbox().create(),
+        )
+        .await;
+        assert!(error.message().contains("--isolation auto"), "{error:?}");
+        assert!(blink.folders().is_empty());
+    }
+}
+
+mod needs_host_kernel_and_host_mounts {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_user_namespaces_are_forbidden_it_says_so() {
+        require(Capability::HostKernel);
+        require(Capability::HostMounts);
+        let blink = blink().await;
+        // A user namespace of its own, in which no further ones may be made.
+        let allowed = HostCommand::new("unshare")
+            .args([
+                "--user",
+                "--map-root-user",
+                "sh",
+                "-c",
+                "echo 0 > /proc/sys/user/max_user_namespaces && ! unshare --user true",
+            ])
+            .status()
+            .is_ok_and(|status| status.success());
+        assert!(allowed, "user namespaces cannot be forbidden here");
+        let inner = child::command("one shot", blink.home());
+        let mut command = HostCommand::new("unshare");
+        command
+            .args([
+                "--user",
+                "--map-root-user",
+                "sh",
+                "-c",
+                "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"",
+                "sh",
+            ])
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let reports = child::report(command);
+        assert_eq!(reports.len(), 1);
+        assert!(
+            reports[0].starts_with("IsolationUnavailable"),
+            "{reports:?}"
+        );
+        assert!(reports[0].contains("namespaces"), "{reports:?}");
+        assert!(blink.folders().is_empty());
+    }
+}
+
+mod needs_host_mounts {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_and_leaves_nothing() {
+        require(Capability::HostMounts);
+        // Where it starts at last: a machine's own parts and its kernel's disk are some 150 MiB.
+        let (small, roomy) = match Engine::chosen() {
+            Engine::Namespace => ([64, 1024, 3 << 10], 16 << 10),
+            Engine::Microvm => ([64, 1024, 16 << 10], 220 << 10),
+        };
+        for size_kib in small.into_iter().chain([roomy]) {
+            let home = tempfile::tempdir().unwrap();
+            let inner = child::command("fill", home.path());
+            let mut command = HostCommand::new("unshare");
+            let script = format!(
+                "mount -t tmpfs -o size={size_kib}k none \"$0\" && \"$@\" && ls \"$0/sandboxes\" | sed 's/^/report left /'"
+            );
+            command
+                .args(["--mount", "sh", "-c", &script])
+                .arg(home.path())
+                .arg(inner.get_program())
+                .args(inner.get_args());
+            for (name, value) in inner.get_envs() {
+                command.env(name, value.unwrap());
+            }
+            let reports = child::report(command);
+            assert!(
+                !reports.iter().any(|report| report.starts_with("left")),
+                "{size_kib}: {reports:?}"
+            );
+            if size_kib == roomy {
+                assert_eq!(reports.last().unwrap(), "ok", "{reports:?}");
+            }
+            // A machine keeps what is written in its own memory for a while, and its programs with it.
+            if size_kib == roomy && Engine::chosen() == Engine::Microvm {
+                assert!(reports.len() > 1, "{reports:?}");
+                continue;
+            }
+            assert!(
+                reports[0].starts_with("ResourceExhausted"),
+                "{size_kib}: {reports:?}"
+            );
+            if size_kib == roomy {
+                // What fits is there.
+                assert!(
+                    reports[2].contains("small") || reports[1] == "ok",
+                    "{reports:?}"
+                );
+            }
+        }
+    }
 }

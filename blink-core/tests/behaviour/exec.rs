@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use blink_core::{Command, ErrorKind};
 
 use crate::support::{
-    Capability, Engine, fails, has, noise, ok, python, rounds, sandbox, sandbox_with, sha256,
+    Capability, Engine, fails, noise, ok, python, require, rounds, sandbox, sandbox_with, sha256,
     shown, until, within,
 };
 
@@ -149,57 +149,6 @@ async fn a_missing_working_directory_is_named() {
     .await;
     assert!(error.message().contains("relative"), "{error:?}");
     assert_eq!(sandbox.says("echo fine").await, "fine");
-}
-
-#[tokio::test]
-async fn users_are_found_by_name_and_number() {
-    if !has(Capability::Users) {
-        return;
-    }
-    let sandbox = sandbox().await;
-    for (user, expected) in [
-        ("user", "1000 1000 /home/user user /home/user"),
-        ("1000", "1000 1000 /home/user user /home/user"),
-        ("user:users", "1000 100 /home/user user /home/user"),
-        ("user:7", "1000 7 /home/user user /home/user"),
-        ("4711", "4711 4711 / 4711 /"),
-        ("4711:12", "4711 12 / 4711 /"),
-        ("0", "0 0 /root root /root"),
-        ("root", "0 0 /root root /root"),
-        ("nobody", "65534 65534 /nonexistent nobody /"),
-    ] {
-        let script = "echo $(id -u) $(id -g) $HOME $USER $(pwd)";
-        let output = sandbox.run(Command::shell(script).user(user)).await;
-        assert_eq!(
-            output.text().trim_end(),
-            expected,
-            "{user}: {}",
-            shown(&output)
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_user_has_its_groups_and_only_its_own_rights() {
-    if !has(Capability::Users) {
-        return;
-    }
-    let sandbox = sandbox_with(|builder| builder.user("user")).await;
-    sandbox
-        .run(
-            Command::shell("printf 'root:x:0:\\nuser:x:1000:\\nvideo:x:44:user\\n' > /etc/group")
-                .user("root"),
-        )
-        .await;
-    assert_eq!(sandbox.says("id -G").await, "1000 44");
-    let output = sandbox
-        .sh("touch /etc/mine; echo $?; cat /root/x; id -u > /home/user/id")
-        .await;
-    assert!(output.text().starts_with('1'), "{}", shown(&output));
-    assert_eq!(
-        sandbox.says("stat -c '%u %g' ~/id; cat ~/id").await,
-        "1000 1000\n1000"
-    );
 }
 
 #[tokio::test]
@@ -565,4 +514,57 @@ async fn code_is_run_by_its_languages_interpreter() {
     let refused = Command::code("python", "#".repeat(128 << 10)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
     assert!(refused.message().contains("file"), "{refused:?}");
+}
+
+mod needs_users {
+    use super::*;
+
+    #[tokio::test]
+    async fn users_are_found_by_name_and_number() {
+        require(Capability::Users);
+        let sandbox = sandbox().await;
+        for (user, expected) in [
+            ("user", "1000 1000 /home/user user /home/user"),
+            ("1000", "1000 1000 /home/user user /home/user"),
+            ("user:users", "1000 100 /home/user user /home/user"),
+            ("user:7", "1000 7 /home/user user /home/user"),
+            ("4711", "4711 4711 / 4711 /"),
+            ("4711:12", "4711 12 / 4711 /"),
+            ("0", "0 0 /root root /root"),
+            ("root", "0 0 /root root /root"),
+            ("nobody", "65534 65534 /nonexistent nobody /"),
+        ] {
+            let script = "echo $(id -u) $(id -g) $HOME $USER $(pwd)";
+            let output = sandbox.run(Command::shell(script).user(user)).await;
+            assert_eq!(
+                output.text().trim_end(),
+                expected,
+                "{user}: {}",
+                shown(&output)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_has_its_groups_and_only_its_own_rights() {
+        require(Capability::Users);
+        let sandbox = sandbox_with(|builder| builder.user("user")).await;
+        sandbox
+            .run(
+                Command::shell(
+                    "printf 'root:x:0:\\nuser:x:1000:\\nvideo:x:44:user\\n' > /etc/group",
+                )
+                .user("root"),
+            )
+            .await;
+        assert_eq!(sandbox.says("id -G").await, "1000 44");
+        let output = sandbox
+            .sh("touch /etc/mine; echo $?; cat /root/x; id -u > /home/user/id")
+            .await;
+        assert!(output.text().starts_with('1'), "{}", shown(&output));
+        assert_eq!(
+            sandbox.says("stat -c '%u %g' ~/id; cat ~/id").await,
+            "1000 1000\n1000"
+        );
+    }
 }

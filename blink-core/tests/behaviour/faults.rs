@@ -11,7 +11,7 @@ use blink_core::{Blink, ErrorKind};
 use crate::change::{self, CHANGES, Change, Template};
 use crate::session::describe;
 use crate::support::{
-    Capability, Engine, blink_in, folders, has, is_alive, ok, patient_from, until, within,
+    Capability, Engine, blink_in, folders, is_alive, ok, patient_from, require, until, within,
 };
 use crate::{child, stopped};
 
@@ -299,9 +299,7 @@ fn tried() -> impl Iterator<Item = &'static Change> {
 }
 
 async fn all_survive(changes: &str, fault: Fault) {
-    if !has(Capability::ManyStarts) {
-        return;
-    }
+    require(Capability::ManyStarts);
     let folder = tempfile::tempdir().unwrap();
     let place = Place::with_disk(folder.path());
     let changes: Vec<&Change> = tried()
@@ -323,9 +321,7 @@ fn on_a_disk_of_its_own(change: &Change, place: &Place) {
         Engine::Microvm if stopped::machines_start() => "512m",
         _ => "48m",
     };
-    if !has(Capability::PrivateMounts) {
-        return;
-    }
+    require(Capability::PrivateMounts);
     let inner = child::command("survive full disks", &place.0);
     let mut command = private_mounts();
     command
@@ -360,103 +356,41 @@ pub(crate) async fn perform_on_full_disks(folder: &Path) {
     println!("report ok");
 }
 
-#[tokio::test]
-async fn every_step_is_one_of_a_change_that_is_tried() {
-    if !has(Capability::ManyStarts) {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let place = Place::with_disk(folder.path());
-    for change in tried() {
-        let template = Template::of(change, &place.home()).await;
-        template.copy(&place.home());
-        let list = [(STEPS, place.list().display().to_string())];
-        let mut performer = Performer::start(change, &place.home(), &list);
-        assert_eq!(performer.report().as_deref(), Some("ok"), "{}", change.name);
-        assert!(performer.child.wait().unwrap().success());
-        assert_eq!(change::state(&place.home()).await, change.new);
-        leave_nothing(&place.home(), &template, change.name).await;
-    }
-    let (all, passed) = place.steps();
-    let other_engines = match Engine::chosen() {
-        Engine::Namespace => "Microvm",
-        Engine::Microvm => "Namespace",
-    };
-    // What is only done to a micro-VM that runs, or by one.
-    let by_machines = |step: &str| {
-        let is_one = ["MicrovmDiskCopied", "ImageExport"];
-        is_one.iter().any(|begin| step.starts_with(begin))
-    };
-    let expected = |step: &str| match Engine::chosen() {
-        Engine::Namespace => true,
-        Engine::Microvm => by_machines(step) == stopped::machines_start(),
-    };
-    let missed: Vec<&String> = all
-        .iter()
-        .filter(|step| !step.starts_with(other_engines) && !passed.contains(step))
-        .filter(|step| expected(step))
-        .collect();
-    assert!(!all.is_empty() && missed.is_empty(), "{missed:?}");
-}
-
-#[tokio::test]
-async fn who_stands_still_while_it_removes_holds_nobody_up() {
-    if !has(Capability::SharedHome) {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let place = Place::with_disk(folder.path());
-    let change = Change::named("restore");
-    let template = Template::of(change, &place.home()).await;
-    template.copy(&place.home());
-    let list = (STEPS, place.list().display().to_string());
-    let mut performer = Performer::start(change, &place.home(), std::slice::from_ref(&list));
-    assert_eq!(performer.report().as_deref(), Some("ok"));
-    assert!(performer.child.wait().unwrap().success());
-    let is_removal = |step: &String| step.starts_with("LayerRemove");
-    let removal = place.steps().1.iter().position(is_removal).unwrap();
-    leave_nothing(&place.home(), &template, change.name).await;
-
-    template.copy(&place.home());
-    let stop = (FAULT, format!("stop {removal}"));
-    let mut performer = Performer::start(change, &place.home(), &[list, stop]);
-    assert!(performer.stops().await);
-    let blink = blink_in(&place.home()).await;
-    let other = ok(describe(&blink, "other").open()).await;
-    ok(other.checkpoint("kept")).await;
-    ok(other.remove()).await;
-    performer.go_on();
-    assert_eq!(performer.report().as_deref(), Some("ok"));
-    assert!(performer.child.wait().unwrap().success());
-    leave_nothing(&place.home(), &template, change.name).await;
-}
-
 /// The same of sessions in micro-VMs that do not run, on any machine that has a hypervisor's device.
-mod of_stopped_micro_vms {
+mod needs_kvm {
     #[tokio::test]
     async fn every_step_is_one_of_a_change_that_is_tried() {
-        super::stopped::again("faults::every_step_is_one_of_a_change_that_is_tried").await;
+        super::stopped::again(
+            "faults::needs_many_starts::every_step_is_one_of_a_change_that_is_tried",
+        )
+        .await;
     }
 }
 
 macro_rules! faults {
     ($($name:ident: $changes:literal $(, $stopped:ident)?;)+) => {$(
         mod $name {
-            use super::{Fault, all_survive};
+            mod needs_many_starts {
+                use super::super::{Fault, all_survive};
 
-            #[tokio::test]
-            async fn survives_a_kill() {
-                all_survive($changes, Fault::Kill).await;
+                #[tokio::test]
+                async fn survives_a_kill() {
+                    all_survive($changes, Fault::Kill).await;
+                }
+
+                #[tokio::test]
+                async fn survives_errors() {
+                    all_survive($changes, Fault::Fail).await;
+                }
             }
 
-            #[tokio::test]
-            async fn survives_errors() {
-                all_survive($changes, Fault::Fail).await;
-            }
+            mod needs_many_starts_and_private_mounts {
+                use super::super::{Fault, all_survive};
 
-            #[tokio::test]
-            async fn survives_a_full_disk() {
-                all_survive($changes, Fault::Full).await;
+                #[tokio::test]
+                async fn survives_a_full_disk() {
+                    all_survive($changes, Fault::Full).await;
+                }
             }
 
             $(mod $stopped {
@@ -464,17 +398,18 @@ macro_rules! faults {
 
                 #[tokio::test]
                 async fn survives_a_kill() {
-                    again(concat!("faults::", stringify!($name), "::survives_a_kill")).await;
+                    again(concat!("faults::", stringify!($name), "::needs_many_starts::survives_a_kill")).await;
                 }
 
                 #[tokio::test]
                 async fn survives_errors() {
-                    again(concat!("faults::", stringify!($name), "::survives_errors")).await;
+                    again(concat!("faults::", stringify!($name), "::needs_many_starts::survives_errors")).await;
                 }
 
                 #[tokio::test]
                 async fn survives_a_full_disk() {
-                    again(concat!("faults::", stringify!($name), "::survives_a_full_disk")).await;
+                    const TEST: &str = "needs_many_starts_and_private_mounts::survives_a_full_disk";
+                    again(&format!("faults::{}::{TEST}", stringify!($name))).await;
                 }
             })?
         }
@@ -484,11 +419,86 @@ macro_rules! faults {
 // Each is all that begin so.
 faults! {
     creating: "create";
-    a_checkpoint: "checkpoint", of_stopped_micro_vms;
-    restoring: "restore", of_stopped_micro_vms;
-    forking: "fork", of_stopped_micro_vms;
-    removing: "remove", of_stopped_micro_vms;
-    renaming: "rename", of_stopped_micro_vms;
-    exporting: "export", of_stopped_micro_vms;
-    importing: "import", of_stopped_micro_vms;
+    a_checkpoint: "checkpoint", needs_kvm;
+    restoring: "restore", needs_kvm;
+    forking: "fork", needs_kvm;
+    removing: "remove", needs_kvm;
+    renaming: "rename", needs_kvm;
+    exporting: "export", needs_kvm;
+    importing: "import", needs_kvm;
+}
+
+mod needs_many_starts {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_step_is_one_of_a_change_that_is_tried() {
+        require(Capability::ManyStarts);
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::with_disk(folder.path());
+        for change in tried() {
+            let template = Template::of(change, &place.home()).await;
+            template.copy(&place.home());
+            let list = [(STEPS, place.list().display().to_string())];
+            let mut performer = Performer::start(change, &place.home(), &list);
+            assert_eq!(performer.report().as_deref(), Some("ok"), "{}", change.name);
+            assert!(performer.child.wait().unwrap().success());
+            assert_eq!(change::state(&place.home()).await, change.new);
+            leave_nothing(&place.home(), &template, change.name).await;
+        }
+        let (all, passed) = place.steps();
+        let other_engines = match Engine::chosen() {
+            Engine::Namespace => "Microvm",
+            Engine::Microvm => "Namespace",
+        };
+        // What is only done to a micro-VM that runs, or by one.
+        let by_machines = |step: &str| {
+            let is_one = ["MicrovmDiskCopied", "ImageExport"];
+            is_one.iter().any(|begin| step.starts_with(begin))
+        };
+        let expected = |step: &str| match Engine::chosen() {
+            Engine::Namespace => true,
+            Engine::Microvm => by_machines(step) == stopped::machines_start(),
+        };
+        let missed: Vec<&String> = all
+            .iter()
+            .filter(|step| !step.starts_with(other_engines) && !passed.contains(step))
+            .filter(|step| expected(step))
+            .collect();
+        assert!(!all.is_empty() && missed.is_empty(), "{missed:?}");
+    }
+}
+
+mod needs_shared_home {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_stands_still_while_it_removes_holds_nobody_up() {
+        require(Capability::SharedHome);
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::with_disk(folder.path());
+        let change = Change::named("restore");
+        let template = Template::of(change, &place.home()).await;
+        template.copy(&place.home());
+        let list = (STEPS, place.list().display().to_string());
+        let mut performer = Performer::start(change, &place.home(), std::slice::from_ref(&list));
+        assert_eq!(performer.report().as_deref(), Some("ok"));
+        assert!(performer.child.wait().unwrap().success());
+        let is_removal = |step: &String| step.starts_with("LayerRemove");
+        let removal = place.steps().1.iter().position(is_removal).unwrap();
+        leave_nothing(&place.home(), &template, change.name).await;
+
+        template.copy(&place.home());
+        let stop = (FAULT, format!("stop {removal}"));
+        let mut performer = Performer::start(change, &place.home(), &[list, stop]);
+        assert!(performer.stops().await);
+        let blink = blink_in(&place.home()).await;
+        let other = ok(describe(&blink, "other").open()).await;
+        ok(other.checkpoint("kept")).await;
+        ok(other.remove()).await;
+        performer.go_on();
+        assert_eq!(performer.report().as_deref(), Some("ok"));
+        assert!(performer.child.wait().unwrap().success());
+        leave_nothing(&place.home(), &template, change.name).await;
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use blink_core::{Command, ErrorKind, WriteOptions};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::support::{Capability, fails, has, noise, ok, sandbox, sandbox_with, sha256};
+use crate::support::{Capability, fails, noise, ok, require, sandbox, sandbox_with, sha256};
 
 const LARGE: usize = 64 << 20;
 
@@ -186,7 +186,7 @@ async fn modes_are_given_and_kept() {
 }
 
 #[tokio::test]
-async fn owners_are_given_and_kept() {
+async fn an_owner_that_is_unknown_is_refused() {
     let sandbox = sandbox().await;
     let files = sandbox.files();
     let unknown = WriteOptions::default().user("otto");
@@ -196,26 +196,6 @@ async fn owners_are_given_and_kept() {
     )
     .await;
     assert!(!ok(files.exists("/tmp/file")).await);
-    if !has(Capability::Users) {
-        return;
-    }
-    let options = WriteOptions::default().user("user").mode(0o600);
-    ok(files.write_with("/tmp/file", &mut &b"x"[..], &options)).await;
-    let metadata = ok(files.stat("/tmp/file")).await;
-    assert_eq!(
-        (metadata.uid, metadata.gid, metadata.mode),
-        (1000, 1000, 0o600)
-    );
-    ok(files.write("/tmp/file", "again")).await;
-    let metadata = ok(files.stat("/tmp/file")).await;
-    assert_eq!(
-        (metadata.uid, metadata.gid, metadata.mode),
-        (1000, 1000, 0o600)
-    );
-    let read = sandbox
-        .run(Command::new("cat").arg("/tmp/file").user("user"))
-        .await;
-    assert_eq!(read.text(), "again");
 }
 
 #[tokio::test]
@@ -404,4 +384,32 @@ async fn a_full_disk_is_said() {
     .await;
     assert!(error.message().contains("space"), "{error:?}");
     assert_eq!(sandbox.says("ls -A /dev/shm | wc -l").await, "0");
+}
+
+mod needs_users {
+    use super::*;
+
+    #[tokio::test]
+    async fn owners_are_given_and_kept() {
+        require(Capability::Users);
+        let sandbox = sandbox().await;
+        let files = sandbox.files();
+        let options = WriteOptions::default().user("user").mode(0o600);
+        ok(files.write_with("/tmp/file", &mut &b"x"[..], &options)).await;
+        let metadata = ok(files.stat("/tmp/file")).await;
+        assert_eq!(
+            (metadata.uid, metadata.gid, metadata.mode),
+            (1000, 1000, 0o600)
+        );
+        ok(files.write("/tmp/file", "again")).await;
+        let metadata = ok(files.stat("/tmp/file")).await;
+        assert_eq!(
+            (metadata.uid, metadata.gid, metadata.mode),
+            (1000, 1000, 0o600)
+        );
+        let read = sandbox
+            .run(Command::new("cat").arg("/tmp/file").user("user"))
+            .await;
+        assert_eq!(read.text(), "again");
+    }
 }

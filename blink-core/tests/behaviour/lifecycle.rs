@@ -7,8 +7,8 @@ use blink_core::{Command, ErrorKind};
 
 use crate::child;
 use crate::support::{
-    Capability, Engine, blink, blink_in, fails, folders, has, host_pid, is_alive, kill, ok, rounds,
-    sandbox_with, until, within,
+    Capability, Engine, blink, blink_in, fails, folders, host_pid, is_alive, kill, ok, require,
+    rounds, sandbox_with, until, within,
 };
 
 fn mounts() -> String {
@@ -250,9 +250,6 @@ async fn a_boot_that_takes_too_long_is_a_timeout() {
 
 #[tokio::test]
 async fn a_detached_sandbox_outlives_its_process() {
-    if !has(Capability::Detached) {
-        return;
-    }
     let blink = blink().await;
     let (mut child, said) = child::start("detached", blink.home());
     assert!(child.wait().unwrap().success());
@@ -305,9 +302,6 @@ async fn a_detached_sandbox_outlives_its_process() {
 
 #[tokio::test]
 async fn a_detached_sandbox_of_another_process_is_busy_and_names_it() {
-    if !has(Capability::Detached) {
-        return;
-    }
     let blink = blink().await;
     let (mut maker, said) = child::start("detached", blink.home());
     maker.wait().unwrap();
@@ -327,9 +321,6 @@ async fn a_detached_sandbox_of_another_process_is_busy_and_names_it() {
 
 #[tokio::test]
 async fn a_detached_sandbox_that_was_killed_is_gone() {
-    if !has(Capability::Detached) {
-        return;
-    }
     let blink = blink().await;
     let sandbox = ok(blink.sandbox().detached().create()).await;
     let id = sandbox.id().to_owned();
@@ -371,27 +362,6 @@ async fn a_killed_host_process_leaves_nothing_behind_the_next_start() {
     assert_eq!(processes_with(&home), [0; 0]);
     assert_eq!(processes_with("sleep 54321"), [0; 0]);
     assert!(!mounts().contains(&home));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_processes_share_a_home() {
-    if !has(Capability::SharedHome) {
-        return;
-    }
-    let blink = blink().await;
-    let running: Vec<_> = (0..4)
-        .map(|_| {
-            let command = child::command("churn", blink.home());
-            std::thread::spawn(move || child::report(command))
-        })
-        .collect();
-    for child in running {
-        let report = tokio::task::spawn_blocking(|| child.join().unwrap())
-            .await
-            .unwrap();
-        assert_eq!(report, ["ok"]);
-    }
-    assert!(folders(blink.home()).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -458,4 +428,27 @@ async fn an_orphan_of_the_sandbox_is_collected() {
         }
     }
     panic!("{:?}", sandbox.processes_seen().await);
+}
+
+mod needs_shared_home {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn several_processes_share_a_home() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        let running: Vec<_> = (0..4)
+            .map(|_| {
+                let command = child::command("churn", blink.home());
+                std::thread::spawn(move || child::report(command))
+            })
+            .collect();
+        for child in running {
+            let report = tokio::task::spawn_blocking(|| child.join().unwrap())
+                .await
+                .unwrap();
+            assert_eq!(report, ["ok"]);
+        }
+        assert!(folders(blink.home()).is_empty());
+    }
 }

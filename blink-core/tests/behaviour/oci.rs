@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::inside::Inside as _;
 use crate::layout::{LayerTar, Layout, StoredLayer};
 use crate::session::describe;
-use crate::support::{Engine, blink, describe_in, fails, noise, ok, shown};
+use crate::support::{Capability, Engine, blink, describe_in, fails, noise, ok, require, shown};
 
 /// Of busybox, which all of the image's programs are.
 const PROGRAMS: [&str; 18] = [
@@ -104,7 +104,7 @@ async fn has_the_changes(blink: &Blink, image: &str) {
          cat /made/two; [ /made/two -ef /made/deep/one ] && stat -c %h /made/two
          readlink /made/link; ls /bin/wc 2>/dev/null; cat /etc/group; echo $A $S; pwd; id -u";
     let output = ok(sandbox.exec(Command::new("sh").args(["-c", script]))).await;
-    let owner = match blink_may_have_users() {
+    let owner = match Capability::Users.is_there() {
         true => "1000",
         false => "0",
     };
@@ -119,11 +119,6 @@ async fn has_the_changes(blink: &Blink, image: &str) {
         shown(&output)
     );
     ok(sandbox.remove()).await;
-}
-
-/// An ordinary user's namespace has one user only.
-fn blink_may_have_users() -> bool {
-    crate::support::has(crate::support::Capability::Users)
 }
 
 fn skopeo(arguments: &[&str]) -> String {
@@ -153,86 +148,6 @@ fn digests(manifest: &Value) -> Vec<&str> {
         .iter()
         .map(|layer| layer["digest"].as_str().unwrap())
         .collect()
-}
-
-#[tokio::test]
-async fn a_session_becomes_an_image_that_others_read_and_start_from() {
-    if !blink_may_have_users() {
-        return;
-    }
-    let (blink, other) = (blink().await, blink().await);
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let base = image(folder.path());
-    let session = open(&blink, &base).await;
-    change(&session).await;
-
-    // While it runs; it goes on.
-    ok(session.export_oci(at("running"))).await;
-    assert!(session.info().await.running);
-    ok(session.stop()).await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let teller = told.clone();
-    let options = ExportOptions::default().progress(move |progress| {
-        teller.lock().unwrap().push(progress.bytes_done);
-    });
-    ok(session.export_oci_with(at("stopped"), options)).await;
-    let told = told.lock().unwrap().clone();
-    assert!(
-        told.is_sorted() && *told.last().unwrap() > 300_000,
-        "{told:?}"
-    );
-    ok(session.export_oci(at("image.tar"))).await;
-    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
-    assert_eq!(left.len(), 4, "{left:?}");
-
-    let made = manifest(&at("stopped"));
-    let annotations = &made["annotations"];
-    assert!(
-        annotations["org.opencontainers.image.base.digest"].is_string(),
-        "{annotations}"
-    );
-    if Engine::chosen() == Engine::Namespace {
-        // The image's own layers, and one more; and always the same.
-        let (made, of_base) = (digests(&made), manifest(&base));
-        assert_eq!(made.len(), 3);
-        assert_eq!(made[..2], digests(&of_base)[..]);
-        let index = |name: &str| fs::read(at(name).join("index.json")).unwrap();
-        assert_eq!(index("running"), index("stopped"));
-    }
-    let stopped = format!("oci:{}", at("stopped").display());
-    let inspected: Value = serde_json::from_str(&skopeo(&["inspect", &stopped])).unwrap();
-    assert_eq!(
-        inspected["Layers"],
-        made["layers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|layer| layer["digest"].clone())
-            .collect::<Value>()
-    );
-    assert!(inspected["Env"].to_string().contains("A=1"), "{inspected}");
-    assert!(
-        !inspected["Env"].to_string().contains("secret"),
-        "{inspected}"
-    );
-    skopeo(&[
-        "copy",
-        "--quiet",
-        &stopped,
-        &format!("oci:{}", at("copied").display()),
-    ]);
-    let tar = format!("oci-archive:{}", at("image.tar").display());
-    skopeo(&[
-        "copy",
-        "--quiet",
-        &tar,
-        &format!("oci:{}", at("of-tar").display()),
-    ]);
-    ok(session.remove()).await;
-    for name in ["running", "stopped", "copied", "image.tar", "of-tar"] {
-        has_the_changes(&other, at(name).to_str().unwrap()).await;
-    }
 }
 
 #[tokio::test]
@@ -370,4 +285,86 @@ async fn what_a_session_was_made_with_comes_with_its_archive() {
     )
     .await;
     assert_eq!(told, "kept mine 1\n/data\n9437184");
+}
+
+mod needs_users {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_becomes_an_image_that_others_read_and_start_from() {
+        require(Capability::Users);
+        let (blink, other) = (blink().await, blink().await);
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let base = image(folder.path());
+        let session = open(&blink, &base).await;
+        change(&session).await;
+
+        // While it runs; it goes on.
+        ok(session.export_oci(at("running"))).await;
+        assert!(session.info().await.running);
+        ok(session.stop()).await;
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let teller = told.clone();
+        let options = ExportOptions::default().progress(move |progress| {
+            teller.lock().unwrap().push(progress.bytes_done);
+        });
+        ok(session.export_oci_with(at("stopped"), options)).await;
+        let told = told.lock().unwrap().clone();
+        assert!(
+            told.is_sorted() && *told.last().unwrap() > 300_000,
+            "{told:?}"
+        );
+        ok(session.export_oci(at("image.tar"))).await;
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 4, "{left:?}");
+
+        let made = manifest(&at("stopped"));
+        let annotations = &made["annotations"];
+        assert!(
+            annotations["org.opencontainers.image.base.digest"].is_string(),
+            "{annotations}"
+        );
+        if Engine::chosen() == Engine::Namespace {
+            // The image's own layers, and one more; and always the same.
+            let (made, of_base) = (digests(&made), manifest(&base));
+            assert_eq!(made.len(), 3);
+            assert_eq!(made[..2], digests(&of_base)[..]);
+            let index = |name: &str| fs::read(at(name).join("index.json")).unwrap();
+            assert_eq!(index("running"), index("stopped"));
+        }
+        let stopped = format!("oci:{}", at("stopped").display());
+        let inspected: Value = serde_json::from_str(&skopeo(&["inspect", &stopped])).unwrap();
+        assert_eq!(
+            inspected["Layers"],
+            made["layers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|layer| layer["digest"].clone())
+                .collect::<Value>()
+        );
+        assert!(inspected["Env"].to_string().contains("A=1"), "{inspected}");
+        assert!(
+            !inspected["Env"].to_string().contains("secret"),
+            "{inspected}"
+        );
+        skopeo(&[
+            "copy",
+            "--quiet",
+            &stopped,
+            &format!("oci:{}", at("copied").display()),
+        ]);
+        let tar = format!("oci-archive:{}", at("image.tar").display());
+        skopeo(&[
+            "copy",
+            "--quiet",
+            &tar,
+            &format!("oci:{}", at("of-tar").display()),
+        ]);
+        ok(session.remove()).await;
+        for name in ["running", "stopped", "copied", "image.tar", "of-tar"] {
+            has_the_changes(&other, at(name).to_str().unwrap()).await;
+        }
+    }
 }

@@ -9,8 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Capability, Engine, blink, fails, has, host_pid, kill, noise, ok, python, sandbox_with, until,
-    within,
+    Engine, blink, fails, host_pid, kill, noise, ok, python, sandbox_with, until, within,
 };
 
 const PORT: u16 = 8000;
@@ -271,9 +270,6 @@ async fn ports_end_when_their_sandbox_dies() {
 
 #[tokio::test]
 async fn ports_of_a_detached_sandbox_are_published_again() {
-    if !has(Capability::Detached) {
-        return;
-    }
     let blink = blink().await;
     let fixed = PublishedPort::new(free_port(), PORT);
     let builder = blink.sandbox().detached().publish(fixed);

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::child;
 use crate::inside::Inside as _;
 use crate::support::{
-    Capability, Engine, TestBlink, blink, blink_in, fails, has, host_pid, is_alive, kill, ok,
+    Capability, Engine, TestBlink, blink, blink_in, fails, host_pid, is_alive, kill, ok, require,
     rounds, shown, until,
 };
 
@@ -416,70 +416,6 @@ async fn processes_of_a_warm_session_outlive_a_killed_host() {
 }
 
 #[tokio::test]
-async fn processes_are_reached_beside_whoever_has_the_session() {
-    if !has(Capability::SharedHome) {
-        return;
-    }
-    let blink = blink().await;
-    let other = blink_in(blink.home()).await;
-    fails(ErrorKind::NotFound, other.session_processes("one")).await;
-    let session = ok(describe(&blink, "one").warm(true).open()).await;
-    let script = "echo here; cat; exit 4";
-    let idle = Command::shell(script).stdin(blink_core::Stdin::Piped);
-    let mut idle = ok(session.spawn(idle)).await;
-    let mut stdout = idle.take_stdout().unwrap();
-    assert_eq!(ok(stdout.chunk()).await.unwrap(), "here\n");
-    let noisy = "head -c 3000000 /dev/zero; echo end; echo oops >&2; exec sleep 1000";
-    let noisy = ok(session.spawn(Command::shell(noisy))).await;
-    let (idle_id, noisy_id) = (idle.id(), noisy.id());
-    drop(noisy);
-
-    let processes = ok(other.session_processes("one")).await;
-    let ids: Vec<u64> = ok(processes.list()).await.iter().map(|p| p.id).collect();
-    assert_eq!(ids, [idle_id, noisy_id]);
-    while ok(processes.list()).await[1].stderr_bytes < 5 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let logs = ok(processes.logs(noisy_id)).await;
-    assert_eq!(logs.stdout_offset, 3_000_004 - (1 << 20));
-    assert_eq!(logs.stdout.len(), 1 << 20);
-    assert!(logs.stdout.ends_with(b"\0end\n"));
-    assert_eq!((&logs.stderr[..], logs.stderr_offset), (&b"oops\n"[..], 0));
-    assert_eq!(ok(processes.logs(idle_id)).await.stdout, b"here\n");
-
-    let processes = std::sync::Arc::new(processes);
-    let beside = processes.clone();
-    let ended = tokio::spawn(async move { beside.wait(idle_id).await });
-    // One that gives up leaves nothing that could be told later.
-    let given_up = processes.wait(noisy_id);
-    let given_up = tokio::time::timeout(Duration::from_millis(50), given_up);
-    assert!(given_up.await.is_err());
-    ok(processes.kill(noisy_id)).await;
-    assert_eq!(ok(processes.wait(noisy_id)).await.signal, Some(9));
-    for unknown in [
-        fails(ErrorKind::NotFound, processes.wait(7)).await,
-        fails(ErrorKind::NotFound, processes.logs(7)).await,
-        fails(ErrorKind::NotFound, processes.kill(7)).await,
-    ] {
-        assert!(unknown.message().contains('7'), "{unknown:?}");
-    }
-
-    // Who had it has lost nothing.
-    let mut stdin = idle.take_stdin().unwrap();
-    ok(stdin.write("more\n")).await;
-    assert_eq!(ok(stdout.chunk()).await.unwrap(), "more\n");
-    stdin.close().await;
-    assert_eq!(ok(stdout.chunk()).await, None);
-    assert_eq!(ok(idle.wait()).await.code, 4);
-    assert_eq!(ok(async { ended.await.unwrap() }).await.code, 4);
-    ok(session.stop()).await;
-    fails(ErrorKind::SandboxDied, processes.list()).await;
-    fails(ErrorKind::NotFound, other.session_processes("one")).await;
-    ok(session.remove()).await;
-    nothing_is_left(&blink).await;
-}
-
-#[tokio::test]
 async fn what_others_hold_up_is_removed_with_the_next_change() {
     let blink = blink().await;
     let session = open(&blink, "one").await;
@@ -559,36 +495,6 @@ async fn an_idle_session_is_stopped_and_starts_again() {
     assert!(output.status.success(), "{}", shown(&output));
     until("the machine's end", || !is_alive(agent)).await;
     assert_eq!(says(&session, "cat /tmp/file").await, "kept");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_processes_share_the_sessions_of_a_home() {
-    if !crate::support::has(crate::support::Capability::SharedHome) {
-        return;
-    }
-    let blink = blink().await;
-    let running: Vec<_> = (0..8)
-        .map(|_| {
-            let command = child::command("churn sessions", blink.home());
-            std::thread::spawn(move || child::report(command))
-        })
-        .collect();
-    for child in running {
-        let report = tokio::task::spawn_blocking(|| child.join().unwrap()).await;
-        assert_eq!(report.unwrap(), ["ok"]);
-    }
-    let session = open(&blink, "shared-0").await;
-    // Each process has added its lines to each of three sessions.
-    assert_eq!(says(&session, "wc -l </var/blink/memory/lines").await, "40");
-    for name in ["shared-0", "shared-1", "shared-2"] {
-        let session = match name {
-            "shared-0" => continue,
-            name => ok(blink.take_session(name, Duration::from_secs(10))).await,
-        };
-        ok(session.remove()).await;
-    }
-    ok(session.remove()).await;
-    nothing_is_left(&blink).await;
 }
 
 #[tokio::test]
@@ -671,4 +577,98 @@ async fn a_home_with_a_long_path_has_checkpoints_too() {
     ok(session.restore("1")).await;
     assert_eq!(says(&session, "cat /tmp/*").await, "0\n1");
     ok(session.remove()).await;
+}
+
+mod needs_shared_home {
+    use super::*;
+
+    #[tokio::test]
+    async fn processes_are_reached_beside_whoever_has_the_session() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        let other = blink_in(blink.home()).await;
+        fails(ErrorKind::NotFound, other.session_processes("one")).await;
+        let session = ok(describe(&blink, "one").warm(true).open()).await;
+        let script = "echo here; cat; exit 4";
+        let idle = Command::shell(script).stdin(blink_core::Stdin::Piped);
+        let mut idle = ok(session.spawn(idle)).await;
+        let mut stdout = idle.take_stdout().unwrap();
+        assert_eq!(ok(stdout.chunk()).await.unwrap(), "here\n");
+        let noisy = "head -c 3000000 /dev/zero; echo end; echo oops >&2; exec sleep 1000";
+        let noisy = ok(session.spawn(Command::shell(noisy))).await;
+        let (idle_id, noisy_id) = (idle.id(), noisy.id());
+        drop(noisy);
+
+        let processes = ok(other.session_processes("one")).await;
+        let ids: Vec<u64> = ok(processes.list()).await.iter().map(|p| p.id).collect();
+        assert_eq!(ids, [idle_id, noisy_id]);
+        while ok(processes.list()).await[1].stderr_bytes < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let logs = ok(processes.logs(noisy_id)).await;
+        assert_eq!(logs.stdout_offset, 3_000_004 - (1 << 20));
+        assert_eq!(logs.stdout.len(), 1 << 20);
+        assert!(logs.stdout.ends_with(b"\0end\n"));
+        assert_eq!((&logs.stderr[..], logs.stderr_offset), (&b"oops\n"[..], 0));
+        assert_eq!(ok(processes.logs(idle_id)).await.stdout, b"here\n");
+
+        let processes = std::sync::Arc::new(processes);
+        let beside = processes.clone();
+        let ended = tokio::spawn(async move { beside.wait(idle_id).await });
+        // One that gives up leaves nothing that could be told later.
+        let given_up = processes.wait(noisy_id);
+        let given_up = tokio::time::timeout(Duration::from_millis(50), given_up);
+        assert!(given_up.await.is_err());
+        ok(processes.kill(noisy_id)).await;
+        assert_eq!(ok(processes.wait(noisy_id)).await.signal, Some(9));
+        for unknown in [
+            fails(ErrorKind::NotFound, processes.wait(7)).await,
+            fails(ErrorKind::NotFound, processes.logs(7)).await,
+            fails(ErrorKind::NotFound, processes.kill(7)).await,
+        ] {
+            assert!(unknown.message().contains('7'), "{unknown:?}");
+        }
+
+        // Who had it has lost nothing.
+        let mut stdin = idle.take_stdin().unwrap();
+        ok(stdin.write("more\n")).await;
+        assert_eq!(ok(stdout.chunk()).await.unwrap(), "more\n");
+        stdin.close().await;
+        assert_eq!(ok(stdout.chunk()).await, None);
+        assert_eq!(ok(idle.wait()).await.code, 4);
+        assert_eq!(ok(async { ended.await.unwrap() }).await.code, 4);
+        ok(session.stop()).await;
+        fails(ErrorKind::SandboxDied, processes.list()).await;
+        fails(ErrorKind::NotFound, other.session_processes("one")).await;
+        ok(session.remove()).await;
+        nothing_is_left(&blink).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn eight_processes_share_the_sessions_of_a_home() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        let running: Vec<_> = (0..8)
+            .map(|_| {
+                let command = child::command("churn sessions", blink.home());
+                std::thread::spawn(move || child::report(command))
+            })
+            .collect();
+        for child in running {
+            let report = tokio::task::spawn_blocking(|| child.join().unwrap()).await;
+            assert_eq!(report.unwrap(), ["ok"]);
+        }
+        let session = open(&blink, "shared-0").await;
+        // Each process has added its lines to each of three sessions.
+        assert_eq!(says(&session, "wc -l </var/blink/memory/lines").await, "40");
+        for name in ["shared-0", "shared-1", "shared-2"] {
+            let session = match name {
+                "shared-0" => continue,
+                name => ok(blink.take_session(name, Duration::from_secs(10))).await,
+            };
+            ok(session.remove()).await;
+        }
+        ok(session.remove()).await;
+        nothing_is_left(&blink).await;
+    }
 }

@@ -27,10 +27,7 @@ pub(crate) async fn again(test: &str) {
     let blink = blink().await;
     within(blink_core::doctor(&blink)).await;
     let answer = blink.home().join(ANSWER);
-    let Ok(text) = std::fs::read(&answer) else {
-        eprintln!("skipped: what /dev/kvm can do is not to be found out here");
-        return;
-    };
+    let text = std::fs::read(&answer).expect("nothing can be tried without /dev/kvm");
     let mut told: serde_json::Value = serde_json::from_slice(&text).unwrap();
     told["problem"] = serde_json::Value::Null;
     std::fs::write(&answer, told.to_string()).unwrap();
@@ -42,7 +39,7 @@ pub(crate) async fn again(test: &str) {
         .output()
         .unwrap();
     let said = [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy);
-    let passed = said[0].contains("1 passed") && !said[1].contains("skipped");
+    let passed = said[0].contains("1 passed");
     assert!(output.status.success() && passed, "{}{}", said[0], said[1]);
 }
 

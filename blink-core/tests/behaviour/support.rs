@@ -65,19 +65,16 @@ impl Engine {
     }
 }
 
-/// What not every engine offers on every machine.
+/// What not every engine offers on every machine. `tests/lacks` knows the same of this machine, and tests that need it are in
+/// modules that say so by their name: whoever runs them leaves those out that cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Capability {
     /// Users beside root.
     Users,
-    /// Sandboxes that outlive the process that made them.
-    Detached,
     /// This process may make mounts of its own.
     HostMounts,
     /// A process may have mounts that nobody else sees.
     PrivateMounts,
-    /// Sandboxes are made of namespaces, which the host may forbid.
-    Namespaces,
     /// Several processes use one home at once.
     SharedHome,
     /// Sandboxes start in milliseconds, so that a test may start some hundred; or none is started.
@@ -88,16 +85,16 @@ pub(crate) enum Capability {
 }
 
 impl Capability {
-    fn is_there(self) -> bool {
+    pub(crate) fn is_there(self) -> bool {
         let root = rustix::process::geteuid().is_root();
         match (Engine::chosen(), self) {
             (Engine::Namespace, Capability::Users) | (_, Capability::HostMounts) => root,
-            (_, Capability::Users | Capability::Detached) => true,
+            (_, Capability::Users) => true,
             (_, Capability::PrivateMounts) => crate::faults::private_mounts()
                 .arg("true")
                 .status()
                 .is_ok_and(|status| status.success()),
-            (engine, Capability::Namespaces | Capability::SharedHome | Capability::HostKernel) => {
+            (engine, Capability::SharedHome | Capability::HostKernel) => {
                 engine == Engine::Namespace
             }
             (engine, Capability::ManyStarts) => {
@@ -109,13 +106,12 @@ impl Capability {
     }
 }
 
-/// Whether a test can run here; says so where it cannot.
-pub(crate) fn has(capability: Capability) -> bool {
-    let there = capability.is_there();
-    if !there {
-        eprintln!("skipped: {capability:?} is not to be had here");
-    }
-    there
+/// A test that needs what is not here has failed, and not passed.
+pub(crate) fn require(capability: Capability) {
+    assert!(
+        capability.is_there(),
+        "{capability:?} is not to be had here: scripts/test and tests/vm-lab/run-tests leave out what needs it"
+    );
 }
 
 /// How often something is done that is done often: less where each time takes seconds.
