@@ -50,7 +50,8 @@
  *     blink_processes        blink_processes_of(): the processes of a session that someone else has open
  *     blink_files            blink_files_read(), _write(), _upload(), _download(), _list()
  *     blink_file_reader, blink_file_writer   large files, in parts
- *     blink_image_list       blink_image_pull(), blink_image_list_all(), blink_image_remove()
+ *     blink_image            blink_image_pull(), blink_image_list_all(), blink_image_remove()
+ *     blink_session_info     blink_session_info_get(), _find(), blink_session_list_all(): what there is to say about a session
  *     blink_cancel           blink_cancel_new(), _after(), _now(), _fd(): cancels calls, from other threads and signal handlers
  *     blink_report           blink_doctor(): which isolation works on this host, and why not
  *     blink_error            blink_error_message(), _status(), _errno(), _cause(), _holder(), _is_retryable()
@@ -60,6 +61,8 @@
  *
  *     yours: free it with its type's _free function, a blink with blink_close()
  *         what a call sets *out and *err to
+ *     yours: free what is in it with its _dispose function
+ *         a blink_session_info or blink_image that a call has filled in without a list
  *     a handle's: valid until that handle is freed
  *         text and bytes that a function of it returns, text in structures that it fills in, blink_error_output()
  *     the library's: static, valid as long as it is loaded
@@ -1119,7 +1122,8 @@ typedef struct blink_write_options {
 } blink_write_options;
 
 /**
- * An image in the store. Its strings belong to the list that it is from.
+ * An image in the store. Its strings belong to the list that it is from; where blink_image_pull() has filled it in, they are
+ * its own until blink_image_dispose().
  */
 typedef struct blink_image {
   /**
@@ -1146,6 +1150,10 @@ typedef struct blink_image {
    * When it was used last, in milliseconds since 1970, to the hour.
    */
   int64_t used_ms;
+  /**
+   * What blink_image_dispose() frees; NULL in what a list has filled in.
+   */
+  struct blink_image_list *owner;
 } blink_image;
 
 /**
@@ -1245,7 +1253,8 @@ typedef struct blink_process_info {
 } blink_process_info;
 
 /**
- * A session in a list. Its strings belong to the list.
+ * A session. Its strings and arrays belong to the list that it is from; where blink_session_info_get() or
+ * blink_session_info_find() has filled it in, they are its own until blink_session_info_dispose().
  */
 typedef struct blink_session_info {
   /**
@@ -1293,7 +1302,11 @@ typedef struct blink_session_info {
    */
   uint64_t disk_bytes;
   /**
-   * How many labels it has: blink_session_list_label() gives them.
+   * Its labels, each as "NAME=VALUE"; NULL if it has none.
+   */
+  const char *const *labels;
+  /**
+   * How many they are.
    */
   size_t labels_count;
   /**
@@ -1349,6 +1362,10 @@ typedef struct blink_session_info {
    * How many they are.
    */
   size_t ports_count;
+  /**
+   * What blink_session_info_dispose() frees; NULL in what a list has filled in.
+   */
+  struct blink_session_list *owner;
 } blink_session_info;
 
 #ifdef __cplusplus
@@ -2295,7 +2312,8 @@ blink_status blink_image_init(struct blink_image *image,
  * @param progress       Is told how far it is. NULL: nobody.
  * @param progress_data  Given to the callback.
  * @param cancel         Borrowed. NULL: it cannot be cancelled. What came so far is kept for the next time.
- * @param out            Set on success to a list of one; free with blink_image_list_free(). NULL on failure. May be NULL itself.
+ * @param out            Set up with blink_image_init(), and filled in; free what is in it with blink_image_dispose(). May be
+ *                       NULL.
  * @param err            May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, whose message names alternatives; NOT_FOUND; CORRUPT, UNSUPPORTED and
  *         RESOURCE_EXHAUSTED as the image deserves; INVALID_ARGUMENT for what names no image; CANCELLED.
@@ -2305,8 +2323,15 @@ blink_status blink_image_pull(const struct blink *blink,
                               blink_progress_callback progress,
                               void *progress_data,
                               const struct blink_cancel *cancel,
-                              struct blink_image_list **out,
+                              struct blink_image *out,
                               struct blink_error **err);
+
+/**
+ * Frees what is in a blink_image, and sets it up to be filled in again.
+ *
+ * @param image  What blink_image_pull() has filled in, or what was only set up. NULL does nothing.
+ */
+void blink_image_dispose(struct blink_image *image);
 
 /**
  * Lists the stored images, each once for every name that it has, the one that was fetched last first.
@@ -3293,30 +3318,39 @@ blink_status blink_session_list_all(const struct blink *blink,
                                     struct blink_error **err);
 
 /**
- * What there is to say about one session, whoever has it: a list of one.
+ * What there is to say about a session, whoever has it.
  *
  * @param blink  Borrowed. May be used from several threads at once.
  * @param name   Its name.
- * @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param info   Set up with blink_session_info_init(), and filled in; free what is in it with blink_session_info_dispose().
  * @param err    May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0); NOT_FOUND.
  */
-blink_status blink_session_list_one(const struct blink *blink,
-                                    const char *name,
-                                    struct blink_session_list **out,
-                                    struct blink_error **err);
+blink_status blink_session_info_find(const struct blink *blink,
+                                     const char *name,
+                                     struct blink_session_info *info,
+                                     struct blink_error **err);
 
 /**
- * What there is to say about a session that this process has, whatever its name is now: a list of one.
+ * What there is to say about a session that this process has, whatever its name is now.
  *
  * @param session  Borrowed. May be used from several threads at once.
- * @param out      Set on success; free with blink_session_list_free(). NULL on failure.
+ * @param info     Set up with blink_session_info_init(), and filled in; free what is in it with
+ *                 blink_session_info_dispose().
  * @param err      May be NULL. If set, free with blink_error_free().
  * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
  */
-blink_status blink_session_list_of(const struct blink_session *session,
-                                   struct blink_session_list **out,
-                                   struct blink_error **err);
+blink_status blink_session_info_get(const struct blink_session *session,
+                                    struct blink_session_info *info,
+                                    struct blink_error **err);
+
+/**
+ * Frees what is in a blink_session_info, and sets it up to be filled in again.
+ *
+ * @param info  What blink_session_info_get() or blink_session_info_find() has filled in, or what was only set up. NULL does
+ *              nothing.
+ */
+void blink_session_info_dispose(struct blink_session_info *info);
 
 /**
  * The number of sessions in a list.
@@ -3339,18 +3373,6 @@ blink_status blink_session_list_get(const struct blink_session_list *list,
                                     size_t index,
                                     struct blink_session_info *info,
                                     struct blink_error **err);
-
-/**
- * A label of a session of a list.
- *
- * @param list   Borrowed. May be used from several threads at once.
- * @param index  The session's, from 0.
- * @param label  The label's, from 0.
- * @return "NAME=VALUE", which belongs to the list; NULL if the index is out of range.
- */
-const char *blink_session_list_label(const struct blink_session_list *list,
-                                     size_t index,
-                                     size_t label);
 
 /**
  * Frees a list with its strings.

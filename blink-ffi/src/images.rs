@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_void};
 use blink_core::{RemovedImages, StoredImage};
 
 use crate::blink::blink;
-use crate::call::{call, init};
+use crate::call::{call, dispose, init};
 use crate::cancel::blink_cancel;
 use crate::entries::milliseconds;
 use crate::error::blink_error;
@@ -26,6 +26,20 @@ struct Shown {
     digest: CString,
 }
 
+impl Shown {
+    fn filled(&self) -> blink_image {
+        blink_image {
+            size: 0,
+            reference: pointer(self.reference.as_ref()),
+            digest: self.digest.as_ptr(),
+            size_bytes: self.image.size_bytes,
+            pulled_ms: milliseconds(self.image.pulled_at),
+            used_ms: milliseconds(self.image.used_at),
+            owner: std::ptr::null_mut(),
+        }
+    }
+}
+
 impl blink_image_list {
     fn new(list: Vec<StoredImage>) -> blink_image_list {
         let show = |image: StoredImage| Shown {
@@ -37,7 +51,8 @@ impl blink_image_list {
     }
 }
 
-/// An image in the store. Its strings belong to the list that it is from.
+/// An image in the store. Its strings belong to the list that it is from; where blink_image_pull() has filled it in, they are
+/// its own until blink_image_dispose().
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct blink_image {
@@ -53,6 +68,8 @@ pub struct blink_image {
     pub pulled_ms: i64,
     /// When it was used last, in milliseconds since 1970, to the hour.
     pub used_ms: i64,
+    /// What blink_image_dispose() frees; NULL in what a list has filled in.
+    pub owner: *mut blink_image_list,
 }
 
 structure!(blink_image, zeros());
@@ -76,7 +93,8 @@ pub unsafe extern "C" fn blink_image_init(image: *mut blink_image, size: usize) 
 /// @param progress       Is told how far it is. NULL: nobody.
 /// @param progress_data  Given to the callback.
 /// @param cancel         Borrowed. NULL: it cannot be cancelled. What came so far is kept for the next time.
-/// @param out            Set on success to a list of one; free with blink_image_list_free(). NULL on failure. May be NULL itself.
+/// @param out            Set up with blink_image_init(), and filled in; free what is in it with blink_image_dispose(). May be
+///                       NULL.
 /// @param err            May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); IMAGE_UNAVAILABLE, whose message names alternatives; NOT_FOUND; CORRUPT, UNSUPPORTED and
 ///         RESOURCE_EXHAUSTED as the image deserves; INVALID_ARGUMENT for what names no image; CANCELLED.
@@ -87,25 +105,38 @@ pub unsafe extern "C" fn blink_image_pull(
     progress: blink_progress_callback,
     progress_data: *mut c_void,
     cancel: *const blink_cancel,
-    out: *mut *mut blink_image_list,
+    out: *mut blink_image,
     err: *mut *mut blink_error,
 ) -> blink_status {
     call!(err, |caller| {
-        let out = match out.is_null() {
-            true => None,
-            false => Some(caller.out(out)?),
-        };
+        if !out.is_null() {
+            caller.to_fill(out, "out")?;
+        }
         let blink = handle::get(blink)?;
         let image = caller.text(image, "image")?;
         let telling = Telling::new(progress, progress_data);
         let core = blink.core();
         let pull = core.blink().pull(image).progress(telling.hear());
         let stored = telling.wait(core, cancel, pull.run())?;
-        if let Some(out) = out {
-            out.give(blink_image_list::new(vec![stored]));
+        if out.is_null() {
+            return Ok(());
         }
-        Ok(())
+        let list = blink_image_list::new(vec![stored]);
+        let mut filled = list.0[0].filled();
+        // It stays where it is in memory.
+        filled.owner = handle::give(list);
+        caller
+            .fill(out, &filled, "out")
+            .inspect_err(|_| handle::free(filled.owner))
     })
+}
+
+/// Frees what is in a blink_image, and sets it up to be filled in again.
+///
+/// @param image  What blink_image_pull() has filled in, or what was only set up. NULL does nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_image_dispose(image: *mut blink_image) {
+    dispose!(image)
 }
 
 /// Lists the stored images, each once for every name that it has, the one that was fetched last first.
@@ -210,15 +241,7 @@ pub unsafe extern "C" fn blink_image_list_get(
     call!(err, |caller| {
         let list = handle::get(list)?;
         let shown = list.0.get(index).ok_or_else(|| no_such(index))?;
-        let filled = blink_image {
-            size: 0,
-            reference: pointer(shown.reference.as_ref()),
-            digest: shown.digest.as_ptr(),
-            size_bytes: shown.image.size_bytes,
-            pulled_ms: milliseconds(shown.image.pulled_at),
-            used_ms: milliseconds(shown.image.used_at),
-        };
-        caller.fill(image, &filled, "the image")
+        caller.fill(image, &shown.filled(), "the image")
     })
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use blink_core::{Network, SessionInfo};
 
 use crate::blink::blink;
-use crate::call::{call, init};
+use crate::call::{Caller, call, dispose, init};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
-use crate::failure::quietly;
+use crate::failure::{Failure, quietly};
 use crate::handle;
 use crate::processes::no_such;
 use crate::sandbox_options::{blink_mount, blink_network, blink_port};
@@ -29,10 +29,44 @@ struct Shown {
     image: CString,
     forked_from: Option<CString>,
     checkpoint: Option<CString>,
-    labels: Vec<CString>,
+    labels: Array<*const c_char>,
     hosts: Array<*const c_char>,
     mounts: Array<blink_mount>,
     ports: Array<blink_port>,
+}
+
+impl Shown {
+    fn filled(&self) -> blink_session_info {
+        blink_session_info {
+            size: 0,
+            name: self.name.as_ptr(),
+            id: self.id.as_ptr(),
+            isolation: isolation(self.info.isolation).as_ptr(),
+            image: self.image.as_ptr(),
+            forked_from: pointer(self.forked_from.as_ref()),
+            checkpoint: pointer(self.checkpoint.as_ref()),
+            running: self.info.running.into(),
+            warm: self.info.warm.into(),
+            created_ms: milliseconds(self.info.created_at),
+            disk_bytes: self.info.disk_bytes,
+            labels: self.labels.first(),
+            labels_count: self.labels.count(),
+            cpus: self.info.resources.cpus.unwrap_or(0.0),
+            memory_mib: self.info.resources.memory_mib.unwrap_or(0),
+            disk_mib: self.info.resources.disk_mib,
+            processes: self.info.resources.processes,
+            idle_stop_ms: self.info.idle_stop.map_or(0, whole_milliseconds),
+            network: network(&self.info.network),
+            reserved: 0,
+            hosts: self.hosts.first(),
+            hosts_count: self.hosts.count(),
+            mounts: self.mounts.first(),
+            mounts_count: self.mounts.count(),
+            ports: self.ports.first(),
+            ports_count: self.ports.count(),
+            owner: std::ptr::null_mut(),
+        }
+    }
 }
 
 impl blink_session_list {
@@ -43,14 +77,14 @@ impl blink_session_list {
             image: cut(info.image.clone()),
             forked_from: info.forked_from.clone().map(cut),
             checkpoint: info.checkpoint.clone().map(cut),
-            labels: info
-                .labels
-                .iter()
-                .map(|(name, value)| cut(format!("{name}={value}")))
-                .collect(),
+            labels: Array::texts(
+                info.labels
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}")),
+            ),
             hosts: Array::texts(match &info.network {
-                Network::Hosts(hosts) => hosts,
-                _ => &[],
+                Network::Hosts(hosts) => hosts.clone(),
+                _ => Vec::new(),
             }),
             mounts: Array::mounts(&info.mounts),
             ports: Array::ports(&info.publish),
@@ -60,7 +94,8 @@ impl blink_session_list {
     }
 }
 
-/// A session in a list. Its strings belong to the list.
+/// A session. Its strings and arrays belong to the list that it is from; where blink_session_info_get() or
+/// blink_session_info_find() has filled it in, they are its own until blink_session_info_dispose().
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct blink_session_info {
@@ -86,7 +121,9 @@ pub struct blink_session_info {
     pub created_ms: i64,
     /// What its disk occupies beyond its checkpoints.
     pub disk_bytes: u64,
-    /// How many labels it has: blink_session_list_label() gives them.
+    /// Its labels, each as "NAME=VALUE"; NULL if it has none.
+    pub labels: *const *const c_char,
+    /// How many they are.
     pub labels_count: usize,
     /// Processors that it may use; 0 if that was not said.
     pub cpus: f64,
@@ -115,6 +152,8 @@ pub struct blink_session_info {
     pub ports: *const blink_port,
     /// How many they are.
     pub ports_count: usize,
+    /// What blink_session_info_dispose() frees; NULL in what a list has filled in.
+    pub owner: *mut blink_session_list,
 }
 
 structure!(blink_session_info, zeros());
@@ -155,52 +194,75 @@ pub unsafe extern "C" fn blink_session_list_all(
     })
 }
 
-/// What there is to say about one session, whoever has it: a list of one.
+/// What there is to say about a session, whoever has it.
 ///
 /// @param blink  Borrowed. May be used from several threads at once.
 /// @param name   Its name.
-/// @param out    Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param info   Set up with blink_session_info_init(), and filled in; free what is in it with blink_session_info_dispose().
 /// @param err    May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0); NOT_FOUND.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_list_one(
+pub unsafe extern "C" fn blink_session_info_find(
     blink: *const blink,
     name: *const c_char,
-    out: *mut *mut blink_session_list,
+    info: *mut blink_session_info,
     err: *mut *mut blink_error,
 ) -> blink_status {
     call!(err, |caller| {
-        let out = caller.out(out)?;
+        caller.to_fill(info, "info")?;
         let blink = handle::get(blink)?;
         let core = blink.core();
         let name = caller.text(name, "name")?;
-        let info = core.wait(std::ptr::null(), core.blink().session_info(name))?;
-        out.give(blink_session_list::new(vec![info]));
-        Ok(())
+        let found = core.wait(std::ptr::null(), core.blink().session_info(name))?;
+        fill(caller, info, found)
     })
 }
 
-/// What there is to say about a session that this process has, whatever its name is now: a list of one.
+/// What there is to say about a session that this process has, whatever its name is now.
 ///
 /// @param session  Borrowed. May be used from several threads at once.
-/// @param out      Set on success; free with blink_session_list_free(). NULL on failure.
+/// @param info     Set up with blink_session_info_init(), and filled in; free what is in it with
+///                 blink_session_info_dispose().
 /// @param err      May be NULL. If set, free with blink_error_free().
 /// @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn blink_session_list_of(
+pub unsafe extern "C" fn blink_session_info_get(
     session: *const blink_session,
-    out: *mut *mut blink_session_list,
+    info: *mut blink_session_info,
     err: *mut *mut blink_error,
 ) -> blink_status {
     call!(err, |caller| {
-        let out = caller.out(out)?;
+        caller.to_fill(info, "info")?;
         let session = handle::get(session)?;
-        let info = session.core().wait(std::ptr::null(), async {
+        let found = session.core().wait(std::ptr::null(), async {
             Ok::<_, blink_core::Error>(session.session.info().await)
         })?;
-        out.give(blink_session_list::new(vec![info]));
-        Ok(())
+        fill(caller, info, found)
     })
+}
+
+/// Fills in a structure that owns what it shows.
+fn fill(
+    caller: &Caller<'_>,
+    info: *mut blink_session_info,
+    found: SessionInfo,
+) -> Result<(), Failure> {
+    let list = blink_session_list::new(vec![found]);
+    let mut filled = list.0[0].filled();
+    // It stays where it is in memory.
+    filled.owner = handle::give(list);
+    caller
+        .fill(info, &filled, "info")
+        .inspect_err(|_| handle::free(filled.owner))
+}
+
+/// Frees what is in a blink_session_info, and sets it up to be filled in again.
+///
+/// @param info  What blink_session_info_get() or blink_session_info_find() has filled in, or what was only set up. NULL does
+///              nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blink_session_info_dispose(info: *mut blink_session_info) {
+    dispose!(info)
 }
 
 /// The number of sessions in a list.
@@ -229,53 +291,7 @@ pub unsafe extern "C" fn blink_session_list_get(
     call!(err, |caller| {
         let list = handle::get(list)?;
         let shown = list.0.get(index).ok_or_else(|| no_such(index))?;
-        let filled = blink_session_info {
-            size: 0,
-            name: shown.name.as_ptr(),
-            id: shown.id.as_ptr(),
-            isolation: isolation(shown.info.isolation).as_ptr(),
-            image: shown.image.as_ptr(),
-            forked_from: pointer(shown.forked_from.as_ref()),
-            checkpoint: pointer(shown.checkpoint.as_ref()),
-            running: shown.info.running.into(),
-            warm: shown.info.warm.into(),
-            created_ms: milliseconds(shown.info.created_at),
-            disk_bytes: shown.info.disk_bytes,
-            labels_count: shown.labels.len(),
-            cpus: shown.info.resources.cpus.unwrap_or(0.0),
-            memory_mib: shown.info.resources.memory_mib.unwrap_or(0),
-            disk_mib: shown.info.resources.disk_mib,
-            processes: shown.info.resources.processes,
-            idle_stop_ms: shown.info.idle_stop.map_or(0, whole_milliseconds),
-            network: network(&shown.info.network),
-            reserved: 0,
-            hosts: shown.hosts.first(),
-            hosts_count: shown.hosts.count(),
-            mounts: shown.mounts.first(),
-            mounts_count: shown.mounts.count(),
-            ports: shown.ports.first(),
-            ports_count: shown.ports.count(),
-        };
-        caller.fill(info, &filled, "info")
-    })
-}
-
-/// A label of a session of a list.
-///
-/// @param list   Borrowed. May be used from several threads at once.
-/// @param index  The session's, from 0.
-/// @param label  The label's, from 0.
-/// @return "NAME=VALUE", which belongs to the list; NULL if the index is out of range.
-#[unsafe(no_mangle)]
-pub extern "C" fn blink_session_list_label(
-    list: *const blink_session_list,
-    index: usize,
-    label: usize,
-) -> *const c_char {
-    quietly(std::ptr::null(), || {
-        let list = handle::get(list).ok();
-        let session = list.as_ref().and_then(|list| list.0.get(index));
-        pointer(session.and_then(|session| session.labels.get(label)))
+        caller.fill(info, &shown.filled(), "info")
     })
 }
 

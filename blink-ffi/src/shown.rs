@@ -38,8 +38,10 @@ impl<T> Shown<T> {
 }
 
 impl Shown<*const c_char> {
-    pub(crate) fn texts(texts: &[String]) -> Shown<*const c_char> {
-        let texts: Vec<CString> = texts.iter().map(|text| cut(text.as_str())).collect();
+    pub(crate) fn texts<T: Into<Vec<u8>>>(
+        texts: impl IntoIterator<Item = T>,
+    ) -> Shown<*const c_char> {
+        let texts: Vec<CString> = texts.into_iter().map(cut).collect();
         Shown {
             elements: texts.iter().map(|text| text.as_ptr()).collect(),
             _texts: texts,

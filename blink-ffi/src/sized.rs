@@ -93,6 +93,18 @@ impl Caller<'_> {
         Ok(value)
     }
 
+    /// The size of a structure to fill in, which must be there.
+    pub(crate) fn to_fill<T: Structure>(
+        &self,
+        place: *mut T,
+        what: &str,
+    ) -> Result<usize, Failure> {
+        match place.is_null() {
+            true => Err(Failure::invalid(format!("{what} is NULL"))),
+            false => self.size_of(place, what),
+        }
+    }
+
     /// Fills in a structure of the program's, as far as it knows it.
     pub(crate) fn fill<T: Structure>(
         &self,
@@ -100,10 +112,7 @@ impl Caller<'_> {
         value: &T,
         what: &str,
     ) -> Result<(), Failure> {
-        if place.is_null() {
-            return Err(Failure::invalid(format!("{what} is NULL")));
-        }
-        let (size, known) = (self.size_of(place, what)?, size_of::<T>());
+        let (size, known) = (self.to_fill(place, what)?, size_of::<T>());
         let first = size_of::<usize>();
         // SAFETY: the caller vouches for as many bytes as the structure says; its size stays.
         unsafe {

@@ -145,12 +145,9 @@ static void what_a_session_sees_and_reaches(blink *all)
     blink_session *session;
     OK(blink_session_open(all, "about", &options, NULL, &session, &err));
     OK(blink_session_rename(session, "about-it", &err));
-    blink_session_list *list;
-    OK(blink_session_list_of(session, &list, &err));
-    CHECK(blink_session_list_count(list) == 1);
-    blink_session_info info;
-    blink_session_info_init(&info, sizeof info);
-    OK(blink_session_list_get(list, 0, &info, &err));
+    blink_session_info info = BLINK_SESSION_INFO_INIT;
+    OK(blink_session_info_get(session, &info, &err));
+    CHECK(info.owner != NULL && info.labels == NULL && info.labels_count == 0);
     CHECK(strcmp(info.name, "about-it") == 0 && strcmp(info.id, blink_session_id(session)) == 0 && info.running);
     CHECK(info.network == BLINK_NETWORK_NONE && info.hosts == NULL && info.hosts_count == 0);
     CHECK(info.mounts_count == 1 && info.mounts[0].read_only == 1 && strcmp(info.mounts[0].guest, "/data") == 0);
@@ -163,9 +160,11 @@ static void what_a_session_sees_and_reaches(blink *all)
     CHECK(strncmp(blink_sandbox_agent(running), "blink-guest ", 12) == 0);
     FAILS(BLINK_STATUS_INVALID_ARGUMENT, blink_sandbox_remove(running, &err));
     OK(blink_session_stop(session, &err));
-    blink_session_list_free(list);
-    OK(blink_session_list_of(session, &list, &err));
-    OK(blink_session_list_get(list, 0, &info, &err));
+    blink_session_info_dispose(&info);
+    CHECK(info.owner == NULL && info.name == NULL && info.size == sizeof info);
+    blink_session_info_dispose(&info);
+    blink_session_info_dispose(NULL);
+    OK(blink_session_info_get(session, &info, &err));
     CHECK(!info.running);
     FAILS(BLINK_STATUS_SANDBOX_DIED, blink_sandbox_ping(running, NULL, &err));
     blink_sandbox_free(running);
@@ -179,7 +178,7 @@ static void what_a_session_sees_and_reaches(blink *all)
     sandbox.network = info.network;
     blink_session *other;
     OK(blink_session_open(all, "about-the-other", &options, NULL, &other, &err));
-    blink_session_list_free(list);
+    blink_session_info_dispose(&info);
     OK(blink_session_remove(other, &err));
     blink_session_free(other);
     OK(blink_session_remove(session, &err));
@@ -196,12 +195,11 @@ static void what_a_session_sees_and_reaches(blink *all)
     sandbox.hosts = hosts;
     sandbox.hosts_count = namespaces ? 0 : COUNT(hosts);
     OK(blink_session_open(all, "about-networks", &options, NULL, &session, &err));
-    OK(blink_session_list_one(all, "about-networks", &list, &err));
-    OK(blink_session_list_get(list, 0, &info, &err));
+    OK(blink_session_info_find(all, "about-networks", &info, &err));
     CHECK(info.network == sandbox.network && info.hosts_count == sandbox.hosts_count);
     CHECK(namespaces || (strcmp(info.hosts[0], "pypi.org") == 0 && strcmp(info.hosts[1], "192.0.2.1") == 0));
     CHECK(info.mounts == NULL && info.mounts_count == 0 && info.ports == NULL && info.ports_count == 0);
-    blink_session_list_free(list);
+    blink_session_info_dispose(&info);
     OK(blink_session_remove(session, &err));
     blink_session_free(session);
 }

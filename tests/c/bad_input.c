@@ -16,6 +16,8 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     blink_strings *strings;
     blink_session_list *sessions;
     blink_image_list *images;
+    blink_image image = BLINK_IMAGE_INIT;
+    blink_session_info info = BLINK_SESSION_INFO_INIT;
     blink_report *report;
     blink_files *files;
     blink_bytes *bytes;
@@ -58,7 +60,8 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_take(all, NULL, 0, NULL, &session, &err));
     INVALID(blink_session_import(all, "x", NULL, NULL, NULL, &session, &err));
     INVALID(blink_session_list_all(NULL, &sessions, &err));
-    INVALID(blink_session_list_one(all, NULL, &sessions, &err));
+    INVALID(blink_session_info_find(all, NULL, &info, &err));
+    INVALID(blink_session_info_find(all, "x", NULL, &err));
     INVALID(blink_lineage_of(all, NULL, &lineage, &err));
     INVALID(blink_lineage_of(NULL, "x", &lineage, &err));
     INVALID(blink_session_prune(NULL, NULL, &err));
@@ -88,7 +91,7 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_session_remove(NULL, &err));
     INVALID(blink_session_remove_by_force(NULL, &err));
     INVALID(blink_session_declined(NULL, &strings, &err));
-    INVALID(blink_session_list_of(NULL, &sessions, &err));
+    INVALID(blink_session_info_get(NULL, &info, &err));
     INVALID(blink_processes_of(NULL, "x", NULL, &beside, &err));
     INVALID(blink_processes_of(all, NULL, NULL, &beside, &err));
     INVALID(blink_processes_of(all, "x", NULL, NULL, &err));
@@ -127,8 +130,8 @@ static void null_is_told(blink *all, blink_sandbox *sandbox)
     INVALID(blink_files_upload(NULL, "/x", "/y", NULL, &err));
     INVALID(blink_files_download(NULL, "/x", "/y", NULL, &err));
     INVALID(blink_files_download_into(NULL, "/x", "/y", NULL, &err));
-    INVALID(blink_image_pull(NULL, "x", NULL, NULL, NULL, &images, &err));
-    INVALID(blink_image_pull(all, NULL, NULL, NULL, NULL, &images, &err));
+    INVALID(blink_image_pull(NULL, "x", NULL, NULL, NULL, &image, &err));
+    INVALID(blink_image_pull(all, NULL, NULL, NULL, NULL, &image, &err));
     INVALID(blink_image_list_all(NULL, &images, &err));
     INVALID(blink_image_remove(NULL, "x", NULL, &err));
     INVALID(blink_image_prune(NULL, NULL, &err));

@@ -49,9 +49,9 @@ static void isolation_unavailable(void)
 static void image_unavailable(blink *all)
 {
     blink_error *err = NULL;
-    blink_image_list *list;
-    FAILS(BLINK_STATUS_IMAGE_UNAVAILABLE, blink_image_pull(all, "127.0.0.1:9/none:1", NULL, NULL, NULL, &list, &err));
-    CHECK(list == NULL);
+    blink_image image = BLINK_IMAGE_INIT;
+    FAILS(BLINK_STATUS_IMAGE_UNAVAILABLE, blink_image_pull(all, "127.0.0.1:9/none:1", NULL, NULL, NULL, &image, &err));
+    CHECK(image.owner == NULL);
     blink *offline = open_with(BLINK_ISOLATION_DEFAULT, true);
     CHECK(blink_image_pull(offline, "alpine:3.20", NULL, NULL, NULL, NULL, &err) == BLINK_STATUS_IMAGE_UNAVAILABLE);
     CHECK(strstr(blink_error_message(err), "alpine:3.20") != NULL);

@@ -98,10 +98,11 @@ static void wrong_sizes(blink *all, blink_sandbox *sandbox)
     OK(blink_session_open(all, "sizes", NULL, NULL, &session, &err));
     OK(blink_session_checkpoint(session, "one", false, NULL, NULL, &err));
     OK(blink_session_lineage(session, &lineage, &err));
-    OK(blink_session_list_of(session, &sessions, &err));
+    OK(blink_session_list_all(all, &sessions, &err));
     OK(blink_files_list(files, "/", &entries, &err));
     OK(blink_doctor(all, NULL, &report, &err));
-    OK(blink_image_pull(all, getenv("BLINK_TEST_IMAGE"), NULL, NULL, NULL, &images, &err));
+    OK(blink_image_pull(all, getenv("BLINK_TEST_IMAGE"), NULL, NULL, NULL, NULL, &err));
+    OK(blink_image_list_all(all, &images, &err));
     OK(blink_sandbox_exec(sandbox, &command, NULL, &output, &err));
     WRONG_SIZE(blink_options, blink_open(&it, &other, &err));
     WRONG_SIZE(blink_command, blink_sandbox_spawn(sandbox, &it, NULL, &other_process, &err));
@@ -113,6 +114,7 @@ static void wrong_sizes(blink *all, blink_sandbox *sandbox)
     WRONG_SIZE(blink_check, blink_report_get(report, 0, &it, &err));
     WRONG_SIZE(blink_process_info, blink_process_list_get(processes, 0, &it, &err));
     WRONG_SIZE(blink_session_info, blink_session_list_get(sessions, 0, &it, &err));
+    WRONG_SIZE(blink_session_info, blink_session_info_get(session, &it, &err));
     WRONG_SIZE(blink_checkpoint, blink_lineage_get(lineage, 0, &it, &err));
     WRONG_SIZE(blink_image, blink_image_list_get(images, 0, &it, &err));
     WRONG_SIZE(blink_export_options, blink_session_export(session, scratch("none.boxlite"), &it, NULL, &err));

@@ -73,14 +73,14 @@ void test_registry(void)
     options.home = scratch("home");
     options.docker_config = "/dev/null/none"; /* Not that of whoever runs the tests. */
     blink *all;
-    blink_image_list *list;
+    blink_image found = BLINK_IMAGE_INIT;
     OK(blink_open(&options, &all, &err));
-    FAILS(BLINK_STATUS_IMAGE_UNAVAILABLE, blink_image_pull(all, image, NULL, NULL, NULL, &list, &err));
+    FAILS(BLINK_STATUS_IMAGE_UNAVAILABLE, blink_image_pull(all, image, NULL, NULL, NULL, &found, &err));
     CHECK(registry.logins == 0);
     blink_close(all);
     options.docker_config = config;
     OK(blink_open(&options, &all, &err));
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_image_pull(all, image, NULL, NULL, NULL, &list, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_image_pull(all, image, NULL, NULL, NULL, &found, &err));
     CHECK(registry.logins > 0);
     blink_close(all);
     registry.logins = 0;
@@ -89,7 +89,7 @@ void test_registry(void)
     options.credentials = credentials;
     options.credentials_count = 1;
     OK(blink_open(&options, &all, &err));
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_image_pull(all, image, NULL, NULL, NULL, &list, &err));
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_image_pull(all, image, NULL, NULL, NULL, &found, &err));
     CHECK(registry.logins > 0);
     blink_close(all);
     CHECK(shutdown(registry.listener, SHUT_RDWR) == 0 && pthread_join(thread, NULL) == 0);

@@ -93,7 +93,7 @@ static void checkpoints_and_forks(blink *all)
     blink_session_info_init(&info, sizeof info);
     OK(blink_session_list_get(list, 1, &info, &err));
     CHECK(strcmp(info.name, "work") == 0 && info.running && !info.warm && strcmp(info.image, "host") == 0);
-    CHECK(info.labels_count == 1 && strcmp(blink_session_list_label(list, 1, 0), "owner=tests") == 0);
+    CHECK(info.labels_count == 1 && strcmp(info.labels[0], "owner=tests") == 0 && info.owner == NULL);
     CHECK(strcmp(info.id, blink_session_id(session)) == 0);
     CHECK(info.cpus == 0 && info.memory_mib == 512 && info.disk_mib > 0 && info.processes > 0);
     CHECK(info.idle_stop_ms == 3600000);
@@ -105,9 +105,10 @@ static void checkpoints_and_forks(blink *all)
     CHECK(strcmp(blink_session_name(session), "renamed") == 0 && strcmp(before, "work") == 0);
     CHECK(blink_session_name(NULL) == NULL);
     FAILS(BLINK_STATUS_ALREADY_EXISTS, blink_session_rename(session, "other", &err));
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_list_one(all, "work", &list, &err));
-    OK(blink_session_list_one(all, "renamed", &list, &err));
-    blink_session_list_free(list);
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_info_find(all, "work", &info, &err));
+    OK(blink_session_info_find(all, "renamed", &info, &err));
+    CHECK(strcmp(info.labels[0], "owner=tests") == 0);
+    blink_session_info_dispose(&info);
     OK(blink_session_remove_checkpoint(session, "begun", &err));
     FAILS(BLINK_STATUS_NOT_FOUND, blink_session_remove_checkpoint(session, "begun", &err));
 
@@ -206,8 +207,8 @@ static void archives(blink *all)
     CHECK(file != NULL && fseek(file, 100, SEEK_SET) == 0 && fputs("damaged", file) >= 0 && fclose(file) == 0);
     FAILS(BLINK_STATUS_CORRUPT, blink_session_import(all, "broken", archive, NULL, NULL, &copy, &err));
     CHECK(copy == NULL);
-    blink_session_list *list;
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_list_one(all, "broken", &list, &err));
+    blink_session_info info = BLINK_SESSION_INFO_INIT;
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_session_info_find(all, "broken", &info, &err));
     remove_and_free(session);
 }
 

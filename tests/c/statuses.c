@@ -21,7 +21,7 @@ static blink_entries *entries;
 static blink_file_reader *reader;
 static blink_file_writer *writer;
 static blink_sandbox *inner;
-static blink_image_list *images;
+static blink_image image = BLINK_IMAGE_INIT;
 static blink_processes *others;
 static blink_process_logs *logs;
 static blink_report *report;
@@ -78,7 +78,7 @@ static void cancelled(blink *all, blink_sandbox *sandbox, blink_session *session
     CANCELLED(blink_processes_logs(beside, id, cancel, &logs, &err));
     CANCELLED(blink_processes_wait(beside, id, 0, NULL, cancel, &err));
     CANCELLED(blink_processes_attach(beside, id, 0, 0, cancel, &process, &err));
-    CANCELLED(blink_image_pull(all, getenv("BLINK_TEST_IMAGE"), NULL, NULL, cancel, &images, &err));
+    CANCELLED(blink_image_pull(all, getenv("BLINK_TEST_IMAGE"), NULL, NULL, cancel, &image, &err));
     CANCELLED(blink_doctor(all, cancel, &report, &err));
     FAILS(BLINK_STATUS_TIMEOUT, blink_processes_wait(beside, id, 1, NULL, NULL, &err));
     FAILS(BLINK_STATUS_TIMEOUT, blink_process_wait(running, 1, NULL, NULL, &err));
@@ -186,7 +186,7 @@ static void not_there(blink *all, blink_sandbox *sandbox, blink_session *session
 {
     blink_files *files;
     blink_lineage *lineage;
-    blink_session_list *sessions;
+    blink_session_info about = BLINK_SESSION_INFO_INIT;
     OK(blink_sandbox_files(sandbox, &files, &err));
     NOT_FOUND(blink_files_read(files, "/no/file", NULL, &bytes, &err));
     NOT_FOUND(blink_files_write(files, "/no/file", NULL, 0, NULL, NULL, &err));
@@ -230,7 +230,7 @@ static void not_there(blink *all, blink_sandbox *sandbox, blink_session *session
     NOT_FOUND(blink_sandbox_open(all, "no-such", NULL, &other, &err));
     NOT_FOUND(blink_sandbox_connect_tcp(sandbox, "localhost", 1, NULL, &fd, &err));
     NOT_FOUND(blink_session_take(all, "no-such", 0, NULL, &made, &err));
-    NOT_FOUND(blink_session_list_one(all, "no-such", &sessions, &err));
+    NOT_FOUND(blink_session_info_find(all, "no-such", &about, &err));
     NOT_FOUND(blink_lineage_of(all, "no-such", &lineage, &err));
     NOT_FOUND(blink_session_restore(session, "no-such", NULL, &err));
     NOT_FOUND(blink_session_remove_checkpoint(session, "no-such", &err));

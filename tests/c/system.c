@@ -36,21 +36,22 @@ static void images(blink *all)
 {
     blink_error *err = NULL;
     blink_image_list *list;
-    FAILS(BLINK_STATUS_NOT_FOUND, blink_image_pull(all, "./no-such.tar", NULL, NULL, NULL, &list, &err));
+    blink_image info = BLINK_IMAGE_INIT;
+    FAILS(BLINK_STATUS_NOT_FOUND, blink_image_pull(all, "./no-such.tar", NULL, NULL, NULL, &info, &err));
     FAILS(BLINK_STATUS_NOT_FOUND, blink_image_remove(all, "sha256:000000000000", NULL, &err));
     const char *image = getenv("BLINK_TEST_IMAGE"); /* A tar that scripts/test-c makes. */
     CHECK(image != NULL);
-    OK(blink_image_pull(all, image, NULL, NULL, NULL, &list, &err));
-    blink_image info;
-    blink_image_init(&info, sizeof info);
-    CHECK(blink_image_list_count(list) == 1);
-    OK(blink_image_list_get(list, 0, &info, &err));
+    OK(blink_image_pull(all, image, NULL, NULL, NULL, &info, &err));
     CHECK(strncmp(info.digest, "sha256:", 7) == 0 && info.size_bytes > 0 && info.pulled_ms > 1600000000000);
     char digest[128];
     snprintf(digest, sizeof digest, "%s", info.digest);
-    blink_image_list_free(list);
+    blink_image_dispose(&info);
+    CHECK(info.owner == NULL && info.digest == NULL && info.size == sizeof info);
+    blink_image_dispose(NULL);
     OK(blink_image_list_all(all, &list, &err));
     CHECK(blink_image_list_count(list) == 1);
+    OK(blink_image_list_get(list, 0, &info, &err));
+    CHECK(strcmp(info.digest, digest) == 0 && info.owner == NULL);
     blink_image_list_free(list);
 
     /* Who is told of the unpacking calls back, and has enough of it. Micro-VMs unpack nothing. */
