@@ -204,6 +204,15 @@ impl Blink {
         self.shared.boots.spawn(boot);
     }
 
+    /// As [`spawn_boot`](Blink::spawn_boot), on a runtime that the caller need not be in.
+    pub(crate) fn spawn_boot_on(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        boot: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.shared.boots.spawn_on(boot, runtime);
+    }
+
     /// The folder where everything is kept.
     pub fn home_path(&self) -> &Path {
         self.shared.home.path()

@@ -180,6 +180,12 @@ impl Command {
     }
 
     /// The request for the agent, with what the sandbox says where the command does not.
+    /// In words, as a message has it.
+    pub(crate) fn shown(&self) -> String {
+        let words = self.argv.iter().map(|word| word.to_string_lossy());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     pub(crate) fn to_spawn(&self, defaults: &Defaults, keep: bool) -> Result<Spawn> {
         let argv: Vec<OsString> = self.argv.clone();
         if argv.first().is_none_or(|program| program.is_empty()) {

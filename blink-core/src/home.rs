@@ -278,6 +278,35 @@ impl SandboxFolder {
         self.lock.try_alone()
     }
 
+    /// Makes it a session's, which others share once the lock [is](SandboxFolder::share). Until the registry knows the session, it
+    /// goes with this process.
+    pub(crate) fn into_session(self) -> Result<SandboxFolder> {
+        private::create_file(&self.path.join(SESSION_MARK))
+            .map_err(|error| Error::io("the session's folder could not be made", &error))?;
+        Ok(SandboxFolder {
+            lifetime: Lifetime::Session,
+            ..self
+        })
+    }
+
+    /// Shares the folder of a session with those who open it.
+    pub(crate) fn share(&self) -> Result<()> {
+        let what = || format!("the session's folder {}", self.path.display());
+        let begun = std::time::Instant::now();
+        // A sweep has it for a moment, and leaves it.
+        while !self
+            .lock
+            .share()
+            .map_err(|error| Error::io(what(), &error))?
+        {
+            if begun.elapsed() > PATIENCE {
+                return Err(Error::new(ErrorKind::Busy, format!("{} is in use", what())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));

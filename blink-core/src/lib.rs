@@ -43,6 +43,7 @@ mod json;
 mod limits_table;
 mod link;
 mod output;
+mod pool;
 mod process;
 mod publish;
 mod sandbox;
@@ -72,6 +73,10 @@ pub use images::Pull;
 pub use isolation::{Isolation, IsolationChoice};
 pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
 pub use output::{ExitStatus, Output};
+pub use pool::{
+    Claim, DEFAULT_CLAIM_TIMEOUT, DEFAULT_WARMUP_TIMEOUT, Latency, Pool, PoolBuilder, PoolStats,
+    WhenEmpty,
+};
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
 pub use sandbox::{Builder, OfSandbox, ProcessInfo, Sandbox, SandboxBuilder, SandboxInfo};
@@ -91,6 +96,7 @@ const _: () = {
     crosses_threads::<SandboxBuilder>();
     crosses_threads::<Sandbox>();
     crosses_threads::<SessionBuilder>();
+    crosses_threads::<Pool>();
     crosses_threads::<Process>();
     crosses_threads::<ProcessOutput>();
     crosses_threads::<Files>();

@@ -38,6 +38,15 @@ impl ExitStatus {
         self.code == 0 && !self.timed_out
     }
 
+    /// In words, as a message has it.
+    pub(crate) fn shown(&self) -> String {
+        match (self.signal, self.over_limit) {
+            (_, Some(limit)) => format!("it was killed: the sandbox was over its {limit} limit"),
+            (Some(signal), None) => format!("signal {signal}"),
+            (None, None) => format!("exit code {}", self.code),
+        }
+    }
+
     pub(crate) fn from_report(report: &ExitReport) -> ExitStatus {
         const SIGNALS: i32 = 128;
         const KILL: i32 = 9;
@@ -108,6 +117,20 @@ impl Output {
     /// Standard output as text; what is not UTF-8 is replaced.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// What it has written last, as a message has it: of its errors, if there are any.
+    pub(crate) fn last_words(&self) -> String {
+        const BYTES: usize = 2000;
+        let stream = match self.stderr.is_empty() {
+            true => &self.stdout,
+            false => &self.stderr,
+        };
+        let tail = &stream[stream.len().saturating_sub(BYTES)..];
+        match String::from_utf8_lossy(tail).trim() {
+            "" => "it has written nothing".to_owned(),
+            text => text.to_owned(),
+        }
     }
 
     /// Whether a stream was longer than the capture's limit: `stdout_bytes` and `stderr_bytes` have the true counts.

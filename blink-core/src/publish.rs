@@ -165,6 +165,7 @@ impl Drop for Listening {
 }
 
 /// Listeners that lead nowhere yet: who connects waits.
+#[derive(Default)]
 pub(crate) struct Bound(Vec<(Listening, PublishedPort)>);
 
 impl Bound {

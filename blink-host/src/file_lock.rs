@@ -105,6 +105,11 @@ impl FileLock {
         self.is_here() && lock(self.file(), Share::Alone).unwrap_or(false)
     }
 
+    /// Shares it from now on, with whoever comes. For a moment nobody has it.
+    pub fn share(&self) -> io::Result<bool> {
+        lock(self.file(), Share::Shared)
+    }
+
     /// Whether this is still the process that took it, and not a child that was forked since.
     pub fn is_here(&self) -> bool {
         self.file.is_here()

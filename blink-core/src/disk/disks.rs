@@ -122,7 +122,7 @@ impl Disks {
 
     /// Removes layers that were made and are not written down. What cannot be removed now is collected later: nothing fails for
     /// that. Waits for the disk.
-    pub(super) fn collect(&self) {
+    pub(crate) fn collect(&self) {
         let collected = self
             .registry()
             .and_then(|registry| self.shared.layers.collect(registry));

@@ -1,8 +1,9 @@
 //! Changes of disks that are not written down yet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use blink_host::fault::{self, Step};
 use blink_host::new_id;
 
 use super::disks::Disks;
@@ -10,7 +11,7 @@ use super::layers::Making;
 use super::registry::{LayerRow, Registry};
 use crate::blocking::on_thread;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Layers for a change of the registry, and for as long as this lives, nobody removes any. [Written](Draft::write), they are
 /// there; dropped before, nothing is left of them.
@@ -45,6 +46,28 @@ impl Draft {
         let made = (row.id.clone(), self.disks.folder(&row.id));
         self.made.push(row);
         Ok(made)
+    }
+
+    /// Makes a layer of a disk that is somewhere else in the home: its folder moves. A machine that uses it goes on.
+    pub(crate) fn take(
+        &mut self,
+        disk: &Path,
+        parent: Option<LayerRow>,
+    ) -> Result<(String, PathBuf)> {
+        let row = LayerRow {
+            id: new_id()?,
+            parent: parent.as_ref().map(|parent| parent.id.clone()),
+        };
+        let folder = self.disks.folder(&row.id);
+        fault::before(Step::LayerMake)
+            .and_then(|()| std::fs::rename(disk, &folder))
+            .map_err(|error| {
+                Error::io("the sandbox's disk could not be made a session's", &error)
+            })?;
+        self.made.extend(parent);
+        let taken = (row.id.clone(), folder);
+        self.made.push(row);
+        Ok(taken)
     }
 
     /// An empty layer over a chain of them, to write to. It is made by [`make_heads`](Draft::make_heads), or when the draft is

@@ -24,10 +24,20 @@ use crate::usage;
 /// takes longer is not.
 const MOMENT: Duration = Duration::from_millis(20);
 
+/// In the folder of a sandbox: the layer that its process uses, whether the registry knows it or not.
+const PIN: &str = "layer";
+
+/// Says in a sandbox's folder that a layer is in use, for as long as the folder is there. The layer is made afterwards.
+pub(crate) fn pin(folder: &Path, layer: &str) -> io::Result<()> {
+    fs::write(folder.join(PIN), layer)
+}
+
 /// The layers of a home.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     folder: PathBuf,
+    /// Where those may be that use some.
+    sandboxes: PathBuf,
 }
 
 /// While this lives, no process removes layers: some are not written down yet, or are read.
@@ -43,6 +53,7 @@ impl Layers {
     pub(crate) fn of(home: &Home) -> Layers {
         Layers {
             folder: home.layers(),
+            sandboxes: home.sandboxes(),
         }
     }
 
@@ -96,7 +107,10 @@ impl Layers {
         let Some(alone) = self.lock_alone()? else {
             return Ok(());
         };
-        let forgotten = lock(registry).take_forgotten();
+        let pinned = self.pinned();
+        let mut forgotten = lock(registry).take_forgotten();
+        // They are collected after those who use them.
+        forgotten.retain(|layer| !pinned.contains(layer));
         self.remove(alone, &forgotten, |_| {})?;
         lock(registry).keep_ballast();
         Ok(())
@@ -133,17 +147,25 @@ impl Layers {
         registry: &Mutex<Registry>,
         before_removal: impl FnMut(&Path),
     ) -> Result<()> {
-        let known: HashSet<_> = lock(registry).layers()?.into_iter().collect();
         let mut unknown = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(|error| not_removed(&error))? {
-            let name = entry.map_err(|error| not_removed(&error))?.file_name();
-            if !name.to_str().is_some_and(|id| known.contains(id)) {
-                unknown.push(name);
-            }
+            unknown.push(entry.map_err(|error| not_removed(&error))?.file_name());
         }
+        // Afterwards, and in this order: a layer is pinned before it is made, and in the registry before it is pinned no more.
+        let mut known = self.pinned();
+        known.extend(lock(registry).layers()?);
+        unknown.retain(|name| !name.to_str().is_some_and(|id| known.contains(id)));
         self.remove(alone, &unknown, before_removal)?;
         lock(registry).keep_ballast();
         Ok(())
+    }
+
+    /// The layers that sandboxes use.
+    fn pinned(&self) -> HashSet<String> {
+        let sandboxes = fs::read_dir(&self.sandboxes).into_iter().flatten();
+        let pins = sandboxes.flatten().map(|entry| entry.path().join(PIN));
+        pins.filter_map(|pin| fs::read_to_string(pin).ok())
+            .collect()
     }
 
     /// Removes layers that nobody knows any more. Who was alone with them once can take the time that this takes: nobody can

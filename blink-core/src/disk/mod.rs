@@ -13,6 +13,7 @@ mod registry;
 
 pub(crate) use self::disks::Disks;
 pub(crate) use self::draft::Draft;
+pub(crate) use self::layers::pin;
 pub(crate) use self::options::SessionOptions;
 pub(crate) use self::registry::{
     CheckpointRow, LayerRow, Registry, SessionRow, checkpoint_taken, session_taken,

@@ -212,6 +212,9 @@ pub(crate) trait Machine: Send + Sync {
     /// disk's own. `frozen` says that the agent has written everything to the disk.
     async fn snapshot(&self, layer: &Path, frozen: bool) -> Result<Consistency>;
 
+    /// The folder of its disk is somewhere else now.
+    fn disk_moved(&self, disk: &Path);
+
     /// Whether it runs, which its links hear of a moment later.
     fn is_alive(&self) -> bool;
 

@@ -8,6 +8,7 @@ use blink_wire::{Address, Attach, ProcessId, Request};
 use tokio::sync::Mutex;
 
 use super::info::{ProcessInfo, processes};
+use super::remains::{Remains, Undertaker};
 use crate::blocking::on_thread;
 use crate::command::{Command, Defaults};
 use crate::connection::Connection;
@@ -37,6 +38,8 @@ pub struct Sandbox {
     pub(super) outlives: bool,
     /// What makes this process a user of it, for other processes.
     user: Option<User>,
+    /// Who takes what is left of it when this is dropped.
+    undertaker: Option<Undertaker>,
     /// Nothing of it is left.
     removed: Mutex<bool>,
 }
@@ -66,6 +69,7 @@ impl Sandbox {
             published: Published::default(),
             outlives: false,
             user: None,
+            undertaker: None,
             removed: Mutex::new(false),
         }
     }
@@ -95,6 +99,72 @@ impl Sandbox {
     pub(crate) fn used_by(mut self, user: User) -> Sandbox {
         self.user = Some(user);
         self
+    }
+
+    /// One that others may share ends with this handle, as long as nobody has named it.
+    pub(crate) fn ends_with_its_handle(mut self) -> Sandbox {
+        self.outlives = false;
+        self
+    }
+
+    /// Leaves what is left of it when this is dropped to somebody who has the time for it.
+    pub(crate) fn left_to(mut self, undertaker: Undertaker) -> Sandbox {
+        self.undertaker = Some(undertaker);
+        self
+    }
+
+    /// Ends it, and leaves the rest to the caller.
+    pub(crate) fn into_remains(mut self) -> Remains {
+        self.undertaker = None;
+        self.kill("the sandbox was removed");
+        *self.removed.get_mut() = true;
+        Remains::new(self.machine.clone(), self.folder.clone())
+    }
+
+    /// Becomes a session's, whose folder and disk are these.
+    pub(crate) fn become_sessions(
+        &mut self,
+        folder: SandboxFolder,
+        disk: &Path,
+        defaults: Defaults,
+    ) {
+        self.machine.disk_moved(disk);
+        self.outlives = engines::capabilities(self.isolation).shares_machines;
+        self.folder = folder;
+        self.defaults = defaults;
+        self.undertaker = None;
+    }
+
+    /// Changes it while it runs: its host name, and what it may use of the memory.
+    ///
+    /// # Errors
+    /// `Unsupported` if it cannot be changed so.
+    pub(crate) async fn adjust(
+        &self,
+        hostname: Option<&str>,
+        memory_mib: Option<u64>,
+    ) -> Result<()> {
+        let _ = (hostname, memory_mib);
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "a sandbox that runs has what it was booted with",
+        ))
+    }
+
+    /// What its programs run with from now on.
+    pub(crate) fn set_defaults(&mut self, defaults: Defaults) {
+        self.defaults = defaults;
+    }
+
+    pub(crate) fn folder(&self) -> &SandboxFolder {
+        &self.folder
+    }
+
+    fn kill(&mut self, reason: &str) {
+        self.machine.kill();
+        if let Some(link) = self.link.take() {
+            link.close(Error::new(ErrorKind::SandboxDied, reason));
+        }
     }
 
     /// Has everything written to the disk, before an end that leaves no time for it.
@@ -426,16 +496,14 @@ impl Drop for Sandbox {
             }
             return;
         }
-        self.machine.kill();
-        if let Some(link) = self.link.take() {
-            link.close(Error::new(
-                ErrorKind::SandboxDied,
-                "the sandbox was dropped",
-            ));
+        self.kill("the sandbox was dropped");
+        if self.folder.lifetime() == Lifetime::Session {
+            return;
         }
-        // What cannot be removed now, because its processes are still ending, goes with the next start.
-        if self.folder.lifetime() != Lifetime::Session {
-            let _ = self.folder.clone().remove();
+        let remains = Remains::new(self.machine.clone(), self.folder.clone());
+        match self.undertaker.take() {
+            Some(undertaker) => undertaker(remains),
+            None => drop(remains),
         }
     }
 }

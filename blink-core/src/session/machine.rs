@@ -17,7 +17,7 @@ use crate::command::Defaults;
 use crate::disk::SessionRow;
 use crate::engine::{Engine, engines};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sandbox::{Place, Request, Sandbox};
+use crate::sandbox::{Place, Request, Sandbox, identify};
 
 /// How long a machine that takes no links may take to end: its agent ends with its last link, or is killed.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -190,7 +190,7 @@ impl Turn {
         Ok(sandbox.used_by(self.core.lease.clone()))
     }
 
-    fn hold(&mut self, sandbox: Sandbox) -> Arc<Sandbox> {
+    pub(super) fn hold(&mut self, sandbox: Sandbox) -> Arc<Sandbox> {
         let sandbox = Arc::new(sandbox);
         self.state.sandbox = Some(sandbox.clone());
         self.core.clone().use_now(&mut self.state);
@@ -273,39 +273,5 @@ impl Turn {
             )
         })?;
         Ok((disk, folders))
-    }
-}
-
-/// What a machine is known by, and must not share with one that it was forked from.
-async fn identify(sandbox: &Sandbox, id: &str) {
-    const MACHINE_ID: &str = "/etc/machine-id";
-    const SEEDS: [&str; 2] = [
-        "/var/lib/systemd/random-seed",
-        "/var/lib/urandom/random-seed",
-    ];
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("blink machine {id}"));
-    let mut text: String = digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    text.push('\n');
-    let Ok(files) = sandbox.files() else {
-        return;
-    };
-    let files = files.owned_by(None);
-    if files
-        .read(MACHINE_ID)
-        .await
-        .is_ok_and(|known| known == text.as_bytes())
-    {
-        return;
-    }
-    if let Err(error) = files.write(MACHINE_ID, text).await {
-        tracing::debug!(%error, "the image takes no machine-id");
-    }
-    for seed in SEEDS {
-        // Most have none.
-        let _ = files.remove(seed).await;
     }
 }

@@ -7,6 +7,7 @@ mod archive;
 mod builder;
 mod carried;
 mod checkpoint;
+mod claimed;
 mod core;
 mod handle;
 mod idle;
@@ -26,6 +27,7 @@ pub use self::carried::Declined;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::carried::read as read_carried;
 pub use self::checkpoint::{Checkpoint, CheckpointOptions, Lineage};
+pub(crate) use self::claimed::{Claimed, check_free};
 pub use self::core::DEFAULT_PATIENCE;
 pub use self::handle::Session;
 pub use self::list::SessionInfo;

@@ -89,6 +89,22 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Publishes the ports of a sandbox that runs already, as who boots one does.
+    pub(super) async fn publish_claimed(
+        &self,
+        sandbox: &mut Sandbox,
+        asked: &[PublishedPort],
+    ) -> Result<()> {
+        let ports = self.ports(asked, true).await?;
+        match &ports {
+            Ports::Own(own, _) => sandbox.publish(Bound::bind(own)?)?,
+            Ports::Elsewhere(elsewhere) => sandbox.publish_elsewhere(elsewhere.clone()),
+        }
+        ports.keep(self.folder.path(), sandbox)
+    }
+}
+
 /// Publishes what another process did that is gone, at the addresses that others know.
 pub(super) fn take_over(folder: &Path, sandbox: &Sandbox) -> Result<()> {
     if let Some(publisher) = Publisher::try_be(folder)? {

@@ -98,6 +98,7 @@ async fn performs_its_task() {
         "warm session" => make_warm_session(&home).await,
         "change session" => crate::faults::perform(&home).await,
         "survive full disks" => crate::faults::perform_on_full_disks(&home).await,
+        "keep a pool" => crate::pool::keep(&home).await,
         "churn sessions" => churn_sessions(&home).await,
         other => panic!("unknown task {other}"),
     }

@@ -27,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod oci;
 mod one_disk;
+mod pool;
 mod ports;
 mod process;
 mod session;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::{shared, stopped};
 
 /// Nothing here takes so long unless it hangs. On an emulated host everything takes some thirty times longer.
-fn patience() -> Duration {
+pub(crate) fn patience() -> Duration {
     match Engine::chosen() {
         Engine::Namespace => Duration::from_secs(60),
         Engine::Microvm => Duration::from_secs(150),
@@ -449,7 +449,7 @@ pub(crate) fn host_pid(folder: &Path) -> i32 {
     find_host_pid(folder).unwrap()
 }
 
-fn find_host_pid(folder: &Path) -> Option<i32> {
+pub(crate) fn find_host_pid(folder: &Path) -> Option<i32> {
     let holder = match Engine::chosen() {
         Engine::Namespace => "agent",
         Engine::Microvm => "process",

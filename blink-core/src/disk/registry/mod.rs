@@ -473,8 +473,9 @@ fn insert_layers(
     layers: &[LayerRow],
     isolation: Isolation,
 ) -> rusqlite::Result<()> {
-    let mut statement = transaction
-        .prepare_cached("INSERT INTO layers (id, parent, isolation) VALUES (?1, ?2, ?3)")?;
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO layers (id, parent, isolation) VALUES (?1, ?2, ?3)",
+    )?;
     for layer in layers {
         statement.execute(params![layer.id, layer.parent, isolation.name()])?;
     }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use blink_host::lock;
 use boxlite::{BoxOptions, BoxStatus, BoxliteRuntime, LiteBox};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, watch};
@@ -34,7 +35,7 @@ pub(super) struct MicrovmMachine {
     _handle: Arc<LiteBox>,
     runtime: Arc<Runtime>,
     record: Record,
-    disk: Disk,
+    disk: Mutex<Disk>,
     /// The engine's folder for it.
     folder: PathBuf,
     ended: watch::Receiver<bool>,
@@ -157,7 +158,7 @@ impl MicrovmMachine {
             runtime: runtime.clone(),
             _handle: handle,
             record,
-            disk,
+            disk: Mutex::new(disk),
             folder,
             ended,
             removal,
@@ -372,7 +373,7 @@ impl Machine for MicrovmMachine {
         let Some(process) = self.record.process else {
             return Err(Error::new(ErrorKind::SandboxDied, "the micro-VM has ended"));
         };
-        let (disk, layer) = (self.disk.clone(), Disk::of(layer));
+        let (disk, layer) = (lock(&self.disk).clone(), Disk::of(layer));
         let copying = self.runtime.run(async move {
             let copying = tokio::task::spawn_blocking(move || {
                 let paused = process.pause();
@@ -395,6 +396,10 @@ impl Machine for MicrovmMachine {
                 "the micro-VM could not be stopped while its disk was copied; try again, or stop the session first",
             )),
         }
+    }
+
+    fn disk_moved(&self, disk: &Path) {
+        *lock(&self.disk) = Disk::of(disk);
     }
 
     fn is_alive(&self) -> bool {

@@ -150,7 +150,7 @@ impl Stopped {
 /// A machine of this engine.
 pub(crate) struct NamespaceMachine {
     folder: PathBuf,
-    disk: PathBuf,
+    disk: Mutex<PathBuf>,
     record: Record,
     /// The first link, until it is taken.
     link: Mutex<Option<UnixStream>>,
@@ -182,7 +182,7 @@ impl NamespaceMachine {
         });
         NamespaceMachine {
             folder,
-            disk,
+            disk: Mutex::new(disk),
             record,
             link: Mutex::new(Some(link)),
             launched: Some(launched),
@@ -237,7 +237,7 @@ impl NamespaceMachine {
         });
         Some(NamespaceMachine {
             folder: folder.to_owned(),
-            disk: disk.to_owned(),
+            disk: Mutex::new(disk.to_owned()),
             record,
             link: Mutex::new(None),
             launched: None,
@@ -335,7 +335,7 @@ impl Machine for NamespaceMachine {
         let Some(agent) = self.record.agent else {
             return Err(Error::new(ErrorKind::SandboxDied, "the sandbox has ended"));
         };
-        let (disk, layer) = (self.disk.clone(), layer.to_owned());
+        let (disk, layer) = (lock(&self.disk).clone(), layer.to_owned());
         let record = self.record.clone();
         let copying = tokio::task::spawn_blocking(move || {
             let stopped = record.stop(agent);
@@ -349,6 +349,10 @@ impl Machine for NamespaceMachine {
         copying
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    }
+
+    fn disk_moved(&self, disk: &Path) {
+        disk.clone_into(&mut lock(&self.disk));
     }
 
     fn is_alive(&self) -> bool {

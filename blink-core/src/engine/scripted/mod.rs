@@ -110,7 +110,7 @@ impl Kind for Scripted {
 /// A machine that runs.
 pub(super) struct Running {
     folder: PathBuf,
-    disk: PathBuf,
+    disk: Mutex<PathBuf>,
     agent: Agent,
     ended: watch::Sender<bool>,
 }
@@ -169,7 +169,7 @@ impl Engine for ScriptedEngine {
         };
         let running = Arc::new(Running {
             folder: spec.folder.clone(),
-            disk,
+            disk: Mutex::new(disk),
             agent: Agent::new(tree, Arc::new(answer)),
             ended: watch::Sender::new(false),
         });
@@ -278,9 +278,17 @@ impl Machine for ScriptedMachine {
 
     async fn snapshot(&self, layer: &Path, _frozen: bool) -> Result<Consistency> {
         let mut disks = lock(&DISKS);
-        let tree = disks.get(&self.running.disk).map(Tree::copy);
+        let tree = disks.get(&*lock(&self.running.disk)).map(Tree::copy);
         disks.insert(layer.to_owned(), tree.unwrap_or_default());
         Ok(Consistency::Frozen)
+    }
+
+    fn disk_moved(&self, disk: &Path) {
+        let mut disks = lock(&DISKS);
+        let before = std::mem::replace(&mut *lock(&self.running.disk), disk.to_owned());
+        if let Some(tree) = disks.remove(&before) {
+            disks.insert(disk.to_owned(), tree);
+        }
     }
 
     fn is_alive(&self) -> bool {

@@ -1,0 +1,238 @@
+//! What a pool is to be.
+
+use std::time::Duration;
+
+use super::handle::Pool;
+use super::keeper::Keeper;
+use super::member::Mould;
+use super::places::Limits;
+use super::template::Template;
+use crate::blink::Blink;
+use crate::command::Command;
+use crate::error::{Error, Result, during};
+use crate::isolation::IsolationChoice;
+use crate::sandbox::Request;
+use crate::spec::SandboxSpec;
+
+/// How long a command of a warmup may take that has no timeout of its own.
+pub const DEFAULT_WARMUP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Beyond the sandboxes that wait, so many may be claimed at once unless told otherwise.
+const DEFAULT_CLAIMED: usize = 64;
+
+/// More sandboxes than one host has room for: what asks for more is a mistake.
+const MOST: usize = 100_000;
+
+/// What a claim does when no sandbox is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WhenEmpty {
+    /// It boots one, beside others that do, and fails if that fails.
+    #[default]
+    Boot,
+    /// It waits for the next that the pool boots, however often that fails, until its time is over.
+    Wait,
+}
+
+/// A pool to make, from [`Blink::pool`].
+#[derive(Clone)]
+#[must_use = "nothing is made before it is built"]
+pub struct PoolBuilder {
+    blink: Blink,
+    spec: SandboxSpec,
+    name: Option<String>,
+    size: usize,
+    max: Option<usize>,
+    max_age: Option<Duration>,
+    max_idle: Option<Duration>,
+    refill: Option<usize>,
+    when_empty: WhenEmpty,
+    warmup: Vec<Command>,
+    prepared: Vec<Command>,
+    started: Vec<Command>,
+    warmup_timeout: Duration,
+}
+
+impl PoolBuilder {
+    pub(super) fn new(blink: Blink, spec: SandboxSpec) -> PoolBuilder {
+        PoolBuilder {
+            blink,
+            spec,
+            name: None,
+            size: 1,
+            max: None,
+            max_age: None,
+            max_idle: None,
+            refill: None,
+            when_empty: WhenEmpty::default(),
+            warmup: Vec::new(),
+            prepared: Vec::new(),
+            started: Vec::new(),
+            warmup_timeout: DEFAULT_WARMUP_TIMEOUT,
+        }
+    }
+
+    /// Its name, in statistics, logs and errors.
+    pub fn name(mut self, name: impl Into<String>) -> PoolBuilder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many sandboxes are ready at any time; 1 by default.
+    pub fn size(mut self, size: usize) -> PoolBuilder {
+        self.size = size;
+        self
+    }
+
+    /// How many sandboxes there may be in all: those that are ready, those that boot, and those that were claimed and are not
+    /// gone. Claims beyond it wait. The size and 64 more by default. A sandbox that became a session does not count.
+    pub fn max(mut self, max: usize) -> PoolBuilder {
+        self.max = Some(max);
+        self
+    }
+
+    /// Replaces a sandbox that nobody has claimed for so long after its boot; never by default. The time for which the host is
+    /// suspended counts, and a sandbox that was ready before is replaced in any case.
+    pub fn max_age(mut self, age: Duration) -> PoolBuilder {
+        self.max_age = Some(age);
+        self
+    }
+
+    /// Keeps no sandbox ready once nobody has claimed any for so long: the next claim boots one, and the pool is filled again.
+    /// Never by default.
+    pub fn max_idle(mut self, idle: Duration) -> PoolBuilder {
+        self.max_idle = Some(idle);
+        self
+    }
+
+    /// How many sandboxes boot at once while no claim waits, so that work is not held up; half of the host's processors by
+    /// default, and one at least. While claims wait, twice as many as there are processors do.
+    pub fn refill(mut self, boots: usize) -> PoolBuilder {
+        self.refill = Some(boots);
+        self
+    }
+
+    /// What a claim does when no sandbox is ready; it boots one by default.
+    pub fn when_empty(mut self, when_empty: WhenEmpty) -> PoolBuilder {
+        self.when_empty = when_empty;
+        self
+    }
+
+    /// Runs a command once, when the pool is made. What all of these leave on the disk is in every sandbox of the pool, which share
+    /// it. Each must succeed.
+    pub fn warmup(mut self, command: Command) -> PoolBuilder {
+        self.warmup.push(command);
+        self
+    }
+
+    /// Runs a command in every sandbox, before it is ready, after those of [`warmup`](PoolBuilder::warmup). Each must succeed; what
+    /// they leave running is there when the sandbox is claimed.
+    pub fn prepare(mut self, command: Command) -> PoolBuilder {
+        self.prepared.push(command);
+        self
+    }
+
+    /// Starts a program in every sandbox, after those of [`prepare`](PoolBuilder::prepare), that is to go on: a sandbox in which it has
+    /// ended is replaced. It counts as ready once it runs.
+    pub fn start(mut self, command: Command) -> PoolBuilder {
+        self.started.push(command);
+        self
+    }
+
+    /// How long a command of [`warmup`](PoolBuilder::warmup) or [`prepare`](PoolBuilder::prepare) may take that has no timeout of its
+    /// own; [`DEFAULT_WARMUP_TIMEOUT`], which is 5 min, by default.
+    pub fn warmup_timeout(mut self, timeout: Duration) -> PoolBuilder {
+        self.warmup_timeout = timeout;
+        self
+    }
+
+    /// Makes it: fetches the image, runs the commands of the [`warmup`](PoolBuilder::warmup), and begins to boot.
+    /// [`Pool::ready`] waits for the boots.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a size of 0, less than the size at most, options that belong to a claim or a session, and a command
+    /// of the warmup that fails, with its [output](crate::Error::output); `Timeout` for one that does not end; otherwise those of
+    /// [`SandboxBuilder::create`](crate::SandboxBuilder::create).
+    pub async fn build(self) -> Result<Pool> {
+        let subject = match &self.name {
+            Some(name) => format!("pool {name:?}"),
+            None => format!("pool of the image {:?}", self.spec.image()),
+        };
+        during("build", &*subject, async move {
+            let limits = self.limits()?;
+            self.check_spec()?;
+            let mut request = Request::new(self.blink.clone(), self.spec.clone());
+            let isolation = self.blink.choose(self.spec.isolation).await?;
+            request.spec.isolation = Some(IsolationChoice::from(isolation));
+            let template = Template::make(&request, &self.warmup, self.warmup_timeout).await?;
+            let mould = Mould {
+                request,
+                template,
+                prepared: self.prepared,
+                started: self.started,
+                warmup_timeout: self.warmup_timeout,
+            };
+            Ok(Pool::new(Keeper::start(self.name, limits, mould)))
+        })
+        .await
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let size = self.size;
+        if size == 0 {
+            return Err(Error::invalid(
+                "a pool of size 0 has nothing to hand out; give it 1 at least",
+            ));
+        }
+        let max = self.max.unwrap_or(size.saturating_add(DEFAULT_CLAIMED));
+        if max < size {
+            return Err(Error::invalid(format!(
+                "a pool of size {size} cannot have {max} sandboxes at most; make max {size} at least"
+            )));
+        }
+        if size > MOST {
+            return Err(Error::invalid(format!(
+                "a pool cannot have {size} sandboxes ready; {MOST} at most"
+            )));
+        }
+        if self.refill == Some(0) {
+            return Err(Error::invalid(
+                "a pool that boots 0 sandboxes at once is never filled; give it 1 at least",
+            ));
+        }
+        for (what, time) in [("max_age", self.max_age), ("max_idle", self.max_idle)] {
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(Error::invalid(format!(
+                    "with a {what} of 0 no sandbox of the pool could ever be claimed; leave it out for none"
+                )));
+            }
+        }
+        let refill = self.refill.unwrap_or((processors / 2).max(1));
+        Ok(Limits {
+            size,
+            max,
+            refill,
+            burst: refill.max(2 * processors),
+            max_age: self.max_age,
+            max_idle: self.max_idle,
+            fails_claims: self.when_empty == WhenEmpty::Boot,
+        })
+    }
+
+    /// What belongs to one sandbox cannot be said of all.
+    fn check_spec(&self) -> Result<()> {
+        self.spec.validate()?;
+        let of_one = match &self.spec {
+            spec if spec.hostname.is_some() => Some("a host name"),
+            spec if !spec.publish.is_empty() => Some("published ports"),
+            _ => None,
+        };
+        match of_one {
+            Some(what) => Err(Error::invalid(format!(
+                "sandboxes of a pool cannot all have {what}; say it when you claim one"
+            ))),
+            None => Ok(()),
+        }
+    }
+}

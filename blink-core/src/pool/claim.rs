@@ -1,0 +1,221 @@
+//! A sandbox of a pool, asked for.
+
+use std::ffi::OsString;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+
+use super::handle::Pool;
+use super::keeper::{Keeper, closed};
+use super::member::Member;
+use super::places::Claim as Claimed;
+use super::stats::Outcome;
+use crate::error::{Error, ErrorKind, Result, during};
+use crate::publish::{Bound, PublishedPort};
+use crate::sandbox::Sandbox;
+use crate::session::Session;
+use crate::spec::{Network, SandboxSpec};
+
+/// How long a claim waits for a sandbox, unless told otherwise: twice what a boot may take.
+pub const DEFAULT_CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A claim of a sandbox, from [`Pool::claim`]. Awaiting it gives the [`Sandbox`].
+///
+/// What is said here holds for the claimed sandbox alone. What a sandbox that runs cannot be given (another network, on some
+/// engines a host name) is given to one that is booted for this claim, from the pool's template.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(pool: blink_core::Pool) -> blink_core::Result<()> {
+/// let sandbox = pool.claim().env("TASK", "42").hostname("worker-42").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is claimed before it is awaited"]
+pub struct Claim {
+    pool: Pool,
+    /// What is asked for beside what the pool's sandboxes are.
+    asked: SandboxSpec,
+    timeout: Duration,
+}
+
+impl Claim {
+    pub(super) fn new(pool: Pool) -> Claim {
+        Claim {
+            pool,
+            asked: SandboxSpec::default(),
+            timeout: DEFAULT_CLAIM_TIMEOUT,
+        }
+    }
+
+    /// Sets an environment variable for all its programs, over the pool's.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Claim {
+        self.asked.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Labels it; a session keeps that. Labels beside the pool's.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Claim {
+        self.asked.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Its host name; its id by default.
+    pub fn hostname(mut self, hostname: impl Into<String>) -> Claim {
+        self.asked.hostname = Some(hostname.into());
+        self
+    }
+
+    /// Memory that it may use, in MiB: no more than the pool's.
+    pub fn memory_mib(mut self, memory_mib: u64) -> Claim {
+        self.asked.memory_mib = Some(memory_mib);
+        self
+    }
+
+    /// What it can reach, where that is not what the pool's sandboxes can.
+    pub fn network(mut self, network: Network) -> Claim {
+        self.asked.network = Some(network);
+        self
+    }
+
+    /// Lets programs of the host reach a TCP port inside it, as [`SandboxBuilder::publish`](crate::SandboxBuilder::publish) does.
+    pub fn publish(mut self, port: PublishedPort) -> Claim {
+        self.asked.publish.push(port);
+        self
+    }
+
+    /// How long to wait for a sandbox; [`DEFAULT_CLAIM_TIMEOUT`], which is 60 s, by default. Zero does not wait.
+    pub fn timeout(mut self, timeout: Duration) -> Claim {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Claims it and gives it a name: from then on it is a session, with the disk, the processes and the memory that it has.
+    /// It costs no boot.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `InvalidArgument` if the name is invalid, or a variable or the working directory is not UTF-8; otherwise as for the claim.
+    pub async fn into_session(self, name: impl Into<String>) -> Result<Session> {
+        let name = name.into();
+        let subject = format!("session {name:?}");
+        during("into_session", &*subject, async move {
+            let keeper = self.pool.keeper().clone();
+            let spec = self.spec()?;
+            crate::session::check_free(&keeper.mould().request.blink, &name, &spec).await?;
+            // The session publishes them itself.
+            let member = self.member(&spec, Bound::default()).await?;
+            super::session::name(&keeper, member, spec, &name).await
+        })
+        .await
+    }
+
+    async fn claim(self) -> Result<Sandbox> {
+        let spec = self.spec()?;
+        // First of all: nothing needs to be undone where one is taken.
+        let ports = match spec.publish.is_empty() {
+            true => Bound::default(),
+            false => self.pool.keeper().bind(&spec)?,
+        };
+        let member = self.member(&spec, ports).await?;
+        Ok(member.into_sandbox())
+    }
+
+    /// What the claimed sandbox is.
+    fn spec(&self) -> Result<SandboxSpec> {
+        let pools = &self.pool.keeper().mould().request.spec;
+        let asked = &self.asked;
+        asked.validate()?;
+        let of_pool = self.pool.memory_mib()?;
+        if let Some(memory) = asked.memory_mib.filter(|memory| *memory > of_pool) {
+            return Err(Error::invalid(format!(
+                "{memory} MiB of memory are more than the {of_pool} MiB of the pool's sandboxes; ask for less, or make a pool \
+                 with more"
+            )));
+        }
+        let mut spec = pools.clone();
+        spec.env.extend(asked.env.iter().cloned());
+        spec.labels.extend(asked.labels.clone());
+        spec.hostname.clone_from(&asked.hostname);
+        spec.memory_mib = asked.memory_mib.or(spec.memory_mib);
+        spec.network = asked.network.clone().or(spec.network);
+        spec.publish.clone_from(&asked.publish);
+        Ok(spec)
+    }
+
+    /// Claims a member, and has it be what was asked for.
+    async fn member(&self, spec: &SandboxSpec, ports: Bound) -> Result<Member> {
+        let keeper = self.pool.keeper();
+        let begun = Instant::now();
+        let span = tracing::info_span!("pool_claim", pool = keeper.name());
+        let claimed = self
+            .try_claim(keeper, begun, spec, ports)
+            .instrument(span)
+            .await;
+        match &claimed {
+            Ok((_, outcome)) => keeper.counts().claimed(*outcome, begun.elapsed()),
+            Err(_) => keeper.counts().claimed(Outcome::Failed, begun.elapsed()),
+        }
+        claimed.map(|(member, _)| member)
+    }
+
+    async fn try_claim(
+        &self,
+        keeper: &Arc<Keeper>,
+        begun: Instant,
+        spec: &SandboxSpec,
+        ports: Bound,
+    ) -> Result<(Member, Outcome)> {
+        loop {
+            let (mut member, outcome) = match keeper.claim() {
+                Claimed::Member(member) => (member, Outcome::Hit),
+                Claimed::Closed => return Err(closed()),
+                Claimed::Wait(answer) => {
+                    let left = self.timeout.saturating_sub(begun.elapsed());
+                    let member = keeper.wait(answer, left, self.timeout).await?;
+                    if !member.is_good() {
+                        keeper.lost(member);
+                        continue;
+                    }
+                    (member, Outcome::Miss)
+                }
+            };
+            match member.become_asked(&self.asked, spec).await {
+                Ok(()) => {
+                    member.sandbox.publish(ports)?;
+                    return Ok((member, outcome));
+                }
+                // It died just now: nobody needs to know.
+                Err(error) if error.kind() == ErrorKind::SandboxDied => keeper.lost(member),
+                Err(error) => {
+                    keeper.remove(member);
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+impl IntoFuture for Claim {
+    type Output = Result<Sandbox>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<Sandbox>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let pool = self.pool.clone();
+            during("claim", &pool, self.claim()).await
+        })
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim")
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
+    }
+}

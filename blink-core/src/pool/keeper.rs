@@ -1,0 +1,327 @@
+//! Keeps a pool full: boots members in the background, replaces what is dead or too old, removes what was let go of.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use blink_host::lock;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tracing::Instrument;
+
+use super::clock;
+use super::member::{Held, Made, Member, Mould};
+use super::places::{Answer, Claim, Delivered, Limits, Places};
+use super::stats::{PoolStats, Stats};
+use crate::error::{Error, ErrorKind, Result};
+use crate::publish::Bound;
+use crate::sandbox::{Remains, Request};
+use crate::spec::SandboxSpec;
+
+/// How often members are looked at that nobody claims: who dies meanwhile is replaced before somebody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Sandboxes that are removed at once. It is work of the disk, and of no hurry.
+const REMOVALS: usize = 2;
+
+/// A pool, as what works for it has it.
+pub(super) struct Keeper {
+    name: Option<String>,
+    limits: Limits,
+    mould: Mould,
+    places: Mutex<Places<Member>>,
+    stats: Stats,
+    /// There may be something to do.
+    changed: Notify,
+    /// A boot has ended.
+    booted: Notify,
+    removals: Semaphore,
+    runtime: Handle,
+}
+
+impl Keeper {
+    /// Begins to fill it.
+    pub(super) fn start(name: Option<String>, limits: Limits, mould: Mould) -> Arc<Keeper> {
+        let keeper = Arc::new(Keeper {
+            stats: Stats::new(name.as_deref()),
+            name,
+            places: Mutex::new(Places::new(limits.clone(), clock::now())),
+            limits,
+            mould,
+            changed: Notify::new(),
+            booted: Notify::new(),
+            removals: Semaphore::new(REMOVALS),
+            runtime: Handle::current(),
+        });
+        tokio::spawn(keeper.clone().run().in_current_span());
+        keeper
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(super) fn mould(&self) -> &Mould {
+        &self.mould
+    }
+
+    pub(super) fn counts(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Takes a member, or a place in the queue.
+    pub(super) fn claim(self: &Arc<Self>) -> Claim<Member> {
+        let (claim, bad) = self.places().claim(clock::now(), Member::is_good);
+        for member in bad {
+            self.lost(member);
+        }
+        self.changed.notify_one();
+        claim
+    }
+
+    /// Waits for a member in the queue, for what is left of the patience.
+    pub(super) async fn wait(
+        &self,
+        answer: Answer<Member>,
+        left: Duration,
+        patience: Duration,
+    ) -> Result<Member> {
+        match tokio::time::timeout(left, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => Err(self.too_late(patience)),
+        }
+    }
+
+    /// Removes a member that has died before anybody had it.
+    pub(super) fn lost(self: &Arc<Self>, member: Member) {
+        self.stats.died();
+        self.remove(member);
+    }
+
+    /// Takes the host's ports that a claim publishes.
+    pub(super) fn bind(&self, spec: &SandboxSpec) -> Result<Bound> {
+        let request = Request {
+            spec: spec.clone(),
+            ..self.mould.request.clone()
+        };
+        request.bind(self.mould.template.isolation())
+    }
+
+    /// Waits until it is full; fails with a boot that fails meanwhile.
+    pub(super) async fn ready(&self) -> Result<()> {
+        let failures = self.places().failures();
+        loop {
+            let mut booted = std::pin::pin!(self.booted.notified());
+            booted.as_mut().enable();
+            {
+                let places = self.places();
+                if places.is_closed() {
+                    return Err(closed());
+                }
+                if places.is_full() {
+                    return Ok(());
+                }
+                if let Some(failure) = places.last_failure()
+                    && places.failures() > failures
+                {
+                    return Err(failure.clone());
+                }
+            }
+            booted.await;
+        }
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        let mut stats = {
+            let places = self.places();
+            PoolStats {
+                name: self.name.clone(),
+                size: self.limits.size,
+                max: self.limits.max,
+                idle: places.idle(),
+                booting: places.booting(),
+                claimed: places.out(),
+                waiting: places.waiting(),
+                ages: places.ages(clock::now()).collect(),
+                last_failure: places.last_failure().map(Error::to_string),
+                ..PoolStats::default()
+            }
+        };
+        self.stats.fill(&mut stats);
+        stats
+    }
+
+    /// Hands out no more. What waits to be claimed is removed; what was claimed is not its own any more.
+    pub(super) fn close(self: &Arc<Self>) {
+        let members = self.places().close(&closed());
+        for member in members {
+            self.remove(member);
+        }
+        self.changed.notify_one();
+        self.booted.notify_waiters();
+    }
+
+    /// Waits until nothing is left of a pool that was closed, but for what was claimed from it.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let mut booted = std::pin::pin!(self.booted.notified());
+            booted.as_mut().enable();
+            if self.places().booting() == 0 && self.removals.available_permits() == REMOVALS {
+                return;
+            }
+            booted.await;
+        }
+    }
+
+    /// Waits until what was claimed is gone.
+    pub(super) async fn left(&self, patience: Duration) -> Result<()> {
+        let all = async {
+            loop {
+                let mut booted = std::pin::pin!(self.booted.notified());
+                booted.as_mut().enable();
+                if self.places().out() == 0 {
+                    return;
+                }
+                booted.await;
+            }
+        };
+        tokio::time::timeout(patience, all).await.map_err(|_| {
+            let left = self.places().out();
+            Error::new(
+                ErrorKind::Timeout,
+                format!("{left} sandboxes of the pool are still in use after {patience:?}"),
+            )
+        })
+    }
+
+    /// One that had booted is gone.
+    pub(super) fn gone(&self) {
+        self.places().gone();
+        self.changed.notify_one();
+        self.booted.notify_waiters();
+    }
+
+    /// Removes a member in the background.
+    pub(super) fn remove(self: &Arc<Self>, member: Member) {
+        let Member { sandbox, held, .. } = member;
+        self.remove_remains(sandbox.into_remains(), Some(held));
+    }
+
+    /// Removes what is left of a sandbox, in the background.
+    pub(super) fn remove_remains(self: &Arc<Self>, remains: Remains, held: Option<Held>) {
+        let keeper = self.clone();
+        let begun = Instant::now();
+        let removing = async move {
+            // It is never closed.
+            let permit = keeper.removals.acquire().await;
+            let id = remains.id().to_owned();
+            if let Err(error) = remains.remove().await {
+                tracing::warn!(sandbox = id, %error, "a sandbox goes later");
+            }
+            keeper.stats.removed(begun.elapsed());
+            drop(permit);
+            drop(held);
+        };
+        let blink = &self.mould.request.blink;
+        blink.spawn_boot_on(&self.runtime, removing.in_current_span());
+    }
+
+    async fn run(self: Arc<Self>) {
+        loop {
+            let (retired, boots, next) = {
+                let mut places = self.places();
+                let now = clock::now();
+                let retired = places.retired(now, Member::is_good);
+                let boots = places.boots(now);
+                (retired, boots, places.next_change(now))
+            };
+            for member in retired {
+                match member.is_good() {
+                    true => self.stats.retired(),
+                    false => self.stats.died(),
+                }
+                self.remove(member);
+            }
+            for _ in 0..boots {
+                self.boot();
+            }
+            self.stats.gauge(&self.stats());
+            if self.places().is_closed() {
+                self.mould.template.remove().await;
+                return;
+            }
+            let until = next.map_or(LOOK_EVERY, |next| {
+                next.saturating_sub(clock::now()).min(LOOK_EVERY)
+            });
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(until) => {}
+            }
+        }
+    }
+
+    /// Boots a member in a task of its own.
+    fn boot(self: &Arc<Self>) {
+        let keeper = self.clone();
+        let booting = async move {
+            let making = keeper.clone();
+            // What panics has failed, too.
+            let made = tokio::spawn(async move { making.mould.make().await }).await;
+            let made = made.unwrap_or_else(|error| {
+                Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("a boot was stopped: {error}"),
+                ))
+            });
+            match made {
+                Ok(made) => keeper.deliver(made),
+                Err(error) => {
+                    keeper.stats.boot_failed();
+                    let pause = keeper.places().failed(&error, clock::now());
+                    tracing::warn!(pool = keeper.name, %error, ?pause, "a boot for the pool has failed");
+                }
+            }
+            keeper.changed.notify_one();
+            keeper.booted.notify_waiters();
+        };
+        let span = tracing::info_span!("pool_boot", pool = self.name);
+        self.mould
+            .request
+            .blink
+            .spawn_boot_on(&self.runtime, booting.instrument(span));
+    }
+
+    fn deliver(self: &Arc<Self>, made: Made) {
+        self.stats.booted(made.took);
+        let member = Member::new(made, self);
+        let delivered = self.places().booted(member, clock::now());
+        match delivered {
+            Ok(Delivered::Taken | Delivered::Kept) => {}
+            Err(member) => self.remove(member),
+        }
+    }
+
+    fn too_late(&self, patience: Duration) -> Error {
+        let places = self.places();
+        let message = format!(
+            "the pool had no sandbox within {patience:?}: {} of at most {} are claimed; remove some, give it more (max), or wait \
+             longer",
+            places.out(),
+            self.limits.max
+        );
+        let error = Error::new(ErrorKind::Timeout, message).retryable(true);
+        match places.last_failure() {
+            Some(failure) => error.caused_by(failure.clone()),
+            None => error,
+        }
+    }
+
+    fn places(&self) -> std::sync::MutexGuard<'_, Places<Member>> {
+        lock(&self.places)
+    }
+}
+
+/// The failure of whoever asks a pool that was closed.
+pub(super) fn closed() -> Error {
+    Error::invalid("the pool was closed; make another")
+}

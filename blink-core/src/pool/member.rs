@@ -1,0 +1,272 @@
+//! One sandbox of a pool, from its boot until nothing of it is left.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use blink_host::fault::{self, Step};
+use blink_image::ImageConfig;
+use tokio_util::sync::CancellationToken;
+
+use super::clock;
+use super::keeper::Keeper;
+use super::template::Template;
+use crate::blocking::on_thread;
+use crate::command::Command;
+use crate::error::{Error, ErrorKind, Result};
+use crate::home::{Lifetime, SandboxFolder};
+use crate::sandbox::{self, Place as Booting, Request, Sandbox};
+use crate::spec::{Network, SandboxSpec};
+
+/// The folder of a member's disk in its own.
+const DISK: &str = "disk";
+
+/// What the host slept less than that is taken for the two clocks' imprecision.
+const SUSPENSION: Duration = Duration::from_secs(1);
+
+/// A booted sandbox for which everything is done that can be done before somebody asks for it.
+pub(super) struct Member {
+    pub(super) sandbox: Sandbox,
+    pub(super) held: Held,
+    /// For how long the host had been suspended when it was booted.
+    suspended: Duration,
+}
+
+/// What is held as long as anything of a member is left.
+pub(super) struct Held {
+    keeper: Arc<Keeper>,
+    /// A program that is to run for as long as it does has ended.
+    has_lost_a_program: Arc<AtomicBool>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.keeper.gone();
+    }
+}
+
+/// What a boot has made.
+pub(super) struct Made {
+    sandbox: Sandbox,
+    has_lost_a_program: Arc<AtomicBool>,
+    pub(super) took: Duration,
+}
+
+/// What each member of a pool is made of.
+pub(super) struct Mould {
+    pub(super) request: Request,
+    pub(super) template: Template,
+    /// Run to their end in each member.
+    pub(super) prepared: Vec<Command>,
+    /// Started in each member, where they go on.
+    pub(super) started: Vec<Command>,
+    pub(super) warmup_timeout: Duration,
+}
+
+impl Mould {
+    /// Boots a member, and does in it what is to be done. Where it fails, nothing is left.
+    pub(super) async fn make(&self) -> Result<Made> {
+        self.make_as(&self.request).await
+    }
+
+    /// As [`make`](Mould::make), of what one claim asks for.
+    async fn make_as(&self, request: &Request) -> Result<Made> {
+        let begun = Instant::now();
+        let sandbox = self.boot(request).await?;
+        let lost = Arc::new(AtomicBool::new(false));
+        let prepared = self.prepare(&sandbox, &lost).await;
+        if let Err(error) = prepared {
+            if let Err(error) = sandbox.remove().await {
+                tracing::warn!(%error, "a sandbox that could not be prepared goes later");
+            }
+            return Err(error);
+        }
+        Ok(Made {
+            sandbox,
+            has_lost_a_program: lost,
+            took: begun.elapsed(),
+        })
+    }
+
+    /// Boots a sandbox over the template, of what is asked for.
+    pub(super) async fn boot(&self, request: &Request) -> Result<Sandbox> {
+        let parts = self.template.parts();
+        let home = request.blink.home().clone();
+        let over = self.template.layer().map(|(_, folder)| folder.clone());
+        let engine = parts.engine.clone();
+        let (folder, disk) = on_thread(move || {
+            let folder = home.new_sandbox(Lifetime::Process)?;
+            let disk = folder.path().join(DISK);
+            let made = fault::before(Step::PoolDisk)
+                .and_then(|()| blink_host::private::make_folder(&disk))
+                .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
+                .and_then(|()| match over {
+                    Some(over) => engine.make_disk(&disk, &over),
+                    None => Ok(()),
+                });
+            match made {
+                Ok(()) => Ok((folder, disk)),
+                Err(error) => {
+                    folder.remove_or_later();
+                    Err(error)
+                }
+            }
+        })
+        .await?;
+        let place = Booting {
+            folder: folder.clone(),
+            disk,
+            layers: self.template.layers(),
+            outlives: false,
+            shared: self.template.shares_machines(),
+        };
+        boot_in(request, parts, place, folder).await
+    }
+
+    async fn prepare(&self, sandbox: &Sandbox, lost: &Arc<AtomicBool>) -> Result<()> {
+        sandbox::identify(sandbox, sandbox.id()).await;
+        for command in &self.prepared {
+            run(sandbox, command, self.warmup_timeout).await?;
+        }
+        for command in &self.started {
+            let process = sandbox.spawn(command.clone()).await?;
+            let (exit, lost) = (process.exit(), lost.clone());
+            tokio::spawn(async move {
+                let _ended = exit.await;
+                lost.store(true, Ordering::Release);
+            });
+        }
+        sandbox.ping().await
+    }
+}
+
+/// The folder of a member's disk.
+pub(super) fn disk(sandbox: &Sandbox) -> PathBuf {
+    sandbox.folder().path().join(DISK)
+}
+
+/// Boots in a folder, of which nothing is left where that fails.
+pub(super) async fn boot_in(
+    request: &Request,
+    parts: sandbox::Parts,
+    place: Booting,
+    folder: SandboxFolder,
+) -> Result<Sandbox> {
+    let booted = request.boot(parts, place, CancellationToken::new()).await;
+    match booted {
+        Ok(sandbox) => Ok(sandbox.ends_with_its_handle()),
+        Err(error) => {
+            let _ = on_thread(move || {
+                folder.remove_or_later();
+                Ok(())
+            })
+            .await;
+            Err(error)
+        }
+    }
+}
+
+/// Runs a command that must succeed.
+pub(super) async fn run(sandbox: &Sandbox, command: &Command, timeout: Duration) -> Result<()> {
+    let command = match command.timeout {
+        Some(_) => command.clone(),
+        None => command.clone().timeout(timeout),
+    };
+    let output = sandbox.exec(command.clone()).await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let name = command.shown();
+    let (kind, message) = match output.status.timed_out {
+        true => (
+            ErrorKind::Timeout,
+            format!(
+                "the warmup command {name:?} did not end in time; start what goes on instead of running it, or give it a \
+                 longer timeout"
+            ),
+        ),
+        false => (
+            ErrorKind::InvalidArgument,
+            format!(
+                "the warmup command {name:?} failed ({}): {}",
+                output.status.shown(),
+                output.last_words()
+            ),
+        ),
+    };
+    Err(Error::new(kind, message).with_output(output))
+}
+
+impl Member {
+    pub(super) fn new(made: Made, keeper: &Arc<Keeper>) -> Member {
+        Member {
+            sandbox: made.sandbox,
+            held: Held {
+                keeper: keeper.clone(),
+                has_lost_a_program: made.has_lost_a_program,
+            },
+            suspended: clock::suspended(),
+        }
+    }
+
+    /// Becomes what a claim asks for beside what the pool's sandboxes are.
+    pub(super) async fn become_asked(
+        &mut self,
+        asked: &SandboxSpec,
+        spec: &SandboxSpec,
+    ) -> Result<()> {
+        let keeper = self.held.keeper.clone();
+        let mould = keeper.mould();
+        let network = asked.network.as_ref().map(Network::effective);
+        let is_other = network.is_some_and(|network| network != mould.request.spec.network());
+        if is_other || !self.adjust(asked).await? {
+            let mut request = mould.request.clone();
+            request.spec = spec.clone();
+            request.spec.publish.clear();
+            let made = mould.make_as(&request).await?;
+            let other = std::mem::replace(&mut self.sandbox, made.sandbox);
+            self.held.has_lost_a_program = made.has_lost_a_program;
+            self.suspended = clock::suspended();
+            keeper.remove_remains(other.into_remains(), None);
+        }
+        if !asked.env.is_empty() {
+            let config = mould.template.image().map(|image| &image.config);
+            let defaults = spec.defaults(config.unwrap_or(&ImageConfig::default()));
+            self.sandbox.set_defaults(defaults);
+        }
+        Ok(())
+    }
+
+    /// Changes what can be changed of a sandbox that runs; `false` if something cannot.
+    async fn adjust(&self, asked: &SandboxSpec) -> Result<bool> {
+        if asked.hostname.is_none() && asked.memory_mib.is_none() {
+            return Ok(true);
+        }
+        let adjusted = self
+            .sandbox
+            .adjust(asked.hostname.as_deref(), asked.memory_mib)
+            .await;
+        match adjusted {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands it out: it is removed when it is dropped.
+    pub(super) fn into_sandbox(self) -> Sandbox {
+        let Member { sandbox, held, .. } = self;
+        let keeper = held.keeper.clone();
+        sandbox.left_to(Box::new(move |remains| {
+            keeper.remove_remains(remains, Some(held));
+        }))
+    }
+
+    /// Whether it can be handed out. It costs two system calls.
+    pub(super) fn is_good(&self) -> bool {
+        let is_new = clock::suspended().saturating_sub(self.suspended) < SUSPENSION;
+        let lost = self.held.has_lost_a_program.load(Ordering::Acquire);
+        is_new && !lost && self.sandbox.death().is_none() && self.sandbox.is_running()
+    }
+}

@@ -1,0 +1,541 @@
+//! Pools: what is ready is claimed at once, by one, and nothing of it is left.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use blink_core::{
+    Command, ErrorKind, Network, Pool, PoolBuilder, PublishedPort, Sandbox, SandboxSpec, WhenEmpty,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    Capability, Engine, TestBlink, blink, fails, find_host_pid, kill, ok, patience, require,
+    rounds, until, within,
+};
+
+/// What tests have in their pools: no more than they need.
+fn spec() -> SandboxSpec {
+    let mut spec = SandboxSpec::default();
+    if Engine::chosen() == Engine::Microvm {
+        spec.cpus = Some(1.0);
+        spec.memory_mib = Some(1024);
+    }
+    spec
+}
+
+fn describe(blink: &TestBlink) -> PoolBuilder {
+    blink.pool(spec())
+}
+
+async fn full(builder: PoolBuilder) -> Pool {
+    let pool = ok(builder.build()).await;
+    ok(pool.ready()).await;
+    pool
+}
+
+async fn claim(pool: &Pool) -> Sandbox {
+    ok(async { pool.claim().await }).await
+}
+
+async fn says(sandbox: &Sandbox, script: &str) -> String {
+    let output = ok(sandbox.exec(Command::shell(script))).await;
+    assert!(output.status.success(), "{script}: {output:?}");
+    output.text().trim_end().to_owned()
+}
+
+/// Waits until a pool has so many ready, and none on the way.
+async fn settles(pool: &Pool, idle: usize) {
+    until("a settled pool", || {
+        let stats = pool.stats();
+        (stats.idle, stats.booting, stats.waiting) == (idle, 0, 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_claimed_is_ready_and_another_takes_its_place() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).size(2).name("ready")).await;
+    let before = pool.stats();
+    assert_eq!((before.idle, before.boots, before.hits), (2, 2, 0));
+    let first = claim(&pool).await;
+    assert_eq!(says(&first, "echo works").await, "works");
+    settles(&pool, 2).await;
+    let stats = pool.stats();
+    assert_eq!((stats.hits, stats.misses, stats.claimed), (1, 0, 1));
+    assert_eq!((stats.boots, stats.claim_latency.count), (3, 1));
+    assert_eq!(stats.name.as_deref(), Some("ready"));
+    let id = first.id().to_owned();
+    drop(first);
+    until("the end of what was claimed", || pool.stats().claimed == 0).await;
+    assert!(!blink.home().join("sandboxes").join(&id).exists());
+    ok(async {
+        within(pool.close()).await;
+        Ok(())
+    })
+    .await;
+    drop(pool);
+    until("an empty home", || blink.folders().is_empty()).await;
+}
+
+#[tokio::test]
+async fn no_sandbox_is_handed_out_twice() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).size(2)).await;
+    let mut seen = HashSet::new();
+    for _ in 0..rounds(30) {
+        let sandbox = claim(&pool).await;
+        assert!(seen.insert(sandbox.id().to_owned()));
+        assert_eq!(
+            says(&sandbox, "cat /tmp/canary 2>/dev/null || echo none").await,
+            "none"
+        );
+        says(&sandbox, "echo x > /tmp/canary").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_claims_is_served_by_one_after_another() {
+    let blink = blink().await;
+    let claimants = rounds(40) as usize;
+    let pool = full(describe(&blink).size(2).max(6)).await;
+    let mut claims = tokio::task::JoinSet::new();
+    for _ in 0..claimants {
+        let pool = pool.clone();
+        claims.spawn(async move {
+            let sandbox = ok(async { pool.claim().timeout(patience()).await }).await;
+            assert!(pool.stats().claimed <= 6);
+            says(&sandbox, "echo $((6 * 7))").await
+        });
+    }
+    let answers = within(claims.join_all()).await;
+    assert!(answers.iter().all(|answer| answer == "42"));
+    let stats = pool.stats();
+    assert_eq!(stats.hits + stats.misses, claimants as u64);
+    assert_eq!((stats.failed_claims, stats.failed_boots), (0, 0));
+    settles(&pool, 2).await;
+}
+
+#[tokio::test]
+async fn the_warmup_is_run_once_and_shared_and_prepared_is_each() {
+    let blink = blink().await;
+    let pool = full(
+        describe(&blink)
+            .size(2)
+            .warmup(Command::shell(
+                "mkdir /srv/made; head -c 8 /dev/urandom | od -x > /srv/made/once",
+            ))
+            .warmup(Command::shell(
+                "[ -s /srv/made/once ] && touch /srv/made/again",
+            ))
+            .prepare(Command::shell("head -c 8 /dev/urandom | od -x > /tmp/each"))
+            .start(Command::shell("echo $$ > /tmp/runs; exec sleep 1000")),
+    )
+    .await;
+    let (first, second) = (claim(&pool).await, claim(&pool).await);
+    let shared = "ls /srv/made; cat /srv/made/once";
+    assert_eq!(says(&first, shared).await, says(&second, shared).await);
+    let each = "cat /tmp/each";
+    assert_ne!(says(&first, each).await, says(&second, each).await);
+    for sandbox in [&first, &second] {
+        let runs = "until [ -s /tmp/runs ]; do sleep 0.01; done; tr '\\0' ' ' < /proc/$(cat /tmp/runs)/cmdline";
+        assert_eq!(says(sandbox, runs).await, "sleep 1000");
+    }
+    // What one writes, no other sees.
+    says(&first, "rm -r /srv/made; echo changed > /srv/made").await;
+    assert_eq!(says(&second, "ls /srv/made").await, "again\nonce");
+    let third = claim(&pool).await;
+    assert_eq!(says(&third, "ls /srv/made").await, "again\nonce");
+    drop((first, second, third));
+    within(pool.close()).await;
+    drop(pool);
+    until("no layer", || {
+        let layers = std::fs::read_dir(blink.home().join("layers")).unwrap();
+        layers
+            .flatten()
+            .all(|entry| entry.file_name().to_string_lossy().starts_with('.'))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_warmup_that_fails_is_told_with_its_output_and_leaves_nothing() {
+    let blink = blink().await;
+    let failing = Command::shell("echo some; echo 'no such thing' >&2; exit 3");
+    let error = fails(
+        ErrorKind::InvalidArgument,
+        describe(&blink).warmup(failing.clone()).build(),
+    )
+    .await;
+    assert!(error.message().contains("exit code 3"), "{error}");
+    assert!(error.message().contains("no such thing"), "{error}");
+    assert_eq!(&error.output().unwrap().stdout[..], b"some\n");
+    let endless = Command::new("sleep").arg("1000");
+    let hanging = describe(&blink)
+        .warmup(endless.clone())
+        .warmup_timeout(Duration::from_millis(300));
+    fails(ErrorKind::Timeout, hanging.build()).await;
+    until("an empty home", || blink.folders().is_empty()).await;
+
+    // In each sandbox: it is told to who waits, and not tried again and again.
+    let pool = ok(describe(&blink).prepare(failing).build()).await;
+    let error = fails(ErrorKind::InvalidArgument, pool.ready()).await;
+    assert!(error.message().contains("no such thing"), "{error}");
+    let error = fails(ErrorKind::InvalidArgument, async { pool.claim().await }).await;
+    assert!(error.message().contains("no such thing"), "{error}");
+    let failures = pool.stats().failed_boots;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let stats = pool.stats();
+    assert!(stats.failed_boots - failures <= 4, "{stats:?}");
+    assert!(stats.last_failure.unwrap().contains("no such thing"));
+    drop(pool);
+    until("an empty home", || blink.folders().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_program_that_ends_has_its_sandbox_replaced() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).start(Command::shell(
+        "while [ ! -e /tmp/end ]; do sleep 0.02; done",
+    )))
+    .await;
+    let sandbox = claim(&pool).await;
+    says(&sandbox, "touch /tmp/end").await;
+    settles(&pool, 1).await;
+    assert_eq!(pool.stats().deaths, 0);
+    // Of those that wait: their agents are killed.
+    let folder = blink
+        .folders()
+        .into_iter()
+        .find(|folder| !folder.ends_with(sandbox.id()) && find_host_pid(folder).is_some());
+    let folder = folder.unwrap();
+    kill(find_host_pid(&folder).unwrap());
+    let next = claim(&pool).await;
+    assert!(!folder.ends_with(next.id()));
+    assert_eq!(says(&next, "echo works").await, "works");
+    until("a count of it", || pool.stats().deaths == 1).await;
+}
+
+#[tokio::test]
+async fn what_differs_for_each_claim_is_said_there() {
+    let blink = blink().await;
+    let mut spec = spec();
+    spec.env.push(("A".into(), "pool".into()));
+    spec.env.push(("B".into(), "pool".into()));
+    let pool = full(blink.pool(spec).size(2)).await;
+    let claimed = pool
+        .claim()
+        .env("B", "claim")
+        .hostname("worker-7")
+        .publish(PublishedPort::new(0, 4000));
+    let sandbox = ok(async { claimed.await }).await;
+    assert_eq!(
+        says(&sandbox, "echo $A $B; cat /proc/sys/kernel/hostname").await,
+        "pool claim\nworker-7"
+    );
+    let server = "import socket\ns = socket.create_server(('127.0.0.1', 4000))\nprint('up', flush=True)\nc = s.accept()[0]\nc.sendall(b'hello')";
+    let mut process = ok(sandbox.spawn(Command::new("python3").args(["-c", server]))).await;
+    let mut stdout = process.take_stdout().unwrap();
+    assert_eq!(&ok(stdout.chunk()).await.unwrap()[..], b"up\n");
+    let mut client = tokio::net::TcpStream::connect(sandbox.published()[0].host)
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    within(client.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer, "hello");
+    let _ = client.shutdown().await;
+    let other = claim(&pool).await;
+    assert_eq!(says(&other, "echo $A $B").await, "pool pool");
+    assert_eq!(
+        says(&other, "cat /proc/sys/kernel/hostname").await,
+        other.id()
+    );
+    assert!(other.published().is_empty());
+}
+
+#[tokio::test]
+async fn another_network_is_a_boot_of_its_own() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).warmup(Command::shell("echo warm > /srv/warm"))).await;
+    let sandbox = ok(async { pool.claim().network(Network::Host).await }).await;
+    let own = claim(&pool).await;
+    let count = "cat /srv/warm; tail -n +3 /proc/net/dev | grep -vc ' lo:'";
+    let with = ok(sandbox.exec(Command::shell(count))).await;
+    let without = ok(own.exec(Command::shell(count))).await;
+    assert_ne!(with.text(), "warm\n0\n");
+    assert_eq!(without.text(), "warm\n0\n");
+}
+
+#[tokio::test]
+async fn a_claimed_sandbox_becomes_a_session_without_a_boot() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).warmup(Command::shell("echo warm > /srv/warm"))).await;
+    let claimed = pool.claim().env("A", "1").label("of", "pool");
+    let session = ok(claimed.into_session("kept")).await;
+    settles(&pool, 1).await;
+    assert_eq!(pool.stats().boots, 2);
+    let sandbox = ok(session.sandbox()).await;
+    assert_eq!(
+        says(&sandbox, "cat /srv/warm; echo $A; echo mine > /srv/own").await,
+        "warm\n1"
+    );
+    assert_eq!(session.info().await.labels["of"], "pool");
+    ok(session.checkpoint("first")).await;
+    let fork = ok(session.fork("forked")).await;
+    says(&sandbox, "echo later > /srv/own").await;
+    let taken = fails(ErrorKind::AlreadyExists, pool.claim().into_session("kept")).await;
+    assert!(taken.message().contains("kept"), "{taken}");
+    fails(ErrorKind::InvalidArgument, pool.claim().into_session("a/b")).await;
+    drop(sandbox);
+    // It outlives its pool, and its machine.
+    within(pool.close()).await;
+    drop(pool);
+    ok(session.stop()).await;
+    let sandbox = ok(session.sandbox()).await;
+    assert_eq!(
+        says(&sandbox, "cat /srv/warm /srv/own; echo $A").await,
+        "warm\nlater\n1"
+    );
+    let forked = ok(fork.sandbox()).await;
+    assert_eq!(says(&forked, "cat /srv/warm /srv/own").await, "warm\nmine");
+    assert_ne!(
+        says(&forked, "cat /etc/machine-id").await,
+        says(&sandbox, "cat /etc/machine-id").await
+    );
+    drop((sandbox, forked));
+    ok(session.restore("first")).await;
+    let sandbox = ok(session.sandbox()).await;
+    assert_eq!(says(&sandbox, "cat /srv/own").await, "mine");
+    drop(sandbox);
+    ok(session.remove()).await;
+    ok(fork.remove()).await;
+    until("an empty home", || blink.folders().is_empty()).await;
+}
+
+#[tokio::test]
+async fn each_sandbox_is_known_by_what_no_other_is() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).size(4).warmup(Command::shell(
+        "mkdir -p /var/lib/systemd; echo x > /var/lib/systemd/random-seed",
+    )))
+    .await;
+    let mut seen: [HashSet<String>; 3] = Default::default();
+    let claims = rounds(100);
+    for _ in 0..claims {
+        let sandbox = claim(&pool).await;
+        let script = "cat /etc/machine-id /proc/sys/kernel/hostname; head -c 16 /dev/urandom | od -An -tx1 | tr -d '\\n'; echo
+            [ ! -e /var/lib/systemd/random-seed ] && date +%s";
+        let lines = says(&sandbox, script).await;
+        let lines: Vec<_> = lines.lines().map(str::to_owned).collect();
+        for (seen, line) in seen.iter_mut().zip(&lines) {
+            assert!(seen.insert(line.clone()), "twice: {line}");
+        }
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let clock: u64 = lines[3].parse().unwrap();
+        assert!(now.as_secs().abs_diff(clock) <= 5, "{clock}");
+    }
+    assert_eq!(seen[0].len(), claims as usize);
+}
+
+#[tokio::test]
+async fn claims_wait_for_their_time_and_no_longer() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).max(1).when_empty(WhenEmpty::Wait)).await;
+    let held = claim(&pool).await;
+    let late = async { pool.claim().timeout(Duration::from_millis(100)).await };
+    let error = fails(ErrorKind::Timeout, late).await;
+    assert!(
+        error.is_retryable() && error.message().contains("max"),
+        "{error}"
+    );
+    fails(ErrorKind::Timeout, async {
+        pool.claim().timeout(Duration::ZERO).await
+    })
+    .await;
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.claim().await }
+    });
+    until("a claim that waits", || pool.stats().waiting == 1).await;
+    drop(held);
+    let next = within(waiting).await.unwrap().unwrap();
+    assert_eq!(says(&next, "echo works").await, "works");
+    let stats = pool.stats();
+    assert_eq!((stats.hits, stats.misses, stats.failed_claims), (1, 1, 2));
+}
+
+#[tokio::test]
+async fn old_ones_are_replaced_and_none_is_kept_while_nobody_claims() {
+    let blink = blink().await;
+    let aging = full(describe(&blink).max_age(Duration::from_millis(300))).await;
+    until("a replacement", || {
+        aging.stats().retired >= 1 && aging.stats().boots >= 2
+    })
+    .await;
+    assert_eq!(aging.stats().deaths, 0);
+    drop(aging);
+    let resting = full(
+        describe(&blink)
+            .size(2)
+            .max_idle(Duration::from_millis(500)),
+    )
+    .await;
+    until("an empty pool", || resting.stats().idle == 0).await;
+    let boots = resting.stats().boots;
+    assert_eq!(resting.stats().booting, 0);
+    let sandbox = claim(&resting).await;
+    assert_eq!(says(&sandbox, "echo works").await, "works");
+    assert!(resting.stats().boots > boots);
+    assert_eq!(resting.stats().misses, 1);
+}
+
+#[tokio::test]
+async fn a_closed_pool_hands_out_nothing_and_keeps_what_was_claimed() {
+    let blink = blink().await;
+    let pool = full(describe(&blink).max(1)).await;
+    let sandbox = claim(&pool).await;
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.claim().await.map(drop) }
+    });
+    until("a claim that waits", || pool.stats().waiting == 1).await;
+    within(pool.close()).await;
+    let error = within(waiting).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(error.message().contains("closed"), "{error}");
+    fails(ErrorKind::InvalidArgument, async { pool.claim().await }).await;
+    fails(ErrorKind::InvalidArgument, pool.ready()).await;
+    fails(ErrorKind::Timeout, pool.drain(Duration::from_millis(50))).await;
+    drop(pool.clone());
+    assert_eq!(says(&sandbox, "echo works").await, "works");
+    let draining = tokio::spawn(async move { pool.drain(patience()).await });
+    drop(sandbox);
+    within(draining).await.unwrap().unwrap();
+    until("an empty home", || blink.folders().is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_no_pool_can_be_is_refused() {
+    let blink = blink().await;
+    let refused = |builder: PoolBuilder| async move {
+        let error = fails(ErrorKind::InvalidArgument, builder.build()).await;
+        error.message().to_owned()
+    };
+    assert!(refused(describe(&blink).size(0)).await.contains("size 0"));
+    assert!(
+        refused(describe(&blink).size(3).max(2))
+            .await
+            .contains("max 3")
+    );
+    assert!(
+        refused(describe(&blink).refill(0))
+            .await
+            .contains("0 sandboxes at once")
+    );
+    assert!(
+        refused(describe(&blink).max_age(Duration::ZERO))
+            .await
+            .contains("max_age")
+    );
+    assert!(
+        refused(describe(&blink).max_idle(Duration::ZERO))
+            .await
+            .contains("max_idle")
+    );
+    let mut named = spec();
+    named.hostname = Some("same".into());
+    assert!(refused(blink.pool(named)).await.contains("host name"));
+    let mut published = spec();
+    published.publish.push(PublishedPort::new(0, 80));
+    assert!(
+        refused(blink.pool(published))
+            .await
+            .contains("published ports")
+    );
+    let pool = ok(describe(&blink).build()).await;
+    let more = async { pool.claim().memory_mib(1 << 30).await };
+    assert!(
+        fails(ErrorKind::InvalidArgument, more)
+            .await
+            .message()
+            .contains("more than")
+    );
+    let wrong = async { pool.claim().hostname("a b").await };
+    fails(ErrorKind::InvalidArgument, wrong).await;
+    let mut warm = spec();
+    warm.warm = Some(true);
+    let pool = ok(blink.pool(warm).build()).await;
+    let error = fails(
+        ErrorKind::InvalidArgument,
+        pool.claim().into_session("warm"),
+    )
+    .await;
+    assert!(error.message().contains("warm"), "{error}");
+}
+
+/// What a process does that is killed: it claims sandboxes, and names one of them.
+pub(crate) async fn keep(home: &std::path::Path) {
+    let blink = crate::support::blink_in(home).await;
+    let warmup = Command::shell("echo warm > /srv/warm");
+    let pool = full(blink.pool(spec()).size(3).warmup(warmup)).await;
+    let name = std::env::var("BLINK_TEST_NAME").unwrap();
+    let session = ok(pool.claim().into_session(name)).await;
+    std::fs::write(home.join("named"), "").unwrap();
+    for round in 0_u32.. {
+        let sandbox = claim(&pool).await;
+        if round % 2 == 0 {
+            says(&sandbox, "echo works > /tmp/file").await;
+        }
+    }
+    drop(session);
+}
+
+mod needs_shared_home {
+    use super::*;
+    use crate::child;
+
+    /// Whoever has the pool is killed: nothing is left, and what was named is whole.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_killed_owner_leaves_nothing_but_sessions() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        for round in 0..10_u32 {
+            let mut owner =
+                tokio::process::Command::from(child::command("keep a pool", blink.home()))
+                    .env("BLINK_TEST_NAME", format!("named-{round}"))
+                    .kill_on_drop(true)
+                    .spawn()
+                    .unwrap();
+            let named = blink.home().join("named");
+            until("a session of the pool", || named.exists()).await;
+            tokio::time::sleep(Duration::from_millis(u64::from(round) * 7)).await;
+            owner.kill().await.unwrap();
+            std::fs::remove_file(&named).unwrap();
+            let again = crate::support::blink_in(blink.home()).await;
+            let session = ok(again.take_session(&format!("named-{round}"), patience())).await;
+            let sandbox = ok(session.sandbox()).await;
+            assert_eq!(says(&sandbox, "cat /srv/warm").await, "warm");
+            drop(sandbox);
+            ok(session.remove()).await;
+            // The next start collects all that is left.
+            let last = crate::support::blink_in(blink.home()).await;
+            until("an empty home", || {
+                crate::support::folders(blink.home()).is_empty()
+            })
+            .await;
+            drop((again, last));
+        }
+        let last = crate::support::blink_in(blink.home()).await;
+        ok(last.prune_sessions()).await;
+        let layers = std::fs::read_dir(blink.home().join("layers"))
+            .unwrap()
+            .flatten();
+        let layers: Vec<_> = layers
+            .map(|entry| entry.file_name())
+            .filter(|name| !name.to_string_lossy().starts_with('.'))
+            .collect();
+        assert!(layers.is_empty(), "{layers:?}");
+    }
+}
