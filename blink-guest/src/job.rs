@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -79,6 +80,14 @@ pub(crate) struct Wake {
     over_limit: Mutex<Option<Limit>>,
     /// Of what is transferred.
     room: Room,
+    memory: MemoryLimit,
+}
+
+/// What programs may have in memory, which a host can change.
+struct MemoryLimit {
+    is_watched: AtomicBool,
+    /// The largest number is none.
+    bytes: AtomicU64,
 }
 
 impl Wake {
@@ -89,6 +98,30 @@ impl Wake {
         }
         drop(jobs);
         self.wake();
+    }
+
+    /// Whether somebody looks at what programs have in memory.
+    pub(crate) fn watches_memory(&self) -> bool {
+        self.memory.is_watched.load(Ordering::Acquire)
+    }
+
+    /// Somebody does from now on, and programs may have so much, if there is a limit.
+    pub(crate) fn watch_memory(&self, bytes: Option<u64>) {
+        let bytes = bytes.unwrap_or(u64::MAX);
+        self.memory.bytes.store(bytes, Ordering::Release);
+        self.memory.is_watched.store(true, Ordering::Release);
+    }
+
+    /// What programs may have in memory.
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
+        let bytes = self.memory.bytes.load(Ordering::Acquire);
+        (bytes != u64::MAX).then_some(bytes)
+    }
+
+    /// From now on, programs may have so much in memory, which is looked at at once.
+    pub(crate) fn limit_memory(&self, bytes: u64) {
+        self.memory.bytes.store(bytes, Ordering::Release);
+        self.room.doubt();
     }
 
     /// Tells the loop which limit the sandbox is over, or that it is within all of them.
@@ -150,6 +183,10 @@ impl Jobs {
                 jobs: Mutex::new(Vec::new()),
                 over_limit: Mutex::new(None),
                 room: Room::new(),
+                memory: MemoryLimit {
+                    is_watched: AtomicBool::new(false),
+                    bytes: AtomicU64::new(u64::MAX),
+                },
             }),
             front: Bytes::new(),
             notices: Vec::new(),

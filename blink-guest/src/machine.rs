@@ -8,7 +8,6 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
-use crate::launch::sandbox::way::NewRoot;
 use crate::{confine, names};
 
 /// Capabilities that the agent needs and programs must not have: with one of them a program could leave the tree that it
@@ -38,9 +37,7 @@ impl Machine {
     pub(crate) fn set_up(&self) -> io::Result<()> {
         show_temporary_files_on_disk()?;
         give_shared_memory_its_part(self.shared_memory_bytes);
-        rustix::system::sethostname(self.host_name.as_bytes())?;
-        let root = fs::File::open("/")?;
-        names::write_down(&NewRoot::new(root.into()), &self.host_name);
+        names::change_to(&self.host_name)?;
         confine::raise_open_files();
         for capability in AGENT_ONLY {
             confine::drop_from_bounding_set(capability);

@@ -22,6 +22,13 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-
 /// Without this file, glibc asks the network before it reads `/etc/hosts`.
 const LOOKUPS: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
+/// Gives the sandbox that this runs in another name.
+pub(crate) fn change_to(name: &str) -> io::Result<()> {
+    rustix::system::sethostname(name.as_bytes())?;
+    write_down(&NewRoot::new(File::open("/")?.into()), name);
+    Ok(())
+}
+
 /// Writes the name down beneath a root, wherever links lead there. A root in which that cannot be is left as it is.
 pub(crate) fn write_down(root: &NewRoot, name: &str) {
     let own = format!("{name}\n");

@@ -67,6 +67,12 @@ impl Room {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_doubted
     }
 
+    /// Has everything looked at now.
+    pub(crate) fn doubt(&self) {
+        self.lock().is_doubted = true;
+        self.doubted.notify_all();
+    }
+
     /// The measurement that began last has found so much room on a disk of this limit.
     pub(crate) fn set(&self, bytes: u64, limit: u64) {
         let mut state = self.lock();

@@ -178,6 +178,9 @@ pub enum Request {
     /// Lets the disk change again.
     #[n(50)]
     Thaw,
+    /// Changes what the sandbox is while it runs.
+    #[n(51)]
+    Adjust(#[n(0)] Adjust),
 }
 
 /// What the agent answers (frame type RpcResponse).
@@ -398,6 +401,18 @@ pub struct PathOptions {
     /// Who owns what is made anew, written as in [`Spawn::user`]; root where there is none.
     #[n(2)]
     pub owner: Option<String>,
+}
+
+/// What is to change of a sandbox that runs. What is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Adjust {
+    /// Its host name.
+    #[n(0)]
+    pub host_name: Option<String>,
+    /// What its programs may use of the memory.
+    #[n(1)]
+    pub memory_bytes: Option<u64>,
 }
 
 /// A folder to make.

@@ -212,6 +212,11 @@ pub(crate) trait Machine: Send + Sync {
     /// disk's own. `frozen` says that the agent has written everything to the disk.
     async fn snapshot(&self, layer: &Path, frozen: bool) -> Result<Consistency>;
 
+    /// Has its programs use no more of the memory from now on; `false` if that is for its agent to see to.
+    fn limit_memory(&self, _memory_mib: u64) -> Result<bool> {
+        Ok(false)
+    }
+
     /// The folder of its disk is somewhere else now.
     fn disk_moved(&self, disk: &Path);
 

@@ -74,6 +74,7 @@ impl Kind {
             Request::Processes | Request::ProcessesAfter(_) => Kind::Prompt("listing processes"),
             Request::Peek(_) => Kind::Prompt("a look at a process's output"),
             Request::Thaw => Kind::Prompt("letting the disk change again"),
+            Request::Adjust(_) => Kind::Prompt("changing the sandbox"),
             Request::Shutdown => Kind::Prompt("shutting down"),
             Request::Wait(_) => Kind::Long("waiting for a process"),
             Request::Connect(_) => Kind::Long("a connection"),

@@ -177,19 +177,19 @@ impl Claim {
                 Claimed::Wait(answer) => {
                     let left = self.timeout.saturating_sub(begun.elapsed());
                     let member = keeper.wait(answer, left, self.timeout).await?;
-                    if !member.is_good() {
-                        keeper.lost(member);
-                        continue;
-                    }
                     (member, Outcome::Miss)
                 }
             };
+            // Nobody needs to know of one that has died meanwhile.
+            if !member.is_good() || !member.answers().await {
+                keeper.lost(member);
+                continue;
+            }
             match member.become_asked(&self.asked, spec).await {
                 Ok(()) => {
                     member.sandbox.publish(ports)?;
                     return Ok((member, outcome));
                 }
-                // It died just now: nobody needs to know.
                 Err(error) if error.kind() == ErrorKind::SandboxDied => keeper.lost(member),
                 Err(error) => {
                     keeper.remove(member);

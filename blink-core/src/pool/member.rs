@@ -22,6 +22,9 @@ use crate::spec::{Network, SandboxSpec};
 /// The folder of a member's disk in its own.
 const DISK: &str = "disk";
 
+/// An agent that has not answered by then is taken for dead: it takes microseconds, on a busy host milliseconds.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the host slept less than that is taken for the two clocks' imprecision.
 const SUSPENSION: Duration = Duration::from_secs(1);
 
@@ -263,10 +266,16 @@ impl Member {
         }))
     }
 
-    /// Whether it can be handed out. It costs two system calls.
+    /// Whether it can be handed out, as far as that is known.
     pub(super) fn is_good(&self) -> bool {
         let is_new = clock::suspended().saturating_sub(self.suspended) < SUSPENSION;
         let lost = self.held.has_lost_a_program.load(Ordering::Acquire);
-        is_new && !lost && self.sandbox.death().is_none() && self.sandbox.is_running()
+        is_new && !lost && self.sandbox.death().is_none()
+    }
+
+    /// Whether its agent answers, now.
+    pub(super) async fn answers(&self) -> bool {
+        let answer = tokio::time::timeout(ANSWER_PATIENCE, self.sandbox.ping()).await;
+        matches!(answer, Ok(Ok(())))
     }
 }

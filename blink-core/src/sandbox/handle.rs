@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blink_wire::{Address, Attach, ProcessId, Request};
+use blink_wire::{Address, Adjust, Attach, ProcessId, Request};
 use tokio::sync::Mutex;
 
 use super::info::{ProcessInfo, processes};
@@ -144,11 +144,18 @@ impl Sandbox {
         hostname: Option<&str>,
         memory_mib: Option<u64>,
     ) -> Result<()> {
-        let _ = (hostname, memory_mib);
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "a sandbox that runs has what it was booted with",
-        ))
+        let memory_mib = match memory_mib {
+            Some(mib) if self.machine.limit_memory(mib)? => None,
+            memory_mib => memory_mib,
+        };
+        let adjust = Adjust {
+            host_name: hostname.map(str::to_owned),
+            memory_bytes: memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
+        };
+        match adjust == Adjust::default() {
+            true => Ok(()),
+            false => self.link()?.call(&Request::Adjust(adjust)).await.map(drop),
+        }
     }
 
     /// What its programs run with from now on.

@@ -254,6 +254,21 @@ async fn what_differs_for_each_claim_is_said_there() {
 }
 
 #[tokio::test]
+async fn a_claim_may_have_less_memory_than_the_pool() {
+    let blink = blink().await;
+    let mut spec = spec();
+    spec.memory_mib = Some(1024);
+    let pool = full(blink.pool(spec).size(2)).await;
+    let hoard = "kept = [bytearray(1 << 20) for part in range(300)]\nimport time; time.sleep(2)\nprint('kept')";
+    let hoard = || Command::new("python3").args(["-c", hoard]);
+    let small = ok(async { pool.claim().memory_mib(128).await }).await;
+    let output = ok(small.exec(hoard())).await;
+    assert_eq!(output.status.over_limit, Some("memory"), "{output:?}");
+    let whole = claim(&pool).await;
+    assert_eq!(ok(whole.exec(hoard())).await.text(), "kept\n");
+}
+
+#[tokio::test]
 async fn another_network_is_a_boot_of_its_own() {
     let blink = blink().await;
     let pool = full(describe(&blink).warmup(Command::shell("echo warm > /srv/warm"))).await;

@@ -1,8 +1,8 @@
 //! What comes in over a link: frames, and the requests in them.
 
 use blink_wire::{
-    ErrorBody, ErrorKind, Frame, FrameType, Hello, Limit, Message, ProcessId, Request, Response,
-    Spawn, TtySize, VERSION, WindowUpdate,
+    Adjust, ErrorBody, ErrorKind, Frame, FrameType, Hello, Limit, Message, ProcessId, Request,
+    Response, Spawn, TtySize, VERSION, WindowUpdate,
 };
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::link::{Broken, Link};
 use crate::process::Started;
 use crate::process::queue::STARTS_PER_TURN;
 use crate::stream::{Caller, Stream};
-use crate::{files, freeze};
+use crate::{files, freeze, names};
 
 impl Agent {
     pub(super) fn handle_frame(&mut self, id: u64, frame: Frame) -> Result<(), Broken> {
@@ -121,11 +121,33 @@ impl Agent {
         }
     }
 
+    /// The name first: it is what may fail.
+    fn adjust(&self, ask: &Adjust) -> Result<(), ErrorBody> {
+        let limited = self.sources.jobs.wake();
+        if ask.memory_bytes.is_some() && !limited.watches_memory() {
+            return Err(ErrorBody::new(
+                ErrorKind::Unsupported,
+                "this agent watches over no memory",
+            ));
+        }
+        if let Some(name) = &ask.host_name {
+            names::change_to(name).map_err(|error| {
+                let message = format!("this agent cannot change the host name: {error}");
+                ErrorBody::new(ErrorKind::Unsupported, message)
+            })?;
+        }
+        if let Some(bytes) = ask.memory_bytes {
+            limited.limit_memory(bytes);
+        }
+        Ok(())
+    }
+
     fn handle_request(&mut self, caller: Caller, request: Request) {
         let opened = match request {
             Request::Ping => Ok((Some(Response::Done), None)),
             Request::Freeze => freeze::freeze().map(|()| (Some(Response::Done), None)),
             Request::Thaw => freeze::thaw().map(|()| (Some(Response::Done), None)),
+            Request::Adjust(ask) => self.adjust(&ask).map(|()| (Some(Response::Done), None)),
             Request::Spawn(spawn) => self.enqueue(spawn, caller),
             Request::Attach(attach) => {
                 self.sources

@@ -75,6 +75,7 @@ pub(crate) fn start(limits: Limits, wake: Arc<Wake>) -> std::io::Result<()> {
     if limits.memory_bytes.is_none() && limits.disk_bytes.is_none() {
         return Ok(());
     }
+    wake.watch_memory(limits.memory_bytes);
     if let Some(bytes) = limits.disk_bytes {
         wake.room().begin();
         wake.room().set(bytes, bytes);
@@ -123,8 +124,6 @@ struct Guard {
 
 impl Guard {
     fn watch(&mut self, wake: &Wake) {
-        // What a file system or a kernel of its own counts is not looked for.
-        let is_looking = self.limits.memory_bytes.is_some() || matches!(self.disk, Disk::Folder(_));
         let (mut next_memory, mut next_disk) = (Instant::now(), Instant::now());
         let (mut over_memory, mut over_disk) = (false, false);
         loop {
@@ -134,6 +133,13 @@ impl Guard {
             std::thread::sleep(SOONEST);
             let is_awaited = wake.room().wait(wait.saturating_sub(SOONEST));
             let begun = Instant::now();
+            let limit = wake.memory_limit();
+            if limit != self.limits.memory_bytes {
+                self.limits.memory_bytes = limit;
+                next_memory = begun;
+            }
+            // What a file system or a kernel of its own counts is not looked for.
+            let is_looking = limit.is_some() || matches!(self.disk, Disk::Folder(_));
             let is_disk_due =
                 self.limits.disk_bytes.is_some() && (is_awaited || begun >= next_disk);
             // Before anything is looked at: what is taken from here on may not be seen.

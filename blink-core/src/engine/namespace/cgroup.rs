@@ -105,6 +105,12 @@ impl Drop for ControlGroup {
     }
 }
 
+/// Has what is in a group use no more memory than so much.
+pub(super) fn limit_memory(group: &Path, memory_mib: u64) -> std::io::Result<()> {
+    let bytes = memory_mib.saturating_mul(1 << 20);
+    fs::write(group.join("memory.max"), bytes.to_string())
+}
+
 /// The part of the host's memory that a sandbox has for which nothing else was said.
 const DEFAULT_MEMORY_SHARE: u64 = 2;
 

@@ -13,7 +13,7 @@ use blink_host::fault::{self, Step};
 use blink_host::lock;
 use tokio::sync::watch;
 
-use super::cgroup::{ControlGroup, Frozen};
+use super::cgroup::{self, ControlGroup, Frozen};
 use super::disk;
 use crate::child::Launched;
 use crate::engine::tree::{Paused, Tree};
@@ -349,6 +349,15 @@ impl Machine for NamespaceMachine {
         copying
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    }
+
+    fn limit_memory(&self, memory_mib: u64) -> Result<bool> {
+        let Some(group) = &self.record.group else {
+            return Ok(false);
+        };
+        cgroup::limit_memory(group, memory_mib)
+            .map(|()| true)
+            .map_err(|error| Error::io("the sandbox's memory cannot be limited", &error))
     }
 
     fn disk_moved(&self, disk: &Path) {
