@@ -14,6 +14,7 @@ use once_cell::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
 use crate::blocking::on_thread;
+use crate::budget::Budget;
 use crate::child::{self, Launcher};
 use crate::disk::Disks;
 use crate::engine::engines::{self, Engines};
@@ -60,6 +61,7 @@ struct Shared {
     sessions: Mutex<OpenSessions>,
     pull: PullOptions,
     image_limit_bytes: u64,
+    budget: Arc<Budget>,
     /// Boots, which come to their end, or are undone, whoever waits for them. Closed from the beginning, which ends nothing:
     /// it can be waited for.
     boots: TaskTracker,
@@ -73,6 +75,8 @@ pub struct BlinkBuilder {
     offline: Option<bool>,
     registry: RegistryOptions,
     image_limit_bytes: Option<u64>,
+    budget_memory_mib: Option<u64>,
+    budget_sandboxes: Option<usize>,
 }
 
 impl BlinkBuilder {
@@ -110,6 +114,20 @@ impl BlinkBuilder {
         self
     }
 
+    /// What all sandboxes together may have that run for this `Blink`, of all its pools and beside them: memory in MiB, counted by
+    /// their limits, and their number; no limit by default.
+    ///
+    /// What a pool keeps ready makes room for what somebody waits for. What does not fit then fails with `ResourceExhausted`.
+    pub fn budget(
+        mut self,
+        memory_mib: impl Into<Option<u64>>,
+        sandboxes: impl Into<Option<usize>>,
+    ) -> BlinkBuilder {
+        self.budget_memory_mib = memory_mib.into();
+        self.budget_sandboxes = sandboxes.into();
+        self
+    }
+
     /// Opens the home, and removes what host processes that are gone have left in it.
     ///
     /// What this does not say is taken from the environment, and then from the settings' file, `blink/config.toml` in
@@ -123,6 +141,11 @@ impl BlinkBuilder {
         if self.image_limit_bytes == Some(0) {
             return Err(Error::invalid(
                 "image_limit_bytes is 0, which no image fits; leave it out for 16 GiB",
+            ));
+        }
+        if self.budget_memory_mib == Some(0) || self.budget_sandboxes == Some(0) {
+            return Err(Error::invalid(
+                "a budget of 0 has room for no sandbox; leave it out for no limit",
             ));
         }
         let settings = Settings::load()?;
@@ -150,6 +173,7 @@ impl BlinkBuilder {
                 .with_policy(policy)
                 .with_registry(registry),
             image_limit_bytes: self.image_limit_bytes.unwrap_or(DEFAULT_IMAGE_LIMIT_BYTES),
+            budget: Budget::new(self.budget_memory_mib, self.budget_sandboxes),
             boots: TaskTracker::new(),
         };
         shared.boots.close();
@@ -247,6 +271,11 @@ impl Blink {
 
     pub(crate) async fn engine(&self, isolation: Isolation) -> Result<Arc<dyn Engine>> {
         self.shared.engines.open(isolation).await
+    }
+
+    /// What all sandboxes may have together.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.shared.budget
     }
 
     /// The disks of sessions.

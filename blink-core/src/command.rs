@@ -179,13 +179,13 @@ impl Command {
         self
     }
 
-    /// The request for the agent, with what the sandbox says where the command does not.
     /// In words, as a message has it.
     pub(crate) fn shown(&self) -> String {
         let words = self.argv.iter().map(|word| word.to_string_lossy());
         words.collect::<Vec<_>>().join(" ")
     }
 
+    /// The request for the agent, with what the sandbox says where the command does not.
     pub(crate) fn to_spawn(&self, defaults: &Defaults, keep: bool) -> Result<Spawn> {
         let argv: Vec<OsString> = self.argv.clone();
         if argv.first().is_none_or(|program| program.is_empty()) {

@@ -23,6 +23,7 @@
 
 mod blink;
 mod blocking;
+mod budget;
 mod child;
 mod command;
 mod connection;

@@ -47,6 +47,7 @@ pub struct PoolBuilder {
     max_idle: Option<Duration>,
     refill: Option<usize>,
     when_empty: WhenEmpty,
+    resets: bool,
     warmup: Vec<Command>,
     prepared: Vec<Command>,
     started: Vec<Command>,
@@ -65,6 +66,7 @@ impl PoolBuilder {
             max_idle: None,
             refill: None,
             when_empty: WhenEmpty::default(),
+            resets: false,
             warmup: Vec::new(),
             prepared: Vec::new(),
             started: Vec::new(),
@@ -115,6 +117,16 @@ impl PoolBuilder {
     /// What a claim does when no sandbox is ready; it boots one by default.
     pub fn when_empty(mut self, when_empty: WhenEmpty) -> PoolBuilder {
         self.when_empty = when_empty;
+        self
+    }
+
+    /// Keeps the number of sandboxes the same, claimed ones among them: when one is released, its place is reset, and is claimed
+    /// again. Without it, which is the default, another boots as soon as one is claimed.
+    ///
+    /// A reset keeps nothing: processes, memory, the disk, the network's state and the users' are those of a new boot over the
+    /// pool's template. There may be no more sandboxes than the [size](PoolBuilder::size), so that `max` cannot be said too.
+    pub fn reset_on_release(mut self, resets: bool) -> PoolBuilder {
+        self.resets = resets;
         self
     }
 
@@ -185,7 +197,15 @@ impl PoolBuilder {
                 "a pool of size 0 has nothing to hand out; give it 1 at least",
             ));
         }
-        let max = self.max.unwrap_or(size.saturating_add(DEFAULT_CLAIMED));
+        let max = match (self.resets, self.max) {
+            (true, Some(max)) if max != size => {
+                return Err(Error::invalid(format!(
+                    "a pool that resets has as many sandboxes as its size, which is {size}; leave max {max} out"
+                )));
+            }
+            (true, _) => size,
+            (false, max) => max.unwrap_or(size.saturating_add(DEFAULT_CLAIMED)),
+        };
         if max < size {
             return Err(Error::invalid(format!(
                 "a pool of size {size} cannot have {max} sandboxes at most; make max {size} at least"
@@ -216,6 +236,7 @@ impl PoolBuilder {
             burst: refill.max(2 * processors),
             max_age: self.max_age,
             max_idle: self.max_idle,
+            resets: self.resets,
             fails_claims: self.when_empty == WhenEmpty::Boot,
         })
     }

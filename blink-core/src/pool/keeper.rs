@@ -12,6 +12,7 @@ use super::clock;
 use super::member::{Held, Made, Member, Mould};
 use super::places::{Answer, Claim, Delivered, Limits, Places};
 use super::stats::{PoolStats, Stats};
+use crate::budget::{Need, Reserve};
 use crate::error::{Error, ErrorKind, Result};
 use crate::publish::Bound;
 use crate::sandbox::{Remains, Request};
@@ -52,6 +53,9 @@ impl Keeper {
             removals: Semaphore::new(REMOVALS),
             runtime: Handle::current(),
         });
+        let reserve: Arc<dyn Reserve> = keeper.clone();
+        let budget = keeper.mould.request.blink.budget();
+        budget.add(Arc::downgrade(&reserve));
         tokio::spawn(keeper.clone().run().in_current_span());
         keeper
     }
@@ -204,11 +208,16 @@ impl Keeper {
     /// Removes a member in the background.
     pub(super) fn remove(self: &Arc<Self>, member: Member) {
         let Member { sandbox, held, .. } = member;
-        self.remove_remains(sandbox.into_remains(), Some(held));
+        self.bury(sandbox.into_remains(), Some(held), false);
+    }
+
+    /// Removes what is left of a sandbox that its claimant has dropped.
+    pub(super) fn released(self: &Arc<Self>, remains: Remains, held: Held) {
+        self.bury(remains, Some(held), true);
     }
 
     /// Removes what is left of a sandbox, in the background.
-    pub(super) fn remove_remains(self: &Arc<Self>, remains: Remains, held: Option<Held>) {
+    pub(super) fn bury(self: &Arc<Self>, remains: Remains, held: Option<Held>, was_claimed: bool) {
         let keeper = self.clone();
         let begun = Instant::now();
         let removing = async move {
@@ -219,6 +228,9 @@ impl Keeper {
                 tracing::warn!(sandbox = id, %error, "a sandbox goes later");
             }
             keeper.stats.removed(begun.elapsed());
+            if was_claimed && keeper.limits.resets {
+                keeper.stats.reset();
+            }
             drop(permit);
             drop(held);
         };
@@ -264,9 +276,13 @@ impl Keeper {
     fn boot(self: &Arc<Self>) {
         let keeper = self.clone();
         let booting = async move {
+            let need = match keeper.places().waiting() {
+                0 => Need::Reserve,
+                _ => Need::Now,
+            };
             let making = keeper.clone();
             // What panics has failed, too.
-            let made = tokio::spawn(async move { making.mould.make().await }).await;
+            let made = tokio::spawn(async move { making.mould.make(need).await }).await;
             let made = made.unwrap_or_else(|error| {
                 Err(Error::new(
                     ErrorKind::Internal,
@@ -276,7 +292,10 @@ impl Keeper {
             match made {
                 Ok(made) => keeper.deliver(made),
                 Err(error) => {
-                    keeper.stats.boot_failed();
+                    match error.kind() {
+                        ErrorKind::ResourceExhausted => keeper.stats.refused(),
+                        _ => keeper.stats.boot_failed(),
+                    }
                     let pause = keeper.places().failed(&error, clock::now());
                     tracing::warn!(pool = keeper.name, %error, ?pause, "a boot for the pool has failed");
                 }
@@ -318,6 +337,22 @@ impl Keeper {
 
     fn places(&self) -> std::sync::MutexGuard<'_, Places<Member>> {
         lock(&self.places)
+    }
+}
+
+impl Reserve for Keeper {
+    fn spare(&self) -> usize {
+        self.places().idle()
+    }
+
+    fn give_up(self: Arc<Self>) -> bool {
+        let given = self.places().give_up();
+        let is_given = given.is_some();
+        if let Some(member) = given {
+            self.stats.retired();
+            self.remove(member);
+        }
+        is_given
     }
 }
 

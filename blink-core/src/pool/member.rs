@@ -11,8 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock;
 use super::keeper::Keeper;
+use super::pressure;
 use super::template::Template;
 use crate::blocking::on_thread;
+use crate::budget::Need;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::{Lifetime, SandboxFolder};
@@ -69,12 +71,17 @@ pub(super) struct Mould {
 
 impl Mould {
     /// Boots a member, and does in it what is to be done. Where it fails, nothing is left.
-    pub(super) async fn make(&self) -> Result<Made> {
-        self.make_as(&self.request).await
+    pub(super) async fn make(&self, need: Need) -> Result<Made> {
+        let request = Request {
+            need,
+            ..self.request.clone()
+        };
+        self.make_as(&request).await
     }
 
     /// As [`make`](Mould::make), of what one claim asks for.
     async fn make_as(&self, request: &Request) -> Result<Made> {
+        pressure::check()?;
         let begun = Instant::now();
         let sandbox = self.boot(request).await?;
         let lost = Arc::new(AtomicBool::new(false));
@@ -231,7 +238,7 @@ impl Member {
             let other = std::mem::replace(&mut self.sandbox, made.sandbox);
             self.held.has_lost_a_program = made.has_lost_a_program;
             self.suspended = clock::suspended();
-            keeper.remove_remains(other.into_remains(), None);
+            keeper.bury(other.into_remains(), None, false);
         }
         if !asked.env.is_empty() {
             let config = mould.template.image().map(|image| &image.config);
@@ -262,7 +269,7 @@ impl Member {
         let Member { sandbox, held, .. } = self;
         let keeper = held.keeper.clone();
         sandbox.left_to(Box::new(move |remains| {
-            keeper.remove_remains(remains, Some(held));
+            keeper.released(remains, held);
         }))
     }
 

@@ -10,6 +10,7 @@ mod handle;
 mod keeper;
 mod member;
 mod places;
+mod pressure;
 mod session;
 mod stats;
 mod template;

@@ -29,6 +29,9 @@ pub(super) struct Limits {
     pub(super) max_age: Option<Duration>,
     /// After so long without a claim, no member is kept.
     pub(super) max_idle: Option<Duration>,
+    /// Whether the sandboxes are always the same in number: one that was claimed has its place until it is gone, and another
+    /// is booted there only then.
+    pub(super) resets: bool,
     /// Whether a failed boot is the failure of who has waited longest; otherwise it goes on waiting.
     pub(super) fails_claims: bool,
 }
@@ -123,7 +126,7 @@ impl<M> Places<M> {
         self.waiting.retain(|waiter| !waiter.is_closed());
         let kept = match self.sleeps(now) {
             true => 0,
-            false => self.limits.size.saturating_sub(self.idle.len()),
+            false => self.wanted().saturating_sub(self.idle.len()),
         };
         let is_paused = now < self.paused_until;
         let (wanted, at_once) = match self.waiting.len() {
@@ -237,10 +240,6 @@ impl<M> Places<M> {
         born.map(move |born| now.saturating_sub(born))
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = &M> {
-        self.idle.iter().map(|idle| &idle.member)
-    }
-
     pub(super) fn waiting(&self) -> usize {
         let waiting = self.waiting.iter();
         waiting.filter(|waiter| !waiter.is_closed()).count()
@@ -257,11 +256,16 @@ impl<M> Places<M> {
 
     /// Whether as many wait as are to.
     pub(super) fn is_full(&self) -> bool {
-        self.idle.len()
-            >= self
-                .limits
-                .size
-                .min(self.limits.max.saturating_sub(self.out()))
+        self.idle.len() >= self.wanted()
+    }
+
+    /// How many are to wait.
+    fn wanted(&self) -> usize {
+        let beside = match self.limits.resets {
+            true => self.limits.size,
+            false => self.limits.max,
+        };
+        self.limits.size.min(beside.saturating_sub(self.out()))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -305,6 +309,7 @@ mod tests {
         burst: 3,
         max_age: Some(Duration::from_secs(100)),
         max_idle: None,
+        resets: false,
         fails_claims: true,
     };
 
@@ -407,6 +412,22 @@ mod tests {
         assert_eq!(pool.boots(at(0)), 0);
         pool.gone();
         assert_eq!(pool.boots(at(0)), 1);
+    }
+
+    #[test]
+    fn a_place_is_filled_again_only_when_it_is_free() {
+        let mut pool = pool(Limits {
+            max: 2,
+            resets: true,
+            ..LIMITS
+        });
+        fill(&mut pool, 0, at(0));
+        assert_eq!(member(claim(&mut pool, at(0))), 0);
+        assert_eq!((pool.boots(at(0)), pool.is_full()), (0, true));
+        pool.gone();
+        assert!(!pool.is_full());
+        assert_eq!(fill(&mut pool, 2, at(0)), 3);
+        assert_eq!(member(claim(&mut pool, at(0))), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::Sandbox;
 use crate::blink::Blink;
+use crate::budget::Need;
 use crate::engine::{self, Engine, Machine, MachineSpec, engines};
 use crate::error::{ErrorKind, Result};
 use crate::home::SandboxFolder;
@@ -25,6 +26,8 @@ pub(crate) struct Request {
     pub(crate) blink: Blink,
     pub(crate) spec: SandboxSpec,
     pub(crate) image_progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
+    /// How much it is needed.
+    pub(crate) need: Need,
 }
 
 impl Request {
@@ -37,6 +40,7 @@ impl Request {
             blink,
             spec,
             image_progress: Arc::new(|_| {}),
+            need: Need::Now,
         }
     }
 
@@ -112,6 +116,11 @@ impl Request {
             image,
             ports,
         } = parts;
+        let memory_mib = match self.spec.memory_mib {
+            Some(memory_mib) => memory_mib,
+            None => engines::default_share(isolation)?.memory_mib,
+        };
+        let share = self.blink.budget().take(memory_mib, self.need).await?;
         let folder = place.folder;
         let rootfs = self.rootfs(&*engine, image.as_ref(), &folder).await?;
         let boot_timeout = self.spec.boot_timeout;
@@ -142,7 +151,7 @@ impl Request {
         }
         .await;
         let machine: Arc<dyn Machine> = booted?.into();
-        let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults);
+        let mut sandbox = Sandbox::assemble(folder, machine, isolation, defaults).within(share);
         let connected = tokio::select! {
             biased;
             () = given_up.cancelled() => Err(engine::given_up()),

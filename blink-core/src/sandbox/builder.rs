@@ -43,9 +43,14 @@ impl<Of> Builder<Of> {
 
     /// Takes a whole description, in place of what was said before.
     pub fn spec(mut self, spec: SandboxSpec) -> Builder<Of> {
-        let image_progress = self.request.image_progress;
+        let Request {
+            image_progress,
+            need,
+            ..
+        } = self.request.clone();
         self.request = Request {
             image_progress,
+            need,
             ..Request::new(self.request.blink, spec)
         };
         self

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use blink_host::lock;
 use blink_wire::{Address, Adjust, Attach, ProcessId, Request};
 use tokio::sync::Mutex;
 
 use super::info::{ProcessInfo, processes};
 use super::remains::{Remains, Undertaker};
 use crate::blocking::on_thread;
+use crate::budget::Share;
 use crate::command::{Command, Defaults};
 use crate::connection::Connection;
 use crate::engine::{Consistency, Machine, engines};
@@ -38,8 +40,10 @@ pub struct Sandbox {
     pub(super) outlives: bool,
     /// What makes this process a user of it, for other processes.
     user: Option<User>,
+    /// What it has of the budget, as long as anything of it is there.
+    share: std::sync::Mutex<Option<Share>>,
     /// Who takes what is left of it when this is dropped.
-    undertaker: Option<Undertaker>,
+    undertaker: std::sync::Mutex<Option<Undertaker>>,
     /// Nothing of it is left.
     removed: Mutex<bool>,
 }
@@ -69,7 +73,8 @@ impl Sandbox {
             published: Published::default(),
             outlives: false,
             user: None,
-            undertaker: None,
+            share: std::sync::Mutex::default(),
+            undertaker: std::sync::Mutex::default(),
             removed: Mutex::new(false),
         }
     }
@@ -101,6 +106,12 @@ impl Sandbox {
         self
     }
 
+    /// Has a part of the budget.
+    pub(crate) fn within(self, share: Share) -> Sandbox {
+        *lock(&self.share) = Some(share);
+        self
+    }
+
     /// One that others may share ends with this handle, as long as nobody has named it.
     pub(crate) fn ends_with_its_handle(mut self) -> Sandbox {
         self.outlives = false;
@@ -108,17 +119,21 @@ impl Sandbox {
     }
 
     /// Leaves what is left of it when this is dropped to somebody who has the time for it.
-    pub(crate) fn left_to(mut self, undertaker: Undertaker) -> Sandbox {
-        self.undertaker = Some(undertaker);
+    pub(crate) fn left_to(self, undertaker: Undertaker) -> Sandbox {
+        *lock(&self.undertaker) = Some(undertaker);
         self
     }
 
     /// Ends it, and leaves the rest to the caller.
     pub(crate) fn into_remains(mut self) -> Remains {
-        self.undertaker = None;
+        *lock(&self.undertaker) = None;
         self.kill("the sandbox was removed");
         *self.removed.get_mut() = true;
-        Remains::new(self.machine.clone(), self.folder.clone())
+        Remains::new(
+            self.machine.clone(),
+            self.folder.clone(),
+            lock(&self.share).take(),
+        )
     }
 
     /// Becomes a session's, whose folder and disk are these.
@@ -132,7 +147,7 @@ impl Sandbox {
         self.outlives = engines::capabilities(self.isolation).shares_machines;
         self.folder = folder;
         self.defaults = defaults;
-        self.undertaker = None;
+        *lock(&self.undertaker) = None;
     }
 
     /// Changes it while it runs: its host name, and what it may use of the memory.
@@ -483,6 +498,9 @@ impl Sandbox {
             let folder = self.folder.clone();
             on_thread(move || folder.remove()).await?;
             *removed = true;
+            // Nothing of it is left that others wait for.
+            drop(lock(&self.share).take());
+            drop(lock(&self.undertaker).take());
             Ok(())
         })
         .await
@@ -507,8 +525,10 @@ impl Drop for Sandbox {
         if self.folder.lifetime() == Lifetime::Session {
             return;
         }
-        let remains = Remains::new(self.machine.clone(), self.folder.clone());
-        match self.undertaker.take() {
+        let share = lock(&self.share).take();
+        let remains = Remains::new(self.machine.clone(), self.folder.clone(), share);
+        let undertaker = lock(&self.undertaker).take();
+        match undertaker {
             Some(undertaker) => undertaker(remains),
             None => drop(remains),
         }

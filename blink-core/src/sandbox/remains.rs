@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::on_thread;
+use crate::budget::Share;
 use crate::engine::Machine;
 use crate::error::Result;
 use crate::home::SandboxFolder;
@@ -15,16 +16,22 @@ const END_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Remains {
     machine: Arc<dyn Machine>,
     folder: Option<SandboxFolder>,
+    _share: Option<Share>,
 }
 
 /// Takes what is left of a sandbox whose handle was dropped.
 pub(crate) type Undertaker = Box<dyn FnOnce(Remains) + Send + Sync>;
 
 impl Remains {
-    pub(crate) fn new(machine: Arc<dyn Machine>, folder: SandboxFolder) -> Remains {
+    pub(crate) fn new(
+        machine: Arc<dyn Machine>,
+        folder: SandboxFolder,
+        share: Option<Share>,
+    ) -> Remains {
         Remains {
             machine,
             folder: Some(folder),
+            _share: share,
         }
     }
 

@@ -268,6 +268,106 @@ async fn a_claim_may_have_less_memory_than_the_pool() {
     assert_eq!(ok(whole.exec(hoard())).await.text(), "kept\n");
 }
 
+/// Leaves something in every place that a tenant has.
+const CANARIES: &str = r#"
+import ctypes, os, signal, socket, subprocess, time
+libc = ctypes.CDLL(None, use_errno=True)
+for folder in ['/tmp', '/dev/shm', '/run', '/var/tmp', '/etc', '/root', '/home', '/srv', '/var/spool/cron', '/etc/cron.d', '/opt']:
+    try:
+        os.makedirs(folder, exist_ok=True); open(folder + '/canary', 'w').write('canary')
+    except OSError: pass
+open('/etc/profile', 'a').write('\nexport CANARY=1\n')
+open('/etc/environment', 'a').write('\nCANARY=1\n')
+assert libc.shmget(0xca, 4096, 0o1666) >= 0
+assert libc.msgget(0xca, 0o1666) >= 0
+assert libc.semget(0xca, 1, 0o1666) >= 0
+if os.fork() == 0:
+    os.setsid()
+    kept = []
+    for path in ['\0canary', '/tmp/canary.sock']:
+        s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(); kept.append(s)
+    kept.append(socket.create_server(('127.0.0.1', 4747)))
+    signal.setitimer(signal.ITIMER_REAL, 3600)
+    libc.prctl(15, b'canary')
+    for fd in range(3): os.close(fd)
+    time.sleep(3600)
+open('/etc/passwd', 'a').write('canary:x:4711:4711::/:/bin/sh\n')
+subprocess.run('ip addr add 10.9.8.7/32 dev lo; keyctl add user canary canary @u', shell=True, stderr=subprocess.DEVNULL)
+libc.sethostname(b'canary', 6)
+time.sleep(0.2)
+print('left')
+"#;
+
+/// Looks for all of it.
+const LOOK: &str = r#"
+import os, socket, subprocess
+found = []
+for top in ['/tmp', '/dev/shm', '/run', '/var', '/etc', '/root', '/home', '/srv', '/opt']:
+    for folder, folders, files in os.walk(top):
+        found += [folder + '/' + name for name in files + folders if 'canary' in name]
+for path in ['/etc/profile', '/etc/environment', '/etc/passwd', '/proc/net/unix', '/proc/keys', '/proc/sys/kernel/hostname']:
+    try:
+        if 'canary' in open(path).read().lower(): found.append(path)
+    except OSError: pass
+for name in ['shm', 'msg', 'sem']:
+    if any(line.split()[0] == '202' for line in open('/proc/sysvipc/' + name).read().splitlines()[1:]): found.append(name)
+for pid in filter(str.isdigit, os.listdir('/proc')):
+    try:
+        if 'canary' in open('/proc/' + pid + '/comm').read(): found.append(pid)
+    except OSError: pass
+try:
+    socket.create_connection(('127.0.0.1', 4747), 1); found.append('port')
+except OSError: pass
+if '10.9.8.7' in open('/proc/net/fib_trie').read(): found.append('address')
+if 'CANARY' in os.environ or subprocess.run(['sh', '-lc', 'echo $CANARY'], capture_output=True).stdout.strip(): found.append('environment')
+print(found)
+"#;
+
+#[tokio::test]
+async fn nothing_of_a_tenant_is_left_for_the_next() {
+    let blink = blink().await;
+    let python = |script: &str| Command::new("python3").args(["-c", script]);
+    for resets in [true, false] {
+        let pool = full(describe(&blink).reset_on_release(resets)).await;
+        let tenant = claim(&pool).await;
+        let (id, left) = (
+            tenant.id().to_owned(),
+            ok(tenant.exec(python(CANARIES))).await,
+        );
+        assert_eq!(left.text(), "left\n", "{left:?}");
+        let seen = ok(tenant.exec(python(LOOK))).await;
+        let found = seen.text().into_owned();
+        for canary in [
+            "/tmp/canary'",
+            "/dev/shm/canary",
+            "shm",
+            "msg",
+            "sem",
+            "port",
+            "/etc/passwd",
+            "/proc/net/unix",
+            "environment",
+        ] {
+            assert!(found.contains(canary), "{canary}: {found}");
+        }
+        if resets {
+            assert_eq!(pool.stats().idle, 0);
+            fails(ErrorKind::Timeout, async {
+                pool.claim().timeout(Duration::ZERO).await
+            })
+            .await;
+        }
+        drop(tenant);
+        let next = claim(&pool).await;
+        assert_ne!(next.id(), id);
+        assert_eq!(ok(next.exec(python(LOOK))).await.text(), "[]\n");
+        until("a count", || pool.stats().resets == u64::from(resets)).await;
+    }
+    let both = describe(&blink).size(2).max(3).reset_on_release(true);
+    let error = fails(ErrorKind::InvalidArgument, both.build()).await;
+    assert!(error.message().contains("leave max 3 out"), "{error}");
+}
+
 #[tokio::test]
 async fn another_network_is_a_boot_of_its_own() {
     let blink = blink().await;
@@ -429,6 +529,51 @@ async fn a_closed_pool_hands_out_nothing_and_keeps_what_was_claimed() {
     drop(sandbox);
     within(draining).await.unwrap().unwrap();
     until("an empty home", || blink.folders().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_budget_is_shared_and_what_waits_makes_room() {
+    let home = tempfile::tempdir().unwrap();
+    let isolation = Engine::chosen().isolation();
+    let builder = blink_core::Blink::builder()
+        .home(home.path())
+        .isolation(isolation);
+    let blink = ok(builder.budget(None, 3).build()).await;
+    let (one, other) = (
+        full(blink.pool(spec()).size(2)).await,
+        ok(blink.pool(spec()).size(2).build()).await,
+    );
+    until("a refused boot", || other.stats().refused > 0).await;
+    assert_eq!((one.stats().idle, other.stats().idle), (2, 1));
+    // What is asked for takes the place of what waits.
+    let asked = ok(blink.sandbox().spec(spec()).create()).await;
+    until("room", || one.stats().idle + other.stats().idle == 2).await;
+    let claimed = [claim(&one).await, claim(&other).await];
+    assert_eq!(says(&asked, "echo works").await, "works");
+    let error = fails(
+        ErrorKind::ResourceExhausted,
+        blink.sandbox().spec(spec()).create(),
+    )
+    .await;
+    assert!(error.message().contains("3 sandboxes"), "{error}");
+    drop(claimed);
+    ok(asked.remove()).await;
+    drop(asked);
+    until("full pools again", || {
+        one.stats().idle + other.stats().idle == 3
+    })
+    .await;
+    let error = fails(
+        ErrorKind::InvalidArgument,
+        blink_core::Blink::builder()
+            .home(home.path())
+            .budget(0, None)
+            .build(),
+    )
+    .await;
+    assert!(error.message().contains("budget of 0"), "{error}");
+    drop((one, other));
+    within(blink.settled()).await;
 }
 
 #[tokio::test]
