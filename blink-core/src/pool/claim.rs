@@ -130,12 +130,14 @@ impl Claim {
         let pools = &self.pool.keeper().mould().request.spec;
         let asked = &self.asked;
         asked.validate()?;
-        let of_pool = self.pool.memory_mib()?;
-        if let Some(memory) = asked.memory_mib.filter(|memory| *memory > of_pool) {
-            return Err(Error::invalid(format!(
-                "{memory} MiB of memory are more than the {of_pool} MiB of the pool's sandboxes; ask for less, or make a pool \
-                 with more"
-            )));
+        if let Some(memory) = asked.memory_mib {
+            let of_pool = self.pool.memory_mib()?;
+            if memory > of_pool {
+                return Err(Error::invalid(format!(
+                    "{memory} MiB of memory are more than the {of_pool} MiB of the pool's sandboxes; ask for less, or make \
+                     a pool with more"
+                )));
+            }
         }
         let mut spec = pools.clone();
         spec.env.extend(asked.env.iter().cloned());
@@ -181,7 +183,7 @@ impl Claim {
                 }
             };
             // Nobody needs to know of one that has died meanwhile.
-            if !member.is_good() || !member.answers().await {
+            if !member.is_good() {
                 keeper.lost(member);
                 continue;
             }

@@ -239,6 +239,7 @@ impl Keeper {
     }
 
     async fn run(self: Arc<Self>) {
+        let mut looked_at = Instant::now();
         loop {
             let (retired, boots, next) = {
                 let mut places = self.places();
@@ -257,6 +258,10 @@ impl Keeper {
             for _ in 0..boots {
                 self.boot();
             }
+            if looked_at.elapsed() >= LOOK_EVERY {
+                looked_at = Instant::now();
+                self.look_at_members();
+            }
             self.stats.gauge(&self.stats());
             if self.places().is_closed() {
                 self.mould.template.remove().await;
@@ -269,6 +274,23 @@ impl Keeper {
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep(until) => {}
             }
+        }
+    }
+
+    /// Has each member that waits asked for a sign of life. Who gives none is not good any more, which the next look finds.
+    fn look_at_members(self: &Arc<Self>) {
+        let pings = self
+            .places()
+            .members()
+            .map(Member::ping)
+            .collect::<Vec<_>>();
+        for ping in pings {
+            let keeper = self.clone();
+            tokio::spawn(async move {
+                if !ping.await {
+                    keeper.changed.notify_one();
+                }
+            });
         }
     }
 

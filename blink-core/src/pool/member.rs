@@ -41,8 +41,8 @@ pub(super) struct Member {
 /// What is held as long as anything of a member is left.
 pub(super) struct Held {
     keeper: Arc<Keeper>,
-    /// A program that is to run for as long as it does has ended.
-    has_lost_a_program: Arc<AtomicBool>,
+    /// It is not to be handed out: a program that is to run has ended, or its agent does not answer.
+    is_lost: Arc<AtomicBool>,
 }
 
 impl Drop for Held {
@@ -54,7 +54,7 @@ impl Drop for Held {
 /// What a boot has made.
 pub(super) struct Made {
     sandbox: Sandbox,
-    has_lost_a_program: Arc<AtomicBool>,
+    is_lost: Arc<AtomicBool>,
     pub(super) took: Duration,
 }
 
@@ -94,7 +94,7 @@ impl Mould {
         }
         Ok(Made {
             sandbox,
-            has_lost_a_program: lost,
+            is_lost: lost,
             took: begun.elapsed(),
         })
     }
@@ -147,7 +147,9 @@ impl Mould {
                 lost.store(true, Ordering::Release);
             });
         }
-        sandbox.ping().await
+        // The first program of a sandbox finds nothing warm, and this is it. An image need not have it.
+        let _ = sandbox.exec(Command::new("true")).await?;
+        Ok(())
     }
 }
 
@@ -214,7 +216,7 @@ impl Member {
             sandbox: made.sandbox,
             held: Held {
                 keeper: keeper.clone(),
-                has_lost_a_program: made.has_lost_a_program,
+                is_lost: made.is_lost,
             },
             suspended: clock::suspended(),
         }
@@ -236,7 +238,7 @@ impl Member {
             request.spec.publish.clear();
             let made = mould.make_as(&request).await?;
             let other = std::mem::replace(&mut self.sandbox, made.sandbox);
-            self.held.has_lost_a_program = made.has_lost_a_program;
+            self.held.is_lost = made.is_lost;
             self.suspended = clock::suspended();
             keeper.bury(other.into_remains(), None, false);
         }
@@ -276,13 +278,27 @@ impl Member {
     /// Whether it can be handed out, as far as that is known.
     pub(super) fn is_good(&self) -> bool {
         let is_new = clock::suspended().saturating_sub(self.suspended) < SUSPENSION;
-        let lost = self.held.has_lost_a_program.load(Ordering::Acquire);
+        let lost = self.held.is_lost.load(Ordering::Acquire);
         is_new && !lost && self.sandbox.death().is_none()
     }
 
-    /// Whether its agent answers, now.
-    pub(super) async fn answers(&self) -> bool {
-        let answer = tokio::time::timeout(ANSWER_PATIENCE, self.sandbox.ping()).await;
-        matches!(answer, Ok(Ok(())))
+    /// Asks its agent for a sign of life. It is not good any more if none comes.
+    pub(super) fn ping(&self) -> impl Future<Output = bool> + Send + use<> {
+        let link = self.sandbox.link().cloned();
+        let lost = self.held.is_lost.clone();
+        async move {
+            let answers = match link {
+                Ok(link) => {
+                    tokio::time::timeout(ANSWER_PATIENCE, link.call(&blink_wire::Request::Ping))
+                        .await
+                        .is_ok_and(|answer| answer.is_ok())
+                }
+                Err(_) => false,
+            };
+            if !answers {
+                lost.store(true, Ordering::Release);
+            }
+            answers
+        }
     }
 }

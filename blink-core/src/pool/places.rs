@@ -14,6 +14,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause: what is broken is tried often enough to be found working soon after it was repaired.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// So long after a claim nothing is booted that nobody waits for, as long as half of the members are there: what was claimed is
+/// being used right now, and a boot beside it would hold it up.
+const QUIET: Duration = Duration::from_millis(10);
+
 /// What a pool may have.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
@@ -70,6 +74,7 @@ pub(super) struct Places<M> {
     /// Those that have booted and are not gone: they wait, were claimed, or are being removed.
     alive: usize,
     last_claim: Duration,
+    has_been_claimed: bool,
     failures: u32,
     paused_until: Duration,
     last_failure: Option<Error>,
@@ -85,6 +90,7 @@ impl<M> Places<M> {
             booting: 0,
             alive: 0,
             last_claim: now,
+            has_been_claimed: false,
             failures: 0,
             paused_until: Duration::ZERO,
             last_failure: None,
@@ -103,6 +109,7 @@ impl<M> Places<M> {
             return (Claim::Closed, bad);
         }
         self.last_claim = now;
+        self.has_been_claimed = true;
         // Who comes later does not overtake.
         while self.waiting.is_empty()
             && let Some(idle) = self.idle.pop_front()
@@ -128,7 +135,8 @@ impl<M> Places<M> {
             true => 0,
             false => self.wanted().saturating_sub(self.idle.len()),
         };
-        let is_paused = now < self.paused_until;
+        let is_paused =
+            now < self.paused_until || self.quiet_until().is_some_and(|until| now < until);
         let (wanted, at_once) = match self.waiting.len() {
             0 if is_paused => return 0,
             0 => (kept, self.limits.refill),
@@ -213,7 +221,8 @@ impl<M> Places<M> {
         let asleep = self.limits.max_idle.filter(|_| !self.idle.is_empty());
         let asleep = asleep.map(|idle| self.last_claim + idle);
         let pause = (self.paused_until > now).then_some(self.paused_until);
-        [too_old, asleep, pause].into_iter().flatten().min()
+        let quiet = self.quiet_until().filter(|until| *until > now);
+        [too_old, asleep, pause, quiet].into_iter().flatten().min()
     }
 
     /// Ends it: nobody who waits gets anything, and all members come back.
@@ -238,6 +247,10 @@ impl<M> Places<M> {
     pub(super) fn ages(&self, now: Duration) -> impl Iterator<Item = Duration> {
         let born = self.idle.iter().map(|idle| idle.born);
         born.map(move |born| now.saturating_sub(born))
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &M> {
+        self.idle.iter().map(|idle| &idle.member)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -279,6 +292,13 @@ impl<M> Places<M> {
 
     pub(super) fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Until when nothing is booted that nobody waits for.
+    fn quiet_until(&self) -> Option<Duration> {
+        let enough = self.waiting.is_empty() && 2 * self.idle.len() >= self.wanted();
+        let is_used = enough && self.idle.len() < self.wanted() && self.has_been_claimed;
+        is_used.then_some(self.last_claim + QUIET)
     }
 
     fn total(&self) -> usize {
@@ -366,7 +386,12 @@ mod tests {
         assert_eq!(fill(&mut pool, 8, at(1)), 9);
         assert!(pool.is_full());
         assert_eq!(member(claim(&mut pool, at(2))), 7);
-        assert_eq!(pool.boots(at(2)), 1);
+        // What was claimed is being used; half of the members are enough for now.
+        assert_eq!(
+            (pool.boots(at(2)), pool.next_change(at(2))),
+            (0, Some(at(2) + QUIET))
+        );
+        assert_eq!(pool.boots(at(2) + QUIET), 1);
         assert_eq!((pool.idle(), pool.booting(), pool.out()), (1, 1, 1));
     }
 
@@ -426,8 +451,8 @@ mod tests {
         assert_eq!((pool.boots(at(0)), pool.is_full()), (0, true));
         pool.gone();
         assert!(!pool.is_full());
-        assert_eq!(fill(&mut pool, 2, at(0)), 3);
-        assert_eq!(member(claim(&mut pool, at(0))), 1);
+        assert_eq!(fill(&mut pool, 2, at(1)), 3);
+        assert_eq!(member(claim(&mut pool, at(1))), 1);
     }
 
     #[test]
@@ -437,16 +462,16 @@ mod tests {
         let (claimed, bad) = pool.claim(at(1), |member| *member != 0);
         assert_eq!((member(claimed), bad), (1, vec![0]));
         pool.gone();
-        fill(&mut pool, 2, at(1));
-        let (claimed, bad) = pool.claim(at(101), |_| true);
+        fill(&mut pool, 2, at(2));
+        let (claimed, bad) = pool.claim(at(102), |_| true);
         assert!(matches!(claimed, Claim::Wait(_)));
         assert_eq!(bad, [2, 3]);
         pool.gone();
         pool.gone();
-        fill(&mut pool, 4, at(101));
-        assert_eq!(pool.next_change(at(101)), Some(at(201)));
-        assert!(pool.retired(at(200), |_| true).is_empty());
-        assert_eq!(pool.retired(at(201), |_| true).len(), 2);
+        fill(&mut pool, 4, at(102));
+        assert_eq!(pool.next_change(at(103)), Some(at(202)));
+        assert!(pool.retired(at(201), |_| true).is_empty());
+        assert_eq!(pool.retired(at(202), |_| true).len(), 2);
     }
 
     #[test]

@@ -210,10 +210,10 @@ async fn a_program_that_ends_has_its_sandbox_replaced() {
         .find(|folder| !folder.ends_with(sandbox.id()) && find_host_pid(folder).is_some());
     let folder = folder.unwrap();
     kill(find_host_pid(&folder).unwrap());
+    until("a count of it", || pool.stats().deaths == 1).await;
     let next = claim(&pool).await;
     assert!(!folder.ends_with(next.id()));
     assert_eq!(says(&next, "echo works").await, "works");
-    until("a count of it", || pool.stats().deaths == 1).await;
 }
 
 #[tokio::test]
