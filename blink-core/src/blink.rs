@@ -220,7 +220,16 @@ impl Blink {
         &self,
         folder: &Path,
     ) -> Result<Option<(Box<dyn Machine>, Isolation)>> {
-        self.shared.engines.adopt(folder, folder).await
+        self.adopt_over(folder, folder).await
+    }
+
+    /// As [`adopt`](Blink::adopt), with a disk that is elsewhere.
+    pub(crate) async fn adopt_over(
+        &self,
+        folder: &Path,
+        disk: &Path,
+    ) -> Result<Option<(Box<dyn Machine>, Isolation)>> {
+        self.shared.engines.adopt(folder, disk).await
     }
 
     /// Boots in a task of its own.
@@ -322,7 +331,7 @@ impl Blink {
     pub(crate) async fn sweep(&self) -> Result<()> {
         let home = self.shared.home.clone();
         for folder in on_thread(move || home.orphans()).await? {
-            let outlives = folder.lifetime() != Lifetime::Process;
+            let outlives = matches!(folder.lifetime(), Lifetime::Detached | Lifetime::Session);
             if outlives && engines::is_alive(folder.path()) {
                 // Its agent should have seen that nobody is left.
                 if engines::is_overdue(folder.path()) {

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 const OWNER_LOCK: &str = "owner.lock";
 const DETACHED_MARK: &str = "detached";
 const SESSION_MARK: &str = "session";
+const POOLED_MARK: &str = "pooled";
 
 /// How long what a sandbox's folder stands for is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(crate) enum Lifetime {
     Detached,
     /// Until its session is removed.
     Session,
+    /// As long as any of the processes that share its pool has it.
+    Pooled,
 }
 
 impl Lifetime {
@@ -40,13 +43,14 @@ impl Lifetime {
             Lifetime::Process => None,
             Lifetime::Detached => Some(DETACHED_MARK),
             Lifetime::Session => Some(SESSION_MARK),
+            Lifetime::Pooled => Some(POOLED_MARK),
         }
     }
 
     /// How the folder is locked by who uses it: several processes share a session.
     fn share(self) -> Share {
         match self {
-            Lifetime::Session => Share::Shared,
+            Lifetime::Session | Lifetime::Pooled => Share::Shared,
             Lifetime::Process | Lifetime::Detached => Share::Alone,
         }
     }
@@ -57,7 +61,7 @@ impl Lifetime {
                 .mark()
                 .is_some_and(|mark| folder.join(mark).exists())
         };
-        [Lifetime::Detached, Lifetime::Session]
+        [Lifetime::Detached, Lifetime::Session, Lifetime::Pooled]
             .into_iter()
             .find(marked)
             .unwrap_or(Lifetime::Process)
@@ -109,7 +113,7 @@ impl Home {
         };
         private::make_folder(&home.path).map_err(|error| failed(&home.path, error))?;
         check::take(&home.path)?;
-        for folder in [home.sandboxes(), home.layers(), home.images()] {
+        for folder in [home.sandboxes(), home.layers(), home.images(), home.pools()] {
             private::make_folder(&folder).map_err(|error| failed(&folder, error))?;
         }
         Ok(home)
@@ -125,6 +129,10 @@ impl Home {
 
     pub(crate) fn layers(&self) -> PathBuf {
         self.path.join("layers")
+    }
+
+    pub(crate) fn pools(&self) -> PathBuf {
+        self.path.join("pools")
     }
 
     pub(crate) fn images(&self) -> PathBuf {

@@ -76,7 +76,7 @@ pub use link::deadline::{ANSWER_DEADLINE, TIMEOUT_GRACE};
 pub use output::{ExitStatus, Output};
 pub use pool::{
     Claim, DEFAULT_CLAIM_TIMEOUT, DEFAULT_WARMUP_TIMEOUT, Latency, Pool, PoolBuilder, PoolStats,
-    WhenEmpty,
+    SharedPool, WhenEmpty,
 };
 pub use process::{Process, ProcessOutput, ProcessStdin};
 pub use publish::PublishedPort;
@@ -98,6 +98,7 @@ const _: () = {
     crosses_threads::<Sandbox>();
     crosses_threads::<SessionBuilder>();
     crosses_threads::<Pool>();
+    crosses_threads::<SharedPool>();
     crosses_threads::<Process>();
     crosses_threads::<ProcessOutput>();
     crosses_threads::<Files>();

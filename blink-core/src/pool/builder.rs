@@ -6,12 +6,16 @@ use super::handle::Pool;
 use super::keeper::Keeper;
 use super::member::Mould;
 use super::places::Limits;
+use super::shared::{self, Kept, Place};
 use super::template::Template;
 use crate::blink::Blink;
 use crate::command::Command;
-use crate::error::{Error, Result, during};
-use crate::isolation::IsolationChoice;
+use crate::engine::engines;
+use crate::error::{Error, ErrorKind, Result, during};
+use crate::home::Lifetime;
+use crate::isolation::{Isolation, IsolationChoice};
 use crate::sandbox::Request;
+use crate::session::check_name;
 use crate::spec::SandboxSpec;
 
 /// How long a command of a warmup may take that has no timeout of its own.
@@ -48,6 +52,7 @@ pub struct PoolBuilder {
     refill: Option<usize>,
     when_empty: WhenEmpty,
     resets: bool,
+    shared: bool,
     warmup: Vec<Command>,
     prepared: Vec<Command>,
     started: Vec<Command>,
@@ -67,6 +72,7 @@ impl PoolBuilder {
             refill: None,
             when_empty: WhenEmpty::default(),
             resets: false,
+            shared: false,
             warmup: Vec::new(),
             prepared: Vec::new(),
             started: Vec::new(),
@@ -77,6 +83,13 @@ impl PoolBuilder {
     /// Its name, in statistics, logs and errors.
     pub fn name(mut self, name: impl Into<String>) -> PoolBuilder {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Lets other processes of this home claim from it by its [name](PoolBuilder::name): [`Blink::open_pool`]. Only a sandbox that
+    /// several processes can use at once can be handed over, so that it needs namespaces.
+    pub fn shared(mut self, shared: bool) -> PoolBuilder {
+        self.shared = shared;
         self
     }
 
@@ -176,6 +189,7 @@ impl PoolBuilder {
             let mut request = Request::new(self.blink.clone(), self.spec.clone());
             let isolation = self.blink.choose(self.spec.isolation).await?;
             request.spec.isolation = Some(IsolationChoice::from(isolation));
+            let kept = self.keep_for_others(isolation)?;
             let template = Template::make(&request, &self.warmup, self.warmup_timeout).await?;
             let mould = Mould {
                 request,
@@ -183,10 +197,49 @@ impl PoolBuilder {
                 prepared: self.prepared,
                 started: self.started,
                 warmup_timeout: self.warmup_timeout,
+                lifetime: match self.shared {
+                    true => Lifetime::Pooled,
+                    false => Lifetime::Process,
+                },
             };
-            Ok(Pool::new(Keeper::start(self.name, limits, mould)))
+            let keeper = Keeper::start(self.name, limits, mould);
+            if let Some(kept) = kept {
+                shared::keep(kept, keeper.clone());
+            }
+            Ok(Pool::new(keeper))
         })
         .await
+    }
+
+    /// Becomes the process that keeps the pool of this name, where others are to share it.
+    fn keep_for_others(&self, isolation: Isolation) -> Result<Option<Kept>> {
+        if !self.shared {
+            return Ok(None);
+        }
+        let Some(name) = &self.name else {
+            return Err(Error::invalid(
+                "a pool that others share needs a name; give it one",
+            ));
+        };
+        check_name("pool", name)?;
+        if !engines::capabilities(isolation).shares_machines {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "a sandbox in a {isolation} belongs to the process that has booted it, so that no other can claim it; share a \
+                     pool of namespaces, or make one in each process"
+                ),
+            ));
+        }
+        match Place::of(&self.blink, name).try_keep()? {
+            Some(kept) => Ok(Some(kept)),
+            None => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "another process keeps a pool {name:?} in this home; open that, or choose another name"
+                ),
+            )),
+        }
     }
 
     fn limits(&self) -> Result<Limits> {

@@ -12,11 +12,12 @@ use super::handle::Pool;
 use super::keeper::{Keeper, closed};
 use super::member::Member;
 use super::places::Claim as Claimed;
+use super::shared::SharedPool;
 use super::stats::Outcome;
-use crate::error::{Error, ErrorKind, Result, during};
+use crate::error::{Error, ErrorKind, Result, Subject, during};
 use crate::publish::{Bound, PublishedPort};
 use crate::sandbox::Sandbox;
-use crate::session::Session;
+use crate::session::{Session, check_name};
 use crate::spec::{Network, SandboxSpec};
 
 /// How long a claim waits for a sandbox, unless told otherwise: twice what a boot may take.
@@ -38,16 +39,61 @@ pub const DEFAULT_CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 #[must_use = "nothing is claimed before it is awaited"]
 pub struct Claim {
-    pool: Pool,
+    from: Origin,
     /// What is asked for beside what the pool's sandboxes are.
     asked: SandboxSpec,
     timeout: Duration,
 }
 
+/// Whose pool it is.
+#[derive(Clone)]
+enum Origin {
+    This {
+        keeper: Arc<Keeper>,
+        /// It is not closed meanwhile.
+        _open: Option<Pool>,
+    },
+    Another(SharedPool),
+}
+
+impl Subject for Origin {
+    fn subject(&self) -> String {
+        match self {
+            Origin::This { keeper, .. } => keeper.subject(),
+            Origin::Another(pool) => pool.subject(),
+        }
+    }
+}
+
 impl Claim {
+    /// From a pool that stays open until then.
     pub(super) fn new(pool: Pool) -> Claim {
         Claim {
-            pool,
+            from: Origin::This {
+                keeper: pool.keeper().clone(),
+                _open: Some(pool),
+            },
+            asked: SandboxSpec::default(),
+            timeout: DEFAULT_CLAIM_TIMEOUT,
+        }
+    }
+
+    /// As another process asks for it.
+    pub(super) fn of(keeper: &Arc<Keeper>, asked: SandboxSpec, timeout: Duration) -> Claim {
+        Claim {
+            from: Origin::This {
+                keeper: keeper.clone(),
+                _open: None,
+            },
+            asked,
+            timeout,
+        }
+    }
+
+    /// From a pool that another process keeps.
+    pub(super) fn from_another(pool: SharedPool) -> Claim {
+        Claim {
+            from: Origin::Another(pool),
             asked: SandboxSpec::default(),
             timeout: DEFAULT_CLAIM_TIMEOUT,
         }
@@ -104,34 +150,60 @@ impl Claim {
         let name = name.into();
         let subject = format!("session {name:?}");
         during("into_session", &*subject, async move {
-            let keeper = self.pool.keeper().clone();
-            let spec = self.spec()?;
+            let keeper = match &self.from {
+                Origin::This { keeper, .. } => keeper.clone(),
+                Origin::Another(pool) => {
+                    check_name("session", &name)?;
+                    return pool.claim_session(&self.asked, self.timeout, &name).await;
+                }
+            };
+            let spec = self.spec(&keeper)?;
             crate::session::check_free(&keeper.mould().request.blink, &name, &spec).await?;
             // The session publishes them itself.
-            let member = self.member(&spec, Bound::default()).await?;
+            let member = self.member(&keeper, &spec, Bound::default()).await?;
             super::session::name(&keeper, member, spec, &name).await
         })
         .await
     }
 
-    async fn claim(self) -> Result<Sandbox> {
-        let spec = self.spec()?;
+    async fn claim(&self) -> Result<Sandbox> {
+        match &self.from {
+            Origin::This { keeper, .. } => {
+                self.claim_here(keeper).await.map(|(sandbox, _)| sandbox)
+            }
+            Origin::Another(pool) => pool.claim_now(&self.asked, self.timeout).await,
+        }
+    }
+
+    /// Claims it for another process, which is told what its programs run with.
+    pub(super) async fn claim_for_another(
+        self,
+        keeper: &Arc<Keeper>,
+    ) -> Result<(Sandbox, SandboxSpec)> {
+        let (sandbox, spec) = self.claim_here(keeper).await?;
+        let image = keeper.mould().template.image();
+        let config = image.map(|image| image.config.clone()).unwrap_or_default();
+        Ok((sandbox, spec.resolve(&config)))
+    }
+
+    async fn claim_here(&self, keeper: &Arc<Keeper>) -> Result<(Sandbox, SandboxSpec)> {
+        let spec = self.spec(keeper)?;
         // First of all: nothing needs to be undone where one is taken.
         let ports = match spec.publish.is_empty() {
             true => Bound::default(),
-            false => self.pool.keeper().bind(&spec)?,
+            false => keeper.bind(&spec)?,
         };
-        let member = self.member(&spec, ports).await?;
-        Ok(member.into_sandbox())
+        let member = self.member(keeper, &spec, ports).await?;
+        Ok((member.into_sandbox(), spec))
     }
 
     /// What the claimed sandbox is.
-    fn spec(&self) -> Result<SandboxSpec> {
-        let pools = &self.pool.keeper().mould().request.spec;
+    fn spec(&self, keeper: &Keeper) -> Result<SandboxSpec> {
+        let pools = &keeper.mould().request.spec;
         let asked = &self.asked;
         asked.validate()?;
         if let Some(memory) = asked.memory_mib {
-            let of_pool = self.pool.memory_mib()?;
+            let of_pool = keeper.memory_mib()?;
             if memory > of_pool {
                 return Err(Error::invalid(format!(
                     "{memory} MiB of memory are more than the {of_pool} MiB of the pool's sandboxes; ask for less, or make \
@@ -150,8 +222,12 @@ impl Claim {
     }
 
     /// Claims a member, and has it be what was asked for.
-    async fn member(&self, spec: &SandboxSpec, ports: Bound) -> Result<Member> {
-        let keeper = self.pool.keeper();
+    async fn member(
+        &self,
+        keeper: &Arc<Keeper>,
+        spec: &SandboxSpec,
+        ports: Bound,
+    ) -> Result<Member> {
         let begun = Instant::now();
         let span = tracing::info_span!("pool_claim", pool = keeper.name());
         let claimed = self
@@ -208,8 +284,8 @@ impl IntoFuture for Claim {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let pool = self.pool.clone();
-            during("claim", &pool, self.claim()).await
+            let from = self.from.clone();
+            during("claim", &from, self.claim()).await
         })
     }
 }

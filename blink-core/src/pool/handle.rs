@@ -8,7 +8,6 @@ use super::claim::Claim;
 use super::keeper::Keeper;
 use super::stats::PoolStats;
 use crate::blink::Blink;
-use crate::engine::engines;
 use crate::error::{Result, Subject, during};
 use crate::isolation::Isolation;
 use crate::spec::SandboxSpec;
@@ -55,10 +54,7 @@ impl Drop for Open {
 
 impl Subject for Pool {
     fn subject(&self) -> String {
-        match self.keeper().name() {
-            Some(name) => format!("pool {name:?}"),
-            None => "pool".into(),
-        }
+        self.keeper().subject()
     }
 }
 
@@ -130,19 +126,12 @@ impl Pool {
     /// # Errors
     /// `Timeout` if they are not within `patience`; the pool is closed nevertheless.
     pub async fn drain(&self, patience: Duration) -> Result<()> {
-        during("drain", self, async {
-            self.close().await;
-            self.keeper().left(patience).await
-        })
-        .await
+        during("drain", self, self.keeper().drain(patience)).await
     }
 
-    /// What a sandbox of it may use of the memory.
-    pub(super) fn memory_mib(&self) -> Result<u64> {
-        let mould = self.keeper().mould();
-        match mould.request.spec.memory_mib {
-            Some(memory) => Ok(memory),
-            None => Ok(engines::default_share(self.isolation())?.memory_mib),
-        }
+    /// Waits until it is closed, by this process or by another that [shares](PoolBuilder::shared) it; if that waits for the end of
+    /// what was claimed, until then.
+    pub async fn closed(&self) {
+        self.keeper().closed().await;
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use blink_host::lock;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use super::clock;
@@ -13,7 +15,8 @@ use super::member::{Held, Made, Member, Mould};
 use super::places::{Answer, Claim, Delivered, Limits, Places};
 use super::stats::{PoolStats, Stats};
 use crate::budget::{Need, Reserve};
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::engines;
+use crate::error::{Error, ErrorKind, Result, Subject};
 use crate::publish::Bound;
 use crate::sandbox::{Remains, Request};
 use crate::spec::SandboxSpec;
@@ -36,6 +39,8 @@ pub(super) struct Keeper {
     /// A boot has ended.
     booted: Notify,
     removals: Semaphore,
+    /// Those who wait for the end of what was claimed.
+    draining: TaskTracker,
     runtime: Handle,
 }
 
@@ -51,6 +56,7 @@ impl Keeper {
             changed: Notify::new(),
             booted: Notify::new(),
             removals: Semaphore::new(REMOVALS),
+            draining: TaskTracker::new(),
             runtime: Handle::current(),
         });
         let reserve: Arc<dyn Reserve> = keeper.clone();
@@ -165,6 +171,37 @@ impl Keeper {
         self.booted.notify_waiters();
     }
 
+    /// Closes it, and waits until what was claimed is gone.
+    pub(super) async fn drain(self: &Arc<Self>, patience: Duration) -> Result<()> {
+        self.close();
+        self.emptied().await;
+        self.left(patience).await
+    }
+
+    /// Waits until it is closed, and nobody is there any more who has asked for its end.
+    pub(super) async fn closed(&self) {
+        self.closing().await;
+        self.draining.close();
+        self.draining.wait().await;
+    }
+
+    /// Somebody waits for its end, until what is returned is dropped.
+    pub(super) fn awaited(&self) -> TaskTrackerToken {
+        self.draining.token()
+    }
+
+    /// Waits until it is closed.
+    pub(super) async fn closing(&self) {
+        loop {
+            let mut booted = std::pin::pin!(self.booted.notified());
+            booted.as_mut().enable();
+            if self.places().is_closed() {
+                return;
+            }
+            booted.await;
+        }
+    }
+
     /// Waits until nothing is left of a pool that was closed, but for what was claimed from it.
     pub(super) async fn emptied(&self) {
         loop {
@@ -174,6 +211,14 @@ impl Keeper {
                 return;
             }
             booted.await;
+        }
+    }
+
+    /// What a sandbox of it may use of the memory.
+    pub(super) fn memory_mib(&self) -> Result<u64> {
+        match self.mould.request.spec.memory_mib {
+            Some(memory) => Ok(memory),
+            None => Ok(engines::default_share(self.mould.template.isolation())?.memory_mib),
         }
     }
 
@@ -359,6 +404,15 @@ impl Keeper {
 
     fn places(&self) -> std::sync::MutexGuard<'_, Places<Member>> {
         lock(&self.places)
+    }
+}
+
+impl Subject for Keeper {
+    fn subject(&self) -> String {
+        match &self.name {
+            Some(name) => format!("pool {name:?}"),
+            None => "pool".into(),
+        }
     }
 }
 

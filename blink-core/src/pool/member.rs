@@ -1,6 +1,6 @@
 //! One sandbox of a pool, from its boot until nothing of it is left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -67,6 +67,8 @@ pub(super) struct Mould {
     /// Started in each member, where they go on.
     pub(super) started: Vec<Command>,
     pub(super) warmup_timeout: Duration,
+    /// How long a member's folder is there.
+    pub(super) lifetime: Lifetime,
 }
 
 impl Mould {
@@ -104,10 +106,10 @@ impl Mould {
         let parts = self.template.parts();
         let home = request.blink.home().clone();
         let over = self.template.layer().map(|(_, folder)| folder.clone());
-        let engine = parts.engine.clone();
+        let (engine, lifetime) = (parts.engine.clone(), self.lifetime);
         let (folder, disk) = on_thread(move || {
-            let folder = home.new_sandbox(Lifetime::Process)?;
-            let disk = folder.path().join(DISK);
+            let folder = home.new_sandbox(lifetime)?;
+            let disk = disk_in(folder.path());
             let made = fault::before(Step::PoolDisk)
                 .and_then(|()| blink_host::private::make_folder(&disk))
                 .map_err(|error| Error::io("the sandbox's disk could not be made", &error))
@@ -155,7 +157,12 @@ impl Mould {
 
 /// The folder of a member's disk.
 pub(super) fn disk(sandbox: &Sandbox) -> PathBuf {
-    sandbox.folder().path().join(DISK)
+    disk_in(sandbox.folder().path())
+}
+
+/// As [`disk`], in a member's folder.
+pub(super) fn disk_in(folder: &Path) -> PathBuf {
+    folder.join(DISK)
 }
 
 /// Boots in a folder, of which nothing is left where that fails.

@@ -12,10 +12,12 @@ mod member;
 mod places;
 mod pressure;
 mod session;
+mod shared;
 mod stats;
 mod template;
 
 pub use self::builder::{DEFAULT_WARMUP_TIMEOUT, PoolBuilder, WhenEmpty};
 pub use self::claim::{Claim, DEFAULT_CLAIM_TIMEOUT};
 pub use self::handle::Pool;
+pub use self::shared::SharedPool;
 pub use self::stats::{Latency, PoolStats};

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use blink_host::lock;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Times are counted in microseconds, up to an hour, with two significant digits: some 20 KiB for each histogram.
 const LONGEST_US: u64 = 3_600_000_000;
 const DIGITS: u8 = 2;
 
 /// What there is to say of a pool.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct PoolStats {
     /// Its name, if it has one.
@@ -32,7 +33,7 @@ pub struct PoolStats {
     /// Claims that wait for a sandbox.
     pub waiting: usize,
     /// For how long those wait that wait to be claimed, the longest first.
-    #[serde(rename = "ages_ms", serialize_with = "milliseconds")]
+    #[serde(rename = "ages_ms", with = "milliseconds")]
     pub ages: Vec<Duration>,
     /// Claims that found a sandbox waiting.
     pub hits: u64,
@@ -62,12 +63,26 @@ pub struct PoolStats {
     pub removal_latency: Latency,
 }
 
-fn milliseconds<S: serde::Serializer>(times: &[Duration], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(times.iter().map(Duration::as_millis))
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(times: &[Duration], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(times.iter().map(Duration::as_millis))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Duration>, D::Error> {
+        let times = Vec::<u64>::deserialize(from)?;
+        Ok(times.into_iter().map(Duration::from_millis).collect())
+    }
 }
 
 /// How long something took, each time that it was done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Latency {
     /// How often.

@@ -40,6 +40,18 @@ impl Remains {
         self.folder.as_ref().map_or("", SandboxFolder::id)
     }
 
+    /// As [`remove`](Remains::remove), where somebody else may have.
+    pub(crate) async fn remove_if_there(mut self) -> Result<()> {
+        if self
+            .folder
+            .as_ref()
+            .is_some_and(|folder| !folder.path().exists())
+        {
+            self.folder = None;
+        }
+        self.remove().await
+    }
+
     /// Waits for its end, and removes what it has left.
     pub(crate) async fn remove(mut self) -> Result<()> {
         let _ = tokio::time::timeout(END_WAIT, self.machine.gone()).await;

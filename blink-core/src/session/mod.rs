@@ -31,4 +31,5 @@ pub(crate) use self::claimed::{Claimed, check_free};
 pub use self::core::DEFAULT_PATIENCE;
 pub use self::handle::Session;
 pub use self::list::SessionInfo;
+pub(crate) use self::name::check as check_name;
 pub use self::processes::{ProcessLogs, SessionProcesses};

@@ -98,6 +98,8 @@ async fn performs_its_task() {
         "warm session" => make_warm_session(&home).await,
         "change session" => crate::faults::perform(&home).await,
         "survive full disks" => crate::faults::perform_on_full_disks(&home).await,
+        "share a pool" => crate::pool::share(&home).await,
+        "claim from a pool" => crate::pool::claim_another(&home).await,
         "keep a pool" => crate::pool::keep(&home).await,
         "churn sessions" => churn_sessions(&home).await,
         other => panic!("unknown task {other}"),

@@ -652,6 +652,132 @@ pub(crate) async fn keep(home: &std::path::Path) {
     drop(session);
 }
 
+/// What a process does that keeps a pool for others.
+pub(crate) async fn share(home: &std::path::Path) {
+    let blink = crate::support::blink_in(home).await;
+    let warmup = Command::shell("echo warm > /srv/warm");
+    let mut spec = spec();
+    spec.env.push(("OF".into(), "pool".into()));
+    let builder = blink.pool(spec).name("shared").shared(true).size(2);
+    let pool = full(builder.warmup(warmup)).await;
+    println!("ready .");
+    pool.closed().await;
+}
+
+mod needs_host_kernel_and_shared_home {
+    use super::*;
+    use crate::child;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn other_processes_claim_from_a_pool_by_its_name() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        let missing = fails(ErrorKind::NotFound, blink.open_pool("shared")).await;
+        assert!(missing.message().contains("shared"), "{missing}");
+        fails(ErrorKind::InvalidArgument, blink.open_pool("../x")).await;
+        let (mut owner, _) = child::start("share a pool", blink.home());
+        let pool = ok(blink.open_pool("shared")).await;
+        let known = blink.pools().await;
+        assert_eq!(known[0].name.as_deref(), Some("shared"));
+        let again = blink.pool(spec()).name("shared").shared(true);
+        fails(ErrorKind::AlreadyExists, again.build()).await;
+
+        let claimed = pool
+            .claim()
+            .env("TASK", "7")
+            .publish(PublishedPort::new(0, 80));
+        let sandbox = ok(async { claimed.await }).await;
+        assert_eq!(
+            says(&sandbox, "cat /srv/warm; echo $OF $TASK").await,
+            "warm\npool 7"
+        );
+        assert_eq!(sandbox.published().len(), 1);
+        assert_eq!(ok(pool.stats()).await.hits, 1);
+        let folder = blink.home().join("sandboxes").join(sandbox.id());
+        drop(sandbox);
+        until("its end", || !folder.exists()).await;
+        let session = ok(pool.claim().into_session("named")).await;
+        assert_eq!(
+            says(&*ok(session.sandbox()).await, "cat /srv/warm").await,
+            "warm"
+        );
+        let wrong = async { pool.claim().hostname("a b").await };
+        fails(ErrorKind::InvalidArgument, wrong).await;
+
+        // Several at once, each its own.
+        let mut seen = HashSet::new();
+        let mut claims = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let pool = pool.clone();
+            claims.spawn(async move { ok(async { pool.claim().await }).await.id().to_owned() });
+        }
+        while let Some(id) = claims.join_next().await {
+            assert!(seen.insert(id.unwrap()));
+        }
+
+        // What was claimed stays where the owner is killed, and a start does not take it for left over.
+        let kept = ok(async { pool.claim().await }).await;
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        let other = crate::support::blink_in(blink.home()).await;
+        assert_eq!(says(&kept, "cat /srv/warm").await, "warm");
+        assert_eq!(
+            says(&*ok(session.sandbox()).await, "cat /srv/warm").await,
+            "warm"
+        );
+        fails(ErrorKind::NotFound, async { pool.claim().await }).await;
+        assert!(blink.pools().await.is_empty());
+        let folder = blink.home().join("sandboxes").join(kept.id());
+        drop(kept);
+        until("its end", || !folder.exists()).await;
+        ok(session.remove()).await;
+
+        // Another takes its place, and ends as it is told.
+        let (mut owner, _) = child::start("share a pool", blink.home());
+        assert_eq!(
+            says(&ok(async { pool.claim().await }).await, "cat /srv/warm").await,
+            "warm"
+        );
+        ok(pool.drain(patience())).await;
+        assert!(owner.wait().unwrap().success());
+        drop(other);
+        let last = crate::support::blink_in(blink.home()).await;
+        until("an empty home", || blink.folders().is_empty()).await;
+        assert!(
+            std::fs::read_dir(blink.home().join("pools"))
+                .unwrap()
+                .next()
+                .is_none()
+        );
+        drop(last);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_killed_claimant_had_is_removed_by_the_owner() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        let builder = blink.pool(spec()).name("shared").shared(true).size(2);
+        let pool = full(builder).await;
+        let (mut claimant, _) = child::start("claim from a pool", blink.home());
+        assert_eq!(pool.stats().claimed, 1);
+        claimant.kill().unwrap();
+        claimant.wait().unwrap();
+        until("its end", || pool.stats().claimed == 0).await;
+        settles(&pool, 2).await;
+        assert_eq!(blink.folders().len(), 3);
+    }
+}
+
+/// What a process does that is killed while it has a sandbox of another's pool.
+pub(crate) async fn claim_another(home: &std::path::Path) {
+    let blink = crate::support::blink_in(home).await;
+    let pool = ok(blink.open_pool("shared")).await;
+    let sandbox = ok(async { pool.claim().await }).await;
+    says(&sandbox, "echo works").await;
+    println!("ready .");
+    std::future::pending::<()>().await;
+}
+
 mod needs_shared_home {
     use super::*;
     use crate::child;
