@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::options::{ProgramOptions, RegistryArguments, SandboxOptions};
+use crate::pool::PoolTask;
 use crate::sandbox::SandboxTask;
 use crate::session::SessionTask;
 
@@ -59,6 +60,11 @@ pub(crate) enum Task {
         json: bool,
         #[command(subcommand)]
         task: Box<SessionTask>,
+    },
+    /// Manage pools: sandboxes that are booted before they are asked for
+    Pool {
+        #[command(subcommand)]
+        task: PoolTask,
     },
     /// Download an image, so that sandboxes start at once and without a network
     ///
@@ -138,6 +144,7 @@ impl Task {
             | Task::Session { json, .. }
             | Task::Doctor { json } => *json,
             Task::Sandbox(task) => task.json(),
+            Task::Pool { task } => task.json(),
             Task::Completions { .. } | Task::Man { .. } => false,
         }
     }
@@ -182,6 +189,13 @@ Signals:
 
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
+    /// Claim a sandbox from a pool, instead of booting one; --network, --memory-mib, --hostname and --publish hold for it alone
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["image", "isolation", "cpus", "shm_mib", "disk_mib", "mount", "offline", "mirror"]
+    )]
+    pub(crate) pool: Option<String>,
     #[command(flatten)]
     pub(crate) sandbox: SandboxOptions,
     #[command(flatten)]

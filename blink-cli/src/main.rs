@@ -6,6 +6,7 @@ mod failure;
 mod images;
 mod names;
 mod options;
+mod pool;
 mod progress;
 mod run;
 mod sandbox;
@@ -63,6 +64,7 @@ fn carry_out(arguments: Arguments, argv: &[OsString]) -> i32 {
             Task::Session { json, task } => {
                 runtime.block_on(session::carry_out(*task, json, home, argv))
             }
+            Task::Pool { task } => runtime.block_on(pool::carry_out(task, home, argv)),
             Task::Sandbox(task) => runtime.block_on(sandbox::carry_out(task, home, argv)),
             Task::Pull {
                 image,

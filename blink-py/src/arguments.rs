@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blink_core::{
-    Command, IsolationChoice, Mount, Network, PublishedPort, SandboxBuilder, SandboxSpec,
-    SessionBuilder, Stdin,
+    Claim, Command, IsolationChoice, Mount, Network, PoolBuilder, PublishedPort, SandboxBuilder,
+    SandboxSpec, SessionBuilder, Stdin, WhenEmpty,
 };
 use bytes::Bytes;
 use pyo3::exceptions::PyTypeError;
@@ -252,6 +252,118 @@ pub(crate) fn session(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Chang
             None => builder,
         }
     }))
+}
+
+/// What is said of a claim, all of which must be its own.
+pub(crate) fn claim(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Change<Claim>> {
+    let (mut spec, mut timeout) = (SandboxSpec::default(), None);
+    for (name, value) in options(all)? {
+        match name.as_str() {
+            "labels" => {
+                for (name, value) in pairs(&value)? {
+                    spec.labels.insert(name.extract()?, value.extract()?);
+                }
+            }
+            "timeout" => timeout = Some(seconds("a timeout", &value)?),
+            "env" | "hostname" | "memory_mib" | "network" | "publish" => {
+                describe(&mut spec, &name, &value)?;
+            }
+            _ => return Err(not_known(function, &name)),
+        }
+    }
+    Ok(Box::new(move |claim| {
+        let claim = claim.asking(spec);
+        match timeout {
+            Some(timeout) => claim.timeout(timeout),
+            None => claim,
+        }
+    }))
+}
+
+/// What a pool's sandboxes are, and what is said of the pool, all of which must be its own.
+pub(crate) fn pool(
+    function: &str,
+    all: &Bound<'_, PyDict>,
+) -> PyResult<(SandboxSpec, Change<PoolBuilder>)> {
+    let mut spec = SandboxSpec::default();
+    let mut changes: Vec<Change<PoolBuilder>> = Vec::new();
+    for (name, value) in options(all)? {
+        changes.push(match name.as_str() {
+            "name" => {
+                let name: String = value.extract()?;
+                Box::new(move |pool| pool.name(name))
+            }
+            "shared" => {
+                let shared = value.extract()?;
+                Box::new(move |pool| pool.shared(shared))
+            }
+            "size" => {
+                let size = value.extract()?;
+                Box::new(move |pool| pool.size(size))
+            }
+            "max" => {
+                let max = value.extract()?;
+                Box::new(move |pool| pool.max(max))
+            }
+            "refill" => {
+                let boots = value.extract()?;
+                Box::new(move |pool| pool.refill(boots))
+            }
+            "max_age" => {
+                let age = seconds("a max_age", &value)?;
+                Box::new(move |pool| pool.max_age(age))
+            }
+            "max_idle" => {
+                let idle = seconds("a max_idle", &value)?;
+                Box::new(move |pool| pool.max_idle(idle))
+            }
+            "warmup_timeout" => {
+                let timeout = seconds("a warmup_timeout", &value)?;
+                Box::new(move |pool| pool.warmup_timeout(timeout))
+            }
+            "reset_on_release" => {
+                let resets = value.extract()?;
+                Box::new(move |pool| pool.reset_on_release(resets))
+            }
+            "when_empty" => {
+                let when_empty = match value.extract::<String>()?.as_str() {
+                    "boot" => WhenEmpty::Boot,
+                    "wait" => WhenEmpty::Wait,
+                    other => {
+                        let message = format!(
+                            "{other:?} is not what a claim can do; choose \"boot\" or \"wait\""
+                        );
+                        return Err(invalid(message).into());
+                    }
+                };
+                Box::new(move |pool| pool.when_empty(when_empty))
+            }
+            "warmup" => of_commands(&value, PoolBuilder::warmup)?,
+            "prepare" => of_commands(&value, PoolBuilder::prepare)?,
+            "start" => of_commands(&value, PoolBuilder::start)?,
+            _ if describe(&mut spec, &name, &value)? => continue,
+            _ => return Err(not_known(function, &name)),
+        });
+    }
+    let change = move |pool| changes.into_iter().fold(pool, |pool, change| change(pool));
+    Ok((spec, Box::new(change)))
+}
+
+/// Commands of a pool: each is a list of words, or a script for the shell.
+fn of_commands(
+    values: &Bound<'_, PyAny>,
+    add: fn(PoolBuilder, Command) -> PoolBuilder,
+) -> PyResult<Change<PoolBuilder>> {
+    if values.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err(
+            "commands of a pool are a list, such as [\"pip install x\", [\"make\", \"-C\", \"/srv\"]]",
+        ));
+    }
+    let commands = each(values, |value| match value.cast::<PyString>() {
+        Ok(script) => Ok(Command::shell(script.extract::<OsString>()?)),
+        Err(_) => command(value, &PyDict::new(value.py())),
+    })?;
+    Ok(Box::new(move |pool| commands.into_iter().fold(pool, add)))
 }
 
 fn each<T>(

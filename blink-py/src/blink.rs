@@ -14,6 +14,7 @@ use crate::arguments;
 use crate::call::Call;
 use crate::failure::Failure;
 use crate::given::Latest;
+use crate::pool::Pool;
 use crate::runtime::{Boxed, to_its_end};
 use crate::sandbox::Sandbox;
 use crate::session::{Session, transferred};
@@ -144,7 +145,7 @@ impl Blink {
     #[new]
     #[pyo3(signature = (
         home, isolation, offline, mirrors, insecure_registries, registry_ca, credentials, docker_config,
-        image_limit_bytes
+        image_limit_bytes, budget_memory_mib, budget_sandboxes
     ))]
     #[expect(
         clippy::too_many_arguments,
@@ -160,6 +161,8 @@ impl Blink {
         credentials: Vec<(String, String, String)>,
         docker_config: Option<&Bound<'_, PyAny>>,
         image_limit_bytes: Option<u64>,
+        budget_memory_mib: Option<u64>,
+        budget_sandboxes: Option<usize>,
     ) -> PyResult<Blink> {
         let mut registry = RegistryOptions::default();
         for (name, url) in mirrors {
@@ -177,7 +180,9 @@ impl Blink {
         if let Some(file) = docker_config {
             registry = registry.with_docker_config(arguments::path(file)?);
         }
-        let mut builder = CoreBlink::builder().with_registry(registry);
+        let mut builder = CoreBlink::builder()
+            .with_registry(registry)
+            .budget(budget_memory_mib, budget_sandboxes);
         if offline {
             builder = builder.with_offline(true);
         }
@@ -245,6 +250,35 @@ impl Blink {
             Ok(builder.fetch_image().await?)
         })?;
         Ok(Call::of_nothing(fetching).reporting(progress, latest))
+    }
+
+    fn pool(&self, options: &Bound<'_, PyDict>) -> PyResult<Call> {
+        let (progress, latest) = reported(options)?;
+        let (spec, change) = arguments::pool("pool", options)?;
+        let news = latest.clone();
+        let making = self.with(move |blink| async move {
+            let described = blink
+                .sandbox()
+                .spec(spec.clone())
+                .image_progress(telling(news));
+            // With its progress, which a pool does not tell.
+            described.fetch_image().await?;
+            Ok(Pool::own(change(blink.pool(spec)).build().await?))
+        })?;
+        Ok(Call::making(making).reporting(progress, latest))
+    }
+
+    fn open_pool(&self, name: String) -> PyResult<Call> {
+        let opening =
+            self.with(move |blink| async move { Ok(Pool::other(blink.open_pool(name).await?)) })?;
+        Ok(Call::making(opening))
+    }
+
+    fn pools(&self) -> PyResult<Call> {
+        let listing = self.with(|blink| async move { Ok(blink.pools().await) })?;
+        Ok(Call::giving(listing, |py, pools| {
+            values::list(py, pools, values::pool_stats)
+        }))
     }
 
     /// The ids of the detached sandboxes.

@@ -13,6 +13,7 @@ mod file_streams;
 mod files;
 mod given;
 mod mailbox;
+mod pool;
 mod process;
 mod runtime;
 mod sandbox;
@@ -49,6 +50,8 @@ mod _blink {
     use crate::files::Files;
     #[pymodule_export]
     use crate::mailbox::Mailbox;
+    #[pymodule_export]
+    use crate::pool::Pool;
     #[pymodule_export]
     use crate::process::{InputStream, OutputStream, Process};
     #[pymodule_export]

@@ -31,6 +31,11 @@ impl Sandbox {
         }
     }
 
+    /// One of a pool, which removes it in the background.
+    pub(crate) fn claimed(sandbox: CoreSandbox) -> Sandbox {
+        Sandbox::new(sandbox, true)
+    }
+
     /// Runs the only command of its life.
     pub(crate) async fn run_once(self, command: Command) -> Result<Output, Failure> {
         let run = self

@@ -1,9 +1,11 @@
 //! What the library says, as the value classes of `blink._values`.
 
+use std::time::Duration;
+
 use blink_core::{
-    Check, Checkpoint, Declined, DirEntry, ExitStatus, FileType, Hypervisor, Isolation, Lineage,
-    Metadata, Mount, Network, Output, ProcessInfo, ProcessLogs, PublishedPort, Report, SessionInfo,
-    TransferProgress,
+    Check, Checkpoint, Declined, DirEntry, ExitStatus, FileType, Hypervisor, Isolation, Latency,
+    Lineage, Metadata, Mount, Network, Output, PoolStats, ProcessInfo, ProcessLogs, PublishedPort,
+    Report, SessionInfo, TransferProgress,
 };
 use blink_core::{PullProgress, PullStep, RemovedImages, StoredImage};
 use pyo3::IntoPyObjectExt;
@@ -20,6 +22,53 @@ macro_rules! class {
 }
 
 type Object<'py> = PyResult<Bound<'py, PyAny>>;
+
+pub(crate) fn pool_stats(py: Python<'_>, stats: PoolStats) -> Object<'_> {
+    let latency = |latency: Latency| {
+        let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
+        class!(py, "Latency").call1((
+            latency.count,
+            seconds(latency.sum_us),
+            seconds(latency.p50_us),
+            seconds(latency.p95_us),
+            seconds(latency.p99_us),
+            seconds(latency.max_us),
+        ))
+    };
+    let fields = PyDict::new(py);
+    fields.set_item("openmetrics", stats.to_openmetrics())?;
+    fields.set_item("name", stats.name)?;
+    for (name, count) in [
+        ("size", stats.size),
+        ("max", stats.max),
+        ("idle", stats.idle),
+        ("booting", stats.booting),
+        ("claimed", stats.claimed),
+        ("waiting", stats.waiting),
+    ] {
+        fields.set_item(name, count)?;
+    }
+    for (name, count) in [
+        ("hits", stats.hits),
+        ("misses", stats.misses),
+        ("failed_claims", stats.failed_claims),
+        ("boots", stats.boots),
+        ("failed_boots", stats.failed_boots),
+        ("deaths", stats.deaths),
+        ("retired", stats.retired),
+        ("resets", stats.resets),
+        ("refused", stats.refused),
+    ] {
+        fields.set_item(name, count)?;
+    }
+    let ages: Vec<f64> = stats.ages.iter().map(Duration::as_secs_f64).collect();
+    fields.set_item("ages", ages)?;
+    fields.set_item("last_failure", stats.last_failure)?;
+    fields.set_item("claim_latency", latency(stats.claim_latency)?)?;
+    fields.set_item("boot_latency", latency(stats.boot_latency)?)?;
+    fields.set_item("removal_latency", latency(stats.removal_latency)?)?;
+    class!(py, "PoolStats").call((), Some(&fields))
+}
 
 /// A list, each item made by `make`.
 pub(crate) fn list<'py, T>(

@@ -28,7 +28,8 @@ from ._client import Blink, doctor, run, run_code
 from ._connection import Connection
 from ._file_streams import FileReader, FileWriter
 from ._files import Files
-from ._options import PIPE, CommandOptions, RunOptions, SandboxOptions, SessionOptions
+from ._options import PIPE, ClaimOptions, CommandOptions, PoolOptions, RunOptions, SandboxOptions, SessionOptions
+from ._pool import Pool
 from ._process import Process, ProcessInput, ProcessOutput
 from ._processes import SessionProcesses
 from ._sandbox import Sandbox, Session
@@ -40,9 +41,11 @@ from ._values import (
     ExitStatus,
     FileInfo,
     Image,
+    Latency,
     Lineage,
     Mount,
     Output,
+    PoolStats,
     ProcessInfo,
     ProcessLogs,
     Progress,
@@ -89,6 +92,7 @@ if _TYPE_CHECKING:
         AsyncFileReader,
         AsyncFiles,
         AsyncFileWriter,
+        AsyncPool,
         AsyncProcess,
         AsyncSandbox,
         AsyncSession,
@@ -117,6 +121,7 @@ __all__ = [
     "AsyncFileReader",
     "AsyncFileWriter",
     "AsyncFiles",
+    "AsyncPool",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncSession",
@@ -126,6 +131,7 @@ __all__ = [
     "Busy",
     "Check",
     "Checkpoint",
+    "ClaimOptions",
     "CommandFailed",
     "CommandOptions",
     "Connection",
@@ -146,6 +152,7 @@ __all__ = [
     "InvalidArgument",
     "IsADirectory",
     "IsolationUnavailable",
+    "Latency",
     "Lineage",
     "Mount",
     "NameTooLong",
@@ -153,6 +160,9 @@ __all__ = [
     "NotFound",
     "Output",
     "PermissionDenied",
+    "Pool",
+    "PoolOptions",
+    "PoolStats",
     "Process",
     "ProcessInfo",
     "ProcessInput",

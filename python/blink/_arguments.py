@@ -39,6 +39,7 @@ def native(
     credentials: Mapping[str, tuple[str, str]] | None,
     docker_config: Text | None,
     image_limit_bytes: int | None,
+    budget: tuple[int | None, int | None] | None,
 ) -> _blink.Blink:
     """Describe the library of a home."""
     pairs = [
@@ -57,4 +58,5 @@ def native(
         logins,
         docker_config,
         image_limit_bytes,
+        *(budget or (None, None)),
     )

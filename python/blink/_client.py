@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ._arguments import listening, native
+from ._pool import Pool
 from ._processes import SessionProcesses
 from ._sandbox import Sandbox, Session
 
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._options import Argv, RunOptions, SandboxOptions, SessionOptions, Text
+    from ._options import Argv, PoolOptions, RunOptions, SandboxOptions, SessionOptions, Text
     from ._values import (
         Image,
         IsolationChoice,
         Lineage,
         Output,
+        PoolStats,
         Progress,
         RemovedImages,
         Report,
@@ -55,6 +57,9 @@ class Blink:
     image_limit_bytes : int, optional
         Bytes that the layers of an image may have together, as they are stored and as they are unpacked; 16 GiB by
         default.
+    budget : (int or None, int or None), optional
+        What all sandboxes together may have that run for this `Blink`, of its pools and beside them: memory in MiB,
+        counted by their limits, and their number; `None` is no limit.
 
     Raises
     ------
@@ -83,6 +88,7 @@ class Blink:
         credentials: Mapping[str, tuple[str, str]] | None = None,
         docker_config: Text | None = None,
         image_limit_bytes: int | None = None,
+        budget: tuple[int | None, int | None] | None = None,
     ) -> None:
         self._native = native(
             home,
@@ -94,6 +100,7 @@ class Blink:
             credentials,
             docker_config,
             image_limit_bytes,
+            budget,
         )
         self._native.open().wait()
 
@@ -258,6 +265,43 @@ class Blink:
         NotFound, Busy
         """
         return Session(self._native.take_session(name, patience).wait())
+
+    def pool(self, **options: Unpack[PoolOptions]) -> Pool:
+        """Make a pool: sandboxes that are booted before they are asked for.
+
+        Its image is fetched and the commands of ``warmup`` run; then it begins to boot, which `Pool.ready` waits for.
+
+        Parameters
+        ----------
+        **options
+            Those of `PoolOptions`.
+
+        Raises
+        ------
+        InvalidArgument
+            For options that no pool can have, and a command of ``warmup`` that fails, with its output.
+        ExecTimeout
+            Such a command does not end.
+        AlreadyExists
+            Another process keeps a shared pool of this name.
+        BlinkError
+            As for `sandbox`.
+        """
+        return Pool(self._native.pool(options).wait())
+
+    def open_pool(self, name: str) -> Pool:
+        """Attach to a pool that another process of this home keeps.
+
+        Raises
+        ------
+        NotFound
+            None does.
+        """
+        return Pool(self._native.open_pool(name).wait())
+
+    def pools(self) -> list[PoolStats]:
+        """List the pools that processes of this home keep for others, by their names."""
+        return self._native.pools().wait()
 
     def sessions(self) -> list[SessionInfo]:
         """List all sessions of this home, by name."""

@@ -126,6 +126,92 @@ class SandboxOptions(_MachineOptions, total=False):
     detached: bool | None
 
 
+class PoolOptions(_MachineOptions, total=False):
+    """The keyword arguments of what makes a pool: those of `SandboxOptions` but ``detached``, and more.
+
+    ``hostname`` and ``publish`` are said of each claim. Commands are lists of words, or scripts for the sandbox's shell.
+
+    Attributes
+    ----------
+    size : int
+        Sandboxes that are ready at any time; 1 by default.
+    max : int
+        Sandboxes in all: those that are ready, boot, or were claimed and are not gone. The size and 64 more by default.
+    name : str
+        Its name, in statistics and errors.
+    shared : bool
+        Whether other processes of the home claim from it by its name (`Blink.open_pool`), which needs namespaces; `False`
+        by default.
+    max_age : float
+        Seconds after its boot for which a sandbox waits until it is replaced; there is no limit by default.
+    max_idle : float
+        Seconds without a claim after which no sandbox is kept ready, until the next claim; there is no limit by default.
+    refill : int
+        Sandboxes that boot at once while no claim waits; half of the host's processors by default.
+    when_empty : str
+        What a claim does if none is ready: ``"boot"`` (the default) boots one, and fails if that does; ``"wait"`` waits for
+        the next that the pool boots.
+    reset_on_release : bool
+        Whether the number of sandboxes stays the same: a released one is reset, and only then claimed again. `False` by
+        default: another boots for each that is claimed.
+    warmup : list of str or list of str
+        Commands that run once, when the pool is made. All its sandboxes share the disk that they leave.
+    prepare : list of str or list of str
+        Commands that run in each sandbox before it is ready.
+    start : list of str or list of str
+        Programs that are started in each sandbox, and go on. One in which such a program has ended is replaced.
+    warmup_timeout : float
+        Seconds that a command of ``warmup`` or ``prepare`` may take; 300 by default.
+    """
+
+    env: Mapping[Text, Text] | None
+    cwd: Text | None
+    user: str | None
+    size: int | None
+    max: int | None
+    name: str | None
+    shared: bool | None
+    max_age: float | None
+    max_idle: float | None
+    refill: int | None
+    when_empty: Literal["boot", "wait"] | None
+    reset_on_release: bool | None
+    warmup: Iterable[str | Argv] | None
+    prepare: Iterable[str | Argv] | None
+    start: Iterable[str | Argv] | None
+    warmup_timeout: float | None
+
+
+class ClaimOptions(TypedDict, total=False):
+    """The keyword arguments of what claims a sandbox of a pool: what holds for that one alone.
+
+    Attributes
+    ----------
+    env : mapping of str to str
+        Environment variables for all its programs, over the pool's.
+    labels : mapping of str to str
+        Labels, which a session keeps; beside the pool's.
+    hostname : str
+        Its host name; its id by default.
+    memory_mib : int
+        Memory in MiB, no more than the pool's.
+    network : str or list of str
+        What it can reach, where that is not what the pool's sandboxes can: it is booted for this claim then.
+    publish : iterable of PublishedPort
+        TCP ports inside it that programs of this machine reach.
+    timeout : float
+        Seconds that a sandbox is waited for; 60 by default.
+    """
+
+    env: Mapping[Text, Text] | None
+    labels: Mapping[str, str] | None
+    hostname: str | None
+    memory_mib: int | None
+    network: Literal["none", "host"] | list[str] | None
+    publish: Iterable[PublishedPort] | None
+    timeout: float | None
+
+
 class SessionOptions(_MachineOptions, total=False):
     """The keyword arguments of what opens a session: those of `SandboxOptions` but ``detached``, and more.
 

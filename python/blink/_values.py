@@ -420,6 +420,82 @@ class SessionInfo:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """How long something took, each time that it was done, in seconds.
+
+    Attributes
+    ----------
+    count : int
+        How often it was done.
+    sum : float
+        All of them together.
+    p50, p95, p99 : float
+        So many of 100 took no longer.
+    max : float
+        The longest.
+    """
+
+    count: int
+    sum: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStats:
+    """What has happened in a pool, and what it has now.
+
+    Attributes
+    ----------
+    name : str or None
+        The pool's.
+    size, max : int
+        How many sandboxes are to be ready, and how many there may be in all.
+    idle, booting, claimed, waiting : int
+        Sandboxes that are ready, that boot, and that were claimed and are not gone; and claims that wait for one.
+    ages : list of float
+        Seconds for which those wait that are ready, the longest first.
+    hits, misses, failed_claims : int
+        Claims that found a sandbox ready, that waited for one, and that failed.
+    boots, failed_boots, refused : int
+        Boots that succeeded, that failed, and that were not begun for want of memory or of budget.
+    deaths, retired, resets : int
+        Sandboxes that died before they were claimed, that were too old or not needed, and that were reset.
+    last_failure : str or None
+        Why the last boot has failed, if none has succeeded since.
+    claim_latency, boot_latency, removal_latency : Latency
+        From a claim to its sandbox, of a boot until its sandbox is ready, and of a removal.
+    openmetrics : str
+        The same as text in the format of OpenMetrics, which Prometheus reads.
+    """
+
+    name: str | None
+    size: int
+    max: int
+    idle: int
+    booting: int
+    claimed: int
+    waiting: int
+    ages: list[float]
+    hits: int
+    misses: int
+    failed_claims: int
+    boots: int
+    failed_boots: int
+    deaths: int
+    retired: int
+    resets: int
+    refused: int
+    last_failure: str | None
+    claim_latency: Latency
+    boot_latency: Latency
+    removal_latency: Latency
+    openmetrics: str
+
+
+@dataclass(frozen=True)
 class Image:
     """A stored image.
 

@@ -26,6 +26,7 @@ TWINS = [
     (blink.Blink, aio.AsyncBlink),
     (blink.Sandbox, aio.AsyncSandbox),
     (blink.Session, aio.AsyncSession),
+    (blink.Pool, aio.AsyncPool),
     (blink.Process, aio.AsyncProcess),
     (blink.ProcessInput, aio.AsyncProcessInput),
     (blink.ProcessOutput, aio.AsyncProcessOutput),

@@ -34,8 +34,11 @@ pub(crate) async fn run(
     let blink = std::mem::take(&mut options.sandbox.registry)
         .open(home)
         .await?;
-    let builder = sandbox(&blink, &options.sandbox)?;
-    let sandbox = match boot(builder, &mut signals).await? {
+    let booted = match &options.pool {
+        Some(pool) => claim(&blink, pool, &options.sandbox, &mut signals).await?,
+        None => boot(sandbox(&blink, &options.sandbox)?, &mut signals).await?,
+    };
+    let sandbox = match booted {
         Ok(sandbox) => sandbox,
         Err(ended_by) => return Ok(ended_by),
     };
@@ -64,6 +67,34 @@ pub(crate) async fn run(
 /// Describes a sandbox as the user wants it.
 pub(crate) fn sandbox(blink: &Blink, options: &SandboxOptions) -> Result<SandboxBuilder, Failure> {
     Ok(blink.sandbox().spec(options.spec()?).image(options.image()))
+}
+
+/// Claims one of a pool's, or returns the exit code where a signal came first.
+async fn claim(
+    blink: &Blink,
+    pool: &str,
+    options: &SandboxOptions,
+    signals: &mut Signals,
+) -> Result<Result<Sandbox, i32>, Failure> {
+    let spec = options.spec()?;
+    let mut claim = blink.open_pool(pool).await?.claim();
+    if let Some(hostname) = spec.hostname {
+        claim = claim.hostname(hostname);
+    }
+    if let Some(memory_mib) = spec.memory_mib {
+        claim = claim.memory_mib(memory_mib);
+    }
+    if let Some(network) = spec.network {
+        claim = claim.network(network);
+    }
+    for port in spec.publish {
+        claim = claim.publish(port);
+    }
+    let sign = Sign::new("waiting for a sandbox");
+    tokio::select! {
+        claimed = sign.shown(async { claim.await }) => Ok(Ok(claimed?)),
+        signal = signals.ending() => Ok(Err(signals::exit_code(signal))),
+    }
 }
 
 /// Boots, or returns the exit code where a signal came first.

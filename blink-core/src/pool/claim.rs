@@ -99,6 +99,19 @@ impl Claim {
         }
     }
 
+    /// Takes what a description says of what a claim can say: `env`, `labels`, `hostname`, `memory_mib`, `network` and `publish`,
+    /// in place of what was said before. The rest of it is the pool's to say.
+    pub fn asking(mut self, spec: SandboxSpec) -> Claim {
+        self.asked = SandboxSpec::default();
+        self.asked.env = spec.env;
+        self.asked.labels = spec.labels;
+        self.asked.hostname = spec.hostname;
+        self.asked.memory_mib = spec.memory_mib;
+        self.asked.network = spec.network;
+        self.asked.publish = spec.publish;
+        self
+    }
+
     /// Sets an environment variable for all its programs, over the pool's.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Claim {
         self.asked.env.push((name.into(), value.into()));

@@ -28,6 +28,7 @@ from ._client import AsyncBlink, doctor, run, run_code
 from ._connection import AsyncConnection
 from ._file_streams import AsyncFileReader, AsyncFileWriter
 from ._files import AsyncFiles
+from ._pool import AsyncPool
 from ._process import AsyncProcess, AsyncProcessInput, AsyncProcessOutput
 from ._processes import AsyncSessionProcesses
 from ._sandbox import AsyncEnvironment as AsyncEnvironment
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncFileReader",
     "AsyncFileWriter",
     "AsyncFiles",
+    "AsyncPool",
     "AsyncProcess",
     "AsyncProcessInput",
     "AsyncProcessOutput",

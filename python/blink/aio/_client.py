@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._arguments import listening, native
 from ._calls import Opening, result
+from ._pool import AsyncPool
 from ._processes import AsyncSessionProcesses
 from ._sandbox import AsyncSandbox, AsyncSession
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from .._options import Argv, RunOptions, SandboxOptions, SessionOptions, Text
+    from .._options import Argv, PoolOptions, RunOptions, SandboxOptions, SessionOptions, Text
     from .._values import (
         Image,
         IsolationChoice,
         Lineage,
         Output,
+        PoolStats,
         Progress,
         RemovedImages,
         Report,
@@ -48,6 +50,7 @@ class AsyncBlink:
         credentials: Mapping[str, tuple[str, str]] | None = None,
         docker_config: Text | None = None,
         image_limit_bytes: int | None = None,
+        budget: tuple[int | None, int | None] | None = None,
     ) -> None:
         self._native = native(
             home,
@@ -59,6 +62,7 @@ class AsyncBlink:
             credentials,
             docker_config,
             image_limit_bytes,
+            budget,
         )
 
     async def run(self, argv: Argv, **options: Unpack[RunOptions]) -> Output:
@@ -104,6 +108,18 @@ class AsyncBlink:
     def take_session(self, name: str, *, patience: float | None = None) -> Opening[AsyncSession]:
         """As `blink.Blink.take_session`."""
         return Opening(AsyncSession, self._native.take_session(name, patience))
+
+    def pool(self, **options: Unpack[PoolOptions]) -> Opening[AsyncPool]:
+        """As `blink.Blink.pool`."""
+        return Opening(AsyncPool, self._native.pool(options))
+
+    def open_pool(self, name: str) -> Opening[AsyncPool]:
+        """As `blink.Blink.open_pool`."""
+        return Opening(AsyncPool, self._native.open_pool(name))
+
+    async def pools(self) -> list[PoolStats]:
+        """As `blink.Blink.pools`."""
+        return await result(self._native.pools())
 
     async def sessions(self) -> list[SessionInfo]:
         """As `blink.Blink.sessions`."""
