@@ -44,6 +44,7 @@
  *     blink                  blink_open(), blink_run(), blink_close(): where everything starts
  *     blink_sandbox          blink_sandbox_create(), _open(), _exec(), _spawn(), _files(), _remove()
  *     blink_session          blink_session_open(), _take(), _sandbox(), _checkpoint(), _restore(), _fork(), _export(), blink_session_import()
+ *     blink_pool             blink_pool_create(), _open(), _claim(), _claim_as(), _stats_get(): sandboxes that are ready
  *     blink_command          blink_command_init(): what to run, with its input, environment and limits
  *     blink_output           what a program wrote, and how it ended
  *     blink_process          blink_process_read(), _write(), _wait(), _kill(), _fd(): a program that is running
@@ -130,6 +131,9 @@
 #define BLINK_EXIT_INIT { .size = sizeof(blink_exit) }
 #define BLINK_WRITE_OPTIONS_INIT { .size = sizeof(blink_write_options) }
 #define BLINK_IMAGE_INIT { .size = sizeof(blink_image) }
+#define BLINK_POOL_OPTIONS_INIT { .size = sizeof(blink_pool_options), .ready = 1 }
+#define BLINK_CLAIM_OPTIONS_INIT { .size = sizeof(blink_claim_options), .timeout_ms = 60000 }
+#define BLINK_POOL_STATS_INIT { .size = sizeof(blink_pool_stats) }
 #define BLINK_CHECKPOINT_INIT { .size = sizeof(blink_checkpoint) }
 #define BLINK_PROCESS_INFO_INIT { .size = sizeof(blink_process_info) }
 #define BLINK_SANDBOX_OPTIONS_INIT { .size = sizeof(blink_sandbox_options) }
@@ -510,6 +514,11 @@ typedef struct blink_lineage blink_lineage;
  * The captured result of a program: what it wrote, byte for byte, and how it ended. It never changes.
  */
 typedef struct blink_output blink_output;
+
+/**
+ * Sandboxes that are booted before they are asked for: a pool of this process, or one that another keeps.
+ */
+typedef struct blink_pool blink_pool;
 
 /**
  * A program that runs in a sandbox. Its output holds it back when nobody takes it: read both streams, or discard them.
@@ -1201,6 +1210,226 @@ typedef struct blink_checkpoint {
 typedef void (*blink_log_callback)(int32_t level,
                                    const char *message,
                                    void *user_data);
+
+/**
+ * A pool to make. Everything is borrowed for the call that it is given to.
+ */
+typedef struct blink_pool_options {
+  /**
+   * sizeof(blink_pool_options), set by blink_pool_options_init().
+   */
+  size_t size;
+  /**
+   * What each of its sandboxes is. NULL is the defaults. Ports, a host name and `detached` are not a pool's.
+   */
+  const struct blink_sandbox_options *sandbox;
+  /**
+   * Its name, in statistics and errors. NULL: none.
+   */
+  const char *name;
+  /**
+   * Sandboxes that are ready at any time; 1 by default.
+   */
+  size_t ready;
+  /**
+   * Sandboxes in all: those that are ready, boot, or were claimed and are not gone. 0: `ready` and 64 more.
+   */
+  size_t max;
+  /**
+   * Sandboxes that boot at once while no claim waits. 0: half of the host's processors.
+   */
+  size_t refill;
+  /**
+   * Milliseconds after its boot for which a sandbox waits until it is replaced. 0: no limit.
+   */
+  uint64_t max_age_ms;
+  /**
+   * Milliseconds without a claim after which no sandbox is kept ready, until the next claim. 0: no limit.
+   */
+  uint64_t max_idle_ms;
+  /**
+   * Milliseconds that a command of `warmup` or `prepare` may take that has no timeout. 0: 5 minutes.
+   */
+  uint64_t warmup_timeout_ms;
+  /**
+   * Commands that run once, when the pool is made. All its sandboxes share the disk that they leave.
+   */
+  const struct blink_command *warmup;
+  /**
+   * How many they are.
+   */
+  size_t warmup_count;
+  /**
+   * Commands that run in each sandbox before it is ready.
+   */
+  const struct blink_command *prepare;
+  /**
+   * How many they are.
+   */
+  size_t prepare_count;
+  /**
+   * Programs that are started in each sandbox, and go on. One in which such a program has ended is replaced.
+   */
+  const struct blink_command *start;
+  /**
+   * How many they are.
+   */
+  size_t start_count;
+  /**
+   * 1: other processes of the home can claim from it by its name, with blink_pool_open(); it needs namespaces. 0 by default.
+   */
+  uint32_t shared;
+  /**
+   * 1: a claim waits for the next sandbox if none is ready. 0, the default: it boots one, and fails if that does.
+   */
+  uint32_t waits;
+  /**
+   * 1: the number of sandboxes stays the same: a released one is reset, and only then claimed again. 0 by default.
+   */
+  uint32_t resets;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} blink_pool_options;
+
+/**
+ * What a claimed sandbox is beside what its pool's are. Everything is borrowed for the call that it is given to.
+ */
+typedef struct blink_claim_options {
+  /**
+   * sizeof(blink_claim_options), set by blink_claim_options_init().
+   */
+  size_t size;
+  /**
+   * Of which env, hostname, memory_mib (no more than the pool's), network, hosts and ports can be said. NULL: nothing.
+   */
+  const struct blink_sandbox_options *sandbox;
+  /**
+   * Labels as "NAME=VALUE" in UTF-8, which a session keeps.
+   */
+  const char *const *labels;
+  /**
+   * How many they are.
+   */
+  size_t labels_count;
+  /**
+   * Milliseconds that a sandbox is waited for; 60,000 by default, 0 does not wait.
+   */
+  uint64_t timeout_ms;
+} blink_claim_options;
+
+/**
+ * How long something took, each time that it was done. It never grows.
+ */
+typedef struct blink_latency {
+  /**
+   * How often it was done.
+   */
+  uint64_t count;
+  /**
+   * All of them together, in microseconds.
+   */
+  uint64_t sum_us;
+  /**
+   * Half of them took no longer, in microseconds.
+   */
+  uint64_t p50_us;
+  /**
+   * 95 of 100 took no longer, in microseconds.
+   */
+  uint64_t p95_us;
+  /**
+   * 99 of 100 took no longer, in microseconds.
+   */
+  uint64_t p99_us;
+  /**
+   * The longest, in microseconds.
+   */
+  uint64_t max_us;
+} blink_latency;
+
+/**
+ * What has happened in a pool, and what it has now.
+ */
+typedef struct blink_pool_stats {
+  /**
+   * sizeof(blink_pool_stats), set by blink_pool_stats_init().
+   */
+  size_t size;
+  /**
+   * How many sandboxes are to be ready.
+   */
+  size_t ready;
+  /**
+   * How many there may be in all.
+   */
+  size_t max;
+  /**
+   * Those that are ready.
+   */
+  size_t idle;
+  /**
+   * Those that boot.
+   */
+  size_t booting;
+  /**
+   * Those that were claimed and are not gone, and those that are being removed.
+   */
+  size_t claimed;
+  /**
+   * Claims that wait for a sandbox.
+   */
+  size_t waiting;
+  /**
+   * Claims that found a sandbox ready.
+   */
+  uint64_t hits;
+  /**
+   * Claims that waited for one.
+   */
+  uint64_t misses;
+  /**
+   * Claims that failed.
+   */
+  uint64_t failed_claims;
+  /**
+   * Boots that succeeded.
+   */
+  uint64_t boots;
+  /**
+   * Boots that failed.
+   */
+  uint64_t failed_boots;
+  /**
+   * Boots that were not begun for want of memory.
+   */
+  uint64_t refused;
+  /**
+   * Sandboxes that died before they were claimed.
+   */
+  uint64_t deaths;
+  /**
+   * Sandboxes that were too old, or not needed.
+   */
+  uint64_t retired;
+  /**
+   * Sandboxes that were reset.
+   */
+  uint64_t resets;
+  /**
+   * From a claim to its sandbox.
+   */
+  struct blink_latency claim;
+  /**
+   * From the beginning of a boot until its sandbox is ready.
+   */
+  struct blink_latency boot;
+  /**
+   * From a sandbox's end until nothing of it is left.
+   */
+  struct blink_latency removal;
+} blink_pool_stats;
 
 /**
  * A process in a list. Its strings belong to the list.
@@ -2568,6 +2797,188 @@ const char *blink_output_isolation(const struct blink_output *output);
  * @param output  Taken. NULL does nothing.
  */
 void blink_output_free(struct blink_output *output);
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written.
+ * @param size     sizeof(blink_pool_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
+ */
+blink_status blink_pool_options_init(struct blink_pool_options *options,
+                                     size_t size);
+
+/**
+ * Sets options to their defaults.
+ *
+ * @param options  Written.
+ * @param size     sizeof(blink_claim_options).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
+ */
+blink_status blink_claim_options_init(struct blink_claim_options *options,
+                                      size_t size);
+
+/**
+ * Sets up a blink_pool_stats to be filled in.
+ *
+ * @param stats  Written.
+ * @param size   sizeof(blink_pool_stats).
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for NULL and for a size that no version of it has: the call that it is for
+ *         then fails, too.
+ */
+blink_status blink_pool_stats_init(struct blink_pool_stats *stats,
+                                   size_t size);
+
+/**
+ * Makes a pool: fetches its image, runs the commands of `warmup`, and begins to boot, which blink_pool_ready() waits for.
+ *
+ * @param blink    Borrowed. May be used from several threads at once.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param out      Set on success; free with blink_pool_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free(). If a command has failed, blink_error_output() has its output.
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT for options that no pool can have, and a command that fails; TIMEOUT for one
+ *         that does not end; ALREADY_EXISTS if another process keeps a shared pool of this name; CANCELLED; otherwise as
+ *         blink_sandbox_create().
+ */
+blink_status blink_pool_create(const struct blink *blink,
+                               const struct blink_pool_options *options,
+                               const struct blink_cancel *cancel,
+                               struct blink_pool **out,
+                               struct blink_error **err);
+
+/**
+ * Attaches to a pool that another process of this home keeps.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param name   Its name.
+ * @param out    Set on success; free with blink_pool_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); NOT_FOUND if none does.
+ */
+blink_status blink_pool_open(const struct blink *blink,
+                             const char *name,
+                             struct blink_pool **out,
+                             struct blink_error **err);
+
+/**
+ * Lists the names of the pools that processes of this home keep for others.
+ *
+ * @param blink  Borrowed. May be used from several threads at once.
+ * @param out    Set on success; free with blink_strings_free(). NULL on failure.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0), or INVALID_ARGUMENT.
+ */
+blink_status blink_pool_list(const struct blink *blink,
+                             struct blink_strings **out,
+                             struct blink_error **err);
+
+/**
+ * The name of a pool.
+ *
+ * @param pool  Borrowed. May be used from several threads at once.
+ * @return There until the pool is freed. NULL if it has none, for NULL, or for an invalid handle.
+ */
+const char *blink_pool_name(const struct blink_pool *pool);
+
+/**
+ * Waits until as many sandboxes are ready as are to be. A pool that another process keeps is asked whether it is there.
+ *
+ * @param pool    Borrowed. May be used from several threads at once.
+ * @param cancel  Borrowed. NULL: it cannot be cancelled.
+ * @param err     May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT if a command of `prepare` fails, or the pool was closed; NOT_FOUND if its
+ *         process is gone; CANCELLED; otherwise what made a boot fail.
+ */
+blink_status blink_pool_ready(const struct blink_pool *pool,
+                              const struct blink_cancel *cancel,
+                              struct blink_error **err);
+
+/**
+ * Claims a sandbox: one that is ready if there is one, and otherwise the next that boots. Who comes first is served first. It
+ * is used once: removed when it is freed, and never handed out again.
+ *
+ * @param pool     Borrowed. May be used from several threads at once.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled.
+ * @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); TIMEOUT if there is none in time; INVALID_ARGUMENT for invalid options, and once the pool is
+ *         closed; NOT_FOUND if the pool's process is gone; CANCELLED; otherwise as blink_sandbox_create(), if a boot for it fails.
+ */
+blink_status blink_pool_claim(const struct blink_pool *pool,
+                              const struct blink_claim_options *options,
+                              const struct blink_cancel *cancel,
+                              struct blink_sandbox **out,
+                              struct blink_error **err);
+
+/**
+ * Claims a sandbox and gives it a name: from then on it is a session, with the processes and the disk that it has. It costs no
+ * boot.
+ *
+ * @param pool     Borrowed. May be used from several threads at once.
+ * @param name     The session's.
+ * @param options  Borrowed. NULL is the defaults.
+ * @param cancel   Borrowed. NULL: it cannot be cancelled. A session that is being made may be there afterwards.
+ * @param out      Set on success; free with blink_session_free(). NULL on failure.
+ * @param err      May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); ALREADY_EXISTS; otherwise as blink_pool_claim().
+ */
+blink_status blink_pool_claim_as(const struct blink_pool *pool,
+                                 const char *name,
+                                 const struct blink_claim_options *options,
+                                 const struct blink_cancel *cancel,
+                                 struct blink_session **out,
+                                 struct blink_error **err);
+
+/**
+ * What has happened in a pool, and what it has now.
+ *
+ * @param pool   Borrowed. May be used from several threads at once.
+ * @param stats  Set up with blink_pool_stats_init(), and filled in.
+ * @param err    May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; NOT_FOUND if the process that kept it is gone.
+ */
+blink_status blink_pool_stats_get(const struct blink_pool *pool,
+                                  struct blink_pool_stats *stats,
+                                  struct blink_error **err);
+
+/**
+ * What blink_pool_stats_get() tells, as text in the format of OpenMetrics, which Prometheus reads.
+ *
+ * @param pool  Borrowed. May be used from several threads at once.
+ * @param out   Set on success; free with blink_bytes_free(). NULL on failure.
+ * @param err   May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); INVALID_ARGUMENT; NOT_FOUND if the process that kept it is gone.
+ */
+blink_status blink_pool_openmetrics(const struct blink_pool *pool,
+                                    struct blink_bytes **out,
+                                    struct blink_error **err);
+
+/**
+ * Closes a pool, also one that another process keeps, and waits until the claimed sandboxes are gone. Claims that wait fail, as
+ * do later ones.
+ *
+ * @param pool        Borrowed. May be used from several threads at once.
+ * @param timeout_ms  Milliseconds that they are waited for.
+ * @param cancel      Borrowed. NULL: it cannot be cancelled.
+ * @param err         May be NULL. If set, free with blink_error_free().
+ * @return BLINK_STATUS_OK (0); TIMEOUT if some are still in use: the pool is closed nevertheless; INVALID_ARGUMENT; NOT_FOUND if
+ *         its process is gone; CANCELLED.
+ */
+blink_status blink_pool_drain(const struct blink_pool *pool,
+                              uint64_t timeout_ms,
+                              const struct blink_cancel *cancel,
+                              struct blink_error **err);
+
+/**
+ * Frees a pool, which closes it; one that another process keeps goes on. Claimed sandboxes stay with who has them.
+ *
+ * @param pool  Taken. NULL does nothing. Calls that are under way on it end first.
+ */
+void blink_pool_free(struct blink_pool *pool);
 
 /**
  * Names a process for as long as its sandbox runs: blink_sandbox_attach() takes it.

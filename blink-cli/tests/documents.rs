@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 const BLOCKS: &[(&str, usize, &str)] = &[
     ("docs/command-line.md", 0, ""),
     ("docs/errors.md", 0, ""),
+    ("docs/pools.md", 0, ""),
     ("docs/sessions.md", 0, ""),
     ("docs/sessions.md", 1, ""),
     (

@@ -40,6 +40,8 @@ const INTERNAL: &[&str] = &[
     "blink-core/src/engine/namespace/launch.rs MOST",
     "blink-ffi/src/sized.rs LARGEST",
     "MOST_TRIES",
+    "LONGEST_US",
+    "MOST_STALLED_PERCENT",
     "MOST_ROUNDS",
     "MOST_WALKS",
     "MOST_OPEN",

@@ -70,6 +70,7 @@ handles! {
     17 session::blink_session,
     18 session_list::blink_session_list,
     19 strings::blink_strings,
+    20 pool::blink_pool,
 }
 
 const MARK: usize = 0b01 << 62;

@@ -33,6 +33,7 @@ mod log;
 mod outcome;
 mod output;
 mod pipe_signal;
+mod pool;
 mod process;
 mod process_logs;
 mod processes;

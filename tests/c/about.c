@@ -42,6 +42,9 @@ static void initializers(void)
     SAME(blink_write_options, BLINK_WRITE_OPTIONS_INIT);
     SAME(blink_image, BLINK_IMAGE_INIT);
     SAME(blink_checkpoint, BLINK_CHECKPOINT_INIT);
+    SAME(blink_pool_options, BLINK_POOL_OPTIONS_INIT);
+    SAME(blink_claim_options, BLINK_CLAIM_OPTIONS_INIT);
+    SAME(blink_pool_stats, BLINK_POOL_STATS_INIT);
     SAME(blink_process_info, BLINK_PROCESS_INFO_INIT);
     SAME(blink_sandbox_options, BLINK_SANDBOX_OPTIONS_INIT);
     SAME(blink_session_info, BLINK_SESSION_INFO_INIT);

@@ -198,12 +198,18 @@ MAKE(blink_strings, blink_sandbox_list(all, &out, &err))
 RELEASE(blink_strings, blink_strings_free)
 USE(blink_strings, told(blink_strings_get(handle, 0) == NULL && blink_strings_count(handle) == 0, err))
 
+MAKE(blink_pool, blink_pool_create(all, NULL, NULL, &out, &err))
+RELEASE(blink_pool, blink_pool_free)
+static blink_pool_stats a_pool_stats = BLINK_POOL_STATS_INIT;
+USE(blink_pool, blink_pool_stats_get(handle, &a_pool_stats, err))
+
 static const struct type types[] = {
     TYPE(blink),         TYPE(blink_sandbox),      TYPE(blink_session),      TYPE(blink_files),
     TYPE(blink_bytes),   TYPE(blink_cancel),       TYPE(blink_entries),      TYPE(blink_error),
     TYPE(blink_output),  TYPE(blink_file_reader),  TYPE(blink_file_writer),  TYPE(blink_image_list),
     TYPE(blink_process), TYPE(blink_process_list), TYPE(blink_process_logs), TYPE(blink_processes),
     TYPE(blink_report),  TYPE(blink_session_list), TYPE(blink_strings),      TYPE(blink_lineage),
+    TYPE(blink_pool),
 };
 
 static void is_told(const struct type *type, void *handle, const char *words)

@@ -171,6 +171,7 @@ int main(int argc, char **argv)
         void (*run)(void);
     } tests[] = {
         {"run", test_run},           {"process", test_process},   {"files", test_files},
+        {"pool", test_pool},
         {"session", test_session},   {"cancel", test_cancel},     {"bad_input", test_bad_input},
         {"system", test_system},     {"detached", test_detached}, {"transfer", test_transfer},
         {"archive", test_archive},   {"warm", test_warm},         {"images", test_images},

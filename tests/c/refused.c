@@ -108,6 +108,12 @@ static void wrong_sizes(blink *all, blink_sandbox *sandbox)
     WRONG_SIZE(blink_command, blink_sandbox_spawn(sandbox, &it, NULL, &other_process, &err));
     WRONG_SIZE(blink_sandbox_options, blink_sandbox_create(all, &it, NULL, &made, &err));
     WRONG_SIZE(blink_session_options, blink_session_open(all, "none", &it, NULL, &other_session, &err));
+    blink_pool *pool;
+    WRONG_SIZE(blink_pool_options, blink_pool_create(all, &it, NULL, &pool, &err));
+    OK(blink_pool_create(all, NULL, NULL, &pool, &err));
+    WRONG_SIZE(blink_claim_options, blink_pool_claim(pool, &it, NULL, &made, &err));
+    WRONG_SIZE(blink_pool_stats, blink_pool_stats_get(pool, &it, &err));
+    blink_pool_free(pool);
     WRONG_SIZE(blink_write_options, blink_files_write(files, "/tmp/x", NULL, 0, &it, NULL, &err));
     WRONG_SIZE(blink_exit, blink_output_exit(output, &it, &err));
     WRONG_SIZE(blink_file_info, blink_files_stat(files, "/", &it, &err));

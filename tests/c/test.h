@@ -55,6 +55,7 @@ void test_fork(void);
 void test_refused(void);
 void test_statuses(void);
 void test_threads(void);
+void test_pool(void);
 void test_run(void);
 void test_detached(void);
 void test_process(void);

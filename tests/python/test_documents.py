@@ -15,6 +15,7 @@ from pathlib import Path
 
 import blink
 import pytest
+from conftest import ENGINE
 
 ROOT = Path(__file__).parents[2]
 ERRORS = (ROOT / "docs/errors.md").read_text()
@@ -69,7 +70,13 @@ def test_best_of_n() -> None:
     assert blink.Blink(home=f"{os.environ['BLINK_HOME']}-of-examples").sessions() == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/errors.md"])
+def test_evaluate() -> None:
+    said = run(ROOT / "examples/python/evaluate.py", "100" if ENGINE == "namespace" else "4")
+    assert said.startswith("99 passed, 1 timed out\n" if ENGINE == "namespace" else "4 passed\n")
+    assert re.search(r"^claim +\d+ +[0-9.]+ms", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/errors.md", "docs/pools.md"])
 def test_programs_in_documents(name: str, tmp_path: Path) -> None:
     programs = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
     assert programs

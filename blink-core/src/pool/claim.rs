@@ -99,16 +99,10 @@ impl Claim {
         }
     }
 
-    /// Takes what a description says of what a claim can say: `env`, `labels`, `hostname`, `memory_mib`, `network` and `publish`,
-    /// in place of what was said before. The rest of it is the pool's to say.
+    /// Takes what a description says, in place of what was said before. It can say `env`, `labels`, `hostname`, `memory_mib`,
+    /// `network` and `publish`; the rest is the pool's to say.
     pub fn asking(mut self, spec: SandboxSpec) -> Claim {
-        self.asked = SandboxSpec::default();
-        self.asked.env = spec.env;
-        self.asked.labels = spec.labels;
-        self.asked.hostname = spec.hostname;
-        self.asked.memory_mib = spec.memory_mib;
-        self.asked.network = spec.network;
-        self.asked.publish = spec.publish;
+        self.asked = spec;
         self
     }
 
@@ -214,7 +208,7 @@ impl Claim {
     fn spec(&self, keeper: &Keeper) -> Result<SandboxSpec> {
         let pools = &keeper.mould().request.spec;
         let asked = &self.asked;
-        asked.validate()?;
+        check_asked(asked)?;
         if let Some(memory) = asked.memory_mib {
             let of_pool = keeper.memory_mib()?;
             if memory > of_pool {
@@ -288,6 +282,24 @@ impl Claim {
                 }
             }
         }
+    }
+}
+
+/// Refuses what only a pool can say.
+fn check_asked(asked: &SandboxSpec) -> Result<()> {
+    asked.validate()?;
+    let mut rest = asked.clone();
+    rest.env.clear();
+    rest.labels.clear();
+    rest.publish.clear();
+    (rest.hostname, rest.memory_mib, rest.network) = (None, None, None);
+    let said = rest.differences(&SandboxSpec::default());
+    match (said.is_empty(), rest.isolation) {
+        (true, None) => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "a claim can say env, labels, hostname, memory_mib, network and publish; the rest is the pool's to say ({})",
+            said.join("; ")
+        ))),
     }
 }
 
