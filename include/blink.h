@@ -810,6 +810,12 @@ typedef struct blink_sandbox_options {
    * Its host name: letters, digits, hyphens and dots, 64 at most. NULL: its id.
    */
   const char *hostname;
+  /**
+   * Makes a repeated blink_sandbox_create() harmless: while what a key has made is there, nothing else is made with it, for
+   * 24 h, also after a crash of this process. A detached sandbox is opened again; one that somebody has is BUSY. 256 bytes
+   * at most. NULL: none.
+   */
+  const char *key;
 } blink_sandbox_options;
 
 /**
@@ -1317,6 +1323,12 @@ typedef struct blink_claim_options {
    * Milliseconds that a sandbox is waited for; 60,000 by default, 0 does not wait.
    */
   uint64_t timeout_ms;
+  /**
+   * Makes a repeated claim harmless: while what a key has claimed is there, nothing else is claimed with it, for 24 h, also
+   * after a crash of this process. A session is opened again; a sandbox that somebody has is BUSY. 256 bytes at most. NULL:
+   * none.
+   */
+  const char *key;
 } blink_claim_options;
 
 /**
@@ -2905,7 +2917,7 @@ blink_status blink_pool_ready(const struct blink_pool *pool,
  * @param cancel   Borrowed. NULL: it cannot be cancelled.
  * @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
  * @param err      May be NULL. If set, free with blink_error_free().
- * @return BLINK_STATUS_OK (0); TIMEOUT if there is none in time; INVALID_ARGUMENT for invalid options, and once the pool is
+ * @return BLINK_STATUS_OK (0); TIMEOUT if there is none in time; BUSY if somebody has what the key has claimed; INVALID_ARGUMENT for invalid options, and once the pool is
  *         closed; NOT_FOUND if the pool's process is gone; CANCELLED; otherwise as blink_sandbox_create(), if a boot for it fails.
  */
 blink_status blink_pool_claim(const struct blink_pool *pool,

@@ -22,6 +22,7 @@ use crate::engine::{Engine, Machine};
 use crate::error::{Error, Result, Subject};
 use crate::home::{Home, Lifetime};
 use crate::isolation::{Isolation, IsolationChoice};
+use crate::keys;
 use crate::settings::Settings;
 use crate::spec::DEFAULT_BOOT_TIMEOUT;
 
@@ -330,7 +331,11 @@ impl Blink {
     /// `Busy` if another process that is making a sandbox does not come to its end.
     pub(crate) async fn sweep(&self) -> Result<()> {
         let home = self.shared.home.clone();
-        for folder in on_thread(move || home.orphans()).await? {
+        let orphans = on_thread(move || {
+            keys::sweep(&home);
+            home.orphans()
+        });
+        for folder in orphans.await? {
             let outlives = matches!(folder.lifetime(), Lifetime::Detached | Lifetime::Session);
             if outlives && engines::is_alive(folder.path()) {
                 // Its agent should have seen that nobody is left.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blink_host::Holder;
 use blink_host::fault::{self, Step};
 use blink_host::file_lock::{self, FileLock, NotLocked, PATIENCE, Share};
 use blink_host::new_id;
@@ -113,7 +114,13 @@ impl Home {
         };
         private::make_folder(&home.path).map_err(|error| failed(&home.path, error))?;
         check::take(&home.path)?;
-        for folder in [home.sandboxes(), home.layers(), home.images(), home.pools()] {
+        for folder in [
+            home.sandboxes(),
+            home.layers(),
+            home.images(),
+            home.pools(),
+            home.keys(),
+        ] {
             private::make_folder(&folder).map_err(|error| failed(&folder, error))?;
         }
         Ok(home)
@@ -223,6 +230,15 @@ impl Home {
         let folder = File::open(self.sandboxes())
             .map_err(|error| Error::io(format!("{what} cannot be locked"), &error))?;
         FileLock::take(folder, share, PATIENCE).map_err(|error| Error::not_locked(what, error))
+    }
+
+    /// Who has the sandbox of this id, if anybody does.
+    pub(crate) fn owner(&self, id: &str) -> Option<Holder> {
+        let lock = file_lock::open_existing(&self.sandboxes().join(id).join(OWNER_LOCK)).ok()?;
+        match FileLock::take(lock, Share::Alone, Duration::ZERO) {
+            Err(NotLocked::Held(held)) => Some(held.holder),
+            _ => None,
+        }
     }
 
     /// The ids of the detached sandboxes.

@@ -40,6 +40,7 @@ mod home;
 mod images;
 mod isolation;
 mod json;
+mod keys;
 #[cfg(test)]
 mod limits_table;
 mod link;

@@ -4,9 +4,7 @@ use std::ffi::{CString, c_char};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blink_core::{
-    Claim, Command, Latency, Pool, PoolBuilder, PoolStats, SandboxSpec, SharedPool, WhenEmpty,
-};
+use blink_core::{Claim, Command, Latency, Pool, PoolBuilder, PoolStats, SharedPool, WhenEmpty};
 
 use crate::blink::blink;
 use crate::bytes::blink_bytes;
@@ -133,6 +131,10 @@ pub struct blink_claim_options {
     pub labels_count: usize,
     /// Milliseconds that a sandbox is waited for; 60,000 by default, 0 does not wait.
     pub timeout_ms: u64,
+    /// Makes a repeated claim harmless: while what a key has claimed is there, nothing else is claimed with it, for 24 h, also
+    /// after a crash of this process. A session is opened again; a sandbox that somebody has is BUSY. 256 bytes at most. NULL:
+    /// none.
+    pub key: *const c_char,
 }
 
 structure!(
@@ -264,7 +266,8 @@ impl Caller<'_> {
     fn claim_options(
         &self,
         options: *const blink_claim_options,
-    ) -> Result<(SandboxSpec, Duration), Failure> {
+        claim: Claim,
+    ) -> Result<Claim, Failure> {
         let asked = self.options(options, "the claim's options")?;
         let sandbox = self.sandbox_options(asked.sandbox)?;
         if sandbox.detached {
@@ -279,7 +282,13 @@ impl Caller<'_> {
             })?;
             spec.labels.insert(name.to_owned(), value.to_owned());
         }
-        Ok((spec, Duration::from_millis(asked.timeout_ms)))
+        let claim = claim
+            .asking(spec)
+            .timeout(Duration::from_millis(asked.timeout_ms));
+        Ok(match self.optional_text(asked.key, "key")? {
+            Some(key) => claim.key(key),
+            None => claim,
+        })
     }
 
     /// What is asked for of the pool itself.
@@ -464,7 +473,7 @@ pub unsafe extern "C" fn blink_pool_ready(
 /// @param cancel   Borrowed. NULL: it cannot be cancelled.
 /// @param out      Set on success; free with blink_sandbox_free(). NULL on failure.
 /// @param err      May be NULL. If set, free with blink_error_free().
-/// @return BLINK_STATUS_OK (0); TIMEOUT if there is none in time; INVALID_ARGUMENT for invalid options, and once the pool is
+/// @return BLINK_STATUS_OK (0); TIMEOUT if there is none in time; BUSY if somebody has what the key has claimed; INVALID_ARGUMENT for invalid options, and once the pool is
 ///         closed; NOT_FOUND if the pool's process is gone; CANCELLED; otherwise as blink_sandbox_create(), if a boot for it fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blink_pool_claim(
@@ -477,9 +486,8 @@ pub unsafe extern "C" fn blink_pool_claim(
     call!(err, |caller| {
         let out = caller.out(out)?;
         let pool = handle::get(pool)?;
-        let (spec, timeout) = caller.claim_options(options)?;
+        let claim = caller.claim_options(options, pool.pool.claim())?;
         let core = pool.pool.core().clone();
-        let claim = pool.pool.claim().asking(spec).timeout(timeout);
         let sandbox = core.wait(cancel, async { claim.await })?;
         out.give(blink_sandbox::new(&core, Arc::new(sandbox)));
         Ok(())
@@ -509,9 +517,8 @@ pub unsafe extern "C" fn blink_pool_claim_as(
         let out = caller.out(out)?;
         let pool = handle::get(pool)?;
         let name = caller.text(name, "name")?.to_owned();
-        let (spec, timeout) = caller.claim_options(options)?;
+        let claim = caller.claim_options(options, pool.pool.claim())?;
         let core = pool.pool.core().clone();
-        let claim = pool.pool.claim().asking(spec).timeout(timeout);
         let session = core.wait(cancel, core.whole(claim.into_session(name)))?;
         out.give(blink_session::new(&core, session));
         Ok(())

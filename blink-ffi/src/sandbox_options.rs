@@ -119,6 +119,10 @@ pub struct blink_sandbox_options {
     pub shared_memory_mib: u64,
     /// Its host name: letters, digits, hyphens and dots, 64 at most. NULL: its id.
     pub hostname: *const c_char,
+    /// Makes a repeated blink_sandbox_create() harmless: while what a key has made is there, nothing else is made with it, for
+    /// 24 h, also after a crash of this process. A detached sandbox is opened again; one that somebody has is BUSY. 256 bytes
+    /// at most. NULL: none.
+    pub key: *const c_char,
 }
 
 structure!(blink_sandbox_options, zeros(), reserved);
@@ -141,6 +145,7 @@ pub unsafe extern "C" fn blink_sandbox_options_init(
 pub(crate) struct Asked {
     pub(crate) spec: SandboxSpec,
     pub(crate) detached: bool,
+    key: Option<String>,
     pub(crate) progress: blink_progress_callback,
     pub(crate) progress_data: *mut c_void,
 }
@@ -182,6 +187,7 @@ impl Caller<'_> {
         Ok(Asked {
             spec,
             detached: flag(asked.detached, "detached")?,
+            key: self.optional_text(asked.key, "key")?.map(str::to_owned),
             progress: asked.progress,
             progress_data: asked.progress_data,
         })
@@ -238,6 +244,9 @@ impl Asked {
         let mut builder = builder.spec(self.spec);
         if self.progress.is_some() {
             builder = builder.image_progress(telling.hear());
+        }
+        if let Some(key) = self.key {
+            builder = builder.key(key);
         }
         match self.detached {
             true => builder.detached(),

@@ -51,6 +51,8 @@ steps! {
     ImageExportWritten,
     ImageExportSynced,
     ImageExported,
+    KeyWrite,
+    KeyWritten,
     PoolDisk,
     PoolWarmed,
     PoolBooted,

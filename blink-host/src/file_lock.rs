@@ -160,6 +160,15 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file that is there to be locked; one that is not there is not made.
+pub fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
 /// Who has the lock of a file: whoever has signed it, if that is alive, or else whoever is seen to have it.
 pub fn holder(file: &File) -> Holder {
     let pid = Signature::read(file).or_else(|| {

@@ -213,17 +213,26 @@ pub(crate) fn sandbox(
     function: &str,
     all: &Bound<'_, PyDict>,
 ) -> PyResult<(Change<SandboxBuilder>, bool)> {
-    let (mut spec, mut detached) = (SandboxSpec::default(), false);
+    let (mut spec, mut detached, mut key) = (SandboxSpec::default(), false, None::<String>);
     for (name, value) in options(all)? {
         if name == "detached" {
             detached = value.extract()?;
+        } else if name == "key" {
+            key = Some(value.extract()?);
         } else if !describe(&mut spec, &name, &value)? {
             return Err(not_known(function, &name));
         }
     }
-    let change = move |builder: SandboxBuilder| match detached {
-        true => builder.spec(spec).detached(),
-        false => builder.spec(spec),
+    let change = move |builder: SandboxBuilder| {
+        let builder = builder.spec(spec);
+        let builder = match key {
+            Some(key) => builder.key(key),
+            None => builder,
+        };
+        match detached {
+            true => builder.detached(),
+            false => builder,
+        }
     };
     Ok((Box::new(change), detached))
 }
@@ -256,7 +265,7 @@ pub(crate) fn session(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Chang
 
 /// What is said of a claim, all of which must be its own.
 pub(crate) fn claim(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Change<Claim>> {
-    let (mut spec, mut timeout) = (SandboxSpec::default(), None);
+    let (mut spec, mut timeout, mut key) = (SandboxSpec::default(), None, None::<String>);
     for (name, value) in options(all)? {
         match name.as_str() {
             "labels" => {
@@ -265,6 +274,7 @@ pub(crate) fn claim(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Change<
                 }
             }
             "timeout" => timeout = Some(seconds("a timeout", &value)?),
+            "key" => key = Some(value.extract()?),
             "env" | "hostname" | "memory_mib" | "network" | "publish" => {
                 describe(&mut spec, &name, &value)?;
             }
@@ -273,6 +283,10 @@ pub(crate) fn claim(function: &str, all: &Bound<'_, PyDict>) -> PyResult<Change<
     }
     Ok(Box::new(move |claim| {
         let claim = claim.asking(spec);
+        let claim = match key {
+            Some(key) => claim.key(key),
+            None => claim,
+        };
         match timeout {
             Some(timeout) => claim.timeout(timeout),
             None => claim,

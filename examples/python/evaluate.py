@@ -57,7 +57,11 @@ async def main() -> None:
         stats = await pool.stats()
     print(", ".join(f"{count} {result}" for result, count in sorted(results.items())))
     print(f"{'':8}{'count':>8}{'p50':>10}{'p95':>10}{'p99':>10}{'max':>10}")
-    for name, latency in (("claim", stats.claim_latency), ("boot", stats.boot_latency), ("removal", stats.removal_latency)):
+    for name, latency in (
+        ("claim", stats.claim_latency),
+        ("boot", stats.boot_latency),
+        ("removal", stats.removal_latency),
+    ):
         times = "".join(f"{1000 * value:>8.2f}ms" for value in (latency.p50, latency.p95, latency.p99, latency.max))
         print(f"{name:8}{latency.count:>8}{times}")
 

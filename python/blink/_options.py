@@ -118,12 +118,16 @@ class SandboxOptions(_MachineOptions, total=False):
         The user that its programs run as unless told otherwise, over the image's.
     detached : bool
         Whether it goes on when it is closed or this process ends, until it is removed; `False` by default.
+    key : str
+        Makes a repeated call harmless: while what a key has made is there, nothing else is made with it, for 24 hours, also
+        after a crash of this process. A detached sandbox is opened again; one that somebody has is `Busy`. 256 bytes at most.
     """
 
     env: Mapping[Text, Text] | None
     cwd: Text | None
     user: str | None
     detached: bool | None
+    key: str | None
 
 
 class PoolOptions(_MachineOptions, total=False):
@@ -201,6 +205,9 @@ class ClaimOptions(TypedDict, total=False):
         TCP ports inside it that programs of this machine reach.
     timeout : float
         Seconds that a sandbox is waited for; 60 by default.
+    key : str
+        Makes a repeated claim harmless: while what a key has claimed is there, nothing else is claimed with it, for 24 hours,
+        also after a crash of this process. A session is opened again; a sandbox that somebody has is `Busy`.
     """
 
     env: Mapping[Text, Text] | None
@@ -210,6 +217,7 @@ class ClaimOptions(TypedDict, total=False):
     network: Literal["none", "host"] | list[str] | None
     publish: Iterable[PublishedPort] | None
     timeout: float | None
+    key: str | None
 
 
 class SessionOptions(_MachineOptions, total=False):

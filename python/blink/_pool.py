@@ -51,7 +51,7 @@ class Pool:
         ----------
         **options
             Those of `ClaimOptions`: ``env``, ``labels``, ``hostname``, ``memory_mib``, ``network``, ``publish``,
-            ``timeout``.
+            ``timeout``, ``key``.
 
         Raises
         ------

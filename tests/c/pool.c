@@ -1,6 +1,7 @@
 /* Pools: what is ready is claimed at once, by one. */
 #define _GNU_SOURCE /* memmem */
 #include "test.h"
+#include <stdio.h>
 #include <string.h>
 
 static blink_pool_stats stats_of(blink_pool *pool)
@@ -114,6 +115,32 @@ static void waits(blink *all)
     blink_cancel_free(cancel);
 }
 
+static void keys(blink *all)
+{
+    blink_error *err = NULL;
+    blink_pool *pool;
+    OK(blink_pool_create(all, NULL, NULL, &pool, &err));
+    blink_claim_options claim = BLINK_CLAIM_OPTIONS_INIT;
+    claim.key = "c-claim";
+    blink_sandbox *first, *second;
+    OK(blink_pool_claim(pool, &claim, NULL, &first, &err));
+    FAILS(BLINK_STATUS_BUSY, blink_pool_claim(pool, &claim, NULL, &second, &err));
+    blink_sandbox_free(first);
+    blink_pool_free(pool);
+    blink_sandbox_options options = BLINK_SANDBOX_OPTIONS_INIT;
+    options.key = "c-create";
+    options.detached = 1;
+    OK(blink_sandbox_create(all, &options, NULL, &first, &err));
+    FAILS(BLINK_STATUS_BUSY, blink_sandbox_create(all, &options, NULL, &second, &err));
+    char id[64];
+    snprintf(id, sizeof id, "%s", blink_sandbox_id(first));
+    blink_sandbox_free(first);
+    OK(blink_sandbox_create(all, &options, NULL, &second, &err));
+    CHECK(strcmp(blink_sandbox_id(second), id) == 0);
+    OK(blink_sandbox_remove(second, &err));
+    blink_sandbox_free(second);
+}
+
 static void refuses(blink *all)
 {
     blink_error *err = NULL;
@@ -202,6 +229,7 @@ void test_pool(void)
     blink *all = open_blink();
     claims(all);
     waits(all);
+    keys(all);
     refuses(all);
     shares(all);
     blink_close(all);

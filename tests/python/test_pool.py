@@ -120,6 +120,25 @@ def test_tasks_claim(home: Path) -> None:
     assert asyncio.run(main()) == [f"{number}\n" for number in range(8)]
 
 
+def test_a_key_makes_one_thing(library: Blink) -> None:
+    with library.pool(size=2) as pool:
+        with pool.claim(key="python-claim"), pytest.raises(blink.Busy, match="with this key"):
+            pool.claim(key="python-claim")
+        with pool.claim_as("python-keyed", key="python-name") as session:
+            with pool.claim_as("python-keyed", key="python-name") as again:
+                assert again.id == session.id
+            session.remove()
+    sandbox = library.sandbox(detached=True, key="python-create", env={"A": "1"})
+    made = sandbox.id
+    sandbox.close()
+    with library.sandbox(detached=True, key="python-create", env={"A": "1"}) as sandbox:
+        assert sandbox.id == made
+        assert sandbox.run_code("echo $A", "sh").text == "1\n"
+        sandbox.remove()
+    with pytest.raises(blink.InvalidArgument, match="something else"):
+        library.sandbox(key="python-create")
+
+
 def test_a_budget_is_shared(home: Path) -> None:
     with (
         blink.Blink(home=home, isolation=ENGINE, budget=(None, 2)) as library,  # type: ignore[arg-type]

@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 use tracing::Instrument;
 
 use super::handle::Pool;
+use blink_host::file_lock::PATIENCE;
+
 use super::keeper::{Keeper, closed};
 use super::member::Member;
 use super::places::Claim as Claimed;
 use super::shared::SharedPool;
 use super::stats::Outcome;
+use crate::blink::Blink;
 use crate::error::{Error, ErrorKind, Result, Subject, during};
+use crate::keys::Key;
 use crate::publish::{Bound, PublishedPort};
-use crate::sandbox::Sandbox;
-use crate::session::{Session, check_name};
+use crate::sandbox::{Sandbox, made_already};
+use crate::session::{DEFAULT_PATIENCE, Session, check_name};
 use crate::spec::{Network, SandboxSpec};
 
 /// How long a claim waits for a sandbox, unless told otherwise: twice what a boot may take.
@@ -43,6 +47,7 @@ pub struct Claim {
     /// What is asked for beside what the pool's sandboxes are.
     asked: SandboxSpec,
     timeout: Duration,
+    key: Option<String>,
 }
 
 /// Whose pool it is.
@@ -65,6 +70,15 @@ impl Subject for Origin {
     }
 }
 
+impl Origin {
+    fn blink(&self) -> &Blink {
+        match self {
+            Origin::This { keeper, .. } => &keeper.mould().request.blink,
+            Origin::Another(pool) => pool.blink(),
+        }
+    }
+}
+
 impl Claim {
     /// From a pool that stays open until then.
     pub(super) fn new(pool: Pool) -> Claim {
@@ -75,6 +89,7 @@ impl Claim {
             },
             asked: SandboxSpec::default(),
             timeout: DEFAULT_CLAIM_TIMEOUT,
+            key: None,
         }
     }
 
@@ -87,6 +102,7 @@ impl Claim {
             },
             asked,
             timeout,
+            key: None,
         }
     }
 
@@ -96,6 +112,7 @@ impl Claim {
             from: Origin::Another(pool),
             asked: SandboxSpec::default(),
             timeout: DEFAULT_CLAIM_TIMEOUT,
+            key: None,
         }
     }
 
@@ -142,6 +159,14 @@ impl Claim {
         self
     }
 
+    /// Makes a repeated claim harmless: while what a key has claimed is there, the same key claims nothing else, for 24 h, also
+    /// after a crash of this process. A session is opened again; a sandbox that somebody has is `Busy`. A key has 256 bytes at
+    /// most, and belongs to what was first asked for with it.
+    pub fn key(mut self, key: impl Into<String>) -> Claim {
+        self.key = Some(key.into());
+        self
+    }
+
     /// How long to wait for a sandbox; [`DEFAULT_CLAIM_TIMEOUT`], which is 60 s, by default. Zero does not wait.
     pub fn timeout(mut self, timeout: Duration) -> Claim {
         self.timeout = timeout;
@@ -157,29 +182,70 @@ impl Claim {
         let name = name.into();
         let subject = format!("session {name:?}");
         during("into_session", &*subject, async move {
+            let key = match &self.key {
+                Some(key) => Some(self.take_key(key, Some(&name)).await?),
+                None => None,
+            };
+            if let Some((_, Some(id))) = &key
+                && let Some(known) = self.from.blink().session_name(id).await?
+            {
+                return self
+                    .from
+                    .blink()
+                    .take_session(&known, DEFAULT_PATIENCE)
+                    .await;
+            }
             let keeper = match &self.from {
                 Origin::This { keeper, .. } => keeper.clone(),
                 Origin::Another(pool) => {
                     check_name("session", &name)?;
-                    return pool.claim_session(&self.asked, self.timeout, &name).await;
+                    let session = pool.claim_session(&self.asked, self.timeout, &name).await?;
+                    if let Some((key, _)) = &key {
+                        key.makes(session.id())?;
+                    }
+                    return Ok(session);
                 }
             };
             let spec = self.spec(&keeper)?;
             crate::session::check_free(&keeper.mould().request.blink, &name, &spec).await?;
             // The session publishes them itself.
             let member = self.member(&keeper, &spec, Bound::default()).await?;
+            if let Some((key, _)) = &key
+                && let Err(error) = key.makes(member.sandbox.id())
+            {
+                keeper.remove(member);
+                return Err(error);
+            }
             super::session::name(&keeper, member, spec, &name).await
         })
         .await
     }
 
     async fn claim(&self) -> Result<Sandbox> {
-        match &self.from {
-            Origin::This { keeper, .. } => {
-                self.claim_here(keeper).await.map(|(sandbox, _)| sandbox)
-            }
-            Origin::Another(pool) => pool.claim_now(&self.asked, self.timeout).await,
+        let key = match &self.key {
+            Some(key) => Some(self.take_key(key, None).await?),
+            None => None,
+        };
+        if let Some((_, Some(id))) = &key
+            && let Some(holder) = self.from.blink().home().owner(id)
+        {
+            return Err(made_already(id, holder));
         }
+        let sandbox = match &self.from {
+            Origin::This { keeper, .. } => self.claim_here(keeper).await?.0,
+            Origin::Another(pool) => pool.claim_now(&self.asked, self.timeout).await?,
+        };
+        if let Some((key, _)) = &key {
+            key.makes(sandbox.id())?;
+        }
+        Ok(sandbox)
+    }
+
+    /// Takes a key; says what it has claimed.
+    async fn take_key(&self, key: &str, session: Option<&str>) -> Result<(Key, Option<String>)> {
+        let asked = ("claim", self.from.subject(), &self.asked, session);
+        let patience = self.timeout.saturating_add(PATIENCE);
+        Key::take(self.from.blink().home(), key, &asked, patience).await
     }
 
     /// Claims it for another process, which is told what its programs run with.

@@ -361,6 +361,10 @@ impl SharedPool {
         .await
     }
 
+    pub(super) fn blink(&self) -> &Blink {
+        &self.blink
+    }
+
     fn place(&self) -> Place {
         Place::of(&self.blink, &self.name)
     }

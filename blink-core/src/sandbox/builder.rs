@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blink_host::Holder;
+use blink_host::file_lock::PATIENCE;
 use blink_image::{ImageSource, PullProgress};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,7 @@ use crate::blink::Blink;
 use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::Lifetime;
 use crate::isolation::IsolationChoice;
+use crate::keys::Key;
 use crate::publish::{self, PublishedPort};
 use crate::spec::{Mount, Network, SandboxSpec};
 
@@ -33,6 +36,7 @@ pub type SandboxBuilder = Builder<OfSandbox>;
 #[derive(Debug, Clone, Default)]
 pub struct OfSandbox {
     detached: bool,
+    key: Option<String>,
 }
 
 impl<Of> Builder<Of> {
@@ -164,10 +168,54 @@ impl<Of> Builder<Of> {
     }
 }
 
+/// What a key has made.
+enum Known {
+    Made(Box<Sandbox>),
+    Free(Key),
+}
+
 impl SandboxBuilder {
+    /// What was made with the key, if it is there.
+    async fn known(&self, key: &str) -> Result<Known> {
+        let Request { blink, spec, .. } = &self.request;
+        let patience = spec.boot_timeout.unwrap_or(blink.boot_timeout()) + PATIENCE;
+        let asked = ("create", self.of.detached, spec);
+        let (key, id) = Key::take(blink.home(), key, &asked, patience).await?;
+        let Some(id) = id else {
+            return Ok(Known::Free(key));
+        };
+        if !self.of.detached {
+            return match blink.home().owner(&id) {
+                Some(holder) => Err(made_already(&id, holder)),
+                None => Ok(Known::Free(key)),
+            };
+        }
+        match blink.open(&id).await {
+            Ok(mut sandbox) => {
+                let source = ImageSource::parse(spec.image())?;
+                let image = blink.image(&source, &*self.request.image_progress).await?;
+                let config = image.map(|image| image.config).unwrap_or_default();
+                sandbox.set_defaults(spec.defaults(&config));
+                Ok(Known::Made(Box::new(sandbox)))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::SandboxDied) => {
+                Ok(Known::Free(key))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Lets it go on when this process ends, until it is removed: [`Blink::open`] takes it up again.
     pub fn detached(mut self) -> SandboxBuilder {
         self.of.detached = true;
+        self
+    }
+
+    /// Makes a repeated call harmless: while what a key has made is there, [`create`](SandboxBuilder::create) with the same key makes
+    /// nothing else, for 24 h, also after a crash of this process. A [detached](SandboxBuilder::detached) sandbox is opened again; one
+    /// that this or another process has is `Busy`. A key has 256 bytes at most, and belongs to what was first asked for with it.
+    pub fn key(mut self, key: impl Into<String>) -> SandboxBuilder {
+        self.of.key = Some(key.into());
         self
     }
 
@@ -210,6 +258,13 @@ impl SandboxBuilder {
     pub async fn create(self) -> Result<Sandbox> {
         let subject = format!("sandbox of the image {:?}", self.request.spec.image());
         during("create", &*subject, async move {
+            let key = match &self.of.key {
+                Some(key) => match self.known(key).await? {
+                    Known::Made(sandbox) => return Ok(*sandbox),
+                    Known::Free(key) => Some(key),
+                },
+                None => None,
+            };
             let parts = self.request.prepare().await?;
             let lifetime = match self.of.detached {
                 true => Lifetime::Detached,
@@ -220,6 +275,10 @@ impl SandboxBuilder {
                 true => publish::record(folder.path(), &self.request.spec.publish),
                 false => Ok(()),
             };
+            let recorded = recorded.and_then(|()| match &key {
+                Some(key) => key.makes(folder.id()),
+                None => Ok(()),
+            });
             let place = Place {
                 folder: folder.clone(),
                 disk: folder.path().to_owned(),
@@ -232,6 +291,8 @@ impl SandboxBuilder {
             let _giving_up = given_up.clone().drop_guard();
             let (taker, taken) = oneshot::channel();
             let booting = async move {
+                // Nobody makes another with it meanwhile.
+                let _key = key;
                 let booted = match recorded {
                     Ok(()) => self.request.boot(parts, place, given_up).await,
                     Err(error) => Err(error),
@@ -269,4 +330,12 @@ impl SandboxBuilder {
         })
         .await
     }
+}
+
+/// The failure of whoever asks again for what somebody has.
+pub(crate) fn made_already(id: &str, holder: Holder) -> Error {
+    let message = format!(
+        "the sandbox {id} was made with this key, and belongs to {holder}; use that, or another key"
+    );
+    Error::new(ErrorKind::Busy, message).held_by([holder])
 }

@@ -9,6 +9,7 @@ mod list;
 mod remains;
 
 pub(crate) use self::boot::{Parts, Place, Request};
+pub(crate) use self::builder::made_already;
 pub use self::builder::{Builder, OfSandbox, SandboxBuilder};
 pub use self::handle::Sandbox;
 pub(crate) use self::identity::identify;

@@ -49,6 +49,16 @@ pub(crate) async fn check_free(blink: &Blink, name: &str, spec: &SandboxSpec) ->
 }
 
 impl Blink {
+    /// The name of the session of this id, if there is one.
+    pub(crate) async fn session_name(&self, id: &str) -> Result<Option<String>> {
+        let id = id.to_owned();
+        let row = self
+            .disks()
+            .look_up(move |registry| registry.session_by_id(&id))
+            .await?;
+        Ok(row.map(|row| row.name))
+    }
+
     /// Gives a sandbox that runs a name, under which it stays. Where that fails, the sandbox is gone.
     pub(crate) async fn session_of(&self, name: &str, claimed: Claimed) -> Result<Session> {
         let Claimed {

@@ -10,7 +10,7 @@ use blink_core::{Blink, Command, Error, ErrorKind, Session, SessionBuilder};
 use crate::inside::Inside as _;
 use crate::session::describe;
 use crate::support::{Engine, blink_in, ok, shown};
-use crate::{oci, stopped};
+use crate::{oci, pool, stopped};
 
 /// A change of what a home holds.
 pub(crate) struct Change {
@@ -26,9 +26,12 @@ const fn change(name: &'static str, new: &'static [&'static str]) -> Change {
 }
 
 /// All that must survive.
-pub(crate) const CHANGES: [Change; 18] = [
+pub(crate) const CHANGES: [Change; 20] = [
     change("create", &["new ", "one 2", "one@first 1"]),
     change("create warm", &["new ", "one 2", "one@first 1"]),
+    // What was claimed is gone with its process, and a session stays.
+    change("claim", &["one 2", "one@first 1"]),
+    change("claim a session", &["new ", "one 2", "one@first 1"]),
     change("checkpoint", &["one 2", "one@first 1", "one@new 2"]),
     change(
         "checkpoint while it runs",
@@ -85,7 +88,7 @@ pub(crate) async fn take(blink: &Blink, name: &str) -> Result<Session, Error> {
 impl Change {
     /// Whether it can be made where no machine starts.
     pub(crate) fn starts_none(&self) -> bool {
-        let starts = ["create", "export an image"];
+        let starts = ["create", "claim", "export an image"];
         !starts.iter().any(|begin| self.name.starts_with(begin))
             && !self.name.ends_with("while it runs")
     }
@@ -105,6 +108,8 @@ impl Change {
         match self.name {
             "create" => return describe(blink, "new").open().await.map(drop),
             "create warm" => return describe(blink, "new").warm(true).open().await.map(drop),
+            "claim" => return claim(blink, None).await,
+            "claim a session" => return claim(blink, Some("new")).await,
             "import" => return describe(blink, "new").import(&archive).await.map(drop),
             _ => {}
         }
@@ -132,6 +137,29 @@ impl Change {
             other => panic!("unknown change {other}"),
         }
     }
+}
+
+/// All that becomes of a pool: its template, boots, claims, what is released and reset, and its end.
+async fn claim(blink: &Blink, name: Option<&str>) -> Result<(), Error> {
+    let pool = blink.pool(pool::spec()).reset_on_release(name.is_none());
+    let pool = match name {
+        Some(_) => pool.warmup(Command::shell("true")),
+        None => pool,
+    };
+    let pool = pool.build().await?;
+    let claimed = match name {
+        Some(name) => pool.claim().into_session(name).await.map(drop),
+        None => {
+            async {
+                drop(pool.claim().key("claimed").await?);
+                drop(pool.claim().await?);
+                Ok(())
+            }
+            .await
+        }
+    };
+    pool.close().await;
+    claimed
 }
 
 /// A home with a session `one`, whose file says 2, and said 1 at its checkpoint `first`. It is made where its copies will

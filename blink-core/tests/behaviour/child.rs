@@ -100,6 +100,7 @@ async fn performs_its_task() {
         "survive full disks" => crate::faults::perform_on_full_disks(&home).await,
         "share a pool" => crate::pool::share(&home).await,
         "claim from a pool" => crate::pool::claim_another(&home).await,
+        "make with a key" => crate::pool::make_with_key(&home).await,
         "keep a pool" => crate::pool::keep(&home).await,
         "churn sessions" => churn_sessions(&home).await,
         other => panic!("unknown task {other}"),

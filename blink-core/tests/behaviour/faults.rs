@@ -419,6 +419,7 @@ macro_rules! faults {
 // Each is all that begin so.
 faults! {
     creating: "create";
+    claiming: "claim";
     a_checkpoint: "checkpoint", needs_kvm;
     restoring: "restore", needs_kvm;
     forking: "fork", needs_kvm;

@@ -8,13 +8,14 @@ use blink_core::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::child;
 use crate::support::{
-    Capability, Engine, TestBlink, blink, fails, find_host_pid, kill, ok, patience, require,
-    rounds, until, within,
+    Capability, Engine, TestBlink, blink, describe_in, fails, find_host_pid, kill, ok, patience,
+    require, rounds, until, within,
 };
 
 /// What tests have in their pools: no more than they need.
-fn spec() -> SandboxSpec {
+pub(crate) fn spec() -> SandboxSpec {
     let mut spec = SandboxSpec::default();
     if Engine::chosen() == Engine::Microvm {
         spec.cpus = Some(1.0);
@@ -666,7 +667,6 @@ pub(crate) async fn share(home: &std::path::Path) {
 
 mod needs_host_kernel_and_shared_home {
     use super::*;
-    use crate::child;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn other_processes_claim_from_a_pool_by_its_name() {
@@ -780,7 +780,6 @@ pub(crate) async fn claim_another(home: &std::path::Path) {
 
 mod needs_shared_home {
     use super::*;
-    use crate::child;
 
     /// Whoever has the pool is killed: nothing is left, and what was named is whole.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -824,4 +823,98 @@ mod needs_shared_home {
             .collect();
         assert!(layers.is_empty(), "{layers:?}");
     }
+}
+
+/// What a process does that is killed after it has made something with a key.
+pub(crate) async fn make_with_key(home: &std::path::Path) {
+    let blink = crate::support::blink_in(home).await;
+    let sandbox = ok(crate::support::describe_in(&blink)
+        .detached()
+        .key("task-7")
+        .create())
+    .await;
+    says(&sandbox, "echo first > /tmp/made").await;
+    println!("ready {}", sandbox.id());
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn what_a_key_has_made_is_made_once() {
+    let blink = blink().await;
+    let make = || describe_in(&blink).key("task-1");
+    let first = ok(make().create()).await;
+    let error = fails(ErrorKind::Busy, make().create()).await;
+    assert!(error.message().contains(first.id()), "{error}");
+    assert!(error.holders()[0].pid.is_some(), "{error:?}");
+    fails(
+        ErrorKind::InvalidArgument,
+        make().env("A", "other").create(),
+    )
+    .await;
+    fails(
+        ErrorKind::InvalidArgument,
+        describe_in(&blink).key("").create(),
+    )
+    .await;
+    fails(
+        ErrorKind::InvalidArgument,
+        describe_in(&blink).key("k".repeat(257)).create(),
+    )
+    .await;
+    ok(first.remove()).await;
+    drop(first);
+    // What is gone can be made again.
+    let again = ok(make().create()).await;
+    drop(again);
+
+    let pool = full(describe(&blink).name("keyed").size(2)).await;
+    let claimed = ok(async { pool.claim().key("claim-1").await }).await;
+    let twice = async { pool.claim().key("claim-1").await };
+    let error = fails(ErrorKind::Busy, twice).await;
+    assert!(error.message().contains(claimed.id()), "{error}");
+    let other = ok(async { pool.claim().key("claim-2").await }).await;
+    assert_ne!(other.id(), claimed.id());
+    let named = ok(pool.claim().key("name-1").into_session("named")).await;
+    let again = ok(pool.claim().key("name-1").into_session("named")).await;
+    assert_eq!(named.id(), again.id());
+    fails(
+        ErrorKind::InvalidArgument,
+        pool.claim().key("name-1").into_session("other"),
+    )
+    .await;
+    let taken = pool.claim().key("name-2").into_session("named");
+    fails(ErrorKind::AlreadyExists, taken).await;
+    drop(again);
+    ok(named.remove()).await;
+    // Several at once with one key: one of them makes it.
+    let claims = (0..4).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.claim().key("at-once").await })
+    });
+    let mut made = Vec::new();
+    for claim in claims.collect::<Vec<_>>() {
+        match within(claim).await.unwrap() {
+            Ok(sandbox) => made.push(sandbox),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}"),
+        }
+    }
+    assert_eq!(made.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_key_has_made_is_found_again_after_a_crash() {
+    let blink = blink().await;
+    let (mut owner, id) = child::start("make with a key", blink.home());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let make = || describe_in(&blink).detached().key("task-7");
+    let sandbox = ok(make().create()).await;
+    assert_eq!(sandbox.id(), id.trim());
+    assert_eq!(says(&sandbox, "cat /tmp/made").await, "first");
+    assert_eq!(blink.sandboxes().len(), 1);
+    ok(sandbox.remove()).await;
+    drop(sandbox);
+    let other = ok(make().create()).await;
+    assert_ne!(other.id(), id.trim());
+    ok(other.remove()).await;
 }
