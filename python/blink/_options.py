@@ -120,7 +120,8 @@ class SandboxOptions(_MachineOptions, total=False):
         Whether it goes on when it is closed or this process ends, until it is removed; `False` by default.
     key : str
         Makes a repeated call harmless: while what a key has made is there, nothing else is made with it, for 24 hours, also
-        after a crash of this process. A detached sandbox is opened again; one that somebody has is `Busy`. 256 bytes at most.
+        after a crash of this process. A detached sandbox is opened again; one that somebody has is `Busy`. It has 256 bytes
+        at most.
     """
 
     env: Mapping[Text, Text] | None
@@ -206,8 +207,8 @@ class ClaimOptions(TypedDict, total=False):
     timeout : float
         Seconds that a sandbox is waited for; 60 by default.
     key : str
-        Makes a repeated claim harmless: while what a key has claimed is there, nothing else is claimed with it, for 24 hours,
-        also after a crash of this process. A session is opened again; a sandbox that somebody has is `Busy`.
+        Makes a repeated claim harmless: while what a key has claimed is there, nothing else is claimed with it, for 24
+        hours, also after a crash of this process. A session is opened again; a sandbox that somebody has is `Busy`.
     """
 
     env: Mapping[Text, Text] | None
