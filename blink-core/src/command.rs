@@ -49,6 +49,8 @@ pub struct Command {
     pub(crate) output_limit_bytes: u64,
     pty: Option<TtySize>,
     key: Option<String>,
+    /// What it is, where it is code of a language.
+    code: Option<(&'static str, OsString)>,
 }
 
 impl Command {
@@ -64,6 +66,7 @@ impl Command {
             output_limit_bytes: DEFAULT_OUTPUT_LIMIT_BYTES,
             pty: None,
             key: None,
+            code: None,
         }
     }
 
@@ -89,13 +92,13 @@ impl Command {
     pub fn code(language: &str, code: impl Into<OsString>) -> Result<Command> {
         /// What Linux gives one argument, with the byte that ends it.
         const LONGEST_ARGUMENT: usize = 128 << 10;
-        let (interpreter, option) = match language {
-            "python" => ("python3", "-c"),
-            "javascript" | "node" => ("node", "-e"),
-            "ruby" => ("ruby", "-e"),
-            "perl" => ("perl", "-e"),
-            "sh" => ("sh", "-c"),
-            "bash" => ("bash", "-c"),
+        let (language, interpreter, option) = match language {
+            "python" => ("python", "python3", "-c"),
+            "javascript" | "node" => ("javascript", "node", "-e"),
+            "ruby" => ("ruby", "ruby", "-e"),
+            "perl" => ("perl", "perl", "-e"),
+            "sh" => ("sh", "sh", "-c"),
+            "bash" => ("bash", "bash", "-c"),
             _ => {
                 return Err(Error::invalid(format!(
                     "code in {language:?} cannot be run; choose python, javascript, ruby, perl, sh or bash, or run the \
@@ -110,7 +113,9 @@ impl Command {
                 code.len()
             )));
         }
-        Ok(Command::new(interpreter).arg(option).arg(code))
+        let mut command = Command::new(interpreter).arg(option).arg(&code);
+        command.code = Some((language, code));
+        Ok(command)
     }
 
     /// Adds an argument.
@@ -177,6 +182,24 @@ impl Command {
     pub fn key(mut self, key: impl Into<String>) -> Command {
         self.key = Some(key.into());
         self
+    }
+
+    /// The language and the code, where it is code.
+    pub(crate) fn as_code(&self) -> Option<(&'static str, &OsStr)> {
+        let (language, code) = self.code.as_ref()?;
+        Some((language, code))
+    }
+
+    /// Whether it is an interpreter with code and no arguments, where and as whom the sandbox says, without a terminal or a key.
+    pub(crate) fn is_plain(&self) -> bool {
+        const WORDS: usize = 3;
+        let is_own = self.current_dir.is_none() && self.user.is_none();
+        let captures = !matches!(self.stdin, Stdin::Piped);
+        self.argv.len() == WORDS && is_own && captures && self.pty.is_none() && self.key.is_none()
+    }
+
+    pub(crate) fn env_vars(&self) -> &[(OsString, OsString)] {
+        &self.env
     }
 
     /// In words, as a message has it.

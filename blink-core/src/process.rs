@@ -143,13 +143,53 @@ impl Process {
             collect(
                 &self.stream,
                 [self.stdout.is_some(), self.stderr.is_some()],
-                None,
+                Cut::Nowhere,
                 self.isolation,
                 std::future::pending(),
             )
             .await
         })
         .await
+    }
+
+    /// The next that it writes to its standard output; the rest stays.
+    pub(crate) async fn next_output(&mut self) -> Result<Option<Bytes>> {
+        match &mut self.stdout {
+            Some(stdout) => stdout.chunk().await,
+            None => Ok(None),
+        }
+    }
+
+    /// Gives it input to its end, and captures what comes, as a command's; killed with everything that it has started when its
+    /// time is over, or nobody waits any more.
+    pub(crate) async fn run_on(
+        mut self,
+        input: Bytes,
+        timeout: Option<Duration>,
+        limit_bytes: u64,
+    ) -> Result<Output> {
+        // It is not dropped before the input was sent.
+        if let Some(stdin) = &mut self.stdin {
+            stdin.stream = None;
+        }
+        let abandoned = Abandoned(Some((self.link.clone(), self.id)));
+        let mut timed_out = false;
+        let feed = async {
+            let _ = self.stream.send(FrameType::STDIN, input).await;
+            self.stream.send_end(FrameType::STDIN, Bytes::new()).await;
+            if let Some(timeout) = timeout {
+                tokio::time::sleep(timeout).await;
+                timed_out = true;
+                let _ = self.kill().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let limit = Cut::Here(limit_bytes);
+        let collected = collect(&self.stream, [true, true], limit, self.isolation, feed).await;
+        abandoned.forget();
+        let mut output = collected?;
+        output.status.timed_out |= timed_out;
+        Ok(output)
     }
 
     /// Sends a signal to its process group.
@@ -246,7 +286,7 @@ pub(crate) async fn run(
             }
             std::future::pending::<()>().await;
         };
-        let limit = Some(command.output_limit_bytes);
+        let limit = Cut::ByAgent(command.output_limit_bytes);
         collect(&stream, [true, true], limit, isolation, feed).await
     };
     match command.timeout {
@@ -265,11 +305,44 @@ pub(crate) async fn run(
     }
 }
 
+/// Who cuts captured output at its limit.
+#[derive(Clone, Copy)]
+enum Cut {
+    ByAgent(u64),
+    Here(u64),
+    Nowhere,
+}
+
+/// A program whose result nobody waits for any more, unless it is forgotten.
+struct Abandoned(Option<(Link, ProcessId)>);
+
+impl Abandoned {
+    /// It has ended: the agent need not keep it.
+    fn forget(mut self) {
+        self.release();
+    }
+
+    fn release(&mut self) {
+        if let Some((link, process)) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // What runs is killed with its tree.
+            runtime.spawn(async move { link.call(&Request::Release(process)).await });
+        }
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// Takes all output until the exit, while `feed` runs beside.
 async fn collect(
     stream: &Stream,
     wanted: [bool; 2],
-    limit_bytes: Option<u64>,
+    cut: Cut,
     isolation: Isolation,
     feed: impl Future<Output = ()>,
 ) -> Result<Output> {
@@ -281,8 +354,12 @@ async fn collect(
                 match stream.poll_chunk(channel, context) {
                     Poll::Ready(Ok(Some(chunk))) => {
                         captured[index].push(chunk);
-                        if limit_bytes.is_some_and(|limit| captured[index].bytes > limit) {
-                            return Poll::Ready(Err(too_much_output()));
+                        match cut {
+                            Cut::ByAgent(limit) if captured[index].bytes > limit => {
+                                return Poll::Ready(Err(too_much_output()));
+                            }
+                            Cut::Here(limit) => captured[index].cut(limit),
+                            _ => {}
                         }
                     }
                     Poll::Ready(Ok(None)) => ended[index] = true,
@@ -328,6 +405,21 @@ impl Captured {
     fn push(&mut self, chunk: Bytes) {
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         self.chunks.push(chunk);
+    }
+
+    /// Keeps no more than so much.
+    fn cut(&mut self, limit: u64) {
+        while self.bytes > limit
+            && let Some(mut last) = self.chunks.pop()
+        {
+            let over = self.bytes - limit;
+            let kept = (last.len() as u64).saturating_sub(over);
+            self.bytes -= last.len() as u64 - kept;
+            if kept > 0 {
+                last.truncate(usize::try_from(kept).unwrap_or(last.len()));
+                self.chunks.push(last);
+            }
+        }
     }
 
     fn into_bytes(mut self) -> Bytes {

@@ -14,7 +14,7 @@ use crate::engine::engines;
 use crate::error::{Error, ErrorKind, Result, during};
 use crate::home::Lifetime;
 use crate::isolation::{Isolation, IsolationChoice};
-use crate::sandbox::Request;
+use crate::sandbox::{Request, interpreter};
 use crate::session::check_name;
 use crate::spec::SandboxSpec;
 
@@ -56,6 +56,7 @@ pub struct PoolBuilder {
     warmup: Vec<Command>,
     prepared: Vec<Command>,
     started: Vec<Command>,
+    interpreters: Vec<String>,
     warmup_timeout: Duration,
 }
 
@@ -76,6 +77,7 @@ impl PoolBuilder {
             warmup: Vec::new(),
             prepared: Vec::new(),
             started: Vec::new(),
+            interpreters: Vec::new(),
             warmup_timeout: DEFAULT_WARMUP_TIMEOUT,
         }
     }
@@ -164,6 +166,17 @@ impl PoolBuilder {
         self
     }
 
+    /// Starts the interpreter of a language in every sandbox, after those of [`prepare`](PoolBuilder::prepare), where it waits for code:
+    /// the first [`Command::code`] of that language that is [executed](crate::Sandbox::exec) in a claimed sandbox runs in it, without
+    /// the time that an interpreter takes to start. There is `python`.
+    ///
+    /// Such code has what it would have otherwise. It is run as usual if it asks for a user, a folder or a terminal, or for
+    /// variables that an interpreter reads when it starts (`PYTHON…`, `LD_…`) and the pool has not set.
+    pub fn interpreter(mut self, language: impl Into<String>) -> PoolBuilder {
+        self.interpreters.push(language.into());
+        self
+    }
+
     /// How long a command of [`warmup`](PoolBuilder::warmup) or [`prepare`](PoolBuilder::prepare) may take that has no timeout of its
     /// own; [`DEFAULT_WARMUP_TIMEOUT`], which is 5 min, by default.
     pub fn warmup_timeout(mut self, timeout: Duration) -> PoolBuilder {
@@ -186,6 +199,9 @@ impl PoolBuilder {
         during("build", &*subject, async move {
             let limits = self.limits()?;
             self.check_spec()?;
+            let interpreters = self.interpreters.iter();
+            let interpreters = interpreters.map(|language| interpreter::known(language));
+            let interpreters = interpreters.collect::<Result<Vec<_>>>()?;
             let mut request = Request::new(self.blink.clone(), self.spec.clone());
             let isolation = self.blink.choose(self.spec.isolation).await?;
             request.spec.isolation = Some(IsolationChoice::from(isolation));
@@ -196,6 +212,7 @@ impl PoolBuilder {
                 template,
                 prepared: self.prepared,
                 started: self.started,
+                interpreters,
                 warmup_timeout: self.warmup_timeout,
                 lifetime: match self.shared {
                     true => Lifetime::Pooled,

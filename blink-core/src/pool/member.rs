@@ -66,6 +66,8 @@ pub(super) struct Mould {
     pub(super) prepared: Vec<Command>,
     /// Started in each member, where they go on.
     pub(super) started: Vec<Command>,
+    /// Languages whose interpreters wait for code in each member.
+    pub(super) interpreters: Vec<&'static str>,
     pub(super) warmup_timeout: Duration,
     /// How long a member's folder is there.
     pub(super) lifetime: Lifetime,
@@ -148,6 +150,9 @@ impl Mould {
                 let _ended = exit.await;
                 lost.store(true, Ordering::Release);
             });
+        }
+        for language in &self.interpreters {
+            sandbox.start_interpreter(language).await?;
         }
         // The first program of a sandbox finds nothing warm, and this is it. An image need not have it.
         let _ = sandbox.exec(Command::new("true")).await?;

@@ -9,6 +9,7 @@ use blink_wire::{Address, Adjust, Attach, ProcessId, Request};
 use tokio::sync::Mutex;
 
 use super::info::{ProcessInfo, processes};
+use super::interpreter::Waiting;
 use super::remains::{Remains, Undertaker};
 use crate::blocking::on_thread;
 use crate::budget::Share;
@@ -40,6 +41,8 @@ pub struct Sandbox {
     pub(super) outlives: bool,
     /// What makes this process a user of it, for other processes.
     user: Option<User>,
+    /// Interpreters that wait for code.
+    interpreters: std::sync::Mutex<Vec<Waiting>>,
     /// What it has of the budget, as long as anything of it is there.
     share: std::sync::Mutex<Option<Share>>,
     /// Who takes what is left of it when this is dropped.
@@ -73,6 +76,7 @@ impl Sandbox {
             published: Published::default(),
             outlives: false,
             user: None,
+            interpreters: std::sync::Mutex::default(),
             share: std::sync::Mutex::default(),
             undertaker: std::sync::Mutex::default(),
             removed: Mutex::new(false),
@@ -171,6 +175,22 @@ impl Sandbox {
             true => Ok(()),
             false => self.link()?.call(&Request::Adjust(adjust)).await.map(drop),
         }
+    }
+
+    /// Starts an interpreter that waits for code.
+    pub(crate) async fn start_interpreter(&self, language: &'static str) -> Result<()> {
+        let waiting = Waiting::start(self, &self.defaults, language).await?;
+        lock(&self.interpreters).push(waiting);
+        Ok(())
+    }
+
+    /// One that waits for such code, if there is one.
+    fn interpreter_for(&self, command: &Command) -> Option<Waiting> {
+        command.as_code()?;
+        let mut waiting = lock(&self.interpreters);
+        let fits = |waiting: &Waiting| waiting.can_be(command, &self.defaults);
+        let place = waiting.iter().position(fits)?;
+        Some(waiting.swap_remove(place))
     }
 
     /// What its programs run with from now on.
@@ -341,6 +361,9 @@ impl Sandbox {
             ));
         }
         let spawn = command.to_spawn(&self.defaults, false)?;
+        if let Some(waiting) = self.interpreter_for(&command) {
+            return waiting.run(&command, &self.defaults).await;
+        }
         process::run(
             self.link()?,
             &command,

@@ -5,6 +5,7 @@ mod builder;
 mod handle;
 mod identity;
 mod info;
+pub(crate) mod interpreter;
 mod list;
 mod remains;
 

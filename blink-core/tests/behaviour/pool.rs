@@ -369,6 +369,87 @@ async fn nothing_of_a_tenant_is_left_for_the_next() {
     assert!(error.message().contains("leave max 3 out"), "{error}");
 }
 
+/// Code runs the same in an interpreter that has waited for it.
+#[tokio::test]
+async fn an_interpreter_that_waits_becomes_the_code() {
+    let blink = blink().await;
+    let mut spec = spec();
+    spec.env.push(("PYTHONWARNINGS".into(), "ignore".into()));
+    let pool = full(blink.pool(spec).size(1).interpreter("python")).await;
+    let code = |code: &str| Command::code("python", code).unwrap();
+    let plain = ok(async { pool.claim().env("WHO", "me").await }).await;
+    // Taken by the first: all others are started as usual.
+    ok(plain.exec(code("pass"))).await;
+    let programs = [
+        code("import sys, os\nprint(sys.argv, __name__, sorted(globals()), os.getcwd(), os.environ['WHO'], os.environ['A'], sep='\\n')")
+            .env("A", "1"),
+        code("import sys\nprint(sys.stdin.read(), end='')\nprint('to stderr', file=sys.stderr)").stdin_bytes(&b"in\0\xff"[..]).env("PYTHONUTF8", "1"),
+        code("import sys\nprint(repr(sys.stdin.buffer.read()))").stdin_bytes(&b"in\0\xff"[..]),
+        code("def f():\n    raise ValueError('told')\nf()"),
+        code("1 +"),
+        code("import sys; sys.exit(7)"),
+        code("import os, signal; os.kill(os.getpid(), signal.SIGTERM)"),
+        code("import warnings; warnings.warn('none')"),
+        code("import sys; sys.stdout.write('x' * 100000); sys.stdout.flush(); sys.stderr.write('y' * 10)").output_limit_bytes(1000),
+        code("import os\nprint(os.getuid(), os.getcwd())").current_dir("/usr"),
+    ];
+    for (number, program) in programs.into_iter().enumerate() {
+        let waits_on = [1, 9].contains(&number);
+        let expected = ok(plain.exec(program.clone())).await;
+        let claimed = ok(async { pool.claim().env("WHO", "me").await }).await;
+        let output = ok(claimed.exec(program.clone())).await;
+        assert_eq!(output.text(), expected.text(), "{program:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&expected.stderr)
+        );
+        assert_eq!(
+            (output.status.code, output.status.signal),
+            (expected.status.code, expected.status.signal)
+        );
+        assert_eq!(
+            (output.stdout_bytes, output.stderr_bytes),
+            (expected.stdout_bytes, expected.stderr_bytes)
+        );
+        // Nothing is kept of it; one that could not become the code waits on.
+        let left = usize::from(waits_on);
+        let begun = std::time::Instant::now();
+        while ok(claimed.processes()).await.len() != left {
+            assert!(begun.elapsed() < patience(), "{program:?}");
+        }
+    }
+    // It has been there before it was claimed, and ends with all that it has started.
+    let claimed = claim(&pool).await;
+    let age = "import os, time\nstart = int(open('/proc/self/stat').read().rsplit(')', 1)[1].split()[19])\n\
+               print(float(open('/proc/uptime').read().split()[0]) - start / os.sysconf('SC_CLK_TCK') > 0.2)";
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(ok(claimed.exec(code(age))).await.text(), "True\n");
+    assert_eq!(ok(claimed.exec(code(age))).await.text(), "False\n");
+    let claimed = claim(&pool).await;
+    let endless = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: os.execvp('sleep', ['sleep', '54321'])\n    os._exit(0)\n\
+                   print('begun', flush=True)\ntime.sleep(1000)";
+    let output = ok(claimed.exec(code(endless).timeout(Duration::from_millis(500)))).await;
+    assert!(
+        output.status.timed_out && output.text() == "begun\n",
+        "{output:?}"
+    );
+    let left = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -c '^sleep 54321' || true";
+    assert_eq!(says(&claimed, left).await, "0");
+    let claimed = claim(&pool).await;
+    let given_up = tokio::time::timeout(Duration::from_millis(300), claimed.exec(code(endless)));
+    assert!(given_up.await.is_err());
+    let begun = std::time::Instant::now();
+    while says(&claimed, left).await != "0" {
+        assert!(begun.elapsed() < patience());
+    }
+    let error = fails(
+        ErrorKind::InvalidArgument,
+        describe(&blink).interpreter("cobol").build(),
+    )
+    .await;
+    assert!(error.message().contains("cobol"), "{error}");
+}
+
 #[tokio::test]
 async fn another_network_is_a_boot_of_its_own() {
     let blink = blink().await;
