@@ -1282,6 +1282,14 @@ typedef struct blink_pool_options {
    */
   size_t start_count;
   /**
+   * Languages whose interpreter is started in each sandbox and waits for the first code of a claimant: "python".
+   */
+  const char *const *interpreters;
+  /**
+   * How many they are.
+   */
+  size_t interpreters_count;
+  /**
    * 1: other processes of the home can claim from it by its name, with blink_pool_open(); it needs namespaces. 0 by default.
    */
   uint32_t shared;

@@ -120,6 +120,9 @@ pub(crate) struct CreateOptions {
     /// Start a shell command in each sandbox, which goes on. May be repeated
     #[arg(long, value_name = "COMMAND")]
     pub(crate) start: Vec<OsString>,
+    /// Start the interpreter of a language in each sandbox, where it waits for code: python. May be repeated
+    #[arg(long, value_name = "LANGUAGE")]
+    pub(crate) interpreter: Vec<String>,
     /// How long a command of --warmup or --prepare may take [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = values::timeout)]
     pub(crate) warmup_timeout: Option<Duration>,
@@ -288,6 +291,7 @@ async fn build(options: CreateOptions, home: Option<PathBuf>) -> Result<Pool, Fa
         warmup,
         prepare,
         start,
+        interpreter,
         warmup_timeout,
         mut sandbox,
         json: _,
@@ -323,6 +327,9 @@ async fn build(options: CreateOptions, home: Option<PathBuf>) -> Result<Pool, Fa
     }
     for script in start {
         builder = builder.start(Command::shell(script));
+    }
+    for language in interpreter {
+        builder = builder.interpreter(language);
     }
     Ok(builder.reset_on_release(reset).build().await?)
 }

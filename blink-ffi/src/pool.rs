@@ -98,6 +98,10 @@ pub struct blink_pool_options {
     pub start: *const blink_command,
     /// How many they are.
     pub start_count: usize,
+    /// Languages whose interpreter is started in each sandbox and waits for the first code of a claimant: "python".
+    pub interpreters: *const *const c_char,
+    /// How many they are.
+    pub interpreters_count: usize,
     /// 1: other processes of the home can claim from it by its name, with blink_pool_open(); it needs namespaces. 0 by default.
     pub shared: u32,
     /// 1: a claim waits for the next sandbox if none is ready. 0, the default: it boots one, and fails if that does.
@@ -323,6 +327,11 @@ impl Caller<'_> {
         }
         for command in self.commands(asked.start, asked.start_count, "start")? {
             builder = builder.start(command);
+        }
+        for language in
+            self.all_texts(asked.interpreters, asked.interpreters_count, "interpreters")?
+        {
+            builder = builder.interpreter(language);
         }
         if flag(asked.waits, "waits")? {
             builder = builder.when_empty(WhenEmpty::Wait);

@@ -355,6 +355,10 @@ pub(crate) fn pool(
             "warmup" => of_commands(&value, PoolBuilder::warmup)?,
             "prepare" => of_commands(&value, PoolBuilder::prepare)?,
             "start" => of_commands(&value, PoolBuilder::start)?,
+            "interpreters" => {
+                let languages: Vec<String> = value.extract()?;
+                Box::new(move |pool| languages.into_iter().fold(pool, PoolBuilder::interpreter))
+            }
             _ if describe(&mut spec, &name, &value)? => continue,
             _ => return Err(not_known(function, &name)),
         });

@@ -33,6 +33,9 @@ static void claims(blink *all)
     options.name = "c-pool";
     options.warmup = &warmup;
     options.warmup_count = 1;
+    const char *interpreters[] = {"python"};
+    options.interpreters = interpreters;
+    options.interpreters_count = COUNT(interpreters);
     blink_pool *pool;
     OK(blink_pool_create(all, &options, NULL, &pool, &err));
     CHECK(strcmp(blink_pool_name(pool), "c-pool") == 0 && blink_pool_name(NULL) == NULL);
@@ -48,6 +51,13 @@ static void claims(blink *all)
     blink_sandbox *sandbox;
     OK(blink_pool_claim(pool, &claim, NULL, &sandbox, &err));
     says(sandbox, "cat /srv/state; echo $TASK", "warm\n42\n");
+    blink_command code = BLINK_COMMAND_INIT;
+    code.code = "import os; print(os.environ['TASK'])";
+    code.language = "python";
+    blink_output *output;
+    OK(blink_sandbox_exec(sandbox, &code, NULL, &output, &err));
+    CHECK(stdout_is(output, "42\n"));
+    blink_output_free(output);
     blink_pool_stats stats = stats_of(pool);
     CHECK(stats.ready == 2 && stats.hits == 1 && stats.claim.count == 1 && stats.claim.max_us > 0);
     CHECK(stats.claimed == 1 && stats.failed_claims == 0 && stats.boots >= 2 && stats.boot.count == stats.boots);

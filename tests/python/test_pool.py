@@ -120,6 +120,16 @@ def test_tasks_claim(home: Path) -> None:
     assert asyncio.run(main()) == [f"{number}\n" for number in range(8)]
 
 
+def test_an_interpreter_waits(library: Blink) -> None:
+    with library.pool(interpreters=["python"]) as pool:
+        pool.ready()
+        with pool.claim(env={"A": "1"}) as sandbox:
+            code = "import os, sys; print(os.environ['A'], sys.stdin.read()); sys.exit(3)"
+            for _ in range(2):
+                output = sandbox.run_code(code, stdin="in")
+                assert (output.text, output.exit_code) == ("1 in\n", 3)
+
+
 def test_a_key_makes_one_thing(library: Blink) -> None:
     with library.pool(size=2) as pool:
         with pool.claim(key="python-claim"), pytest.raises(blink.Busy, match="with this key"):

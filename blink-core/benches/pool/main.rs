@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use blink_core::{Blink, Command, IsolationChoice, Pool, SandboxSpec};
 
-use measure::{Result, Samples, micros};
+use measure::{Result, Samples, micros, time_text};
 use options::{Options, Size};
 use report::{Report, Row};
 
@@ -27,10 +27,10 @@ Usage: pool [--out DIR] [--folder DIR] [--quick] [--only PART]...
   --out DIR     write pool.json and pool.md into DIR; without it, a quick run that writes nothing
   --folder DIR  where Blink's home is meanwhile; the target folder unless told
   --quick       few rounds: to see that everything works
-  --only PART   memory, claim, exec, refill or crowd";
+  --only PART   memory, claim, exec, code, refill or crowd";
 
 /// Memory first, while this process has not needed any for another part.
-const PARTS: [&str; 5] = ["memory", "claim", "exec", "refill", "crowd"];
+const PARTS: [&str; 6] = ["memory", "claim", "exec", "code", "refill", "crowd"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -92,6 +92,7 @@ async fn measure_all(options: Options) -> Result<Report> {
             "memory" => memory(&setting).await,
             "claim" => claim(&setting).await,
             "exec" => exec(&setting).await,
+            "code" => code(&setting).await,
             "refill" => refill(&setting).await,
             _ => crowd(&setting).await,
         };
@@ -157,8 +158,9 @@ async fn claim(setting: &Setting) -> Result<Vec<Row>> {
             .met(p50 <= TARGET.0 && p99 <= TARGET.1)
             .peer("a boot", boots.text(), claims.ratio(&boots))
             .note(format!(
-                "{} claims, {} boots; {}",
+                "{} claims, p95 {}; {} boots; {}",
                 claims.count(),
+                time_text(claims.p95()),
                 boots.count(),
                 percents(usize::try_from(stats.hits)?, rounds)
             ))
@@ -208,14 +210,71 @@ async fn exec(setting: &Setting) -> Result<Vec<Row>> {
         .met(ratio <= MOST && tails <= MOST)
         .peer("exec in a sandbox that is there", known.text(), ratio)
         .note(format!(
-            "{} of each; {tails:.2} × at p99; {}; in the background boots of {} and removals of {}",
-            single.count(),
-            percents(done, rounds),
+                "{} of each; p95 {} and {}; {tails:.2} × at p99; {}; in the background boots of {} and removals of {}",
+                single.count(),
+                time_text(single.p95()),
+                time_text(known.p95()),
+                percents(done, rounds),
             latency(stats.boot_latency),
             latency(stats.removal_latency),
         ))
         .value("ratio_p50", ratio)
         .value("ratio_p99", tails),
+    ])
+}
+
+/// Code for an interpreter that waits for it, beside one that the host starts.
+async fn code(setting: &Setting) -> Result<Vec<Row>> {
+    const TARGET_US: f64 = 5000.0;
+    const CODE: &str = "print(6 * 7)";
+    let rounds = setting.size.pick(1000, 30);
+    let pool = setting.blink.pool(SandboxSpec::default()).size(4);
+    let pool = pool.interpreter("python").build().await?;
+    pool.ready().await?;
+    let (mut waiting, mut started, mut host) =
+        (Samples::default(), Samples::default(), Samples::default());
+    let mut done = 0;
+    for round in 0..rounds {
+        at_rest(&pool).await;
+        let begun = Instant::now();
+        let sandbox = pool.claim().await?;
+        let output = sandbox.exec(Command::code("python", CODE)?).await?;
+        waiting.add(begun.elapsed());
+        done += usize::from(output.text() == "42\n");
+        if round % 10 == 0 {
+            // The one that waited is used.
+            let begun = Instant::now();
+            sandbox.exec(Command::code("python", CODE)?).await?;
+            started.add(begun.elapsed());
+        }
+        drop(sandbox);
+        at_rest(&pool).await;
+        let begun = Instant::now();
+        std::process::Command::new("python3")
+            .args(["-c", CODE])
+            .output()?;
+        host.add(begun.elapsed());
+    }
+    Ok(vec![
+        Row::new(
+            "claim and run Python code, its interpreter waiting",
+            "p50 ≤ 5 ms",
+        )
+        .reached(waiting.text())
+        .met(micros(waiting.median()) <= TARGET_US)
+        .peer("python3 -c on the host", host.text(), waiting.ratio(&host))
+        .peer(
+            "python3 -c in the sandbox",
+            started.text(),
+            waiting.ratio(&started),
+        )
+        .note(format!(
+            "{} times; p95 {}; {}",
+            waiting.count(),
+            time_text(waiting.p95()),
+            percents(done, rounds)
+        ))
+        .value("p50_us", micros(waiting.median())),
     ])
 }
 

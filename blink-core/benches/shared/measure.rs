@@ -24,6 +24,10 @@ impl Samples {
         self.percentile(50)
     }
 
+    pub(crate) fn p95(&self) -> Duration {
+        self.percentile(95)
+    }
+
     pub(crate) fn p99(&self) -> Duration {
         self.percentile(99)
     }
