@@ -15,6 +15,7 @@ mod measure;
 mod memory;
 #[path = "../shared/options.rs"]
 mod options;
+mod pool;
 #[allow(dead_code, reason = "it is shared with another benchmark")]
 #[path = "../shared/report.rs"]
 mod report;
@@ -35,11 +36,11 @@ Usage: microvm [--out DIR] [--folder DIR] [--quick] [--only PART]...
   --out DIR     write microvm.json and microvm.md into DIR; without it, a quick run that writes nothing
   --folder DIR  where homes are meanwhile; the target folder unless told
   --quick       few rounds: to see that everything works
-  --only PART   memory, exec, parallel, stdout, files, sessions or boot
+  --only PART   memory, exec, parallel, stdout, files, sessions, boot or pool
   --check       say whether this machine can run micro-VMs, and measure nothing";
 
-const PARTS: [&str; 7] = [
-    "memory", "exec", "parallel", "stdout", "files", "sessions", "boot",
+const PARTS: [&str; 8] = [
+    "memory", "exec", "parallel", "stdout", "files", "sessions", "boot", "pool",
 ];
 
 fn main() -> ExitCode {
@@ -154,7 +155,8 @@ async fn measure(part: &str, setting: &Setting, machines: &Machines) -> Result<V
         "stdout" => bulk::stdout(setting, machines).await,
         "files" => bulk::files(setting, machines).await,
         "sessions" => sessions::of_a_small_disk(setting, machines).await,
-        _ => boot::to_first_result(setting, machines).await,
+        "boot" => boot::to_first_result(setting, machines).await,
+        _ => pool::claims(setting, machines).await,
     }
 }
 

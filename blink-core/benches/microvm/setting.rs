@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use blink_core::{Blink, Command, IsolationChoice, Sandbox, SessionBuilder};
+use blink_core::{
+    Blink, Command, IsolationChoice, PoolBuilder, Sandbox, SandboxSpec, SessionBuilder,
+};
 
 use crate::bare::{Bare, BareMachine};
 use crate::image;
@@ -78,6 +80,13 @@ impl Ours {
     /// A session to import.
     pub(crate) fn imported(&self, name: &str) -> SessionBuilder {
         self.blink.session(name)
+    }
+
+    /// A pool of such machines.
+    pub(crate) fn pool(&self) -> PoolBuilder {
+        let mut spec = SandboxSpec::default();
+        spec.image = Some(self.image.clone());
+        self.blink.pool(spec)
     }
 
     pub(crate) async fn boot(&self) -> Result<Sandbox> {

@@ -128,7 +128,7 @@ impl Keeper {
                 if places.is_closed() {
                     return Err(closed());
                 }
-                if places.is_full() {
+                if places.is_full(clock::now()) {
                     return Ok(());
                 }
                 if let Some(failure) = places.last_failure()

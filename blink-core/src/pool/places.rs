@@ -171,6 +171,10 @@ impl<M> Places<M> {
                 _ => return Ok(Delivered::Taken),
             };
         }
+        if !self.has_been_claimed {
+            // It is being filled for the first time.
+            self.last_claim = born;
+        }
         self.idle.push_back(Idle { member, born });
         Ok(Delivered::Kept)
     }
@@ -268,8 +272,8 @@ impl<M> Places<M> {
     }
 
     /// Whether as many wait as are to.
-    pub(super) fn is_full(&self) -> bool {
-        self.idle.len() >= self.wanted()
+    pub(super) fn is_full(&self, now: Duration) -> bool {
+        self.sleeps(now) || self.idle.len() >= self.wanted()
     }
 
     /// How many are to wait.
@@ -382,9 +386,9 @@ mod tests {
         assert_eq!(pool.boots(at(0)), 1);
         assert_eq!(pool.boots(at(0)), 0);
         assert!(pool.booted(7, at(0)).is_ok());
-        assert!(!pool.is_full());
+        assert!(!pool.is_full(at(0)));
         assert_eq!(fill(&mut pool, 8, at(1)), 9);
-        assert!(pool.is_full());
+        assert!(pool.is_full(at(1)));
         assert_eq!(member(claim(&mut pool, at(2))), 7);
         // What was claimed is being used; half of the members are enough for now.
         assert_eq!(
@@ -448,9 +452,9 @@ mod tests {
         });
         fill(&mut pool, 0, at(0));
         assert_eq!(member(claim(&mut pool, at(0))), 0);
-        assert_eq!((pool.boots(at(0)), pool.is_full()), (0, true));
+        assert_eq!((pool.boots(at(0)), pool.is_full(at(0))), (0, true));
         pool.gone();
-        assert!(!pool.is_full());
+        assert!(!pool.is_full(at(1)));
         assert_eq!(fill(&mut pool, 2, at(1)), 3);
         assert_eq!(member(claim(&mut pool, at(1))), 1);
     }
@@ -485,6 +489,7 @@ mod tests {
         assert!(pool.retired(at(9), |_| true).is_empty());
         assert_eq!(pool.retired(at(10), |_| true), [0, 1]);
         assert_eq!((pool.boots(at(10)), pool.next_change(at(10))), (0, None));
+        assert!(pool.is_full(at(10)));
         pool.gone();
         pool.gone();
         // The next claim wakes it.

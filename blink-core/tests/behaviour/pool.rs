@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::child;
 use crate::support::{
     Capability, Engine, TestBlink, blink, describe_in, fails, find_host_pid, kill, ok, patience,
-    require, rounds, until, within,
+    require, rounds, short, until, within,
 };
 
 /// What tests have in their pools: no more than they need.
@@ -454,13 +454,29 @@ async fn an_interpreter_that_waits_becomes_the_code() {
 async fn another_network_is_a_boot_of_its_own() {
     let blink = blink().await;
     let pool = full(describe(&blink).warmup(Command::shell("echo warm > /srv/warm"))).await;
-    let sandbox = ok(async { pool.claim().network(Network::Host).await }).await;
-    let own = claim(&pool).await;
-    let count = "cat /srv/warm; tail -n +3 /proc/net/dev | grep -vc ' lo:'";
-    let with = ok(sandbox.exec(Command::shell(count))).await;
-    let without = ok(own.exec(Command::shell(count))).await;
-    assert_ne!(with.text(), "warm\n0\n");
-    assert_eq!(without.text(), "warm\n0\n");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // The name that a micro-VM's network has for the host.
+    let host = match Engine::chosen() {
+        Engine::Namespace => "127.0.0.1",
+        Engine::Microvm => "192.168.127.254",
+    };
+    let reach = format!(
+        "import socket; print(open('/srv/warm').read(), end=''); socket.create_connection(('{host}', {port}), 5)"
+    );
+    let reach = || Command::new("python3").args(["-c", &reach]);
+    let with = ok(async { pool.claim().network(Network::Host).await }).await;
+    let output = ok(with.exec(reach())).await;
+    assert!(
+        output.status.success() && output.text() == "warm\n",
+        "{output:?}"
+    );
+    let without = claim(&pool).await;
+    let output = ok(without.exec(reach())).await;
+    assert!(
+        !output.status.success() && output.text() == "warm\n",
+        "{output:?}"
+    );
 }
 
 #[tokio::test]
@@ -566,7 +582,7 @@ async fn claims_wait_for_their_time_and_no_longer() {
 #[tokio::test]
 async fn old_ones_are_replaced_and_none_is_kept_while_nobody_claims() {
     let blink = blink().await;
-    let aging = full(describe(&blink).max_age(Duration::from_millis(300))).await;
+    let aging = full(describe(&blink).max_age(short())).await;
     until("a replacement", || {
         aging.stats().retired >= 1 && aging.stats().boots >= 2
     })
