@@ -250,7 +250,7 @@ async fn code(setting: &Setting) -> Result<Vec<Row>> {
         drop(sandbox);
         at_rest(&pool).await;
         let begun = Instant::now();
-        std::process::Command::new("python3")
+        std::process::Command::new("/usr/bin/python3")
             .args(["-c", CODE])
             .output()?;
         host.add(begun.elapsed());
@@ -262,7 +262,11 @@ async fn code(setting: &Setting) -> Result<Vec<Row>> {
         )
         .reached(waiting.text())
         .met(micros(waiting.median()) <= TARGET_US)
-        .peer("python3 -c on the host", host.text(), waiting.ratio(&host))
+        .peer(
+            "/usr/bin/python3 -c on the host",
+            host.text(),
+            waiting.ratio(&host),
+        )
         .peer(
             "python3 -c in the sandbox",
             started.text(),

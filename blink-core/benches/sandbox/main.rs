@@ -6,6 +6,7 @@ mod bulk;
 mod bursts;
 mod codec;
 mod latency;
+#[allow(dead_code, reason = "it is shared with another benchmark")]
 #[path = "../shared/measure.rs"]
 mod measure;
 mod memory;
