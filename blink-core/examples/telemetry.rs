@@ -20,7 +20,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("blink"));
     tracing_subscriber::registry().with(layer).init();
 
+    // A home of its own; a service leaves it out.
+    let home = tempfile::tempdir()?;
     let blink = Blink::builder()
+        .home(home.path())
         .isolation(IsolationChoice::Auto)
         .build()
         .await?;
@@ -40,8 +43,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for span in exporter.get_finished_spans()? {
         *spans.entry(span.name.into_owned()).or_default() += 1;
     }
-    for (name, count) in spans {
+    for (name, count) in &spans {
         println!("{name}: {count}");
     }
+    assert_eq!(spans.get("pool_claim"), Some(&1));
     Ok(())
+}
+
+#[cfg(test)]
+#[test]
+fn it_runs() {
+    main().expect("the example fails");
 }

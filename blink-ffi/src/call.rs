@@ -297,20 +297,3 @@ macro_rules! init {
     }};
 }
 pub(crate) use init;
-
-/// Frees what a structure of the program's owns, and sets it up anew.
-macro_rules! dispose {
-    ($place:expr) => {{
-        let dispose = |caller: &crate::call::Caller<'_>| {
-            if $place.is_null() {
-                return Ok(());
-            }
-            let held = caller.options($place, "the structure")?;
-            crate::handle::free(held.owner);
-            caller.fill($place, &crate::sized::zeros(), "the structure")
-        };
-        // SAFETY: whoever calls an exported function keeps to what the header says of its pointers.
-        let _ = unsafe { crate::call::brief(dispose) };
-    }};
-}
-pub(crate) use dispose;

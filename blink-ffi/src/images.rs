@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_void};
 use blink_core::{RemovedImages, StoredImage};
 
 use crate::blink::blink;
-use crate::call::{call, dispose, init};
+use crate::call::{call, init};
 use crate::cancel::blink_cancel;
 use crate::entries::milliseconds;
 use crate::error::blink_error;
@@ -13,7 +13,7 @@ use crate::failure::quietly;
 use crate::handle;
 use crate::processes::no_such;
 use crate::progress::{Telling, blink_progress_callback};
-use crate::sized::{structure, zeros};
+use crate::sized::{dispose, structure, zeros};
 use crate::status::blink_status;
 use crate::text::{cut, pointer};
 

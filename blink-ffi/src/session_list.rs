@@ -6,7 +6,7 @@ use std::time::Duration;
 use blink_core::{Network, SessionInfo};
 
 use crate::blink::blink;
-use crate::call::{Caller, call, dispose, init};
+use crate::call::{Caller, call, init};
 use crate::entries::milliseconds;
 use crate::error::blink_error;
 use crate::failure::{Failure, quietly};
@@ -15,7 +15,7 @@ use crate::processes::no_such;
 use crate::sandbox_options::{blink_mount, blink_network, blink_port};
 use crate::session::blink_session;
 use crate::shown::Shown as Array;
-use crate::sized::{structure, zeros};
+use crate::sized::{dispose, structure, zeros};
 use crate::status::blink_status;
 use crate::text::{cut, isolation, pointer};
 

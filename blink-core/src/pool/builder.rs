@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::handle::Pool;
 use super::keeper::Keeper;
 use super::member::Mould;
+use super::place::{Kept, Place};
 use super::places::Limits;
-use super::shared::{self, Kept, Place};
+use super::serve;
 use super::template::Template;
 use crate::blink::Blink;
 use crate::command::Command;
@@ -58,6 +59,13 @@ pub struct PoolBuilder {
     started: Vec<Command>,
     interpreters: Vec<String>,
     warmup_timeout: Duration,
+}
+
+impl Blink {
+    /// Describes a pool of such sandboxes.
+    pub fn pool(&self, spec: SandboxSpec) -> PoolBuilder {
+        PoolBuilder::new(self.clone(), spec)
+    }
 }
 
 impl PoolBuilder {
@@ -221,7 +229,7 @@ impl PoolBuilder {
             };
             let keeper = Keeper::start(self.name, limits, mould);
             if let Some(kept) = kept {
-                shared::keep(kept, keeper.clone());
+                serve::keep(kept, keeper.clone());
             }
             Ok(Pool::new(keeper))
         })

@@ -1,5 +1,6 @@
 //! A sandbox of a pool, asked for.
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -8,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::handle::Pool;
 use blink_host::file_lock::PATIENCE;
 
 use super::keeper::{Keeper, closed};
 use super::member::Member;
+use super::other::SharedPool;
 use super::places::Claim as Claimed;
-use super::shared::SharedPool;
 use super::stats::Outcome;
 use crate::blink::Blink;
 use crate::error::{Error, ErrorKind, Result, Subject, during};
@@ -27,7 +27,7 @@ use crate::spec::{Network, SandboxSpec};
 /// How long a claim waits for a sandbox, unless told otherwise: twice what a boot may take.
 pub const DEFAULT_CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A claim of a sandbox, from [`Pool::claim`]. Awaiting it gives the [`Sandbox`].
+/// A claim of a sandbox, from [`Pool::claim`](crate::Pool::claim). Awaiting it gives the [`Sandbox`].
 ///
 /// What is said here holds for the claimed sandbox alone. What a sandbox that runs cannot be given (another network, on some
 /// engines a host name) is given to one that is booted for this claim, from the pool's template.
@@ -56,7 +56,7 @@ enum Origin {
     This {
         keeper: Arc<Keeper>,
         /// It is not closed meanwhile.
-        _open: Option<Pool>,
+        _open: Option<Arc<dyn Any + Send + Sync>>,
     },
     Another(SharedPool),
 }
@@ -80,12 +80,12 @@ impl Origin {
 }
 
 impl Claim {
-    /// From a pool that stays open until then.
-    pub(super) fn new(pool: Pool) -> Claim {
+    /// From a pool, which stays open as long as what it is held by.
+    pub(super) fn new(keeper: &Arc<Keeper>, open: Arc<dyn Any + Send + Sync>) -> Claim {
         Claim {
             from: Origin::This {
-                keeper: pool.keeper().clone(),
-                _open: Some(pool),
+                keeper: keeper.clone(),
+                _open: Some(open),
             },
             asked: SandboxSpec::default(),
             timeout: DEFAULT_CLAIM_TIMEOUT,
@@ -267,7 +267,7 @@ impl Claim {
             false => keeper.bind(&spec)?,
         };
         let member = self.member(keeper, &spec, ports).await?;
-        Ok((member.into_sandbox(), spec))
+        Ok((hand_out(member, keeper), spec))
     }
 
     /// What the claimed sandbox is.
@@ -336,8 +336,12 @@ impl Claim {
                 keeper.lost(member);
                 continue;
             }
-            match member.become_asked(&self.asked, spec).await {
-                Ok(()) => {
+            let mould = keeper.mould();
+            match member.become_asked(&self.asked, spec, mould).await {
+                Ok(replaced) => {
+                    if let Some(replaced) = replaced {
+                        keeper.bury(replaced, None, false);
+                    }
                     member.sandbox.publish(ports)?;
                     return Ok((member, outcome));
                 }
@@ -349,6 +353,13 @@ impl Claim {
             }
         }
     }
+}
+
+/// Hands a member out: it is removed when it is dropped.
+fn hand_out(member: Member, keeper: &Arc<Keeper>) -> Sandbox {
+    let Member { sandbox, held, .. } = member;
+    let keeper = keeper.clone();
+    sandbox.left_to(Box::new(move |remains| keeper.released(remains, held)))
 }
 
 /// Refuses what only a pool can say.
@@ -366,6 +377,16 @@ fn check_asked(asked: &SandboxSpec) -> Result<()> {
             "a claim can say env, labels, hostname, memory_mib, network and publish; the rest is the pool's to say ({})",
             said.join("; ")
         ))),
+    }
+}
+
+impl SharedPool {
+    /// Claims a sandbox, as [`Pool::claim`](crate::Pool::claim) does.
+    ///
+    /// # Errors
+    /// Awaited, `NotFound` once no process keeps the pool any more; otherwise as for a pool of this process.
+    pub fn claim(&self) -> Claim {
+        Claim::from_another(self.clone())
     }
 }
 

@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::builder::PoolBuilder;
 use super::claim::Claim;
 use super::keeper::Keeper;
 use super::stats::PoolStats;
-use crate::blink::Blink;
 use crate::error::{Result, Subject, during};
 use crate::isolation::Isolation;
-use crate::spec::SandboxSpec;
 
 /// Sandboxes that are booted before they are asked for.
 ///
-/// A pool keeps some sandboxes of one [description](SandboxSpec) ready. [`claim`](Pool::claim) takes one out at once, and the pool
+/// A pool keeps some sandboxes of one [description](crate::SandboxSpec) ready. [`claim`](Pool::claim) takes one out at once, and the pool
 /// boots another in the background. A claimed sandbox is used once: it is removed when it is dropped, and never handed out
 /// again.
 ///
@@ -64,13 +61,6 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-impl Blink {
-    /// Describes a pool of such sandboxes.
-    pub fn pool(&self, spec: SandboxSpec) -> PoolBuilder {
-        PoolBuilder::new(self.clone(), spec)
-    }
-}
-
 impl Pool {
     pub(super) fn new(keeper: Arc<Keeper>) -> Pool {
         Pool {
@@ -88,7 +78,7 @@ impl Pool {
     /// Awaited, `Timeout` if there is none in time; `InvalidArgument` for invalid options, and once the pool is closed; `Busy` if
     /// a port to publish is taken; otherwise those of [`SandboxBuilder::create`](crate::SandboxBuilder::create) where a boot for the claim fails.
     pub fn claim(&self) -> Claim {
-        Claim::new(self.clone())
+        Claim::new(self.keeper(), self.open.clone())
     }
 
     /// Waits until as many sandboxes are ready as are to be.
@@ -129,7 +119,7 @@ impl Pool {
         during("drain", self, self.keeper().drain(patience)).await
     }
 
-    /// Waits until it is closed, by this process or by another that [shares](PoolBuilder::shared) it; if that waits for the end of
+    /// Waits until it is closed, by this process or by another that [shares](crate::PoolBuilder::shared) it; if that waits for the end of
     /// what was claimed, until then.
     pub async fn closed(&self) {
         self.keeper().closed().await;

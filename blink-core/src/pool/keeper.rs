@@ -1,5 +1,6 @@
 //! Keeps a pool full: boots members in the background, replaces what is dead or too old, removes what was let go of.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use super::clock;
-use super::member::{Held, Made, Member, Mould};
+use super::member::{Held, Made, Member, Mould, Owner};
 use super::places::{Answer, Claim, Delivered, Limits, Places};
 use super::stats::{PoolStats, Stats};
 use crate::budget::{Need, Reserve};
@@ -39,6 +40,8 @@ pub(super) struct Keeper {
     /// A boot has ended.
     booted: Notify,
     removals: Semaphore,
+    /// Sandboxes that are being removed.
+    removing: AtomicUsize,
     /// Those who wait for the end of what was claimed.
     draining: TaskTracker,
     runtime: Handle,
@@ -56,6 +59,7 @@ impl Keeper {
             changed: Notify::new(),
             booted: Notify::new(),
             removals: Semaphore::new(REMOVALS),
+            removing: AtomicUsize::new(0),
             draining: TaskTracker::new(),
             runtime: Handle::current(),
         });
@@ -207,7 +211,7 @@ impl Keeper {
         loop {
             let mut booted = std::pin::pin!(self.booted.notified());
             booted.as_mut().enable();
-            if self.places().booting() == 0 && self.removals.available_permits() == REMOVALS {
+            if self.places().booting() == 0 && self.removing.load(Ordering::Acquire) == 0 {
                 return;
             }
             booted.await;
@@ -243,13 +247,6 @@ impl Keeper {
         })
     }
 
-    /// One that had booted is gone.
-    pub(super) fn gone(&self) {
-        self.places().gone();
-        self.changed.notify_one();
-        self.booted.notify_waiters();
-    }
-
     /// Removes a member in the background.
     pub(super) fn remove(self: &Arc<Self>, member: Member) {
         let Member { sandbox, held, .. } = member;
@@ -265,6 +262,7 @@ impl Keeper {
     pub(super) fn bury(self: &Arc<Self>, remains: Remains, held: Option<Held>, was_claimed: bool) {
         let keeper = self.clone();
         let begun = Instant::now();
+        self.removing.fetch_add(1, Ordering::AcqRel);
         let removing = async move {
             // It is never closed.
             let permit = keeper.removals.acquire().await;
@@ -278,9 +276,13 @@ impl Keeper {
             }
             drop(permit);
             drop(held);
+            keeper.removing.fetch_sub(1, Ordering::AcqRel);
+            keeper.booted.notify_waiters();
         };
+        let resets = was_claimed && self.limits.resets;
+        let span = tracing::info_span!("pool_removal", pool = self.name, resets);
         let blink = &self.mould.request.blink;
-        blink.spawn_boot_on(&self.runtime, removing.in_current_span());
+        blink.spawn_boot_on(&self.runtime, removing.instrument(span));
     }
 
     async fn run(self: Arc<Self>) {
@@ -379,7 +381,7 @@ impl Keeper {
 
     fn deliver(self: &Arc<Self>, made: Made) {
         self.stats.booted(made.took);
-        let member = Member::new(made, self);
+        let member = Member::new(made, self.clone());
         let delivered = self.places().booted(member, clock::now());
         match delivered {
             Ok(Delivered::Taken | Delivered::Kept) => {}
@@ -404,6 +406,14 @@ impl Keeper {
 
     fn places(&self) -> std::sync::MutexGuard<'_, Places<Member>> {
         lock(&self.places)
+    }
+}
+
+impl Owner for Keeper {
+    fn gone(&self) {
+        self.places().gone();
+        self.changed.notify_one();
+        self.booted.notify_waiters();
     }
 }
 

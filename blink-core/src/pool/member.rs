@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 
 use blink_host::fault::{self, Step};
 use blink_image::ImageConfig;
-use tokio_util::sync::CancellationToken;
 
+use super::boot::{boot_in, run};
 use super::clock;
-use super::keeper::Keeper;
 use super::pressure;
 use super::template::Template;
 use crate::blocking::on_thread;
 use crate::budget::Need;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
-use crate::home::{Lifetime, SandboxFolder};
-use crate::sandbox::{self, Place as Booting, Request, Sandbox};
+use crate::home::Lifetime;
+use crate::sandbox::{self, Place as Booting, Remains, Request, Sandbox};
 use crate::spec::{Network, SandboxSpec};
 
 /// The folder of a member's disk in its own.
@@ -38,16 +37,22 @@ pub(super) struct Member {
     suspended: Duration,
 }
 
+/// Whose members they are.
+pub(super) trait Owner: Send + Sync {
+    /// Nothing is left of one.
+    fn gone(&self);
+}
+
 /// What is held as long as anything of a member is left.
 pub(super) struct Held {
-    keeper: Arc<Keeper>,
+    owner: Arc<dyn Owner>,
     /// It is not to be handed out: a program that is to run has ended, or its agent does not answer.
     is_lost: Arc<AtomicBool>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.keeper.gone();
+        self.owner.gone();
     }
 }
 
@@ -170,78 +175,27 @@ pub(super) fn disk_in(folder: &Path) -> PathBuf {
     folder.join(DISK)
 }
 
-/// Boots in a folder, of which nothing is left where that fails.
-pub(super) async fn boot_in(
-    request: &Request,
-    parts: sandbox::Parts,
-    place: Booting,
-    folder: SandboxFolder,
-) -> Result<Sandbox> {
-    let booted = request.boot(parts, place, CancellationToken::new()).await;
-    match booted {
-        Ok(sandbox) => Ok(sandbox.ends_with_its_handle()),
-        Err(error) => {
-            let _ = on_thread(move || {
-                folder.remove_or_later();
-                Ok(())
-            })
-            .await;
-            Err(error)
-        }
-    }
-}
-
-/// Runs a command that must succeed.
-pub(super) async fn run(sandbox: &Sandbox, command: &Command, timeout: Duration) -> Result<()> {
-    let command = match command.timeout {
-        Some(_) => command.clone(),
-        None => command.clone().timeout(timeout),
-    };
-    let output = sandbox.exec(command.clone()).await?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let name = command.shown();
-    let (kind, message) = match output.status.timed_out {
-        true => (
-            ErrorKind::Timeout,
-            format!(
-                "the warmup command {name:?} did not end in time; start what goes on instead of running it, or give it a \
-                 longer timeout"
-            ),
-        ),
-        false => (
-            ErrorKind::InvalidArgument,
-            format!(
-                "the warmup command {name:?} failed ({}): {}",
-                output.status.shown(),
-                output.last_words()
-            ),
-        ),
-    };
-    Err(Error::new(kind, message).with_output(output))
-}
-
 impl Member {
-    pub(super) fn new(made: Made, keeper: &Arc<Keeper>) -> Member {
+    pub(super) fn new(made: Made, owner: Arc<dyn Owner>) -> Member {
         Member {
             sandbox: made.sandbox,
             held: Held {
-                keeper: keeper.clone(),
+                owner,
                 is_lost: made.is_lost,
             },
             suspended: clock::suspended(),
         }
     }
 
-    /// Becomes what a claim asks for beside what the pool's sandboxes are.
+    /// Becomes what a claim asks for beside what the pool's sandboxes are; what it has been before comes back, where another was
+    /// booted in its place.
     pub(super) async fn become_asked(
         &mut self,
         asked: &SandboxSpec,
         spec: &SandboxSpec,
-    ) -> Result<()> {
-        let keeper = self.held.keeper.clone();
-        let mould = keeper.mould();
+        mould: &Mould,
+    ) -> Result<Option<Remains>> {
+        let mut replaced = None;
         let network = asked.network.as_ref().map(Network::effective);
         let is_other = network.is_some_and(|network| network != mould.request.spec.network());
         if is_other || !self.adjust(asked).await? {
@@ -252,14 +206,14 @@ impl Member {
             let other = std::mem::replace(&mut self.sandbox, made.sandbox);
             self.held.is_lost = made.is_lost;
             self.suspended = clock::suspended();
-            keeper.bury(other.into_remains(), None, false);
+            replaced = Some(other.into_remains());
         }
         if !asked.env.is_empty() {
             let config = mould.template.image().map(|image| &image.config);
             let defaults = spec.defaults(config.unwrap_or(&ImageConfig::default()));
             self.sandbox.set_defaults(defaults);
         }
-        Ok(())
+        Ok(replaced)
     }
 
     /// Changes what can be changed of a sandbox that runs; `false` if something cannot.
@@ -276,15 +230,6 @@ impl Member {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Hands it out: it is removed when it is dropped.
-    pub(super) fn into_sandbox(self) -> Sandbox {
-        let Member { sandbox, held, .. } = self;
-        let keeper = held.keeper.clone();
-        sandbox.left_to(Box::new(move |remains| {
-            keeper.released(remains, held);
-        }))
     }
 
     /// Whether it can be handed out, as far as that is known.

@@ -7,7 +7,7 @@ use blink_host::new_id;
 use blink_host::private;
 use blink_image::StoredImage;
 
-use super::member::{boot_in, run};
+use super::boot::{boot_in, run};
 use crate::blocking::on_thread;
 use crate::command::Command;
 use crate::disk::{self, LayerRow};

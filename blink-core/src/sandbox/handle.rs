@@ -9,7 +9,7 @@ use blink_wire::{Address, Adjust, Attach, ProcessId, Request};
 use tokio::sync::Mutex;
 
 use super::info::{ProcessInfo, processes};
-use super::interpreter::Waiting;
+use super::interpreter::{self, Waiting};
 use super::remains::{Remains, Undertaker};
 use crate::blocking::on_thread;
 use crate::budget::Share;
@@ -179,7 +179,8 @@ impl Sandbox {
 
     /// Starts an interpreter that waits for code.
     pub(crate) async fn start_interpreter(&self, language: &'static str) -> Result<()> {
-        let waiting = Waiting::start(self, &self.defaults, language).await?;
+        let process = self.spawn(interpreter::command()).await?;
+        let waiting = Waiting::of(process, &self.defaults, language).await?;
         lock(&self.interpreters).push(waiting);
         Ok(())
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::handle::Sandbox;
 use crate::command::{Command, Defaults, Stdin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::output::Output;
@@ -67,15 +66,19 @@ pub(crate) fn known(language: &str) -> Result<&'static str> {
     }
 }
 
+/// What starts an interpreter that waits.
+pub(crate) fn command() -> Command {
+    let command = Command::new("python3").args(["-c", PYTHON]);
+    command.stdin(Stdin::Piped)
+}
+
 impl Waiting {
-    /// Starts one in a sandbox, and waits until it waits.
-    pub(crate) async fn start(
-        sandbox: &Sandbox,
+    /// What [`command`] has started, once it waits.
+    pub(crate) async fn of(
+        mut process: Process,
         defaults: &Defaults,
         language: &'static str,
     ) -> Result<Waiting> {
-        let command = Command::new("python3").args(["-c", PYTHON]);
-        let mut process = sandbox.spawn(command.stdin(Stdin::Piped)).await?;
         let failed = |why: String| {
             Error::new(
                 ErrorKind::NotFound,
