@@ -41,6 +41,7 @@ const INTERNAL: &[&str] = &[
     "blink-ffi/src/sized.rs LARGEST",
     "MOST_TRIES",
     "LONGEST_US",
+    "LONGEST_WAIT",
     "MOST_STALLED_PERCENT",
     "MOST_ROUNDS",
     "MOST_WALKS",

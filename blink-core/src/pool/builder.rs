@@ -178,7 +178,7 @@ impl PoolBuilder {
     /// the first [`Command::code`] of that language that is [executed](crate::Sandbox::exec) in a claimed sandbox runs in it, without
     /// the time that an interpreter takes to start. There is `python`.
     ///
-    /// Such code has what it would have otherwise. It is run as usual if it asks for a user, a folder or a terminal, or for
+    /// Such code has what it would have otherwise, with a timeout or without one what code with a timeout has. It is run as usual if it asks for a user, a folder or a terminal, or for
     /// variables that an interpreter reads when it starts (`PYTHON…`, `LD_…`) and the pool has not set.
     pub fn interpreter(mut self, language: impl Into<String>) -> PoolBuilder {
         self.interpreters.push(language.into());

@@ -144,6 +144,8 @@ impl Mould {
     }
 
     async fn prepare(&self, sandbox: &Sandbox, lost: &Arc<AtomicBool>) -> Result<()> {
+        fault::before(Step::PoolBooted)
+            .map_err(|error| Error::io("the sandbox could not be prepared", &error))?;
         sandbox::identify(sandbox, sandbox.id()).await;
         for command in &self.prepared {
             run(sandbox, command, self.warmup_timeout).await?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use blink_host::fault::{self, Step};
 use blink_host::new_id;
 use blink_host::private;
 use blink_image::StoredImage;
@@ -95,6 +96,10 @@ impl Template {
                 break;
             }
         }
+        let warmed = warmed.and_then(|()| {
+            fault::before(Step::PoolWarmed)
+                .map_err(|error| Error::io("the disk of a pool could not be made", &error))
+        });
         sandbox.settle().await;
         let removed = sandbox.remove().await;
         warmed.and(removed)?;
