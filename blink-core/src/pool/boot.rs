@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blocking::on_thread;
 use crate::command::Command;
+use crate::engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::home::SandboxFolder;
 use crate::sandbox::{self, Place, Request, Sandbox};
@@ -16,8 +17,9 @@ pub(super) async fn boot_in(
     parts: sandbox::Parts,
     place: Place,
     folder: SandboxFolder,
+    given_up: &CancellationToken,
 ) -> Result<Sandbox> {
-    let booted = request.boot(parts, place, CancellationToken::new()).await;
+    let booted = request.boot(parts, place, given_up.clone()).await;
     match booted {
         Ok(sandbox) => Ok(sandbox.ends_with_its_handle()),
         Err(error) => {
@@ -31,13 +33,21 @@ pub(super) async fn boot_in(
     }
 }
 
-/// Runs a command that must succeed.
-pub(super) async fn run(sandbox: &Sandbox, command: &Command, timeout: Duration) -> Result<()> {
+/// Runs a command that must succeed, unless nobody waits for it any more.
+pub(super) async fn run(
+    sandbox: &Sandbox,
+    command: &Command,
+    timeout: Duration,
+    given_up: &CancellationToken,
+) -> Result<()> {
     let command = match command.timeout {
         Some(_) => command.clone(),
         None => command.clone().timeout(timeout),
     };
-    let output = sandbox.exec(command.clone()).await?;
+    let output = tokio::select! {
+        output = sandbox.exec(command.clone()) => output?,
+        () = given_up.cancelled() => return Err(engine::given_up()),
+    };
     if output.status.success() {
         return Ok(());
     }

@@ -9,6 +9,10 @@ use super::place::{Kept, Place};
 use super::places::Limits;
 use super::serve;
 use super::template::Template;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
 use crate::blink::Blink;
 use crate::command::Command;
 use crate::engine::engines;
@@ -214,7 +218,7 @@ impl PoolBuilder {
             let isolation = self.blink.choose(self.spec.isolation).await?;
             request.spec.isolation = Some(IsolationChoice::from(isolation));
             let kept = self.keep_for_others(isolation)?;
-            let template = Template::make(&request, &self.warmup, self.warmup_timeout).await?;
+            let template = self.make_template(request.clone()).await?;
             let mould = Mould {
                 request,
                 template,
@@ -222,6 +226,7 @@ impl PoolBuilder {
                 started: self.started,
                 interpreters,
                 warmup_timeout: self.warmup_timeout,
+                given_up: CancellationToken::new(),
                 lifetime: match self.shared {
                     true => Lifetime::Pooled,
                     false => Lifetime::Process,
@@ -234,6 +239,25 @@ impl PoolBuilder {
             Ok(Pool::new(keeper))
         })
         .await
+    }
+
+    /// In a task of its own, which undoes what it has done where the caller gives up.
+    async fn make_template(&self, request: Request) -> Result<Template> {
+        let given_up = CancellationToken::new();
+        let _giving_up = given_up.clone().drop_guard();
+        let (taker, taken) = oneshot::channel();
+        let (warmup, timeout) = (self.warmup.clone(), self.warmup_timeout);
+        let making = async move {
+            let made = Template::make(&request, &warmup, timeout, &given_up).await;
+            if let Err(Ok(template)) = taker.send(made) {
+                template.remove().await;
+            }
+        };
+        self.blink.spawn_boot(making.in_current_span());
+        taken.await.map_err(|_| {
+            let message = "the making of the pool was stopped by a defect in Blink";
+            Error::new(ErrorKind::Internal, message)
+        })?
     }
 
     /// Becomes the process that keeps the pool of this name, where others are to share it.

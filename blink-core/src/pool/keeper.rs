@@ -167,6 +167,7 @@ impl Keeper {
 
     /// Hands out no more. What waits to be claimed is removed; what was claimed is not its own any more.
     pub(super) fn close(self: &Arc<Self>) {
+        self.mould.given_up.cancel();
         let members = self.places().close(&closed());
         for member in members {
             self.remove(member);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use blink_host::fault::{self, Step};
 use blink_image::ImageConfig;
+use tokio_util::sync::CancellationToken;
 
 use super::boot::{boot_in, run};
 use super::clock;
@@ -74,6 +75,8 @@ pub(super) struct Mould {
     /// Languages whose interpreters wait for code in each member.
     pub(super) interpreters: Vec<&'static str>,
     pub(super) warmup_timeout: Duration,
+    /// Nobody waits for its members any more.
+    pub(super) given_up: CancellationToken,
     /// How long a member's folder is there.
     pub(super) lifetime: Lifetime,
 }
@@ -140,7 +143,7 @@ impl Mould {
             outlives: false,
             shared: self.template.shares_machines(),
         };
-        boot_in(request, parts, place, folder).await
+        boot_in(request, parts, place, folder, &self.given_up).await
     }
 
     async fn prepare(&self, sandbox: &Sandbox, lost: &Arc<AtomicBool>) -> Result<()> {
@@ -148,7 +151,7 @@ impl Mould {
             .map_err(|error| Error::io("the sandbox could not be prepared", &error))?;
         sandbox::identify(sandbox, sandbox.id()).await;
         for command in &self.prepared {
-            run(sandbox, command, self.warmup_timeout).await?;
+            run(sandbox, command, self.warmup_timeout, &self.given_up).await?;
         }
         for command in &self.started {
             let process = sandbox.spawn(command.clone()).await?;

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use blink_host::fault::{self, Step};
 use blink_host::new_id;
 use blink_host::private;
 use blink_image::StoredImage;
+use tokio_util::sync::CancellationToken;
 
 use super::boot::{boot_in, run};
 use crate::blocking::on_thread;
@@ -35,7 +37,8 @@ impl Template {
     pub(super) async fn make(
         request: &Request,
         warmup: &[Command],
-        timeout: std::time::Duration,
+        timeout: Duration,
+        given_up: &CancellationToken,
     ) -> Result<Template> {
         let Parts {
             isolation,
@@ -56,7 +59,7 @@ impl Template {
         let (image, folder) = (template.image.as_ref(), &template.folder);
         let warmed = match request.blink.claim_image(image, folder).await {
             Ok(()) if warmup.is_empty() => Ok(()),
-            Ok(()) => template.warm(warmup, timeout).await,
+            Ok(()) => template.warm(warmup, timeout, given_up).await,
             Err(error) => Err(error),
         };
         match warmed {
@@ -68,7 +71,12 @@ impl Template {
         }
     }
 
-    async fn warm(&mut self, warmup: &[Command], timeout: std::time::Duration) -> Result<()> {
+    async fn warm(
+        &mut self,
+        warmup: &[Command],
+        timeout: Duration,
+        given_up: &CancellationToken,
+    ) -> Result<()> {
         let (id, pin) = (new_id()?, self.folder.path().to_owned());
         let layer = self.request.blink.disks().folder(&id);
         self.layer = Some((id.clone(), layer.clone()));
@@ -88,10 +96,10 @@ impl Template {
             outlives: false,
             shared: false,
         };
-        let sandbox = boot_in(&self.request, self.parts(), place, folder.clone()).await?;
+        let sandbox = boot_in(&self.request, self.parts(), place, folder.clone(), given_up).await?;
         let mut warmed = Ok(());
         for command in warmup {
-            warmed = run(&sandbox, command, timeout).await;
+            warmed = run(&sandbox, command, timeout, given_up).await;
             if warmed.is_err() {
                 break;
             }

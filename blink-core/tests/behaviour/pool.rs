@@ -675,6 +675,24 @@ async fn a_budget_is_shared_and_what_waits_makes_room() {
 }
 
 #[tokio::test]
+async fn a_pool_that_is_given_up_leaves_nothing_and_ends_soon() {
+    let blink = blink().await;
+    let endless = || Command::new("sleep").arg("54321");
+    let building = describe(&blink).warmup(endless()).build();
+    assert!(tokio::time::timeout(short(), building).await.is_err());
+    within(blink.settled()).await;
+    assert!(blink.folders().is_empty());
+    // What its members do is not waited for.
+    let pool = ok(describe(&blink).size(2).prepare(endless()).build()).await;
+    until("a boot", || !blink.folders().is_empty()).await;
+    tokio::time::sleep(short()).await;
+    within(pool.close()).await;
+    within(blink.settled()).await;
+    drop(pool);
+    until("an empty home", || blink.folders().is_empty()).await;
+}
+
+#[tokio::test]
 async fn what_no_pool_can_be_is_refused() {
     let blink = blink().await;
     let refused = |builder: PoolBuilder| async move {

@@ -200,17 +200,21 @@ impl Drop for TestBlink {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-        self.remove_layers();
+        // What a pool has let go of last still ends.
+        self.remove_disks();
     }
 }
 
 impl TestBlink {
     /// An overlay has folders that their owner, where it is not root, may not even look into.
-    fn remove_layers(&self) {
+    fn remove_disks(&self) {
         let home = std::fs::File::open(self.home()).unwrap();
+        let is_removed = |name: &str| {
+            let removed = blink_archive::remove_tree(home.as_fd(), name.as_ref());
+            removed.is_ok() || !self.home().join(name).exists()
+        };
         for _ in 0..100 {
-            let removed = blink_archive::remove_tree(home.as_fd(), "layers".as_ref());
-            if removed.is_ok() || !self.home().join("layers").exists() {
+            if is_removed("layers") && is_removed("sandboxes") {
                 return;
             }
             // What has been ended still ends.
