@@ -248,7 +248,7 @@ impl Claim {
         Key::take(self.from.blink().home(), key, &asked, patience).await
     }
 
-    /// Claims it for another process, which is told what its programs run with.
+    /// Claims a sandbox for another process. Returns the resolved spec too, which that process starts programs with.
     pub(super) async fn claim_for_another(
         self,
         keeper: &Arc<Keeper>,

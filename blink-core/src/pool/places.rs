@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(fill(&mut pool, 8, at(1)), 9);
         assert!(pool.is_full(at(1)));
         assert_eq!(member(claim(&mut pool, at(2))), 7);
-        // What was claimed is being used; half of the members are enough for now.
+        // While half of the members are left, refilling waits until claims pause.
         assert_eq!(
             (pool.boots(at(2)), pool.next_change(at(2))),
             (0, Some(at(2) + QUIET))

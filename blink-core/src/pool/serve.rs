@@ -63,7 +63,11 @@ async fn answer(keeper: &Arc<Keeper>, ask: Ask, lease: &mut Lease) -> Result<()>
                     drop(session);
                 }
                 None => {
-                    let (sandbox, spec) = claim.claim_for_another(keeper).await?;
+                    // A claimant that dies while it waits gives up its place in the queue.
+                    let (sandbox, spec) = tokio::select! {
+                        claimed = claim.claim_for_another(keeper) => claimed?,
+                        () = lease.ended() => return Ok(()),
+                    };
                     let id = sandbox.id().to_owned();
                     let spec = Box::new(spec);
                     lease
@@ -71,7 +75,7 @@ async fn answer(keeper: &Arc<Keeper>, ask: Ask, lease: &mut Lease) -> Result<()>
                         .await
                         .map_err(gone)?;
                     lease.ended().await;
-                    // Whatever has become of the other, nothing of it stays.
+                    // Removes it, whether the claimant let go of it or died.
                     drop(sandbox);
                 }
             }

@@ -178,7 +178,7 @@ async fn a_warmup_that_fails_is_told_with_its_output_and_leaves_nothing() {
     fails(ErrorKind::Timeout, hanging.build()).await;
     until("an empty home", || blink.folders().is_empty()).await;
 
-    // In each sandbox: it is told to who waits, and not tried again and again.
+    // One that fails in each sandbox fails the claims that wait, and pauses the boots.
     let pool = ok(describe(&blink).prepare(failing).build()).await;
     let error = fails(ErrorKind::InvalidArgument, pool.ready()).await;
     assert!(error.message().contains("no such thing"), "{error}");
@@ -782,6 +782,25 @@ pub(crate) async fn share(home: &std::path::Path) {
 
 mod needs_host_kernel_and_shared_home {
     use super::*;
+
+    #[tokio::test]
+    async fn a_claimant_that_goes_away_waits_no_longer() {
+        require(Capability::SharedHome);
+        let blink = blink().await;
+        let builder = blink.pool(spec()).name("left").shared(true);
+        let pool = full(builder.size(1).max(1)).await;
+        let shared = ok(blink.open_pool("left")).await;
+        let held = ok(async { pool.claim().await }).await;
+        let waiting = tokio::spawn(shared.claim().timeout(patience() * 2).into_future());
+        until("a claim that waits", || pool.stats().waiting == 1).await;
+        waiting.abort();
+        until("nobody that waits", || pool.stats().waiting == 0).await;
+        drop(held);
+        let sandbox = ok(async { pool.claim().await }).await;
+        assert_eq!(says(&sandbox, "echo here").await, "here");
+        drop(sandbox);
+        ok(pool.drain(patience())).await;
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn other_processes_claim_from_a_pool_by_its_name() {
